@@ -1,0 +1,123 @@
+"""Frozen, typed configuration: unknown keys refused with the nearest valid name, files and `--set` merged.
+
+Sections live beside the code they configure or in `prectr.settings`; this module only knows how to load them.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from prectr.errors import UsageError
+
+
+class FrozenConfig(BaseModel):
+    """Base of every configuration section: immutable, typed, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+
+ConfigType = TypeVar("ConfigType", bound=FrozenConfig)
+
+
+def load_config(
+    config_class: type[ConfigType], file: Path | None = None, assignments: Sequence[str] = ()
+) -> ConfigType:
+    """Resolve a configuration from defaults, then `file` (YAML), then `a.b=value` assignments.
+
+    Raises:
+        UsageError: an unreadable file, an unknown key or a value of the wrong type; the message names the key, where
+            it was written and, for an unknown key, the nearest valid one.
+    """
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    if file is not None:
+        values = _read_yaml(file)
+        origin = {path: str(file) for path in _leaf_paths(values)}
+    for assignment in assignments:
+        path, value = _parse_assignment(assignment)
+        _assign(values, path, value)
+        origin[".".join(path)] = f"--set {assignment}"
+    try:
+        return config_class.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explain(error, config_class, origin)) from None
+
+
+def dump_yaml(config: FrozenConfig) -> str:
+    """The resolved configuration as YAML that `--config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file}: cannot read the configuration file ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: not valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{file}: the configuration must be a mapping of sections, got {type(content).__name__}.")
+    return content
+
+
+def _parse_assignment(assignment: str) -> tuple[list[str], Any]:
+    key, separator, text = assignment.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set {assignment}: write it as section.key=value.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    return [part.strip() for part in key.split(".")], value
+
+
+def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        inner = values.get(part)
+        if not isinstance(inner, dict):
+            inner = values[part] = {}
+        values = inner
+    values[path[-1]] = value
+
+
+def _leaf_paths(values: dict[str, Any], prefix: str = "") -> list[str]:
+    paths: list[str] = []
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        paths.append(path)
+        if isinstance(value, dict):
+            paths.extend(_leaf_paths(value, f"{path}."))
+    return paths
+
+
+def _explain(error: ValidationError, config_class: type[FrozenConfig], origin: dict[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        dotted = ".".join(path)
+        where = origin.get(dotted) or next(
+            (place for key, place in origin.items() if dotted.startswith(key + ".")), "the configuration"
+        )
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown key '{dotted}'.{_suggest(config_class, path)}")
+        else:
+            lines.append(f"{where}: '{dotted}': {problem['msg']} (got {problem.get('input')!r}).")
+    return "\n".join(lines)
+
+
+def _suggest(config_class: type[FrozenConfig], path: list[str]) -> str:
+    """Name the nearest valid key of the section that holds the unknown one."""
+    section: Any = config_class
+    for part in path[:-1]:
+        section = section.model_fields[part].annotation
+    valid = list(section.model_fields)
+    nearest = difflib.get_close_matches(path[-1], valid, n=1)
+    if nearest:
+        return f" Did you mean '{'.'.join([*path[:-1], nearest[0]])}'?"
+    return f" Valid keys here: {', '.join(valid)}."
