@@ -1,0 +1,73 @@
+"""The one split of judged queries, used by teacher, student, calibration and every measurement.
+
+Held-back queries are never trained on, neither through their judgments nor through a teacher's labels of their pairs.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from prectr.errors import UsageError
+from prectr.text import hash_fraction, normalise_queries, normalise_query
+
+Split = Literal["train", "validation", "held-back"]
+
+TRAIN_BELOW = 0.7
+VALIDATION_BELOW = 0.8
+
+
+def split_of(query: str) -> Split:
+    """The split of a query: 70 % train, 10 % validation, 20 % held-back, by a hash of its normal form."""
+    fraction = hash_fraction(normalise_query(query), "judged-split")
+    return "train" if fraction < TRAIN_BELOW else "validation" if fraction < VALIDATION_BELOW else "held-back"
+
+
+def split_frame(queries: Iterable[str]) -> pl.DataFrame:
+    """Columns query (as given), split; one row per distinct query."""
+    distinct = sorted(set(queries))
+    return pl.DataFrame(
+        {"query": distinct, "split": [split_of(query) for query in distinct]},
+        schema={"query": pl.String, "split": pl.String},
+    )
+
+
+def normalised(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with its `query` column in normal form; each distinct text is folded once."""
+    mapping = normalise_queries(frame["query"].to_list())
+    return frame.with_columns(pl.col("query").replace_strict(mapping, return_dtype=pl.String))
+
+
+def read_titles(tables: Path) -> pl.DataFrame:
+    """Columns item_id, title of the catalogue."""
+    return pl.read_parquet(tables / "items.parquet", columns=["item_id", "title"])
+
+
+def read_judged(tables: Path) -> pl.DataFrame:
+    """Judged pairs with their titles and split.
+
+    Several judgments of one pair after normalisation become their rounded mean. Pairs of unknown items are left out.
+
+    Returns:
+        columns query (normalised), item_id, title, grade int8 0..3, split; sorted by query, item_id.
+
+    Raises:
+        UsageError: the tables hold no judgments.
+    """
+    file = tables / "judgments.parquet"
+    if not file.is_file():
+        raise UsageError(f"{file}: missing; judged pairs (query, item_id, grade 0..3) are needed for this stage.")
+    pairs = (
+        normalised(pl.read_parquet(file, columns=["query", "item_id", "grade"]))
+        .group_by("query", "item_id")
+        .agg(pl.col("grade").mean().round().cast(pl.Int8))
+        .join(read_titles(tables), on="item_id", how="inner")
+    )
+    if pairs.is_empty():
+        raise UsageError(f"{file}: no judged pair names an item of items.parquet; check the item_id columns.")
+    return (
+        pairs.join(split_frame(pairs["query"]), on="query", how="left")
+        .select("query", "item_id", "title", "grade", "split")
+        .sort("query", "item_id")
+    )

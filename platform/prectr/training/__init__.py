@@ -1,0 +1,1 @@
+"""Training on Ray Train: one launcher that every training job shares."""

@@ -1,0 +1,159 @@
+"""Run a training loop under Ray Train: one launcher for teacher, student and ranker.
+
+It starts the workers, gives each its torch threads, shows a progress line from the lines that the loop appends to its
+learning curve, and returns what rank 0 returned. It knows nothing of models: a loop receives what it needs in
+`loop_config`, and writes its results under a directory named there.
+"""
+
+import json
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from prectr import progress
+from prectr.errors import PrectrError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def fit_on_ray(
+    loop: Callable[[dict[str, Any]], Any],
+    loop_config: dict[str, Any],
+    *,
+    name: str,
+    storage: Path,
+    workers: int = 1,
+    cpus_per_worker: int = 2,
+    gpus_per_worker: float = 0,
+    curve: Path | None = None,
+) -> Any:
+    """Run `loop(loop_config)` in `workers` Ray Train workers (gloo, or nccl with GPUs) and return rank 0's result.
+
+    Args:
+        loop: an importable function; called once in each worker.
+        loop_config: handed to the loop; must be serialisable (importable functions may be in it).
+        name: stage name, for messages.
+        storage: an existing directory for Ray Train's own state; what it writes there is removed again.
+        workers: number of workers; a loop that is given more than one shards its own data.
+        cpus_per_worker: logical CPUs, and torch threads, of a worker.
+        gpus_per_worker: GPUs of a worker.
+        curve: the JSONL learning curve that the loop appends to through `append_curve`; its lines are shown.
+
+    Raises:
+        PrectrError: the loop failed with an error of the user's, or a worker died; the message holds the cause.
+    """
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    run_name = f"{name}-{uuid.uuid4().hex[:8]}"
+    resources = {"CPU": float(cpus_per_worker)} | ({"GPU": float(gpus_per_worker)} if gpus_per_worker else {})
+    trainer = TorchTrainer(
+        _threaded(loop, cpus_per_worker),
+        train_loop_config=loop_config,
+        torch_config=TorchConfig(backend="nccl" if gpus_per_worker else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, use_gpu=gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=run_name,
+            storage_path=str(storage.resolve()),
+            logging_config=ray.train.LoggingConfig("INFO" if progress.verbosity() > 0 else "ERROR"),
+        ),
+    )
+    try:
+        with _shown(curve, name):
+            return trainer.fit().return_value
+    except Exception as error:
+        cause = _root_cause(error)
+        if isinstance(cause, PrectrError):
+            raise cause from None
+        raise PrectrError(f"{name}: training failed: {type(cause).__name__}: {cause}") from error
+    finally:
+        shutil.rmtree(storage / run_name, ignore_errors=True)
+
+
+def append_curve(curve: Path, point: Mapping[str, Any]) -> None:
+    """Append one line to a learning curve; floats are rounded to six digits to keep it readable."""
+    rounded = {key: round(value, 6) if isinstance(value, float) else value for key, value in point.items()}
+    with curve.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(rounded) + "\n")
+
+
+def has_amx() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16 reached through oneDNN)."""
+    import torch
+
+    if not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def autocast(precision: Precision, device: str = "cpu") -> Any:
+    """The autocast context of a precision; `auto` is bfloat16 on a GPU and where `has_amx`, else float32."""
+    import torch
+
+    enabled = precision == "bfloat16" or (precision == "auto" and (device != "cpu" or has_amx()))
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _threaded(loop: Callable[[dict[str, Any]], Any], threads: int) -> Callable[[dict[str, Any]], Any]:
+    def run(config: dict[str, Any]) -> Any:
+        import torch
+
+        # Ray sets OMP_NUM_THREADS from the worker's logical CPUs, of which an embedded Ray has more than the machine.
+        torch.set_num_threads(max(1, min(threads, os.cpu_count() or 1)))
+        return loop(config)
+
+    return run
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """The exception that a worker raised, below the wrappers of Ray."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        return _root_cause(next(iter(failures.values())))
+    inner = getattr(error, "cause", None) or error.__cause__
+    return _root_cause(inner) if isinstance(inner, BaseException) else error
+
+
+@contextmanager
+def _shown(curve: Path | None, name: str) -> Any:
+    """Say each line of the learning curve as it appears. The file must be on a disk that driver and worker share."""
+    if curve is None:
+        yield
+        return
+    stop = threading.Event()
+    thread = threading.Thread(target=_follow, args=(curve, name, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+
+
+def _follow(curve: Path, name: str, stop: threading.Event) -> None:
+    shown = 0
+    while True:
+        finished = stop.wait(0.5)
+        lines = curve.read_text(encoding="utf-8").splitlines(keepends=True) if curve.exists() else []
+        for line in lines[shown:]:
+            if line.endswith("\n"):
+                point = json.loads(line)
+                progress.say(f"  {name}: " + ", ".join(f"{key} {_short(value)}" for key, value in point.items()))
+                shown += 1
+        if finished:
+            return
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
