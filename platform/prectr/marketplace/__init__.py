@@ -1,0 +1,36 @@
+"""The built-in marketplace: a second-hand search log with known truth, generated, labelled "simulated" wherever shown.
+
+Files in reading order: `config`, `constants`, `vocabulary`, `catalogue`, `queries`, `relevance`, `retrieval`, `users`,
+`log`, `writer`. It only makes tables; it must know nothing of mining, models or metrics. Data card: docs/marketplace.md.
+"""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from prectr.marketplace.config import MarketplaceConfig
+
+__all__ = ["MarketplaceConfig", "simulate"]
+
+
+def simulate(
+    config: MarketplaceConfig, out: Path, on_day: Callable[[date, int], None] | None = None
+) -> dict[str, int | float]:
+    """Write the canonical tables of a simulated marketplace under `out`, with the truth under `out/truth`.
+
+    The same configuration writes the same bytes. Memory is bounded by `config.requests_per_file`, not by the log.
+
+    Args:
+        config: scale, seed, placebo, and overrides of the sizes.
+        out: a directory that is missing or empty.
+        on_day: called after each day with its date and the impressions written for it.
+
+    Returns:
+        Row counts, click-through rate and shares; the same as `truth/stats.json`.
+
+    Raises:
+        UsageError: `out` holds something, or more distinct queries are asked for than the vocabulary can make.
+    """
+    from prectr.marketplace.writer import write_marketplace  # heavy: numpy, pyarrow, scipy
+
+    return write_marketplace(config, Path(out), on_day)

@@ -1,0 +1,73 @@
+"""The frozen constants of the simulated world, all in one place; `truth/params.json` repeats them.
+
+Calibrated once on `small` (click-through rate, share of cold users, spread of the grades) and frozen: no model's
+results may ever move them.
+"""
+
+from datetime import date
+from typing import Any, Final
+
+FIRST_DAY: Final = date(2025, 3, 3)
+
+# Log: what a request shows and keeps.
+SHOWN: Final = 10  # impressions a request
+POOL: Final = 60  # candidates that coarse ranking keeps for a query, at most
+POOL_CUTOFF: Final = 0.32  # coarse score below which a candidate is not retrieved, once POOL_MINIMUM are there
+POOL_MINIMUM: Final = 24
+EXPLORE_SHARE: Final = 0.05
+CANDIDATE_REQUESTS: Final = 0.20  # share of requests whose unexposed candidates are kept
+CANDIDATES_KEPT: Final = 10
+COARSE_RELEVANCE: Final = 0.55
+COARSE_LEXICAL: Final = 0.30
+COARSE_POPULARITY: Final = 0.15
+COARSE_NOISE: Final = 0.16  # standard deviation of the coarse estimate's own error, fixed for a (query, item)
+TEMPERATURE: Final = 0.08  # of the Plackett-Luce draw that orders a production request
+
+# Users.
+USER_ZIPF: Final = 0.55
+ARRIVED_AT_START: Final = 0.25  # the others arrive evenly over the days of the scale
+TOLERANCE_BASE: Final = 0.50  # t0
+TOLERANCE_USER_SD: Final = 0.18  # of t_u
+TOLERANCE_AGE: Final = 0.03  # part of t_u explained by the age band, a step a band
+TOLERANCE_QUERY_SD: Final = 0.10  # of the part of d_q that specificity does not explain
+TOLERANCE_SPECIFICITY: Final = 0.20  # d_q a unit of specificity (0 broad, 1 exact), centred
+THRESHOLD_RANGE: Final = (0.0, 1.1)
+TASTE_DIMENSIONS: Final = 4
+FAVOURITE_QUERY: Final = 0.60  # share of a user's queries that fall into a favourite top category
+
+# Queries.
+QUERY_ZIPF: Final = 0.80
+JUDGED_QUERIES: Final = 0.60
+JUDGED_EXPOSED: Final = 12
+JUDGED_POOL: Final = 12
+JUDGED_RANDOM: Final = 6
+JUDGMENT_NOISE: Final = 0.03  # share of grades moved by one step
+
+# Relevance: bands of r by grade, and what fills a band.
+BANDS: Final = ((0.00, 0.20), (0.25, 0.45), (0.50, 0.70), (0.75, 1.00))
+WITHIN_MATCH: Final = 0.4
+WITHIN_COMPLETENESS: Final = 0.3
+WITHIN_PAIR: Final = 0.3
+
+# Clicks.
+ACCEPTANCE_FLOOR: Final = 0.03  # eps
+ACCEPTANCE_SLOPE: Final = 0.08  # s
+ATTRACTION_BASE: Final = -1.6
+ATTRACTION_QUALITY: Final = 0.6
+ATTRACTION_PRICE: Final = 1.2
+ATTRACTION_BARGAIN: Final = 3.0
+ATTRACTION_TASTE: Final = 0.35
+MARKDOWN_SHARE: Final = 0.3
+MARKDOWN_MOST: Final = 0.25
+PURCHASE_BASE: Final = -2.4
+PURCHASE_RELEVANCE: Final = 2.0
+PURCHASE_BARGAIN: Final = 3.0
+
+
+def as_dict() -> dict[str, Any]:
+    """Every constant by its name, ready for JSON."""
+    return {
+        name: value.isoformat() if isinstance(value, date) else value
+        for name, value in globals().items()
+        if name.isupper()
+    }

@@ -1,0 +1,272 @@
+"""The log: who searches when, what the policy shows, what is clicked and bought.  [ours]
+
+    p_click   = p_exam * p_click_given_exam,            p_exam = 1 / position
+    p_click_given_exam = (eps + (1 - eps) sigmoid((r - T_uq) / s)) * attraction
+    T_uq      = clip(t0 + t_u + d_q, 0, 1.1)
+    attraction = sigmoid(a0 + quality + price taste + bargain + taste_u . (taste_brand + taste_leaf))
+    p_purchase given a click = sigmoid(b0 + b1 (r - T_uq) + b2 markdown)
+
+Policy: `production` orders the pool by a Plackett-Luce draw, weights exp(coarse / temperature); `explore` orders it
+uniformly. The first ten are shown. `propensity` is the exact probability, under the request's own policy and given the
+items placed above, that this item is placed here; their product is the list's probability. For `explore` it is
+1 / (pool - position + 1), and every pool item is shown with probability shown / pool.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.special import expit
+
+from prectr.marketplace import constants, randomness
+from prectr.marketplace.catalogue import Catalogue, Floats, Ints, taxonomy
+from prectr.marketplace.queries import TYPED_SHARES, Queries
+from prectr.marketplace.randomness import pair_uniform
+from prectr.marketplace.retrieval import Pools
+from prectr.marketplace.users import Users
+
+DAY_MICROSECONDS = 86_400_000_000
+MARKDOWN_SALT = 3
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that stays fixed over the log."""
+
+    seed: int
+    items: Catalogue
+    queries: Queries
+    users: Users
+    pools: Pools
+    brand_taste: npt.NDArray[np.float32]  # (B + 1, TASTE_DIMENSIONS); the last row, for brand -1, is zero
+    leaf_taste: npt.NDArray[np.float32]  # (L, TASTE_DIMENSIONS)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """n requests of one day, in order of time."""
+
+    day: int
+    number: Ints  # within the day, from 0
+    user: Ints
+    query: Ints
+    typed: Ints  # row of `queries.typed`
+    microsecond: npt.NDArray[np.int64]  # within the day
+    explore: npt.NDArray[np.bool_]
+    keeps_candidates: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def part(self, start: int, stop: int) -> "Requests":
+        """Rows start..stop."""
+        columns = (self.number, self.user, self.query, self.typed, self.microsecond, self.explore)
+        return Requests(self.day, *(column[start:stop] for column in columns), self.keeps_candidates[start:stop])
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """The tables of one part of a day, and the figures that the statistics add up."""
+
+    impressions: pa.Table
+    impressions_truth: pa.Table
+    candidates: pa.Table
+    candidates_truth: pa.Table
+    shown_query: Ints  # (rows,)
+    shown_slot: Ints  # (rows,) slot in the query's pool
+    shown_grade: npt.NDArray[np.int8]
+    clicks: int
+    purchases: int
+    expected_clicks: float
+    explored_requests: int
+
+
+def make_world(seed: int, items: Catalogue, queries: Queries, users: Users, pools: Pools) -> World:
+    """Draw the tastes that brands and leaves appeal to, and put the world together."""
+    rng = randomness.stream(seed, randomness.LOG)
+    tables = taxonomy()
+    brand = rng.standard_normal((len(tables.brand_names) + 1, constants.TASTE_DIMENSIONS), np.float32)
+    brand[-1] = 0.0
+    leaf = rng.standard_normal((len(tables.leaf_names), constants.TASTE_DIMENSIONS), np.float32)
+    scale = np.float32(np.sqrt(constants.TASTE_DIMENSIONS))
+    return World(seed, items, queries, users, pools, brand / scale, leaf / scale)
+
+
+def draw_requests(world: World, day: int, size: int) -> Requests:
+    """The requests of one day: active users who have arrived, and queries by popularity and favourite category."""
+    rng = randomness.stream(world.seed, randomness.LOG, 1, day)
+    user = randomness.draw(rng, np.where(world.users.arrival <= day, world.users.activity, 0.0), size)
+    query = randomness.draw(rng, world.queries.popularity, size)
+    query_top = taxonomy().type_top[world.queries.type]
+    favourite = world.users.favourite_tops[user, (rng.random(size) < 0.35).astype(int)]
+    wanted = np.where(rng.random(size) < constants.FAVOURITE_QUERY, favourite, -1)
+    for top in np.unique(query_top):
+        rows = np.flatnonzero(wanted == top)
+        query[rows] = randomness.draw(rng, np.where(query_top == top, world.queries.popularity, 0.0), len(rows))
+    # Strictly inside the date; the curve rises towards the evening.
+    moment = (rng.beta(2.4, 1.6, size) * (DAY_MICROSECONDS - 2)).astype(np.int64) + 1
+    return Requests(
+        day=day,
+        number=np.arange(size, dtype=np.int32),
+        user=user.astype(np.int32),
+        query=query.astype(np.int32),
+        typed=(4 * query + randomness.draw(rng, TYPED_SHARES, size)).astype(np.int32),
+        microsecond=np.sort(moment),
+        explore=rng.random(size) < constants.EXPLORE_SHARE,
+        keeps_candidates=rng.random(size) < constants.CANDIDATE_REQUESTS,
+    )
+
+
+def simulate_part(world: World, requests: Requests, part: int) -> Simulated:
+    """Show, click and buy for some requests of a day; `part` numbers them within the day and seeds their draws."""
+    rng = randomness.stream(world.seed, randomness.LOG, 2, requests.day, part)
+    pools = world.pools
+    score = pools.score[requests.query] / np.float32(constants.TEMPERATURE)
+    logits = np.where(requests.explore[:, None] & np.isfinite(score), np.float32(0.0), score)
+    # Gumbel noise and a sort draw from Plackett-Luce.
+    order = np.argsort(-(logits + rng.gumbel(size=score.shape)), axis=1, kind="stable").astype(np.int32)
+    propensity = place_propensities(np.take_along_axis(logits, order, axis=1), constants.SHOWN)
+    present = np.take_along_axis(pools.item[requests.query], order, axis=1) >= 0
+
+    row, place = np.nonzero(present[:, : constants.SHOWN])
+    slot = order[row, place]
+    shown = _interactions(world, requests, row.astype(np.int32), slot)
+    position = (place + 1).astype(np.int32)
+    p_exam = 1.0 / position
+    p_click = p_exam * shown.p_click_given_exam
+    clicked = rng.random(len(row)) < p_click
+    bought = clicked & (
+        rng.random(len(row))
+        < expit(
+            constants.PURCHASE_BASE
+            + constants.PURCHASE_RELEVANCE * (shown.r - shown.threshold)
+            + constants.PURCHASE_BARGAIN * shown.markdown
+        )
+    )
+    request_ids = _request_ids(requests)
+    head = _request_columns(world, requests, request_ids, row)
+    item_ids = world.items.ids.take(pa.array(shown.item))
+    price = np.round(world.items.price[shown.item] * (1.0 - shown.markdown), 2)
+    impressions = pa.table(
+        {
+            **head,
+            "item_id": item_ids,
+            "position": position,
+            "clicked": clicked,
+            "purchased": bought,
+            "policy": pa.array(["production", "explore"]).take(pa.array(requests.explore[row].astype(np.int8))),
+            "propensity": propensity[row, place].astype(np.float64),
+            "price": pa.array(price, from_pandas=True),
+        }
+    )
+    truth = {"request_id": head["request_id"], "item_id": item_ids, "p_exam": p_exam, **shown.truth()}
+    truth["p_click"] = p_click
+
+    # The pool of some requests beyond what was shown: a uniform sample of at most CANDIDATES_KEPT.
+    lottery = rng.random(score.shape)
+    lottery[~present | ~requests.keeps_candidates[:, None]] = np.inf
+    lottery[:, : constants.SHOWN] = np.inf
+    drawn = np.argsort(lottery, axis=1, kind="stable")[:, : constants.CANDIDATES_KEPT].astype(np.int32)
+    kept_row, kept_place = np.nonzero(np.isfinite(np.take_along_axis(lottery, drawn, axis=1)))
+    kept = _interactions(world, requests, kept_row.astype(np.int32), order[kept_row, drawn[kept_row, kept_place]])
+    kept_head = _request_columns(world, requests, request_ids, kept_row)
+    kept_ids = world.items.ids.take(pa.array(kept.item))
+    return Simulated(
+        impressions=impressions,
+        impressions_truth=pa.table(truth),
+        candidates=pa.table({**kept_head, "item_id": kept_ids}),
+        candidates_truth=pa.table({"request_id": kept_head["request_id"], "item_id": kept_ids, **kept.truth()}),
+        shown_query=requests.query[row],
+        shown_slot=slot,
+        shown_grade=shown.grade,
+        clicks=int(clicked.sum()),
+        purchases=int(bought.sum()),
+        expected_clicks=float(p_click.sum()),
+        explored_requests=int(requests.explore.sum()),
+    )
+
+
+def place_propensities(ordered_logits: npt.NDArray[np.float32], shown: int) -> Floats:
+    """Plackett-Luce probability of each placed item given those above it. (n, pool) ordered -> (n, min(shown, pool))."""
+    weights = np.exp(ordered_logits.astype(np.float64) - ordered_logits.max(axis=1, keepdims=True))
+    remaining = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1]
+    with np.errstate(invalid="ignore"):  # 0 / 0 only in the padding, which is dropped
+        return (weights / remaining)[:, :shown]
+
+
+@dataclass(frozen=True)
+class _Interactions:
+    """What happens if these users examine these items; all (rows,)."""
+
+    item: Ints
+    grade: npt.NDArray[np.int8]
+    r: Floats
+    threshold: Floats
+    markdown: Floats
+    attraction: Floats
+    p_click_given_exam: Floats
+
+    def truth(self) -> dict[str, npt.NDArray[np.generic]]:
+        names = ("r", "grade", "threshold", "attraction", "p_click_given_exam")
+        return {name: getattr(self, name) for name in names}
+
+
+def _interactions(world: World, requests: Requests, row: Ints, slot: Ints) -> _Interactions:
+    items, users = world.items, world.users
+    query, user = requests.query[row], requests.user[row]
+    item = world.pools.item[query, slot]
+    r = world.pools.r[query, slot].astype(np.float64)
+    threshold = np.clip(
+        constants.TOLERANCE_BASE + users.tolerance[user] + world.queries.tolerance[query], *constants.THRESHOLD_RANGE
+    )
+    lottery = pair_uniform(item, np.full(1, requests.day), MARKDOWN_SALT)
+    markdown = np.where(
+        lottery < constants.MARKDOWN_SHARE, constants.MARKDOWN_MOST * lottery / constants.MARKDOWN_SHARE, 0.0
+    )
+    distance = np.abs(items.price_rank[item] - users.price_preference[user])
+    leaf = taxonomy().type_leaf[items.type[item]]
+    appeal = world.brand_taste[items.brand[item]] + world.leaf_taste[leaf]
+    attraction = expit(
+        constants.ATTRACTION_BASE
+        + constants.ATTRACTION_QUALITY * items.quality[item]
+        + constants.ATTRACTION_PRICE * np.nan_to_num(0.5 - 2.0 * distance, nan=0.0)
+        + constants.ATTRACTION_BARGAIN * markdown
+        + constants.ATTRACTION_TASTE * np.einsum("ij,ij->i", users.taste[user], appeal)
+    )
+    accepted = expit((r - threshold) / constants.ACCEPTANCE_SLOPE)
+    floor = constants.ACCEPTANCE_FLOOR
+    return _Interactions(
+        item=item,
+        grade=world.pools.grade[query, slot],
+        r=r,
+        threshold=threshold,
+        markdown=markdown,
+        attraction=attraction,
+        p_click_given_exam=(floor + (1.0 - floor) * accepted) * attraction,
+    )
+
+
+def _request_ids(requests: Requests) -> pa.Array:
+    numbers = pc.utf8_lpad(pc.cast(pa.array(requests.number), pa.string()), width=7, padding="0")
+    return pc.binary_join_element_wise(pa.scalar(f"r{requests.day:03d}"), numbers, "-")
+
+
+def _request_columns(
+    world: World, requests: Requests, request_ids: pa.Array, row: npt.NDArray[np.integer]
+) -> dict[str, pa.Array]:
+    rows = pa.array(row)
+    midnight = np.datetime64(day_date(requests.day), "us").astype(np.int64)
+    return {
+        "request_id": request_ids.take(rows),
+        "user_id": world.users.ids.take(pa.array(requests.user[row])),
+        "ts": pa.array(midnight + requests.microsecond[row]).cast(pa.timestamp("us", tz="UTC")),
+        "query": world.queries.typed.take(pa.array(requests.typed[row])),
+    }
+
+
+def day_date(day: int) -> date:
+    """The calendar date of day number `day`."""
+    return constants.FIRST_DAY + timedelta(days=day)

@@ -1,0 +1,151 @@
+"""Queries: intents from broad ("phone") to exact ("nokia 3310 blue battery"), each worded in one to three ways.
+
+Wordings of one intent share its attributes and its tolerance; case variants are drawn when a request is typed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from prectr.errors import UsageError
+from prectr.marketplace import constants, randomness
+from prectr.marketplace.catalogue import (
+    Catalogue,
+    Floats,
+    Ints,
+    compose,
+    lookup,
+    spec_texts,
+    synonym_codes,
+    taxonomy,
+)
+from prectr.marketplace.vocabulary import COLOURS
+from prectr.text import normalise_query
+
+# Which attributes an intent asks for beside the type, and how often: brand, model, colour, spec.
+TEMPLATES = (
+    ((0, 0, 0, 0), 0.16),
+    ((1, 0, 0, 0), 0.20),
+    ((1, 1, 0, 0), 0.24),
+    ((0, 0, 1, 0), 0.08),
+    ((0, 0, 0, 1), 0.06),
+    ((1, 0, 1, 0), 0.07),
+    ((1, 0, 0, 1), 0.05),
+    ((1, 1, 1, 0), 0.07),
+    ((1, 1, 0, 1), 0.05),
+    ((1, 1, 1, 1), 0.02),
+)
+SPECIFICITY = np.array([0.25, 0.35, 0.20, 0.20])  # of brand, model, colour, spec
+WORDINGS_KEPT = (1.0, 0.5, 0.3)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Q distinct normalised queries as columns; attribute codes as in the catalogue, -1 where not asked."""
+
+    texts: list[str]
+    typed: pa.Array  # (Q * 4,) the wordings as users type them; row 4 * q + variant
+    intent: Ints
+    type: Ints
+    brand: Ints
+    model: Ints
+    colour: Ints
+    spec: Ints
+    specificity: Floats  # 0 broad .. 1 exact
+    popularity: Floats  # sums to 1
+    tolerance: Floats  # d_q
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+TYPED_SHARES = np.array([0.78, 0.13, 0.03, 0.06])  # as it is, Title Case, UPPER CASE, stray blanks
+
+
+def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queries:
+    """Draw `size` distinct queries that the catalogue's items suggest.
+
+    Raises:
+        UsageError: the catalogue is too small to suggest that many.
+    """
+    rng = randomness.stream(seed, randomness.QUERIES)
+    intents, specificity = _draw_intents(rng, size, items)
+    count, wordings = len(intents), len(WORDINGS_KEPT)
+    rows = np.repeat(np.arange(count), wordings)
+    texts = _word(rng, intents[rows]).to_pylist()
+    kept = rng.random(len(rows)) < np.tile(WORDINGS_KEPT, count)
+    chosen: dict[str, int] = {}  # an intent that words itself as an earlier one is that earlier one
+    for row in np.flatnonzero(kept):
+        chosen.setdefault(normalise_query(texts[row]), int(row))
+    if len(chosen) < size:
+        raise UsageError(
+            f"The marketplace can word only {len(chosen)} distinct queries here, {size} were asked for: "
+            "lower 'queries' or raise 'items'."
+        )
+    names = list(chosen)[:size]
+    row_of = np.array([chosen[name] for name in names])
+    intent = rows[row_of]
+
+    rank = np.argsort(np.argsort(specificity[intent] + rng.normal(0, 0.35, size)))
+    weight = (rank + 3.0) ** -constants.QUERY_ZIPF * np.array(WORDINGS_KEPT)[row_of % wordings]
+    popularity = weight / weight.sum()
+    own = constants.TOLERANCE_QUERY_SD * rng.standard_normal(count)[intent]
+    centred = specificity[intent] - popularity @ specificity[intent]
+    tolerance = np.zeros(size) if placebo else constants.TOLERANCE_SPECIFICITY * centred + own
+    attributes = intents[intent]
+    return Queries(
+        texts=names,
+        typed=pa.array([form for name in names for form in (name, name.title(), name.upper(), f" {name}  ")]),
+        intent=intent.astype(np.int32),
+        type=attributes[:, 0],
+        brand=attributes[:, 1],
+        model=attributes[:, 2],
+        colour=attributes[:, 3],
+        spec=attributes[:, 4],
+        specificity=specificity[intent],
+        popularity=popularity,
+        tolerance=tolerance,
+    )
+
+
+def _draw_intents(rng: np.random.Generator, size: int, items: Catalogue) -> tuple[npt.NDArray[np.int32], Floats]:
+    """Distinct (type, brand, model, colour, spec) rows in the order drawn, and each one's specificity."""
+    draws = 12 * size
+    source = randomness.draw(rng, items.popularity**2, draws)
+    asked = np.array([template for template, _ in TEMPLATES], bool)[
+        randomness.draw(rng, np.array([share for _, share in TEMPLATES]), draws)
+    ]
+    stated = np.stack([column[source] for column in (items.brand, items.model, items.colour, items.spec)], axis=1)
+    attributes = np.where(asked, stated, -1)
+    attributes[:, 1] = np.where(attributes[:, 0] < 0, -1, attributes[:, 1])
+    intents = np.concatenate([items.type[source][:, None], attributes], axis=1).astype(np.int32)
+    _, first = np.unique(intents, axis=0, return_index=True)
+    intents = intents[np.sort(first)]
+    return intents, (intents[:, 1:] >= 0) @ SPECIFICITY
+
+
+def _word(rng: np.random.Generator, intents: npt.NDArray[np.int32]) -> pa.Array:
+    tables = taxonomy()
+    kind, brand, model, colour, spec = intents.T
+    size = len(intents)
+    main = tables.type_main[kind] == kind
+    named = (model >= 0) & tables.model_named[model]
+    brand_shown = (brand >= 0) & ~(named & (rng.random(size) < 0.4))
+    type_shown = ~((model >= 0) & main & (rng.random(size) < 0.5))
+    type_words, type_codes = synonym_codes(rng, tables.type_names, kind)
+    colour_words, colour_codes = synonym_codes(rng, [list(group) for group in COLOURS], colour)
+    parts = np.stack(
+        [
+            lookup(tables.brand_names, np.where(brand_shown, brand, -1)),
+            lookup(tables.model_names, model),
+            lookup(colour_words, colour_codes),
+            spec_texts(kind, spec),
+            lookup(type_words, np.where(type_shown, type_codes, -1)),
+        ],
+        axis=1,
+    )
+    keys = np.array([0.0, 0.0, 1.0, 1.5, 2.0]) + rng.normal(0, 0.6, (size, 5))
+    keys[:, 1] = keys[:, 0] + 1e-3  # the model follows its brand
+    return compose(parts, keys)

@@ -1,0 +1,79 @@
+"""Relevance of an item to a query's intent: the grade 0..3 and the continuous truth r.  [ours]
+
+Grade, by what the title states against what the intent asks (type, brand, model, colour, spec):
+
+- same type, brand and model as asked: 3, less 1 for each asked colour or spec that differs or is not stated;
+  another model of the same series: 2 less the same; another or no model of the brand: 1; never below 1 so far;
+- same type, another or no brand: 1, or 0 if the intent asks for a model;
+- a sibling type (same leaf, neither is an accessory): 1 if no model is asked and the brand is as asked, else 0;
+- an accessory for an asked main product, or the reverse: 1 if the asked model is the same or, with no model asked, if
+  the asked brand is the same, else 0; every other type: 0;
+- an item sold broken, for parts: one grade less, not below 0.
+
+r = low_g + (high_g - low_g) * (0.4 match + 0.3 completeness + 0.3 pair noise), in the band of the grade
+(`constants.BANDS`), where match is the share of what is asked that the item meets (an attribute that is not stated
+counts half) and completeness is the item's own.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from prectr.marketplace import constants
+from prectr.marketplace.catalogue import ACCESSORY, SAME, SIBLING, Catalogue, taxonomy
+from prectr.marketplace.queries import Queries
+from prectr.marketplace.randomness import pair_uniform
+from prectr.marketplace.vocabulary import FOR_PARTS
+
+Indices = npt.NDArray[np.integer]
+
+# What each asked attribute weighs in `match`; the type is always asked.
+WEIGHT_TYPE, WEIGHT_BRAND, WEIGHT_MODEL, WEIGHT_SOFT = 0.4, 0.2, 0.3, 0.1
+SERIES_CREDIT = 0.4  # of the model's weight, for another model of its series
+TYPE_CREDIT = np.array([0.0, 0.4, 0.6, 1.0])  # by relation: none, accessory, sibling, same
+PAIR_SALT = 1
+
+
+def grade_pairs(
+    queries: Queries, items: Catalogue, query: Indices, item: Indices
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Grade and r of pairs of row numbers; `query` and `item` broadcast, the results have the broadcast shape."""
+    tables = taxonomy()
+    asked_brand, brand = queries.brand[query], items.brand[item]
+    asked_model, model = queries.model[query], items.model[item]
+    relation = tables.relation[queries.type[query], items.type[item]]
+    brand_met = (asked_brand < 0) | (asked_brand == brand)
+    same_model = asked_model == model
+    model_met = (asked_model < 0) | same_model
+    same_series = (model >= 0) & (tables.model_series[asked_model] == tables.model_series[model])
+    same_type = relation == SAME
+
+    missed = np.zeros(np.broadcast_shapes(query.shape, item.shape), np.int8)
+    asked_weight = np.full(missed.shape, WEIGHT_TYPE, np.float32)
+    credit = (WEIGHT_TYPE * TYPE_CREDIT).astype(np.float32)[relation]
+    for asked, stated in ((queries.colour[query], items.colour[item]), (queries.spec[query], items.spec[item])):
+        # A spec code means something only within its type.
+        met = (asked >= 0) & (asked == stated) & same_type
+        missed += (asked >= 0) & ~met
+        asked_weight += WEIGHT_SOFT * (asked >= 0)
+        credit += WEIGHT_SOFT * (met + 0.5 * ((asked >= 0) & (stated < 0)))
+    asked_weight += WEIGHT_BRAND * (asked_brand >= 0) + WEIGHT_MODEL * (asked_model >= 0)
+    credit += WEIGHT_BRAND * ((asked_brand >= 0) & brand_met)
+    credit += WEIGHT_MODEL * (asked_model >= 0) * np.where(same_model, 1.0, SERIES_CREDIT * same_series)
+
+    by_model = np.where(model_met, 3, np.where(same_series, 2, 1))
+    if_same = np.where(brand_met, np.maximum(by_model - missed, 1), asked_model < 0)
+    if_sibling = (asked_model < 0) & brand_met
+    if_accessory = np.where(asked_model >= 0, same_model, (asked_brand >= 0) & brand_met)
+    grade = np.select(
+        [same_type, relation == SIBLING, relation == ACCESSORY], [if_same, if_sibling, if_accessory], default=0
+    )
+    grade = np.maximum(grade - (items.condition[item] == FOR_PARTS), 0).astype(np.int8)
+
+    inside = (
+        constants.WITHIN_MATCH * np.minimum(credit / asked_weight, 1.0)
+        + constants.WITHIN_COMPLETENESS * items.completeness[item]
+        + constants.WITHIN_PAIR * pair_uniform(query, item, PAIR_SALT)
+    )
+    bands = np.array(constants.BANDS)
+    low, high = bands[grade, 0], bands[grade, 1]
+    return grade, (low + (high - low) * inside).astype(np.float32)

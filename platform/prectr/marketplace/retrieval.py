@@ -1,0 +1,85 @@
+"""Coarse ranking: the pool of up to 60 candidates of each query, by a noisy estimate that also reads words.  [ours]
+
+    coarse = 0.55 (r + noise) + 0.30 share of the query's words in the title + 0.15 popularity
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import sparse
+from scipy.special import ndtri
+
+from prectr.marketplace import constants
+from prectr.marketplace.catalogue import Catalogue, taxonomy
+from prectr.marketplace.queries import Queries
+from prectr.marketplace.randomness import pair_uniform
+from prectr.marketplace.relevance import grade_pairs
+
+COARSE_SALT = 2
+CELLS = 2_000_000  # pairs graded at once: bounds memory
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The candidates of each query, best first. All (Q, POOL); the padding has item -1 and score -inf."""
+
+    item: npt.NDArray[np.int32]
+    score: npt.NDArray[np.float32]
+    grade: npt.NDArray[np.int8]
+    r: npt.NDArray[np.float32]
+
+
+def retrieve(queries: Queries, items: Catalogue) -> Pools:
+    """Fill every query's pool from the items of its top category."""
+    tables = taxonomy()
+    shape = (len(queries), constants.POOL)
+    pools = Pools(
+        item=np.full(shape, -1, np.int32),
+        score=np.full(shape, -np.inf, np.float32),
+        grade=np.zeros(shape, np.int8),
+        r=np.zeros(shape, np.float32),
+    )
+    query_words, item_words = _word_matrices(pa.array(queries.texts), items.titles)
+    query_top, item_top = tables.type_top[queries.type], tables.type_top[items.type]
+    for top in np.unique(query_top):
+        candidates = np.flatnonzero(item_top == top)
+        words = item_words[candidates].T.tocsc()
+        rows_of_top = np.flatnonzero(query_top == top)
+        step = max(1, CELLS // len(candidates))
+        for start in range(0, len(rows_of_top), step):
+            rows = rows_of_top[start : start + step]
+            grade, r = grade_pairs(queries, items, rows[:, None], candidates[None, :])
+            lexical = (query_words[rows] @ words).toarray()
+            noise = constants.COARSE_NOISE * ndtri(
+                pair_uniform(rows[:, None], candidates[None, :], COARSE_SALT) * 0.9998 + 0.0001
+            )
+            score = (
+                constants.COARSE_RELEVANCE * (r + noise)
+                + constants.COARSE_LEXICAL * lexical
+                + constants.COARSE_POPULARITY * items.popularity[candidates]
+            ).astype(np.float32)
+            width = min(constants.POOL, len(candidates))
+            best = np.argsort(-score, axis=1, kind="stable")[:, :width]
+            kept = np.take_along_axis(score, best, axis=1)
+            retrieved = (kept >= constants.POOL_CUTOFF) | (np.arange(width) < constants.POOL_MINIMUM)
+            pools.item[rows, :width] = np.where(retrieved, candidates[best], -1)
+            pools.score[rows, :width] = np.where(retrieved, kept, -np.inf)
+            pools.grade[rows, :width] = np.take_along_axis(grade, best, axis=1)
+            pools.r[rows, :width] = np.take_along_axis(r, best, axis=1)
+    return pools
+
+
+def _word_matrices(queries: pa.Array, titles: pa.Array) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """(Q, V) rows that sum to 1 over a query's words, and (N, V) 0/1 rows of the titles' words."""
+    lists = pc.utf8_split_whitespace(pc.utf8_lower(pa.concat_arrays([queries, titles])))
+    codes = pc.dictionary_encode(lists.flatten()).indices.to_numpy(zero_copy_only=False).copy()
+    offsets = lists.offsets.to_numpy().copy()
+    counts = sparse.csr_matrix((np.ones(len(codes), np.float32), codes, offsets))
+    counts.sum_duplicates()
+    counts.data[:] = 1.0
+    per_row = np.diff(counts.indptr).astype(np.float32)
+    query_part = sparse.diags(1.0 / per_row[: len(queries)]) @ counts[: len(queries)]
+    return sparse.csr_matrix(query_part, dtype=np.float32), counts[len(queries) :]

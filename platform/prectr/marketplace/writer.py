@@ -1,0 +1,141 @@
+"""Writes the world and its log to Parquet, part by part, so that memory does not grow with the log."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prectr.errors import UsageError
+from prectr.marketplace import constants, randomness
+from prectr.marketplace.catalogue import items_table, make_catalogue, taxonomy
+from prectr.marketplace.config import SCALES, MarketplaceConfig
+from prectr.marketplace.judgments import judge
+from prectr.marketplace.log import World, day_date, draw_requests, make_world, simulate_part
+from prectr.marketplace.queries import Queries, make_queries
+from prectr.marketplace.retrieval import retrieve
+from prectr.marketplace.users import make_users, users_table, users_truth
+
+COLD_REQUESTS = 3  # a user with at most this many earlier requests is cold
+
+
+def build_world(config: MarketplaceConfig) -> World:
+    """Everything of the marketplace but its log."""
+    sizes = config.sizes
+    items = make_catalogue(config.seed, sizes.items)
+    queries = make_queries(config.seed, sizes.queries, items, config.placebo)
+    users = make_users(config.seed, sizes.users, SCALES[config.scale].days, config.placebo)
+    return make_world(config.seed, items, queries, users, retrieve(queries, items))
+
+
+def write_marketplace(
+    config: MarketplaceConfig, out: Path, on_day: Callable[[date, int], None] | None
+) -> dict[str, int | float]:
+    """See `prectr.marketplace.simulate`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: holds something already; name a new or empty directory for the tables.")
+    sizes = config.sizes
+    world = build_world(config)
+    _write(items_table(config.seed, world.items), out / "items.parquet")
+    _write(users_table(world.users), out / "users.parquet")
+    _write(users_truth(world.users), out / "truth" / "users.parquet")
+    _write(_queries_truth(world.queries), out / "truth" / "queries.parquet")
+
+    exposed = np.zeros(world.pools.item.shape, np.int64)
+    earlier = np.zeros(sizes.users, np.int64)  # requests of each user before the day at hand
+    grades = np.zeros(4, np.int64)
+    impressions = candidates = clicks = purchases = explored = 0
+    expected_clicks = 0.0
+    active_share = cold_share = 0.0
+    for day in range(sizes.days):
+        # The first days take the remainder, so that the total is exact.
+        size = sizes.requests // sizes.days + (day < sizes.requests % sizes.days)
+        requests = draw_requests(world, day, size)
+        written = 0
+        for part, start in enumerate(range(0, size, config.requests_per_file)):
+            made = simulate_part(world, requests.part(start, start + config.requests_per_file), part)
+            file = Path(f"date={day_date(day).isoformat()}") / f"part-{part:04d}.parquet"
+            _write(made.impressions, out / "impressions" / file)
+            _write(made.candidates, out / "candidates" / file)
+            _write(made.impressions_truth, out / "truth" / "impressions" / file)
+            _write(made.candidates_truth, out / "truth" / "candidates" / file)
+            np.add.at(exposed, (made.shown_query, made.shown_slot), 1)
+            grades += np.bincount(made.shown_grade, minlength=4)
+            written += made.impressions.num_rows
+            candidates += made.candidates.num_rows
+            clicks += made.clicks
+            purchases += made.purchases
+            expected_clicks += made.expected_clicks
+            explored += made.explored_requests
+        active = np.unique(requests.user)
+        active_share = len(active) / sizes.users
+        cold_share = float(np.mean(earlier[active] <= COLD_REQUESTS)) if len(active) else 0.0
+        earlier += np.bincount(requests.user, minlength=sizes.users)
+        impressions += written
+        if on_day is not None:
+            on_day(day_date(day), written)
+
+    judgments = judge(config.seed, world, exposed)
+    _write(judgments, out / "judgments.parquet")
+    statistics: dict[str, int | float] = {
+        "days": sizes.days,
+        "items": sizes.items,
+        "users": sizes.users,
+        "users_seen": int(np.count_nonzero(earlier)),
+        "queries": len(world.queries),
+        "queries_seen": int(np.count_nonzero(exposed.sum(axis=1))),
+        "requests": sizes.requests,
+        "explore_requests": explored,
+        "impressions": impressions,
+        "candidates": candidates,
+        "judgments": judgments.num_rows,
+        "clicks": clicks,
+        "purchases": purchases,
+        "ctr": clicks / max(impressions, 1),
+        "expected_ctr": expected_clicks / max(impressions, 1),
+        "purchase_rate": purchases / max(clicks, 1),
+        "last_day_active_share": active_share,
+        "last_day_cold_share": cold_share,
+        "mean_pool": float(np.mean((world.pools.item >= 0).sum(axis=1))),
+    }
+    statistics |= {f"shown_grade_{grade}_share": float(grades[grade] / max(impressions, 1)) for grade in range(4)}
+    judged = np.bincount(judgments["grade"].to_numpy(), minlength=4)
+    statistics |= {f"judged_grade_{grade}": int(judged[grade]) for grade in range(4)}
+    _write_json({"config": config.model_dump(), "sizes": sizes._asdict(), "constants": constants.as_dict()},
+                out / "truth" / "params.json")
+    _write_json(statistics, out / "truth" / "stats.json")
+    return statistics
+
+
+def _queries_truth(queries: Queries) -> pa.Table:
+    tables = taxonomy()
+
+    def named(words: list[str], codes: np.ndarray) -> pa.Array:
+        return pa.array([*words, None], pa.string()).take(pa.array(codes % (len(words) + 1)))
+
+    return pa.table(
+        {
+            "query": pa.array(queries.texts),
+            "d_q": queries.tolerance,
+            "specificity": queries.specificity,
+            "popularity": queries.popularity,
+            "intent": queries.intent,
+            "type": named([names[0] for names in tables.type_names], queries.type),
+            "brand": named(tables.brand_names, queries.brand),
+            "model": named(tables.model_names, queries.model),
+            "colour": queries.colour,
+            "spec": queries.spec,
+        }
+    )
+
+
+def _write(table: pa.Table, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, file, row_group_size=100_000)
+
+
+def _write_json(value: dict, file: Path) -> None:
+    file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
