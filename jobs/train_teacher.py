@@ -15,8 +15,9 @@ from prectr.artifacts import StageResult, run_stage
 from prectr.errors import PrectrError
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_prompts
-from prectr.labelling.split import read_judged, read_titles
+from prectr.labelling.split import read_judged
 from prectr.ray_session import ray_session
+from prectr.tables import Tables
 
 
 def run(*, tables: Path, out: Path, config: TeacherConfig, force: bool = False) -> StageResult:
@@ -45,7 +46,7 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
         )
 
     if config.base_model is None:
-        texts = [template.text, *read_titles(tables)["title"].to_list(), *judged["query"].unique().sort().to_list()]
+        texts = [template.text, *Tables(tables).items()["title"].to_list(), *judged["query"].unique().sort().to_list()]
         tokenizer = train_bpe(texts, config.vocabulary, config.max_length)
         torch.manual_seed(config.seed)
         new_model(config, len(tokenizer), tokenizer.eos_token_id).save_pretrained(staging)

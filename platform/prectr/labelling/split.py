@@ -10,7 +10,8 @@ from typing import Literal
 import polars as pl
 
 from prectr.errors import UsageError
-from prectr.text import hash_fraction, normalise_queries, normalise_query
+from prectr.tables import Tables
+from prectr.text import hash_fraction, normalise_query
 
 Split = Literal["train", "validation", "held-back"]
 
@@ -33,21 +34,10 @@ def split_frame(queries: Iterable[str]) -> pl.DataFrame:
     )
 
 
-def normalised(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with its `query` column in normal form; each distinct text is folded once."""
-    mapping = normalise_queries(frame["query"].to_list())
-    return frame.with_columns(pl.col("query").replace_strict(mapping, return_dtype=pl.String))
-
-
-def read_titles(tables: Path) -> pl.DataFrame:
-    """Columns item_id, title of the catalogue."""
-    return pl.read_parquet(tables / "items.parquet", columns=["item_id", "title"])
-
-
 def read_judged(tables: Path) -> pl.DataFrame:
     """Judged pairs with their titles and split.
 
-    Several judgments of one pair after normalisation become their rounded mean. Pairs of unknown items are left out.
+    Pairs of unknown items are left out.
 
     Returns:
         columns query (normalised), item_id, title, grade int8 0..3, split; sorted by query, item_id.
@@ -55,17 +45,13 @@ def read_judged(tables: Path) -> pl.DataFrame:
     Raises:
         UsageError: the tables hold no judgments.
     """
-    file = tables / "judgments.parquet"
-    if not file.is_file():
-        raise UsageError(f"{file}: missing; judged pairs (query, item_id, grade 0..3) are needed for this stage.")
-    pairs = (
-        normalised(pl.read_parquet(file, columns=["query", "item_id", "grade"]))
-        .group_by("query", "item_id")
-        .agg(pl.col("grade").mean().round().cast(pl.Int8))
-        .join(read_titles(tables), on="item_id", how="inner")
-    )
+    source = Tables(tables)
+    pairs = source.judgments().join(source.items().select("item_id", "title"), on="item_id", how="inner")
     if pairs.is_empty():
-        raise UsageError(f"{file}: no judged pair names an item of items.parquet; check the item_id columns.")
+        raise UsageError(
+            f"{tables / 'judgments.parquet'}: no judged pair of a known item; judgments (query, item_id, grade 0..3) "
+            "are needed for this stage."
+        )
     return (
         pairs.join(split_frame(pairs["query"]), on="query", how="left")
         .select("query", "item_id", "title", "grade", "split")

@@ -1,0 +1,46 @@
+"""Configuration of `distill` and `score-relevance`. Pydantic only: the command line imports this."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from prectr.configuration import FrozenConfig
+from prectr.model_config import DistillationLossConfig, EncoderConfig
+
+
+class DistillConfig(FrozenConfig):
+    """How `distill` trains the student encoder on gold and teacher labels."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    loss: DistillationLossConfig = DistillationLossConfig()
+    epochs: int = Field(14, ge=1)
+    patience: int = Field(4, ge=1)
+    """Epochs without a better validation loss before training stops."""
+    batch_size: int = Field(128, ge=2)
+    group_size: int = Field(8, ge=1)
+    """Pairs of one query that are kept together in a batch, so that the margin loss has something to compare."""
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warm_up: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises."""
+    max_seconds: float = Field(45.0, gt=0)
+    """Training stops after the epoch that passes this limit; the best epoch so far is kept."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where the processor has AMX, else float32."""
+    cpus: int = Field(2, ge=1)
+    """Torch threads of the training worker."""
+    seed: int = 17
+
+
+class ScoreConfig(FrozenConfig):
+    """How `score-relevance` scores every distinct pair."""
+
+    actors: int = Field(2, ge=1)
+    threads: int = Field(1, ge=1)
+    """ONNX Runtime threads of one actor."""
+    block_pairs: int = Field(8192, ge=1)
+    """Pairs of one block of work; also rows of one output file at most."""
+    batch_size: int = Field(256, ge=1)
+    """Pairs of one call of the encoder."""
+    judgment_confidence: float = Field(0.97, gt=0.25, le=1)
+    """Probability that a judgment puts on its own grade; the rest is spread over the other levels."""

@@ -1,0 +1,143 @@
+"""Relevance from shared words alone: match features for the ranker, and the baseline that every model must beat.
+
+Features are stateless: a pair's values depend on its two texts only, so offline and online agree without any fit.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+MATCH_FEATURES = (
+    "match_query_words",
+    "match_query_digits",
+    "match_title_words",
+    "match_query_trigrams",
+    "match_trigrams",
+    "match_phrase",
+    "match_query_length",
+    "match_title_length",
+)
+
+_WORD = r"[\p{L}\p{N}]+"
+
+
+def match_features(queries: Sequence[str], titles: Sequence[str]) -> dict[str, np.ndarray]:
+    """Overlaps of n pairs, each float32 [n]; texts are compared in lower case.
+
+    | feature | value |
+    |---|---|
+    | match_query_words | share of the query's distinct words that the title holds |
+    | match_query_digits | the same over words with a digit (model numbers, sizes); 1 if the query has none |
+    | match_title_words | share of the title's distinct words that the query holds |
+    | match_query_trigrams | share of the query's character trigrams that the title holds |
+    | match_trigrams | Jaccard index of the two trigram sets |
+    | match_phrase | 1 if the whole query stands in the title as it is |
+    | match_query_length, match_title_length | log(1 + distinct words) |
+    """
+    query_sets, query_of = _text_sets(queries, "query")
+    title_sets, title_of = _text_sets(titles, "title")
+    pairs = pl.concat([query_sets[query_of], title_sets[title_of]], how="horizontal")
+    shared_words = pl.col("query_words").list.set_intersection("title_words").list.len()
+    shared_trigrams = pl.col("query_trigrams").list.set_intersection("title_trigrams").list.len()
+    counts = pairs.select(
+        shared=shared_words,
+        shared_digits=pl.col("query_digits").list.set_intersection("title_words").list.len(),
+        trigrams=shared_trigrams,
+        query_words=pl.col("query_words").list.len(),
+        query_digits=pl.col("query_digits").list.len(),
+        title_words=pl.col("title_words").list.len(),
+        query_trigrams=pl.col("query_trigrams").list.len(),
+        title_trigrams=pl.col("title_trigrams").list.len(),
+        phrase=pl.col("title_text").str.contains(pl.col("query_text"), literal=True),
+    )
+    found = {name: counts[name].to_numpy().astype(np.float32) for name in counts.columns}
+    union = found["query_trigrams"] + found["title_trigrams"] - found["trigrams"]
+    digits = found["query_digits"]
+    features = {
+        "match_query_words": found["shared"] / np.maximum(found["query_words"], 1),
+        "match_query_digits": np.where(digits > 0, found["shared_digits"] / np.maximum(digits, 1), 1.0),
+        "match_title_words": found["shared"] / np.maximum(found["title_words"], 1),
+        "match_query_trigrams": found["trigrams"] / np.maximum(found["query_trigrams"], 1),
+        "match_trigrams": found["trigrams"] / np.maximum(union, 1),
+        "match_phrase": found["phrase"],
+        "match_query_length": np.log1p(found["query_words"]),
+        "match_title_length": np.log1p(found["title_words"]),
+    }
+    return {name: features[name].astype(np.float32) for name in MATCH_FEATURES}
+
+
+def _text_sets(texts: Sequence[str], name: str) -> tuple[pl.DataFrame, np.ndarray]:
+    """Words, digit words and trigrams of each distinct text, and the distinct text of each row."""
+    places: dict[str, int] = {}
+    row_to_distinct = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64, len(texts))
+    frame = pl.DataFrame({"text": list(places)}, schema={"text": pl.String}).select(
+        pl.col("text").str.to_lowercase()
+    )
+    words = pl.col("text").str.extract_all(_WORD).list.unique()
+    sets = frame.select(
+        pl.col("text").alias(f"{name}_text"),
+        words.alias(f"{name}_words"),
+        words.list.filter(pl.element().str.contains(r"\p{N}")).alias(f"{name}_digits"),
+    )
+    return sets.with_columns(_trigrams(sets[f"{name}_text"]).alias(f"{name}_trigrams")), row_to_distinct
+
+
+def _trigrams(texts: pl.Series) -> pl.Series:
+    """Distinct trigrams of the UTF-8 bytes of ` text `, as lists of UInt32."""
+    padded = (" " + texts + " ").to_arrow().cast(pa.large_binary())
+    offsets = np.frombuffer(padded.buffers()[1], np.int64)[padded.offset : padded.offset + len(padded) + 1]
+    data = np.frombuffer(padded.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]].astype(np.uint32)
+    offsets = offsets - offsets[0]
+    if not len(padded):
+        return pl.Series([], dtype=pl.List(pl.UInt32))
+    codes = np.zeros(len(data), np.uint32)
+    codes[:-2] = (data[:-2] << 16) | (data[1:-1] << 8) | data[2:]
+    # A trigram starts at every byte of a text but its last two (a padded text has at least two bytes).
+    kept = np.ones(len(data), bool)
+    kept[offsets[1:] - 1] = False
+    kept[offsets[1:] - 2] = False
+    lists = pa.LargeListArray.from_arrays(
+        np.concatenate([[0], np.cumsum(np.diff(offsets) - 2)]), pa.array(codes[kept], pa.uint32())
+    )
+    return pl.Series(lists).list.unique()
+
+
+class LexicalBaseline:
+    """TF-IDF cosine of query and title, turned into level probabilities by isotonic regressions [ours].
+
+    `P(grade >= j | cosine)` is an isotonic fit for each j; the distribution is their difference.
+    """
+
+    def __init__(self, titles: Sequence[str]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self._vectoriser: Any = TfidfVectorizer(token_pattern=r"(?u)\w+", sublinear_tf=True)
+        self._vectoriser.fit(titles)
+        self._above: list[Any] = []
+
+    def cosine(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
+        """float64 [n]."""
+        product = self._vectoriser.transform(queries).multiply(self._vectoriser.transform(titles))
+        return np.asarray(product.sum(axis=1)).ravel()
+
+    def fit(self, queries: Sequence[str], titles: Sequence[str], grades: np.ndarray) -> "LexicalBaseline":
+        """Fit the isotonic steps on judged pairs; grades are integers 0..3 [n]."""
+        from sklearn.isotonic import IsotonicRegression
+
+        cosine = self.cosine(queries, titles)
+        self._above = [
+            IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(cosine, grades >= level)
+            for level in (1, 2, 3)
+        ]
+        return self
+
+    def probabilities(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
+        """Level probabilities float64 [n, 4]."""
+        cosine = self.cosine(queries, titles)
+        above = np.stack([np.ones_like(cosine), *(step.predict(cosine) for step in self._above), np.zeros_like(cosine)])
+        # The three fits are monotone in the cosine, and nested events: P(>= 3) never passes P(>= 2).
+        above = np.minimum.accumulate(above, axis=0)
+        return (above[:-1] - above[1:]).T

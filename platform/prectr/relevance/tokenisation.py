@@ -1,0 +1,117 @@
+"""Token pairs `[CLS] query [SEP] title [SEP]`: each distinct text is tokenised once, pairs are assembled with numpy.
+
+Offline scoring, training and the online scorer all go through `PairTokeniser`, so one pair has one set of ids.
+Needs the `tokenizers` library only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TOKENIZER_FILE = "tokenizer.json"
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PADDING = 0
+
+
+@dataclass(frozen=True)
+class PairTokens:
+    """Jagged token ids of n pairs.
+
+    values int32 [sum of lengths], offsets int64 [n + 1], query_tokens int16 [n]: tokens of the first segment,
+    `[CLS]` and its `[SEP]` included; the rest is of token type 1.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    query_tokens: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.query_tokens)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [n]."""
+        return np.diff(self.offsets)
+
+    def padded(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """input_ids, token_type_ids, attention_mask of some pairs: int64 [len(rows), longest of them]."""
+        lengths = self.lengths[rows]
+        place = np.arange(int(lengths.max(initial=0)))
+        real = place < lengths[:, None]
+        input_ids = np.full(real.shape, PADDING, np.int64)
+        input_ids[real] = self.values[(self.offsets[:-1][rows][:, None] + place)[real]]
+        second = real & (place >= self.query_tokens[rows][:, None])
+        return {
+            "input_ids": input_ids,
+            "token_type_ids": second.astype(np.int64),
+            "attention_mask": real.astype(np.int64),
+        }
+
+
+class PairTokeniser:
+    """Turns queries and titles into `PairTokens`, cut to `max_length`.
+
+    A query keeps at most half of the room; the title gets what is left.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._start, self._separator = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+
+    @classmethod
+    def load(cls, directory: Path, max_length: int) -> "PairTokeniser":
+        """From the `tokenizer.json` of an encoder artifact."""
+        from tokenizers import Tokenizer
+
+        return cls(Tokenizer.from_file(str(directory / TOKENIZER_FILE)), max_length)
+
+    def encode(self, queries: Sequence[str], titles: Sequence[str]) -> PairTokens:
+        """Tokenise n pairs given as two sequences of equal length."""
+        if len(queries) != len(titles):
+            raise ValueError(f"{len(queries)} queries for {len(titles)} titles; give one of each a pair.")
+        first, first_offsets, query_of = self._distinct(queries)
+        second, second_offsets, title_of = self._distinct(titles)
+        query_length = np.minimum(np.diff(first_offsets)[query_of], (self._max_length - 3) // 2)
+        title_length = np.minimum(np.diff(second_offsets)[title_of], self._max_length - 3 - query_length)
+        offsets = np.concatenate([[0], np.cumsum(query_length + title_length + 3)]).astype(np.int64)
+        values = np.empty(offsets[-1], np.int32)
+        start = offsets[:-1]
+        values[start] = self._start
+        values[start + query_length + 1] = self._separator
+        values[offsets[1:] - 1] = self._separator
+        _copy_segments(first, first_offsets[query_of], query_length, values, start + 1)
+        _copy_segments(second, second_offsets[title_of], title_length, values, start + query_length + 2)
+        return PairTokens(values, offsets, (query_length + 2).astype(np.int16))
+
+    def _distinct(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens and offsets of the distinct texts, and the distinct text of each row."""
+        places: dict[str, int] = {}
+        row_to_distinct = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64, len(texts))
+        encodings = self._tokenizer.encode_batch_fast(list(places), add_special_tokens=False)
+        ids = [encoding.ids for encoding in encodings]
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
+        values = np.fromiter((token for row in ids for token in row), np.int32, int(offsets[-1]))
+        return values, offsets, row_to_distinct
+
+
+def _copy_segments(source: np.ndarray, begin: np.ndarray, length: np.ndarray, target: np.ndarray, to: np.ndarray) -> None:
+    """target[to[i] : to[i] + length[i]] = source[begin[i] : begin[i] + length[i]] for all i at once."""
+    step = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
+    target[np.repeat(to, length) + step] = source[np.repeat(begin, length) + step]
+
+
+def train_wordpiece(texts: Sequence[str], vocabulary: int) -> Any:
+    """A WordPiece tokenizer (NFKC, lower case) of at most `vocabulary` tokens; padding id 0."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False)
+    )
+    return tokenizer
