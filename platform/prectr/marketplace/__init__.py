@@ -1,7 +1,8 @@
 """The built-in marketplace: a second-hand search log with known truth, generated, labelled "simulated" wherever shown.
 
 Files in reading order: `config`, `constants`, `vocabulary`, `catalogue`, `queries`, `relevance`, `retrieval`, `users`,
-`log`, `writer`. It only makes tables; it must know nothing of mining, models or metrics. Data card: docs/marketplace.md.
+`log`, `judgments`, `writer`. It only makes tables; it must know nothing of mining, models or metrics. The data card is
+docs/marketplace.md.
 """
 
 from collections.abc import Callable

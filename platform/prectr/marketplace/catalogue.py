@@ -118,7 +118,7 @@ class Catalogue:
     price_rank: Floats  # 0..1 within the type; nan where the price is
     quality: Floats  # standard normal
     popularity: Floats  # 0..1, rank
-    completeness: Floats  # 0..1, how much the title says and how whole the item is
+    completeness: Floats  # 0..1, rank by how much the title says and how whole the item is
 
     def __len__(self) -> int:
         return len(self.type)
@@ -161,7 +161,7 @@ def make_catalogue(seed: int, size: int) -> Catalogue:
         price_rank=_rank_within(price, kind),
         quality=quality,
         popularity=_rank_within(0.8 * quality + 0.6 * rng.standard_normal(size), np.zeros(size, np.int32)),
-        completeness=0.5 * stated + 0.5 * wholeness,
+        completeness=_rank_within(stated + wholeness + 1e-6 * quality, np.zeros(size, np.int32)),
     )
 
 
@@ -197,10 +197,10 @@ def lookup(words: list[str], codes: npt.NDArray[np.integer]) -> Texts:
 
 
 def synonym_codes(rng: np.random.Generator, groups: list[list[str]], codes: Ints) -> tuple[list[str], Ints]:
-    """Pick a synonym for each code, the first twice as likely; returns the flat words and codes into them."""
+    """Pick a synonym for each code, the first three times as likely; returns the flat words and codes into them."""
     counts = np.array([len(group) for group in groups], np.int32)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
-    choice = (rng.random(len(codes)) * (counts[codes] + 1)).astype(np.int32) - 1
+    choice = (rng.random(len(codes)) * (counts[codes] + 2)).astype(np.int32) - 2
     picked = np.where(codes >= 0, starts[codes] + np.maximum(choice, 0), -1).astype(np.int32)
     return [word for group in groups for word in group], picked
 
@@ -287,7 +287,7 @@ def _bundled_accessory(rng: np.random.Generator, kind: Ints) -> Ints:
     for code in range(len(tables.type_names)):
         fitting = np.flatnonzero((tables.type_main == code) & (np.arange(len(tables.type_main)) != code))
         rows = np.flatnonzero(kind == code)
-        rows = rows[rng.random(len(rows)) < 0.08]
+        rows = rows[rng.random(len(rows)) < 0.06]
         if len(fitting):
             bundled[rows] = rng.choice(fitting, len(rows))
     return bundled

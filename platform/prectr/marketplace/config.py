@@ -18,9 +18,9 @@ class Scale(NamedTuple):
 
 
 SCALES: dict[str, Scale] = {
-    "small": Scale(users=4_000, items=6_000, queries=600, requests=20_000, days=10),
-    "medium": Scale(users=40_000, items=30_000, queries=1_500, requests=200_000, days=14),
-    "large": Scale(users=1_000_000, items=200_000, queries=4_000, requests=5_000_000, days=30),
+    "small": Scale(users=2_000, items=6_000, queries=600, requests=20_000, days=10),
+    "medium": Scale(users=20_000, items=30_000, queries=1_500, requests=200_000, days=14),
+    "large": Scale(users=500_000, items=200_000, queries=4_000, requests=5_000_000, days=30),
 }
 
 

@@ -17,16 +17,16 @@ POOL_MINIMUM: Final = 24
 EXPLORE_SHARE: Final = 0.05
 CANDIDATE_REQUESTS: Final = 0.20  # share of requests whose unexposed candidates are kept
 CANDIDATES_KEPT: Final = 10
-COARSE_RELEVANCE: Final = 0.55
+COARSE_RELEVANCE: Final = 0.50
 COARSE_LEXICAL: Final = 0.30
 COARSE_POPULARITY: Final = 0.15
-COARSE_NOISE: Final = 0.16  # standard deviation of the coarse estimate's own error, fixed for a (query, item)
-TEMPERATURE: Final = 0.08  # of the Plackett-Luce draw that orders a production request
+COARSE_NOISE: Final = 0.20  # standard deviation of the coarse estimate's own error, fixed for a (query, item)
+TEMPERATURE: Final = 0.14  # of the Plackett-Luce draw that orders a production request
 
 # Users.
-USER_ZIPF: Final = 0.55
-ARRIVED_AT_START: Final = 0.25  # the others arrive evenly over the days of the scale
-TOLERANCE_BASE: Final = 0.50  # t0
+USER_ZIPF: Final = 0.65
+ARRIVED_AT_START: Final = 0.40  # the others arrive evenly over the days of the scale
+TOLERANCE_BASE: Final = 0.58  # t0
 TOLERANCE_USER_SD: Final = 0.18  # of t_u
 TOLERANCE_AGE: Final = 0.03  # part of t_u explained by the age band, a step a band
 TOLERANCE_QUERY_SD: Final = 0.10  # of the part of d_q that specificity does not explain
@@ -44,22 +44,22 @@ JUDGED_RANDOM: Final = 6
 JUDGMENT_NOISE: Final = 0.03  # share of grades moved by one step
 
 # Relevance: bands of r by grade, and what fills a band.
-BANDS: Final = ((0.00, 0.20), (0.25, 0.45), (0.50, 0.70), (0.75, 1.00))
-WITHIN_MATCH: Final = 0.4
-WITHIN_COMPLETENESS: Final = 0.3
-WITHIN_PAIR: Final = 0.3
+BANDS: Final = ((0.00, 0.20), (0.20, 0.50), (0.45, 0.75), (0.70, 1.00))
+WITHIN_MATCH: Final = 0.30
+WITHIN_COMPLETENESS: Final = 0.45
+WITHIN_PAIR: Final = 0.25
 
 # Clicks.
 ACCEPTANCE_FLOOR: Final = 0.03  # eps
 ACCEPTANCE_SLOPE: Final = 0.08  # s
-ATTRACTION_BASE: Final = -1.6
-ATTRACTION_QUALITY: Final = 0.6
-ATTRACTION_PRICE: Final = 1.2
+ATTRACTION_BASE: Final = -1.7
+ATTRACTION_QUALITY: Final = 0.5
+ATTRACTION_PRICE: Final = 0.9
 ATTRACTION_BARGAIN: Final = 3.0
-ATTRACTION_TASTE: Final = 0.35
+ATTRACTION_TASTE: Final = 0.45
 MARKDOWN_SHARE: Final = 0.3
 MARKDOWN_MOST: Final = 0.25
-PURCHASE_BASE: Final = -2.4
+PURCHASE_BASE: Final = -3.4
 PURCHASE_RELEVANCE: Final = 2.0
 PURCHASE_BARGAIN: Final = 3.0
 

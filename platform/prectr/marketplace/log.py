@@ -63,8 +63,16 @@ class Requests:
 
     def part(self, start: int, stop: int) -> "Requests":
         """Rows start..stop."""
-        columns = (self.number, self.user, self.query, self.typed, self.microsecond, self.explore)
-        return Requests(self.day, *(column[start:stop] for column in columns), self.keeps_candidates[start:stop])
+        return Requests(
+            day=self.day,
+            number=self.number[start:stop],
+            user=self.user[start:stop],
+            query=self.query[start:stop],
+            typed=self.typed[start:stop],
+            microsecond=self.microsecond[start:stop],
+            explore=self.explore[start:stop],
+            keeps_candidates=self.keeps_candidates[start:stop],
+        )
 
 
 @dataclass(frozen=True)
@@ -190,7 +198,10 @@ def simulate_part(world: World, requests: Requests, part: int) -> Simulated:
 
 
 def place_propensities(ordered_logits: npt.NDArray[np.float32], shown: int) -> Floats:
-    """Plackett-Luce probability of each placed item given those above it. (n, pool) ordered -> (n, min(shown, pool))."""
+    """Plackett-Luce probability of each placed item given those above it.
+
+    `ordered_logits` (n, pool) in the order placed, -inf in the padding; returns (n, min(shown, pool)).
+    """
     weights = np.exp(ordered_logits.astype(np.float64) - ordered_logits.max(axis=1, keepdims=True))
     remaining = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1]
     with np.errstate(invalid="ignore"):  # 0 / 0 only in the padding, which is dropped

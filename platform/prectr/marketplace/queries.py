@@ -88,7 +88,7 @@ def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queri
     row_of = np.array([chosen[name] for name in names])
     intent = rows[row_of]
 
-    rank = np.argsort(np.argsort(specificity[intent] + rng.normal(0, 0.35, size)))
+    rank = np.argsort(np.argsort(specificity[intent] + rng.normal(0, 0.8, size)))
     weight = (rank + 3.0) ** -constants.QUERY_ZIPF * np.array(WORDINGS_KEPT)[row_of % wordings]
     popularity = weight / weight.sum()
     own = constants.TOLERANCE_QUERY_SD * rng.standard_normal(count)[intent]

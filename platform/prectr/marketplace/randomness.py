@@ -26,7 +26,7 @@ def pair_uniform(left: npt.ArrayLike, right: npt.ArrayLike, salt: int) -> npt.ND
     return (key >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def draw(generator: np.random.Generator, weights: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.int64]:
+def draw(generator: np.random.Generator, weights: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.int64]:
     """Indices drawn with replacement, in proportion to `weights`."""
     cumulative = np.cumsum(weights)
     position = np.searchsorted(cumulative, generator.random(size) * cumulative[-1], side="right")

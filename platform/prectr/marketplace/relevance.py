@@ -10,9 +10,9 @@ Grade, by what the title states against what the intent asks (type, brand, model
   the asked brand is the same, else 0; every other type: 0;
 - an item sold broken, for parts: one grade less, not below 0.
 
-r = low_g + (high_g - low_g) * (0.4 match + 0.3 completeness + 0.3 pair noise), in the band of the grade
+r = low_g + (high_g - low_g) * (0.30 match + 0.45 completeness + 0.25 pair noise), in the band of the grade
 (`constants.BANDS`), where match is the share of what is asked that the item meets (an attribute that is not stated
-counts half) and completeness is the item's own.
+counts half) and completeness is the item's own rank by how much its title says and how whole it is.
 """
 
 import numpy as np

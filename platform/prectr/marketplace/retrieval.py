@@ -1,6 +1,8 @@
 """Coarse ranking: the pool of up to 60 candidates of each query, by a noisy estimate that also reads words.  [ours]
 
-    coarse = 0.55 (r + noise) + 0.30 share of the query's words in the title + 0.15 popularity
+    coarse = 0.50 (r + noise) + 0.30 share of the query's words in the title + 0.15 popularity
+
+The noise belongs to the (query, item), so a query's pool is the same all over the log.
 """
 
 from dataclasses import dataclass

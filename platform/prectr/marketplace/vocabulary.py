@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 
 class ProductType(NamedTuple):
-    """One kind of product. Empty `series` means that no model names exist (`-`: names of a number only); `fits` names what an accessory is for."""
+    """One kind of product.
+
+    Empty `series` means that no model names exist (`-`: names of a number only); `fits` names what an accessory is for.
+    """
 
     leaf: str  # "top > leaf"
     names: str  # synonyms, comma separated, the commonest first
@@ -24,6 +27,7 @@ CLOTHES = "xs s m l xl xxl"
 SHOES = "36 37 38 39 40 41 42 43 44 45"
 WHEELS = "20inch 24inch 26inch 27inch 28inch 29inch"
 
+# fmt: off
 PRODUCT_TYPES: tuple[ProductType, ...] = (
     # electronics
     ProductType("electronics > phones", "phone,smartphone,mobile,cell phone", "nokia samsung apple xiaomi huawei oppo",
@@ -132,7 +136,8 @@ PRODUCT_TYPES: tuple[ProductType, ...] = (
     ProductType("toys > models", "model train,toy train,railway set", "marklin piko brio hornby",
                 "startup hobby smart railroad", "h0 n0 tt", 75),
     ProductType("toys > models", "train tracks,rails", price=20, fits="model train"),
-    ProductType("toys > models", "rc car,remote control car", "tamiya carrera traxxas", "hornet hunter slash", price=70),
+    ProductType("toys > models", "rc car,remote control car", "tamiya carrera traxxas", "hornet hunter slash",
+                price=70),
     ProductType("toys > board games", "board game,family game,tabletop game", "ravensburger hasbro kosmos",
                 "catan monopoly labyrinth risk", price=20),
     ProductType("toys > board games", "puzzle,jigsaw puzzle", "ravensburger clementoni schmidt",
@@ -156,19 +161,30 @@ PRODUCT_TYPES: tuple[ProductType, ...] = (
                 "5inch 6inch 7inch", 80),
     ProductType("vehicles > navigation", "sat nav mount,gps holder", price=12, fits="navigation system"),
 )
+# fmt: on
 
 MODELS_PER_SERIES = 3
-NUMBERS = (
+_NUMBERS = (
     "3310 105 520 s8 s9 s10 11 12 13 x1 x2 t480 t490 5400 7490 15 14 300 400 500 600 1100 90 70d 80d a7 a9 1000 700 35 "
     "2 3 4 5 6 7 8 9 40 41 38 x5 x7 e300 e500 pro max mini lite plus 2200 3200 4300 360 one 100 110 120 150 180 220 "
     "240 260 280 320 350 380 420 450 480 550 580 620 650 680 720 750 780 820 850 880 920 950 980 1200 1400 1600 "
     "1800 2000 2400 2600 3000 3600 4000 k1 k2 k3 k5 r1 r3 r5 r7 g1 g2 g3 g5 m1 m2 m3 z1 z2 z3 z5 c1 c2 c3 c5"
-).split()
+)
+NUMBERS = _NUMBERS.split()
 
 COLOURS = (  # each with its synonym; both mean the same colour
-    ("black", "jet black"), ("white", "snow white"), ("blue", "navy"), ("red", "crimson"), ("green", "olive"),
-    ("grey", "anthracite"), ("silver", "chrome"), ("gold", "golden"), ("pink", "rose"), ("brown", "tan"),
-    ("yellow", "mustard"), ("purple", "violet"),
+    ("black", "jet black"),
+    ("white", "snow white"),
+    ("blue", "navy"),
+    ("red", "crimson"),
+    ("green", "olive"),
+    ("grey", "anthracite"),
+    ("silver", "chrome"),
+    ("gold", "golden"),
+    ("pink", "rose"),
+    ("brown", "tan"),
+    ("yellow", "mustard"),
+    ("purple", "violet"),
 )
 
 FOR_PARTS = 3
@@ -179,7 +195,7 @@ CONDITIONS = (  # 0 new, 1 like new, 2 used, 3 broken: the rows of this table; w
     ("for parts", "broken", "defective", "not working"),
 )
 
-NOISE = (
+_NOISE = (
     "cheap,bargain,original,genuine,urgent sale,must go,top,great,nice,vintage,retro,rare,collectors,with box,"
     "with invoice,with warranty,boxed,complete,full set,bundle,free shipping,pick up only,smoke free home,pet free,"
     "no swap,fixed price,negotiable,price drop,last chance,moving out,gift,unwanted gift,tested,works perfectly,"
@@ -190,4 +206,5 @@ NOISE = (
     "old,2012,2014,2015,2016,2017,2018,2019,2020,2021,2022,2023,lovely,super,wow,look,hurry,bargain hunter,"
     "good price,best price,nearly,little scratches,small dent,well kept,hardly worn,never worn,ready to use,plug,"
     "imported,european,german,italian,japanese,french,hand made,eco,leather,cotton,wood,steel,plastic,glass,aluminium"
-).split(",")
+)
+NOISE = _NOISE.split(",")

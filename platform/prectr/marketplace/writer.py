@@ -4,14 +4,15 @@ import json
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prectr.errors import UsageError
-from prectr.marketplace import constants, randomness
-from prectr.marketplace.catalogue import items_table, make_catalogue, taxonomy
+from prectr.marketplace import constants
+from prectr.marketplace.catalogue import Ints, items_table, make_catalogue, taxonomy
 from prectr.marketplace.config import SCALES, MarketplaceConfig
 from prectr.marketplace.judgments import judge
 from prectr.marketplace.log import World, day_date, draw_requests, make_world, simulate_part
@@ -104,8 +105,10 @@ def write_marketplace(
     statistics |= {f"shown_grade_{grade}_share": float(grades[grade] / max(impressions, 1)) for grade in range(4)}
     judged = np.bincount(judgments["grade"].to_numpy(), minlength=4)
     statistics |= {f"judged_grade_{grade}": int(judged[grade]) for grade in range(4)}
-    _write_json({"config": config.model_dump(), "sizes": sizes._asdict(), "constants": constants.as_dict()},
-                out / "truth" / "params.json")
+    _write_json(
+        {"config": config.model_dump(), "sizes": sizes._asdict(), "constants": constants.as_dict()},
+        out / "truth" / "params.json",
+    )
     _write_json(statistics, out / "truth" / "stats.json")
     return statistics
 
@@ -113,7 +116,7 @@ def write_marketplace(
 def _queries_truth(queries: Queries) -> pa.Table:
     tables = taxonomy()
 
-    def named(words: list[str], codes: np.ndarray) -> pa.Array:
+    def named(words: list[str], codes: Ints) -> pa.Array:
         return pa.array([*words, None], pa.string()).take(pa.array(codes % (len(words) + 1)))
 
     return pa.table(
@@ -137,5 +140,5 @@ def _write(table: pa.Table, file: Path) -> None:
     pq.write_table(table, file, row_group_size=100_000)
 
 
-def _write_json(value: dict, file: Path) -> None:
+def _write_json(value: dict[str, Any], file: Path) -> None:
     file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
