@@ -1,0 +1,134 @@
+"""`distill`: train the student encoder on teacher labels and gold, and export it to ONNX for scoring and serving.
+
+The artifact is a Hugging Face checkpoint with its tokenizer, plus `relevance.onnx` and `relevance.json`, which are all
+that scoring needs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from prectr import progress
+from prectr.artifacts import StageResult, require_artifact, run_stage, write_json
+from prectr.errors import PrectrError
+from prectr.ray_session import ray_session
+from prectr.relevance.config import DistillConfig
+from prectr.relevance.distillation_data import LEVELS, distillation_pairs
+from prectr.tables import Tables
+
+
+def run(*, tables: Path, labels: Path, out: Path, config: DistillConfig, force: bool = False) -> StageResult:
+    """Distil the labels of `labels` on `tables` into the encoder artifact `out`."""
+    require_artifact(labels, "label")
+
+    def build(staging: Path) -> dict[str, Any]:
+        return _build(tables, labels, staging, config)
+
+    inputs: dict[str, Path | str] = {"tables": tables, "labels": labels}
+    return run_stage("distill", out, config=config, inputs=inputs, build=build, force=force)
+
+
+def _build(tables: Path, labels: Path, staging: Path, config: DistillConfig) -> dict[str, Any]:
+    from models.distillation import distillation_loss
+    from models.encoder import build_encoder
+    from prectr.relevance.distillation_training import train_student_loop
+    from prectr.training.launch import fit_on_ray
+
+    pairs = distillation_pairs(tables, labels)
+    training = (pairs["split"] == "train").to_numpy()
+    if not training.any() or training.all():
+        raise PrectrError(
+            f"{tables}: {training.sum()} training and {(~training).sum()} validation pairs are too few to distil; "
+            "add judgments of more queries or raise label.budget."
+        )
+    tokenizer, vocabulary = _train_tokenizer(tables, pairs, staging, config)
+    data = staging / ".training.npz"
+    _write_training_data(pairs, training, tokenizer, data, config)
+    gold, taught = pairs["grade"] >= 0, pairs["level_0"].is_not_null()
+    rows = {
+        "training": int(training.sum()),
+        "validation": int((~training).sum()),
+        "training_gold": int((gold.to_numpy() & training).sum()),
+        "training_teacher": int((taught.to_numpy() & training).sum()),
+    }
+    progress.say(
+        f"distill: {rows['training']:,} training pairs ({rows['training_gold']:,} judged, "
+        f"{rows['training_teacher']:,} taught), {rows['validation']:,} validation pairs"
+    )
+    curve = staging / "curve.jsonl"
+    loop_config = {
+        "distill": config.model_dump(mode="json"),
+        "data": str(data.resolve()),
+        "vocabulary": vocabulary,
+        "out": str(staging.resolve()),
+        "curve": str(curve.resolve()),
+        "build_encoder": build_encoder,
+        "encoder_config": config.encoder,
+        "loss": distillation_loss,
+        "loss_config": config.loss,
+    }
+    with ray_session():
+        metrics = fit_on_ray(
+            train_student_loop, loop_config, name="distill", storage=staging, cpus_per_worker=config.cpus, curve=curve
+        )
+    data.unlink()
+    _export(staging, config)
+    return {"rows": rows, "metrics": metrics, "vocabulary": vocabulary}
+
+
+def _train_tokenizer(tables: Path, pairs: pl.DataFrame, staging: Path, config: DistillConfig) -> tuple[Any, int]:
+    """Train on the catalogue's titles and the training pairs' queries; save it where AutoTokenizer finds it."""
+    from transformers import PreTrainedTokenizerFast
+
+    from prectr.relevance.tokenisation import train_wordpiece
+
+    queries = pairs.filter(pl.col("split") == "train")["query"].unique().sort().to_list()
+    tokenizer = train_wordpiece([*Tables(tables).items()["title"].to_list(), *queries], config.encoder.vocabulary)
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    special = dict(zip(names, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), strict=True))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=config.encoder.max_length, **special
+    ).save_pretrained(staging)
+    return tokenizer, tokenizer.get_vocab_size()
+
+
+def _write_training_data(
+    pairs: pl.DataFrame, training: np.ndarray, tokenizer: Any, file: Path, config: DistillConfig
+) -> None:
+    """Tokenise every pair once; the worker reads arrays only."""
+    from prectr.relevance.tokenisation import PairTokeniser
+
+    tokens = PairTokeniser(tokenizer, config.encoder.max_length).encode(
+        pairs["query"].to_list(), pairs["title"].to_list()
+    )
+    np.savez(
+        file,
+        values=tokens.values,
+        offsets=tokens.offsets,
+        query_tokens=tokens.query_tokens,
+        query=pairs["query"].rank("dense").to_numpy().astype(np.int64),
+        gold=pairs["grade"].to_numpy().astype(np.int64),
+        teacher=pairs.select(pl.col(LEVELS).fill_null(0.25)).to_numpy().astype(np.float32),
+        known=pairs["level_0"].is_not_null().to_numpy(),
+        is_training=training,
+    )
+
+
+def _export(staging: Path, config: DistillConfig) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    from models.encoder import TextEncoder
+    from models.export import export_encoder
+    from prectr.relevance.encoder_session import ONNX_FILE, SETTINGS_FILE
+
+    encoder = TextEncoder(AutoModelForSequenceClassification.from_pretrained(staging)).eval()
+    (staging / ONNX_FILE).write_bytes(export_encoder(encoder))
+    write_json(staging / SETTINGS_FILE, {"max_length": config.encoder.max_length, "width": encoder.width})
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("distill")

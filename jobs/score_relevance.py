@@ -1,0 +1,60 @@
+"""`score-relevance`: level probabilities for every distinct logged, candidate or judged pair, with their source.
+
+The artifact's `pairs/part-*.parquet` are sorted by `pair`, the dense row number that later stages refer to.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from prectr import progress
+from prectr.artifacts import StageResult, require_artifact, run_stage
+from prectr.errors import PrectrError
+from prectr.ray_session import ray_session
+from prectr.relevance.config import ScoreConfig
+
+
+def run(
+    *, tables: Path, encoder: Path, labels: Path, out: Path, config: ScoreConfig, force: bool = False
+) -> StageResult:
+    """Score the pairs of `tables` with `encoder`, known `labels` outranking it, into the relevance artifact `out`."""
+    require_artifact(encoder, "distill")
+    require_artifact(labels, "label")
+
+    def build(staging: Path) -> dict[str, Any]:
+        return _build(tables, encoder, labels, staging, config)
+
+    inputs: dict[str, Path | str] = {"tables": tables, "encoder": encoder, "labels": labels}
+    return run_stage("score-relevance", out, config=config, inputs=inputs, build=build, force=force)
+
+
+def _build(tables: Path, encoder: Path, labels: Path, staging: Path, config: ScoreConfig) -> dict[str, Any]:
+    from prectr.relevance.scoring import pairs_to_score, score_pairs
+
+    pairs = pairs_to_score(tables, labels, config)
+    if pairs.is_empty():
+        raise PrectrError(f"{tables}: no pair of query and known item to score; check impressions and items.")
+    folder = staging / "pairs"
+    folder.mkdir()
+    written, sources = 0, {"judgment": 0, "teacher": 0, "encoder": 0}
+    with ray_session(), progress.track("score-relevance", total=len(pairs), unit="pairs") as bar:
+        for batch in score_pairs(pairs, encoder, config):
+            scored = pl.DataFrame(batch).sort("pair")
+            scored.write_parquet(folder / f"part-{scored['pair'][0]:010d}.parquet")
+            written += len(scored)
+            for source, count in scored.group_by("source").len().iter_rows():
+                sources[source] += count
+            bar.advance(len(scored))
+    if written != len(pairs):
+        raise PrectrError(f"score-relevance: {written:,} of {len(pairs):,} pairs came back; run it again with -v.")
+    return {
+        "rows": {"pairs": written, **sources},
+        "coverage": {source: round(count / written, 4) for source, count in sources.items()},
+    }
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("score-relevance")

@@ -1,0 +1,114 @@
+"""The student's training loop. The loss and the encoder come from outside: the library does not know `models`.
+
+Stage 1 of the two-stage training (MODEL.md 2): the student's classifier later initialises the ranker's relevance head.
+"""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prectr.relevance.distillation_data import GroupedBatches
+from prectr.relevance.tokenisation import PairTokens
+from prectr.training.launch import append_curve, autocast
+
+
+def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
+    """Train in one Ray Train worker (or in-process) and leave the best epoch's checkpoint in `config["out"]`.
+
+    Args:
+        config: `distill` (a dumped DistillConfig), `data` (.npz of token pairs and labels), `vocabulary` (tokens),
+            `out`, `curve` (paths), and the injected `build_encoder`, `loss`, `encoder_config`, `loss_config`.
+
+    Returns:
+        seconds, epochs, best_epoch, validation_loss, validation_accuracy, parameters.
+    """
+    import torch
+
+    distill, out, curve = config["distill"], Path(config["out"]), Path(config["curve"])
+    torch.manual_seed(distill["seed"])
+    generator = np.random.default_rng(distill["seed"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = config["build_encoder"](config["encoder_config"], config["vocabulary"]).to(device)
+    with np.load(config["data"]) as data:
+        tokens = PairTokens(data["values"], data["offsets"], data["query_tokens"])
+        query, gold, teacher, known = (data[name] for name in ("query", "gold", "teacher", "known"))
+        train_rows, validation_rows = np.flatnonzero(data["is_training"]), np.flatnonzero(~data["is_training"])
+    dealer = GroupedBatches(
+        query[train_rows], tokens.lengths[train_rows], distill["batch_size"], distill["group_size"]
+    )
+
+    def logits_of(rows: np.ndarray) -> torch.Tensor:
+        inputs = {name: torch.from_numpy(array).to(device) for name, array in tokens.padded(rows).items()}
+        with autocast(distill["precision"], device):
+            return encoder(**inputs)[1].float()
+
+    def on_device(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(device)
+
+    steps_per_epoch = math.ceil(len(train_rows) / distill["batch_size"])
+    optimizer = torch.optim.AdamW(
+        encoder.parameters(), lr=distill["learning_rate"], weight_decay=distill["weight_decay"], betas=(0.9, 0.98)
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=distill["learning_rate"],
+        total_steps=steps_per_epoch * distill["epochs"] + 1,
+        pct_start=distill["warm_up"],
+        cycle_momentum=False,
+    )
+    best_loss, best_accuracy, best_epoch, epoch, started = math.inf, 0.0, 0, 0, time.perf_counter()
+    for epoch in range(1, distill["epochs"] + 1):
+        encoder.train()
+        sums: dict[str, float] = {}
+        for batch in dealer.epoch(generator):
+            rows = train_rows[batch]
+            parts = config["loss"](
+                logits_of(rows),
+                on_device(gold[rows]),
+                on_device(teacher[rows]),
+                on_device(known[rows]),
+                on_device(query[rows]),
+                config["loss_config"],
+            )
+            optimizer.zero_grad(set_to_none=True)
+            parts["total"].backward()
+            torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            for name, part in parts.items():
+                sums[name] = sums.get(name, 0.0) + float(part.detach()) * len(rows)
+        encoder.eval()
+        with torch.inference_mode():
+            ordered = validation_rows[np.argsort(tokens.lengths[validation_rows], kind="stable")]
+            chunks = [ordered[start : start + 512] for start in range(0, len(ordered), 512)]
+            logits = torch.cat([logits_of(rows) for rows in chunks]).cpu()
+            truth = torch.from_numpy(gold[ordered])
+            loss = float(torch.nn.functional.cross_entropy(logits, truth))
+            accuracy = float((logits.argmax(1) == truth).float().mean())
+        seconds = time.perf_counter() - started
+        append_curve(
+            curve,
+            {
+                "epoch": epoch,
+                **{f"train_{name}": value / len(train_rows) for name, value in sums.items()},
+                "validation_loss": loss,
+                "validation_accuracy": accuracy,
+                "seconds": round(seconds, 1),
+            },
+        )
+        if loss < best_loss:
+            best_loss, best_accuracy, best_epoch = loss, accuracy, epoch
+            encoder.model.save_pretrained(out)
+        if epoch - best_epoch >= distill["patience"] or seconds > distill["max_seconds"]:
+            break
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        "epochs": epoch,
+        "best_epoch": best_epoch,
+        "validation_loss": round(best_loss, 4),
+        "validation_accuracy": round(best_accuracy, 4),
+        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+    }

@@ -1,0 +1,108 @@
+"""Batch scoring of every distinct pair with the encoder, over Ray Data with a pool of actors.
+
+What the encoder says is kept beside what is known better: a judgment outranks a teacher's label, which outranks the
+encoder. The source of each row is stated.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from prectr.labelling.selection import distinct_pairs
+from prectr.relevance.config import ScoreConfig
+from prectr.relevance.encoder_session import RelevanceEncoder
+from prectr.relevance.lexical import match_features
+from prectr.tables import Tables
+
+LEVELS = ("level_0", "level_1", "level_2", "level_3")
+
+
+def pairs_to_score(tables: Path, labels: Path | None, config: ScoreConfig) -> pl.DataFrame:
+    """Every distinct pair of the log, the candidates and the judgments, with what is already known of its level.
+
+    Args:
+        tables: canonical tables.
+        labels: the artifact of `label`, or None.
+        config: how sure a judgment is.
+
+    Returns:
+        columns pair int32 (dense, from 0, in the order of query and item_id), query (normalised), item_id, title,
+        level_0..3 float32 (null where nothing is known), source (judgment, teacher, or null).
+    """
+    source = Tables(tables)
+    judged = source.judgments()
+    logged = distinct_pairs(tables).select("query", "item_id")
+    spread = (1 - config.judgment_confidence) / 3
+    known = judged.select(
+        "query",
+        "item_id",
+        *(
+            pl.when(pl.col("grade") == level).then(config.judgment_confidence).otherwise(spread).cast(pl.Float32).alias(name)
+            for level, name in enumerate(LEVELS)
+        ),
+        source=pl.lit("judgment"),
+    )
+    if labels is not None:
+        taught = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVELS])
+        taught = taught.join(judged, on=["query", "item_id"], how="anti").with_columns(source=pl.lit("teacher"))
+        known = pl.concat([known, taught])
+    return (
+        pl.concat([logged, judged.select("query", "item_id")])
+        .unique()
+        .join(source.items().select("item_id", "title"), on="item_id", how="inner")
+        .join(known, on=["query", "item_id"], how="left")
+        .sort("query", "item_id")
+        .with_row_index("pair")
+        .with_columns(pl.col("pair").cast(pl.Int32))
+    )
+
+
+class ScorePairs:
+    """Ray Data actor: a table of `pairs_to_score` in, the finished columns of the relevance artifact out."""
+
+    def __init__(self, encoder: Path, threads: int, batch_size: int) -> None:
+        self._encoder = RelevanceEncoder(encoder, threads=threads, batch_size=batch_size)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        pairs = pl.DataFrame(batch)
+        queries, titles = pairs["query"].to_list(), pairs["title"].to_list()
+        probabilities, _, tokens = self._encoder.score(queries, titles)
+        scale = np.arange(4, dtype=np.float32) / 3
+        known = pairs["source"].is_not_null()
+        levels = np.where(
+            known.to_numpy()[:, None], pairs.select(pl.col(LEVELS).fill_null(0.0)).to_numpy(), probabilities
+        ).astype(np.float32)
+        arrays: dict[str, Any] = {
+            "pair": batch["pair"],
+            "query": batch["query"],
+            "item_id": batch["item_id"],
+            **{name: levels[:, place] for place, name in enumerate(LEVELS)},
+            "expected": levels @ scale,
+            "source": pairs["source"].fill_null("encoder").to_arrow(),
+            "encoder_expected": probabilities @ scale,
+            "input_ids": pa.ListArray.from_arrays(pa.array(tokens.offsets, pa.int32()), pa.array(tokens.values, pa.int32())),
+            "query_tokens": tokens.query_tokens,
+            **match_features(queries, titles),
+        }
+        return pa.table(arrays)
+
+
+def score_pairs(pairs: pl.DataFrame, encoder: Path, config: ScoreConfig) -> Any:
+    """Score over Ray Data; yields finished Arrow tables, in no particular order."""
+    import ray.data
+
+    blocks = max(config.actors, -(-len(pairs) // config.block_pairs))
+    size = -(-len(pairs) // blocks)
+    tables = [pairs[start : start + size].to_arrow() for start in range(0, len(pairs), size)]
+    scored = ray.data.from_arrow(tables).map_batches(
+        ScorePairs,
+        fn_constructor_kwargs={"encoder": encoder.resolve(), "threads": config.threads, "batch_size": config.batch_size},
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=config.actors),
+        num_cpus=1,
+    )
+    return scored.iter_batches(batch_size=None, batch_format="pyarrow")
