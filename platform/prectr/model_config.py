@@ -1,0 +1,169 @@
+"""Configuration of encoder, rankers and their losses, and the feature sizes they are built for: pydantic only.
+
+No torch here: the command line reads these at start. Marks [paper], [summary], [ours] as in the model specification;
+every [ours] choice with a sensible alternative is a switch.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from prectr.configuration import FrozenConfig
+
+LEVELS = 4
+"""k, the relevance score levels: 0 irrelevant, 1 weak, 2 relevant, 3 strong [summary]."""
+
+TARGET_FIELDS = ("query", "category", "brand", "price")
+BEHAVIOUR_FIELDS = (*TARGET_FIELDS, "level", "clicked", "recency")
+
+
+class FeatureSizes(FrozenConfig):
+    """Widths and cardinalities of `prectr.types.RankerInputs`; stored with every ranker."""
+
+    categorical: dict[str, int] = Field(description="field -> cardinality, index 0 = unknown")
+    numeric: int = Field(ge=0)
+    match: int = Field(ge=LEVELS, description="the first 4 are the looked-up level log-probabilities")
+    tolerance: int = Field(ge=0)
+    query_preference: int = Field(ge=0)
+    behaviour: dict[str, int] = Field(description="field -> cardinality, in the order of BEHAVIOUR_FIELDS")
+    user_group: int = Field(ge=1)
+    text: int = Field(ge=1, description="d, width of the text encoder")
+    positions: int = Field(ge=1, description="positions from this one on share one bias")
+    tolerance_slope: tuple[float, ...] = Field(
+        default=(),
+        description="change of each tolerance number when the row's relevance (0..1) rises by one; the exposure debias "
+        "uses it to give a fake of lower relevance the numbers it would have; empty = left as they are",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if tuple(self.behaviour) != BEHAVIOUR_FIELDS:
+            raise ValueError(
+                f"behaviour fields must be {list(BEHAVIOUR_FIELDS)} in this order, got {[*self.behaviour]}"
+            )
+        if self.behaviour["level"] < LEVELS + 1:
+            raise ValueError(f"behaviour.level needs {LEVELS + 1} values (unknown and {LEVELS} levels)")
+        if self.tolerance_slope and len(self.tolerance_slope) != self.tolerance:
+            raise ValueError(
+                f"tolerance_slope has {len(self.tolerance_slope)} numbers for {self.tolerance} tolerance columns"
+            )
+        return self
+
+
+class EncoderConfig(FrozenConfig):
+    """The distilled student encoder: by default 3 layers and about 1.6 M parameters."""
+
+    architecture: str = Field(default="bert", description="any Hugging Face encoder model type with these attributes")
+    layers: int = Field(default=3, ge=1)
+    width: int = Field(default=128, ge=1)
+    heads: int = Field(default=4, ge=1)
+    feed_forward: int = Field(default=512, ge=1)
+    vocabulary: int = Field(default=8192, ge=8, description="largest vocabulary the tokenizer may learn")
+    max_length: int = Field(default=48, ge=4, description="L, tokens of `query [SEP] title`")
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        return self
+
+
+class DistillationLossConfig(FrozenConfig):
+    """L_enc = a CE + (1 - a) T^2 KL + b MSE of in-query margins [ours]."""
+
+    label_weight: float = Field(default=0.3, ge=0.0, le=1.0, description="a")
+    temperature: float = Field(default=2.0, gt=0.0, description="T")
+    margin_weight: float = Field(default=0.5, ge=0.0, description="b")
+
+
+class FusionConfig(FrozenConfig):
+    """RSL module and Base module."""
+
+    embedding: int = Field(default=8, ge=1, description="width of a categorical field's embedding")
+    hidden: tuple[int, ...] = (128, 64)
+    relevance_hidden: tuple[int, ...] = (64,)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    expected_level: bool = Field(default=True, description="the Base module also reads the expected level [ours]")
+    prior_click_rate: float = Field(default=0.03, gt=0.0, lt=1.0, description="where every c_i starts [ours]")
+
+
+class ConsistencyConfig(FrozenConfig):
+    """Semantic consistency regularisation [paper, form ours]; a weight of 0 switches its part off."""
+
+    level_weight: float = Field(default=0.1, ge=0.0, description="weight of (A), KL(q_rsl || p)")
+    order_weight: float = Field(default=0.1, ge=0.0, description="weight of (B), the order hinge")
+    order_margin: float = Field(default=0.0, ge=0.0, description="m, in order_unit")
+    order_unit: Literal["probability", "logit"] = "probability"
+
+
+class IncentiveConfig(FrozenConfig):
+    """Personal relevance incentive tau."""
+
+    form: Literal["odds", "level", "off"] = Field(default="odds", description="on the odds, per level, or none")
+    combine: Literal["gate", "sum"] = Field(default="gate", description="gate [ours] or r_user + r_query [summary]")
+    attention: bool = Field(default=True, description="False: S_u and S_q are not read, only the aggregated numbers")
+    width: int = Field(default=32, ge=1)
+    heads: int = Field(default=2, ge=1)
+    hidden: int = Field(default=32, ge=1)
+    positive_experts: int = Field(default=2, ge=1)
+    negative_experts: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        return self
+
+
+class ExposureConfig(FrozenConfig):
+    """Relevance exposure debias [paper, form ours]."""
+
+    weight: float = Field(default=0.02, ge=0.0)
+    margin: float = Field(default=1.0, ge=0.0, description="m, on logits")
+    fake: Literal["noise", "mix-up"] = Field(default="noise", description="how the fake's text vector is made")
+    scale_low: float = Field(default=0.3, ge=0.0, le=1.0)
+    scale_high: float = Field(default=1.0, ge=0.0, le=1.0)
+    minimum_level: int = Field(default=2, ge=1, le=LEVELS - 1)
+    truncation: bool = Field(default=True, description="only positives scored above the running mean CTR count")
+    tolerance_gate: bool = Field(default=True, description="weight down users who accept the fake's level anyway")
+    momentum: float = Field(default=0.01, gt=0.0, le=1.0, description="of the running mean CTR")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.scale_low > self.scale_high:
+            raise ValueError(f"scale_low {self.scale_low} must not exceed scale_high {self.scale_high}")
+        return self
+
+
+class PositionConfig(FrozenConfig):
+    """Position bias, shared by all models; serving drops it [ours]."""
+
+    form: Literal["additive", "examination"] = "additive"
+    learning_rate_scale: float = Field(
+        default=10.0, gt=0.0, description="its few scalars have to travel far in few steps"
+    )
+
+
+class WideDeepConfig(FrozenConfig):
+    """The Wide&Deep baseline."""
+
+    hidden: tuple[int, ...] = (128, 64)
+    embedding: int = Field(default=8, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    match: bool = Field(default=False, description="also read the match features, looked-up levels included")
+
+
+class ModelConfig(FrozenConfig):
+    """One ranker. `preference`, `debias` and `encoder` are prectr-v2's ablations; other models do not read them."""
+
+    name: Literal["wide-deep", "prectr", "prectr-v2"] = "prectr-v2"
+    preference: bool = Field(default=True, description="cold-start relevance preference mining")
+    debias: bool = Field(default=True, description="relevance exposure debias")
+    encoder: Literal["tuned", "frozen"] = Field(default="tuned", description="text encoder trained with clicks or not")
+    fusion: FusionConfig = FusionConfig()
+    consistency: ConsistencyConfig = ConsistencyConfig()
+    incentive: IncentiveConfig = IncentiveConfig()
+    exposure: ExposureConfig = ExposureConfig()
+    position: PositionConfig = PositionConfig()
+    wide_deep: WideDeepConfig = WideDeepConfig()
