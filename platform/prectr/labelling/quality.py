@@ -1,0 +1,115 @@
+"""How good are the relevance levels? Teacher, student and lexical baseline on the same held-back judged pairs.
+
+No model here was trained or calibrated on these queries. The figures:
+
+| figure | definition |
+|---|---|
+| kappa | quadratic-weighted Cohen's kappa of the expected level, rounded to the nearest grade |
+| macro_f1 | mean of the four grades' F1, the prediction being the most probable level |
+| auc | area under the ROC curve of the expected level for grade >= 2, ties averaged |
+| ndcg_10 | NDCG@10, gain 2^grade - 1, ties by item_id; mean over queries with a positive grade and at least two pairs |
+| rmse | root mean squared error of the expected level, in grades 0..3 |
+
+A figure that the pairs do not define (one class only, no such query) is None.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from prectr.labelling.split import read_judged
+
+LEVELS = ("level_0", "level_1", "level_2", "level_3")
+
+
+def relevance_quality(tables: Path, labels: Path | None, encoder: Path | None) -> dict[str, Any]:
+    """Figures of teacher, student and lexical baseline over the same held-back judged pairs.
+
+    Args:
+        tables: canonical tables.
+        labels: the artifact of `label`; None leaves the teacher out.
+        encoder: the artifact of `distill`; None leaves the student out.
+
+    Returns:
+        `pairs`, `queries`, `grades` (count of each), and for each of `teacher`, `student`, `lexical` a dictionary
+        of the module's figures. Pairs that the teacher could not label are left out for all three.
+    """
+    from prectr.relevance.lexical import LexicalBaseline
+    from prectr.tables import Tables
+
+    judged = read_judged(tables)
+    held_back = judged.filter(pl.col("split") == "held-back")
+    training = judged.filter(pl.col("split") == "train")
+    if labels is not None:
+        taught = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVELS])
+        held_back = held_back.join(taught, on=["query", "item_id"], how="inner").sort("query", "item_id")
+    grades = held_back["grade"].to_numpy().astype(np.int64)
+    facts: dict[str, Any] = {
+        "pairs": len(held_back),
+        "queries": held_back["query"].n_unique(),
+        "grades": [int((grades == level).sum()) for level in range(4)],
+    }
+    if not len(held_back) or not len(training):
+        return facts
+    queries, titles = held_back["query"].to_list(), held_back["title"].to_list()
+    found: dict[str, np.ndarray] = {}
+    if labels is not None:
+        found["teacher"] = held_back.select(LEVELS).to_numpy().astype(np.float64)
+    if encoder is not None:
+        from prectr.relevance.encoder_session import RelevanceEncoder
+
+        found["student"] = RelevanceEncoder(encoder).score(queries, titles)[0]
+    lexical = LexicalBaseline(Tables(tables).items()["title"].to_list()).fit(
+        training["query"].to_list(), training["title"].to_list(), training["grade"].to_numpy().astype(np.int64)
+    )
+    found["lexical"] = lexical.probabilities(queries, titles)
+    for name, probabilities in found.items():
+        facts[name] = level_figures(held_back["query"], grades, probabilities)
+    return facts
+
+
+def level_figures(queries: pl.Series, grades: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
+    """The module's figures of one model.
+
+    Args:
+        queries: [n], in the order of query and item_id (NDCG's ties are broken by this order).
+        grades: int [n], 0..3.
+        probabilities: [n, 4], rows sum to one.
+    """
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    expected = probabilities @ np.arange(4)
+    relevant = grades >= 2
+    one_class = relevant.all() or not relevant.any()
+    figures = {
+        "kappa": quadratic_kappa(grades, np.rint(expected).astype(np.int64)),
+        "macro_f1": float(
+            f1_score(grades, probabilities.argmax(axis=1), labels=range(4), average="macro", zero_division=0)
+        ),
+        "auc": None if one_class else float(roc_auc_score(relevant, expected)),
+        "ndcg_10": mean_ndcg(queries, grades, expected, 10),
+        "rmse": float(np.sqrt(np.mean((expected - grades) ** 2))),
+    }
+    return {name: None if value is None else round(value, 4) for name, value in figures.items()}
+
+
+def quadratic_kappa(grades: np.ndarray, predicted: np.ndarray) -> float | None:
+    """1 - sum (g - h)^2 / sum over independent pairs (g - h)^2, closed form; None where both sides are one constant."""
+    chance = np.var(grades) + np.var(predicted) + (np.mean(grades) - np.mean(predicted)) ** 2
+    return None if chance == 0 else float(1 - np.mean((grades - predicted) ** 2) / chance)
+
+
+def mean_ndcg(queries: pl.Series, grades: np.ndarray, scores: np.ndarray, depth: int) -> float | None:
+    """Mean NDCG@depth over the queries that have a positive grade and at least two pairs; None if there are none."""
+    frame = pl.DataFrame({"query": queries, "gain": 2.0**grades - 1.0, "score": scores})
+    place = pl.int_range(pl.len()).over("query")
+    discounted = pl.when(place < depth).then(pl.col("gain") / (place + 2).log(2)).otherwise(0.0)
+
+    def by_query(order: str) -> pl.DataFrame:
+        ranked = frame.sort(order, descending=True, maintain_order=True)
+        return ranked.with_columns(part=discounted).group_by("query").agg(pl.col("part").sum().alias(order), pairs=pl.len())
+
+    both = by_query("score").join(by_query("gain").drop("pairs"), on="query").filter((pl.col("gain") > 0) & (pl.col("pairs") > 1))
+    return None if both.is_empty() else float((both["score"] / both["gain"]).to_numpy().mean())
