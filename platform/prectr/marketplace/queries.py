@@ -48,6 +48,7 @@ class Queries:
     texts: list[str]
     typed: pa.Array  # (Q * 4,) the wordings as users type them; row 4 * q + variant
     intent: Ints
+    source: Ints  # the item that suggested the intent
     type: Ints
     brand: Ints
     model: Ints
@@ -71,7 +72,8 @@ def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queri
         UsageError: the catalogue is too small to suggest that many.
     """
     rng = randomness.stream(seed, randomness.QUERIES)
-    intents, specificity = _draw_intents(rng, size, items)
+    intents, source = _draw_intents(rng, size, items)
+    specificity = (intents[:, 1:] >= 0) @ SPECIFICITY
     count, wordings = len(intents), len(WORDINGS_KEPT)
     rows = np.repeat(np.arange(count), wordings)
     texts = _word(rng, intents[rows]).to_pylist()
@@ -99,6 +101,7 @@ def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queri
         texts=names,
         typed=pa.array([form for name in names for form in (name, name.title(), name.upper(), f" {name}  ")]),
         intent=intent.astype(np.int32),
+        source=source[intent],
         type=attributes[:, 0],
         brand=attributes[:, 1],
         model=attributes[:, 2],
@@ -110,8 +113,8 @@ def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queri
     )
 
 
-def _draw_intents(rng: np.random.Generator, size: int, items: Catalogue) -> tuple[npt.NDArray[np.int32], Floats]:
-    """Distinct (type, brand, model, colour, spec) rows in the order drawn, and each one's specificity."""
+def _draw_intents(rng: np.random.Generator, size: int, items: Catalogue) -> tuple[Ints, Ints]:
+    """Distinct (type, brand, model, colour, spec) rows in the order drawn, and the item that suggested each."""
     draws = 12 * size
     source = randomness.draw(rng, items.popularity**2, draws)
     asked = np.array([template for template, _ in TEMPLATES], bool)[
@@ -122,8 +125,8 @@ def _draw_intents(rng: np.random.Generator, size: int, items: Catalogue) -> tupl
     attributes[:, 1] = np.where(attributes[:, 0] < 0, -1, attributes[:, 1])
     intents = np.concatenate([items.type[source][:, None], attributes], axis=1).astype(np.int32)
     _, first = np.unique(intents, axis=0, return_index=True)
-    intents = intents[np.sort(first)]
-    return intents, (intents[:, 1:] >= 0) @ SPECIFICITY
+    first = np.sort(first)
+    return intents[first], source[first].astype(np.int32)
 
 
 def _word(rng: np.random.Generator, intents: npt.NDArray[np.int32]) -> pa.Array:

@@ -35,7 +35,7 @@ class Pools:
 
 
 def retrieve(queries: Queries, items: Catalogue) -> Pools:
-    """Fill every query's pool from the items of its top category."""
+    """Fill every query's pool from the listings of its top category that it can reach."""
     tables = taxonomy()
     shape = (len(queries), constants.POOL)
     pools = Pools(
@@ -49,25 +49,28 @@ def retrieve(queries: Queries, items: Catalogue) -> Pools:
     for top in np.unique(query_top):
         candidates = np.flatnonzero(item_top == top)
         words = item_words[candidates].T.tocsc()
+        reach = min(constants.LISTINGS_SEEN, len(candidates))
         rows_of_top = np.flatnonzero(query_top == top)
         step = max(1, CELLS // len(candidates))
         for start in range(0, len(rows_of_top), step):
             rows = rows_of_top[start : start + step]
-            grade, r = grade_pairs(queries, items, rows[:, None], candidates[None, :])
-            lexical = (query_words[rows] @ words).toarray()
-            noise = constants.COARSE_NOISE * ndtri(
-                pair_uniform(rows[:, None], candidates[None, :], COARSE_SALT) * 0.9998 + 0.0001
-            )
+            # Listings are in no order, so a window of them is a region; it holds the item that suggested the intent.
+            centre = np.searchsorted(candidates, queries.source[rows])
+            seen = (centre[:, None] + np.arange(reach) - reach // 2) % len(candidates)
+            item = candidates[seen]
+            grade, r = grade_pairs(queries, items, rows[:, None], item)
+            lexical = np.take_along_axis((query_words[rows] @ words).toarray(), seen, axis=1)
+            noise = constants.COARSE_NOISE * ndtri(pair_uniform(rows[:, None], item, COARSE_SALT) * 0.9998 + 0.0001)
             score = (
                 constants.COARSE_RELEVANCE * (r + noise)
                 + constants.COARSE_LEXICAL * lexical
-                + constants.COARSE_POPULARITY * items.popularity[candidates]
+                + constants.COARSE_POPULARITY * items.popularity[item]
             ).astype(np.float32)
-            width = min(constants.POOL, len(candidates))
+            width = min(constants.POOL, reach)
             best = np.argsort(-score, axis=1, kind="stable")[:, :width]
             kept = np.take_along_axis(score, best, axis=1)
             retrieved = (kept >= constants.POOL_CUTOFF) | (np.arange(width) < constants.POOL_MINIMUM)
-            pools.item[rows, :width] = np.where(retrieved, candidates[best], -1)
+            pools.item[rows, :width] = np.where(retrieved, np.take_along_axis(item, best, axis=1), -1)
             pools.score[rows, :width] = np.where(retrieved, kept, -np.inf)
             pools.grade[rows, :width] = np.take_along_axis(grade, best, axis=1)
             pools.r[rows, :width] = np.take_along_axis(r, best, axis=1)
