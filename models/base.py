@@ -1,0 +1,49 @@
+"""Base module: click probability given each relevance level.
+
+    c = sigmoid(MLP_base([user, item, context, query embeddings, h, numeric features]))      [summary], heads [ours]
+
+One trunk, one output a level. It also reads the lexical match features and the expected level sum_i p_i i / (k - 1)
+[ours], and with preference mining the tolerance numbers and the query's preference [ours]. It does not read the
+looked-up levels themselves: relevance reaches it through p only, so that a fake row can be given another level.
+
+| symbol | variable | shape |
+|---|---|---|
+| user, item, context, query | categorical, numeric | [B, C], [B, N] |
+| h | text | [B, d] |
+| logit c | answer | [B, k] |
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.features import FieldEmbeddings
+from models.layers import feed_forward
+from prectr.model_config import LEVELS, FeatureSizes, FusionConfig
+from prectr.types import RankerInputs
+
+
+class BaseModule(nn.Module):
+    """Level-wise click logits; `preference` says whether tolerance and query_preference are read."""
+
+    def __init__(self, config: FusionConfig, sizes: FeatureSizes, preference: bool) -> None:
+        super().__init__()
+        self.preference = preference
+        self.expected_level = config.expected_level
+        self.fields = FieldEmbeddings(list(sizes.categorical.values()), config.embedding)
+        width = len(sizes.categorical) * config.embedding + sizes.numeric + sizes.match - LEVELS + sizes.text
+        width += int(self.expected_level) + preference * (sizes.tolerance + sizes.query_preference)
+        self.network = feed_forward(width, config.hidden, LEVELS, config.dropout)
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, math.log(config.prior_click_rate / (1 - config.prior_click_rate)))
+
+    def forward(self, inputs: RankerInputs, text: Tensor, expected_level: Tensor) -> Tensor:
+        """Inputs of B rows, text [B, d], expected level in 0..1 [B] -> logit c [B, k]."""
+        columns = [self.fields(inputs.categorical), inputs.numeric, inputs.match[:, LEVELS:], text]
+        if self.expected_level:
+            columns.append(expected_level.unsqueeze(-1))
+        if self.preference:
+            columns += [inputs.tolerance, inputs.query_preference]
+        return self.network(torch.cat(columns, -1))

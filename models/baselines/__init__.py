@@ -1,0 +1,1 @@
+"""Baselines of the main table, behind the same interface as PRECTR-V2."""

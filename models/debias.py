@@ -1,0 +1,145 @@
+"""Relevance exposure debias: hard negatives that logged exposures lack [paper], in our form [ours].
+
+For each clicked row with level >= 2:
+
+    h~ = h + s ||h|| / sqrt(d) eps,  eps ~ N(0, I),  s ~ U(0.3, 1)      (switch: mix-up (1 - s) h + s h[perm])
+    fake_rsl = max(0, level - ceil(s level))
+    R = sum w max(0, m - (z+ - z~)) / max(1, #(w > 0))
+    w = clip(rho+ - rho~, 0, 1) 1[y+ > running mean CTR],  rho = level / (k - 1),  detached
+    gate (switch): w <- w (1 - clip(c[fake_rsl] / c[level], 0, 1))
+
+The fake takes match features from an in-batch row of the fake level, because its own would contradict the fake; where
+the batch has none, its weight is 0. It keeps the user's tolerance numbers, moved to its lower relevance by
+`FeatureSizes.tolerance_slope`. z~ is the base logit at fake_rsl with tau added; tau is detached on both sides of the
+pair, otherwise the hinge would raise the incentive of everyone who clicks. The gate exists because the plain hinge
+pushes c[low level] down for exactly the tolerant users who click: a user whose own estimate at the fake's level is as
+high as at the clicked level gives no negative. y+ counts the logged position, as the running mean does.
+
+| symbol | variable | shape |
+|---|---|---|
+| s | scale | [F] |
+| z+, z~ | positive, fake | [F] |
+| w | weight | [F] |
+| m | config.margin | scalar |
+
+F: fakes, the chosen rows.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.fusion import expected_level
+from models.incentive import apply_incentive
+from prectr.model_config import LEVELS, ExposureConfig, FeatureSizes
+from prectr.types import RankerInputs, RankerLabels, RankerOutput
+
+BaseCall = Callable[[RankerInputs, Tensor, Tensor], Tensor]
+IncentiveCall = Callable[[RankerInputs, Tensor], Tensor]
+
+
+class ExposureDebias(nn.Module):
+    """The pairwise term R, and the running mean CTR it truncates by."""
+
+    mean_click_rate: Tensor
+    tolerance_slope: Tensor
+
+    def __init__(self, config: ExposureConfig, sizes: FeatureSizes, prior_click_rate: float) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean_click_rate", torch.tensor(prior_click_rate))
+        self.register_buffer("tolerance_slope", torch.tensor(sizes.tolerance_slope), persistent=False)
+
+    def forward(
+        self,
+        output: RankerOutput,
+        inputs: RankerInputs,
+        text: Tensor,
+        labels: RankerLabels,
+        base: BaseCall,
+        incentive: IncentiveCall,
+        positive_logit: Tensor,
+    ) -> Tensor:
+        """R of a batch, a scalar with gradient (0 where no clicked row reaches the minimum level).
+
+        Args:
+            output, inputs, text, labels: the batch and its scores.
+            base: (inputs, text, expected level) -> level click logits, of the model.
+            incentive: (inputs, level probabilities) -> tau, of the model.
+            positive_logit: click logit with the logged position [B].
+        """
+        if self.training:
+            self.mean_click_rate.lerp_(labels.click.mean(), self.config.momentum)
+        level = labels.level_soft.argmax(-1)
+        chosen = (labels.click > 0.5) & labels.level_known & (level >= self.config.minimum_level)
+        rows = chosen.nonzero().squeeze(-1)
+        if len(rows) == 0:
+            return output.click_logit[:0].sum()
+
+        scale = torch.empty(len(rows), device=text.device).uniform_(self.config.scale_low, self.config.scale_high)
+        real_level = level[rows]
+        fake_level = reconstruct_level(real_level, scale)
+        donor, has_donor = self._donors(fake_level, level, labels.level_known)
+        real = RankerInputs(*(column[rows] for column in inputs))
+        fake = real._replace(
+            match=inputs.match[donor], tolerance=self._tolerance(real.tolerance, real_level, fake_level)
+        )
+        level_logits = output.level_logits[rows]
+        with torch.no_grad():
+            tau = incentive(real, level_logits.softmax(-1))
+
+        real_logits = base(real, text[rows], expected_level(level_logits.detach().softmax(-1)))
+        positive, _, _ = apply_incentive(level_logits, real_logits, tau)
+        fake_logits = base(fake, self._fake_text(text, rows, scale), fake_level / (LEVELS - 1))
+        fake_tau = tau if tau.dim() == 1 else _at(tau, fake_level)
+        negative = _at(fake_logits, fake_level) + fake_tau
+
+        weight = self._weight(output.level_click_logits[rows], real_level, fake_level, positive_logit[rows])
+        weight = torch.where(has_donor, weight, 0.0)
+        return weighted_hinge(positive, negative, weight, self.config.margin)
+
+    @torch.no_grad()
+    def _weight(self, click_logits: Tensor, real: Tensor, fake: Tensor, positive_logit: Tensor) -> Tensor:
+        weight = ((real - fake) / (LEVELS - 1)).clamp(0, 1)
+        if self.config.truncation:
+            weight = weight * (positive_logit.sigmoid() > self.mean_click_rate)
+        if self.config.tolerance_gate:
+            click = click_logits.sigmoid()
+            weight = weight * (1 - (_at(click, fake) / _at(click, real).clamp(min=1e-9)).clamp(0, 1))
+        return weight
+
+    def _fake_text(self, text: Tensor, rows: Tensor, scale: Tensor) -> Tensor:
+        real = text[rows]
+        if self.config.fake == "mix-up":
+            other = text[torch.randint(len(text), (len(rows),), device=text.device)]
+            return torch.lerp(real, other, scale.unsqueeze(-1))
+        size = real.detach().norm(dim=-1, keepdim=True) / math.sqrt(real.shape[-1])
+        return real + scale.unsqueeze(-1) * size * torch.randn_like(real)
+
+    def _tolerance(self, tolerance: Tensor, real: Tensor, fake: Tensor) -> Tensor:
+        if self.tolerance_slope.numel() == 0:
+            return tolerance
+        return tolerance + ((fake - real) / (LEVELS - 1)).unsqueeze(-1) * self.tolerance_slope
+
+    @staticmethod
+    def _donors(fake_level: Tensor, level: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """A random in-batch row of each fake's level: row [F], and whether there is one [F]."""
+        fits = (fake_level.unsqueeze(-1) == level) & known
+        return torch.rand(fits.shape, device=fits.device).masked_fill(~fits, -1).argmax(-1), fits.any(-1)
+
+
+def reconstruct_level(level: Tensor, scale: Tensor) -> Tensor:
+    """max(0, level - ceil(s level)): int64 [F], float [F] -> int64 [F]."""
+    return (level - (scale * level).ceil().long()).clamp(min=0)
+
+
+def weighted_hinge(positive: Tensor, negative: Tensor, weight: Tensor, margin: float) -> Tensor:
+    """sum w max(0, m - (z+ - z~)) / max(1, #(w > 0)): three [F] -> []."""
+    return (weight * functional.relu(margin - (positive - negative))).sum() / (weight > 0).sum().clamp(min=1)
+
+
+def _at(values: Tensor, level: Tensor) -> Tensor:
+    return values.gather(-1, level.unsqueeze(-1)).squeeze(-1)

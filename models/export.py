@@ -1,0 +1,139 @@
+"""ONNX of rankers and encoders, as bytes; the caller writes them.
+
+A ranker's inputs are named after the fields of RankerInputs plus `text`, its outputs after those of RankerOutput; an
+encoder's are input_ids, token_type_ids, attention_mask -> text, level_logits. Batch (and token) dimensions are free.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from models.encoder import TextEncoder
+from models.ranker import Ranker
+from prectr.model_config import FeatureSizes
+from prectr.types import RankerInputs, RankerOutput
+
+ENCODER_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+ENCODER_OUTPUTS = ("text", "level_logits")
+RANKER_INPUTS = (*RankerInputs._fields, "text")
+RANKER_OUTPUTS = RankerOutput._fields
+_EXAMPLE_ROWS = 3  # torch.export takes dimensions of 0 and 1 for constants
+
+
+class _FlatRanker(nn.Module):
+    """The ranker with its inputs as separate arguments, which become the graph's input names."""
+
+    def __init__(self, ranker: Ranker) -> None:
+        super().__init__()
+        self.ranker = ranker
+
+    def forward(
+        self,
+        categorical: Tensor,
+        numeric: Tensor,
+        match: Tensor,
+        tolerance: Tensor,
+        user_behaviours: Tensor,
+        user_mask: Tensor,
+        query_behaviours: Tensor,
+        query_mask: Tensor,
+        query_preference: Tensor,
+        history_counts: Tensor,
+        target: Tensor,
+        text: Tensor,
+    ) -> tuple[Tensor, ...]:
+        inputs = RankerInputs(
+            categorical,
+            numeric,
+            match,
+            tolerance,
+            user_behaviours,
+            user_mask,
+            query_behaviours,
+            query_mask,
+            query_preference,
+            history_counts,
+            target,
+        )
+        return tuple(self.ranker(inputs, text))
+
+
+def export_ranker(ranker: Ranker, sizes: FeatureSizes, user_length: int = 20, query_length: int = 30) -> bytes:
+    """The ranker's position-free forward (without its encoder) as one ONNX file."""
+    inputs = example_inputs(sizes, _EXAMPLE_ROWS, user_length, query_length)
+    text = torch.zeros(_EXAMPLE_ROWS, sizes.text)
+    rows = {0: torch.export.Dim("rows")}
+    arguments = dict(zip(RANKER_INPUTS, (*inputs, text), strict=True))
+    return _export(_FlatRanker(ranker), arguments, dict.fromkeys(RANKER_INPUTS, rows), RANKER_OUTPUTS)
+
+
+def export_encoder(encoder: TextEncoder) -> bytes:
+    """The text encoder as one ONNX file."""
+    # One tensor per input: torch.export takes a tensor passed twice for one input.
+    arguments = {name: torch.ones(_EXAMPLE_ROWS, 7, dtype=torch.int64) for name in ENCODER_INPUTS}
+    arguments["token_type_ids"].zero_()
+    shape = {0: torch.export.Dim("pairs"), 1: torch.export.Dim("tokens", max=_longest(encoder))}
+    return _export(encoder, arguments, dict.fromkeys(ENCODER_INPUTS, shape), ENCODER_OUTPUTS)
+
+
+def example_inputs(sizes: FeatureSizes, rows: int, user_length: int = 20, query_length: int = 30) -> RankerInputs:
+    """A batch of unknowns and zeros in the right shapes: cold users, cold queries."""
+    fields = len(sizes.behaviour)
+    return RankerInputs(
+        categorical=torch.zeros(rows, len(sizes.categorical), dtype=torch.int64),
+        numeric=torch.zeros(rows, sizes.numeric),
+        match=torch.zeros(rows, sizes.match),
+        tolerance=torch.zeros(rows, sizes.tolerance),
+        user_behaviours=torch.zeros(rows, user_length, fields, dtype=torch.int64),
+        user_mask=torch.zeros(rows, user_length, dtype=torch.bool),
+        query_behaviours=torch.zeros(rows, query_length, fields + 1, dtype=torch.int64),
+        query_mask=torch.zeros(rows, query_length, dtype=torch.bool),
+        query_preference=torch.zeros(rows, sizes.query_preference),
+        history_counts=torch.zeros(rows, 2),
+        target=torch.zeros(rows, 4, dtype=torch.int64),
+    )
+
+
+def _longest(encoder: TextEncoder) -> int:
+    return int(getattr(encoder.model.config, "max_position_embeddings", 512))
+
+
+def _export(
+    module: nn.Module,
+    arguments: dict[str, Tensor],
+    dynamic_shapes: dict[str, dict[int, torch.export.Dim]],
+    output_names: tuple[str, ...],
+) -> bytes:
+    with _evaluating(module), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            kwargs=arguments,
+            dynamic_shapes=dynamic_shapes,
+            output_names=list(output_names),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and the exporter's chatter off; both put back."""
+    training = {part: part.training for part in module.modules()}
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    module.eval()
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        for part, mode in training.items():
+            part.training = mode

@@ -1,0 +1,35 @@
+"""PRECTR-V2: PRECTR with cross-user preference mining, exposure debias and an encoder tuned with clicks [paper].
+
+    L = BCE(y with position) + w_A (A) + w_B (B) + w_R R
+
+Its three parts are the ablations `preference` (tolerance numbers, S_q and g_q), `debias` (R) and `encoder`; with all
+three off it is PRECTR.
+"""
+
+from torch import Tensor
+
+from models.debias import ExposureDebias
+from models.encoder import TextEncoder
+from models.prectr import Prectr
+from prectr.model_config import FeatureSizes, ModelConfig
+from prectr.types import RankerInputs, RankerLabels, RankerOutput
+
+
+class PrectrV2(Prectr):
+    """PRECTR-V2, its three parts by the switches of `config`."""
+
+    def __init__(self, config: ModelConfig, sizes: FeatureSizes, encoder: TextEncoder) -> None:
+        super().__init__(config, sizes, encoder, trains_encoder=config.encoder == "tuned", preference=config.preference)
+        has_debias = config.debias and config.exposure.weight > 0
+        self.debias = ExposureDebias(config.exposure, sizes, config.fusion.prior_click_rate) if has_debias else None
+
+    def loss(self, output: RankerOutput, inputs: RankerInputs, text: Tensor, labels: RankerLabels) -> dict[str, Tensor]:
+        """Adds `debias` (R), before weighting."""
+        parts = super().loss(output, inputs, text, labels)
+        if self.debias is None:
+            return parts
+        if not self.trains_encoder:
+            text = text.detach()
+        logit = self.with_position(output.click_logit, labels.position)
+        debias = self.debias(output, inputs, text, labels, self.base, self.incentive_of, logit)
+        return {**parts, "total": parts["total"] + self.config.exposure.weight * debias, "debias": debias}

@@ -1,0 +1,25 @@
+"""Rankers by name."""
+
+from collections.abc import Callable
+
+from models.baselines.wide_deep import WideDeep
+from models.encoder import TextEncoder
+from models.prectr import Prectr
+from models.prectr_v2 import PrectrV2
+from models.ranker import Ranker
+from prectr.model_config import FeatureSizes, ModelConfig
+
+RANKERS: dict[str, Callable[[ModelConfig, FeatureSizes, TextEncoder], Ranker]] = {
+    "wide-deep": WideDeep,
+    "prectr": Prectr,
+    "prectr-v2": PrectrV2,
+}
+
+
+def build_ranker(config: ModelConfig, sizes: FeatureSizes, encoder: TextEncoder) -> Ranker:
+    """Build the ranker `config.name`. It owns `encoder` from now on and sets which of its parameters train.
+
+    Raises:
+        ValueError: `sizes.text` is not the encoder's width.
+    """
+    return RANKERS[config.name](config, sizes, encoder)
