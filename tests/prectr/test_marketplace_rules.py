@@ -1,7 +1,10 @@
 """The simulator's rules by hand-computed values and brute-force oracles: grades, relevance, propensities, noise."""
 
+import json
+import re
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,3 +153,9 @@ def test_draw_never_takes_a_weight_of_zero():
     drawn = draw(stream(0, 9), np.array([0.0, 1.0, 0.0, 3.0, 0.0]), 4000)
     assert set(drawn) == {1, 3}
     assert np.mean(drawn == 3) == pytest.approx(0.75, abs=0.04)
+
+
+def test_the_data_card_lists_every_constant_as_it_is():
+    card = (Path(__file__).parents[2] / "docs/marketplace.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `([A-Z_]+)` \| `(.+?)` \|", card, flags=re.MULTILINE))
+    assert listed == {name: json.dumps(value) for name, value in constants.as_dict().items()}

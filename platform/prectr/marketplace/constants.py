@@ -12,9 +12,7 @@ FIRST_DAY: Final = date(2025, 3, 3)
 # Log: what a request shows and keeps.
 SHOWN: Final = 10  # impressions a request
 LISTINGS_SEEN: Final = 1_500  # listings of the top category that a query can reach: its region, at every scale
-POOL: Final = 60  # candidates that coarse ranking keeps for a query, at most
-POOL_CUTOFF: Final = 0.32  # coarse score below which a candidate is not retrieved, once POOL_MINIMUM are there
-POOL_MINIMUM: Final = 24
+POOL: Final = 60  # candidates that coarse ranking keeps for a query
 EXPLORE_SHARE: Final = 0.05
 CANDIDATE_REQUESTS: Final = 0.20  # share of requests whose unexposed candidates are kept
 CANDIDATES_KEPT: Final = 10

@@ -1,4 +1,4 @@
-"""Coarse ranking: the pool of up to 60 candidates of each query, by a noisy estimate that also reads words.  [ours]
+"""Coarse ranking: the pool of 60 candidates of each query, by a noisy estimate that also reads words.  [ours]
 
     coarse = 0.50 (r + noise) + 0.30 share of the query's words in the title + 0.15 popularity
 
@@ -26,7 +26,7 @@ CELLS = 2_000_000  # pairs graded at once: bounds memory
 
 @dataclass(frozen=True)
 class Pools:
-    """The candidates of each query, best first. All (Q, POOL); the padding has item -1 and score -inf."""
+    """The candidates of each query, best first. All (Q, POOL); where too few exist, item -1 and score -inf."""
 
     item: npt.NDArray[np.int32]
     score: npt.NDArray[np.float32]
@@ -68,10 +68,8 @@ def retrieve(queries: Queries, items: Catalogue) -> Pools:
             ).astype(np.float32)
             width = min(constants.POOL, reach)
             best = np.argsort(-score, axis=1, kind="stable")[:, :width]
-            kept = np.take_along_axis(score, best, axis=1)
-            retrieved = (kept >= constants.POOL_CUTOFF) | (np.arange(width) < constants.POOL_MINIMUM)
-            pools.item[rows, :width] = np.where(retrieved, np.take_along_axis(item, best, axis=1), -1)
-            pools.score[rows, :width] = np.where(retrieved, kept, -np.inf)
+            pools.item[rows, :width] = np.take_along_axis(item, best, axis=1)
+            pools.score[rows, :width] = np.take_along_axis(score, best, axis=1)
             pools.grade[rows, :width] = np.take_along_axis(grade, best, axis=1)
             pools.r[rows, :width] = np.take_along_axis(r, best, axis=1)
     return pools

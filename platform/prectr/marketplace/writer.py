@@ -100,7 +100,6 @@ def write_marketplace(
         "purchase_rate": purchases / max(clicks, 1),
         "last_day_active_share": active_share,
         "last_day_cold_share": cold_share,
-        "mean_pool": float(np.mean((world.pools.item >= 0).sum(axis=1))),
     }
     statistics |= {f"shown_grade_{grade}_share": float(grades[grade] / max(impressions, 1)) for grade in range(4)}
     judged = np.bincount(judgments["grade"].to_numpy(), minlength=4)
