@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from models.debias import ExposureDebias, reconstruct_level, weighted_hinge
+from models.registry import build_ranker
+from prectr.model_config import ExposureConfig, IncentiveConfig, ModelConfig
+
+
+def test_reconstructed_levels_by_hand() -> None:
+    level = torch.tensor([3, 3, 3, 3, 2, 2, 2])
+    scale = torch.tensor([0.3, 0.34, 0.5, 0.9, 0.4, 0.5, 0.6])
+    # ceil(s level): 0.9 -> 1, 1.02 -> 2, 1.5 -> 2, 2.7 -> 3, 0.8 -> 1, 1.0 -> 1, 1.2 -> 2
+    assert reconstruct_level(level, scale).tolist() == [2, 1, 1, 0, 1, 1, 0]
+
+
+def test_hinge_by_hand() -> None:
+    positive = torch.tensor([2.0, 0.5, 0.0])
+    negative = torch.tensor([0.0, 0.0, 1.0])
+    weight = torch.tensor([1.0, 0.5, 0.0])
+    # max(0, 1 - 2) = 0; 0.5 x max(0, 1 - 0.5) = 0.25; weight 0; two weights above 0
+    assert weighted_hinge(positive, negative, weight, 1.0).item() == pytest.approx(0.125)
+    assert weighted_hinge(positive, negative, weight * 0, 1.0).item() == 0
+
+
+def test_weight_truncates_by_the_mean_click_rate_and_by_the_users_tolerance(sizes) -> None:
+    real, fake = torch.tensor([3, 3, 2]), torch.tensor([0, 1, 1])
+    click = torch.tensor([[0.1, 0.1, 0.1, 0.2], [0.1, 0.3, 0.2, 0.2], [0.0, 0.1, 0.4, 0.4]]).logit()
+    positive = torch.tensor([0.2, 0.2, 0.01]).logit()
+    plain = ExposureDebias(ExposureConfig(tolerance_gate=False), sizes, 0.05)
+    assert plain._weight(click, real, fake, positive).tolist() == pytest.approx([1.0, 2 / 3, 0.0])
+    untruncated = ExposureDebias(ExposureConfig(tolerance_gate=False, truncation=False), sizes, 0.05)
+    assert untruncated._weight(click, real, fake, positive).tolist() == pytest.approx([1.0, 2 / 3, 1 / 3])
+    # c[fake] / c[real]: .1 / .2, .3 / .2 clipped to 1, .1 / .4
+    gated = ExposureDebias(ExposureConfig(truncation=False), sizes, 0.05)
+    assert gated._weight(click, real, fake, positive).tolist() == pytest.approx([0.5, 0.0, 0.25])
+
+
+def test_donors_are_known_rows_of_the_fake_level() -> None:
+    level = torch.tensor([0, 0, 1, 3, 3])
+    known = torch.tensor([False, True, True, True, True])
+    donor, found = ExposureDebias._donors(torch.tensor([0, 1, 2] * 20), level, known)
+    assert set(donor[0::3].tolist()) == {1}
+    assert set(donor[1::3].tolist()) == {2}
+    assert found.tolist() == [True, True, False] * 20
+
+
+def test_tolerance_numbers_follow_the_fake_level(sizes) -> None:
+    moving = sizes.model_copy(update={"tolerance_slope": (0.0, 3.0, 0.0, -1.5)})
+    debias = ExposureDebias(ExposureConfig(), moving, 0.05)
+    moved = debias._tolerance(torch.zeros(1, 4), torch.tensor([3]), torch.tensor([1]))
+    assert moved[0].tolist() == pytest.approx([0.0, -2.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize("fake", ["noise", "mix-up"])
+@pytest.mark.parametrize("form", ["odds", "level", "off"])
+def test_debias_moves_base_and_text_but_never_the_incentive(sizes, encoder, make_batch, fake, form) -> None:
+    exposure = ExposureConfig(fake=fake, tolerance_gate=False, truncation=False, margin=5.0)
+    config = ModelConfig(exposure=exposure, incentive=IncentiveConfig(form=form))
+    ranker = build_ranker(config, sizes, encoder)
+    inputs, text, labels = make_batch(64)
+    text.requires_grad_()
+    loss = ranker.loss(ranker(inputs, text), inputs, text, labels)["debias"]
+    assert loss.item() > 0
+    loss.backward()
+    assert text.grad is not None and text.grad.abs().sum() > 0
+    moved = {
+        name.split(".")[0] for name, p in ranker.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+    }
+    assert moved == {"base", "relevance"}
+
+
+def test_no_clicked_relevant_row_gives_zero_with_a_gradient(sizes, encoder, make_batch) -> None:
+    ranker = build_ranker(ModelConfig(), sizes, encoder)
+    inputs, text, labels = make_batch(8)
+    labels = labels._replace(click=torch.zeros(8))
+    before = ranker.debias.mean_click_rate.item()
+    loss = ranker.loss(ranker(inputs, text), inputs, text, labels)["debias"]
+    assert loss.item() == 0 and loss.requires_grad
+    assert ranker.debias.mean_click_rate.item() == pytest.approx(before * 0.99)
+    ranker.eval()
+    ranker.loss(ranker(inputs, text), inputs, text, labels)
+    assert ranker.debias.mean_click_rate.item() == pytest.approx(before * 0.99)
