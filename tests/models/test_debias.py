@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from models.debias import ExposureDebias, reconstruct_level, weighted_hinge
+from models.export import example_inputs
 from models.registry import build_ranker
 from prectr.model_config import ExposureConfig, IncentiveConfig, ModelConfig
+from prectr.types import RankerInputs, RankerLabels, RankerOutput
 
 
 def test_reconstructed_levels_by_hand() -> None:
@@ -80,3 +82,34 @@ def test_no_clicked_relevant_row_gives_zero_with_a_gradient(sizes, encoder, make
     ranker.eval()
     ranker.loss(ranker(inputs, text), inputs, text, labels)
     assert ranker.debias.mean_click_rate.item() == pytest.approx(before * 0.99)
+
+
+@pytest.mark.parametrize(
+    ("donor_level", "tau", "expected"),
+    # weight (3 - 0) / 3; z+ = 0.5 + tau[3], z~ = -1 + tau[0]: max(0, 2 - 1.5), max(0, 2 - (0.9 + 0.9)); no donor
+    [(0, [0.3], 0.5), (0, [[0.1, 0.0, 0.0, 0.4]], 0.2), (1, [0.3], 0.0)],
+)
+def test_a_fake_is_scored_at_its_level_with_the_donors_match_features(sizes, donor_level, tau, expected) -> None:
+    exposure = ExposureConfig(scale_low=1.0, scale_high=1.0, tolerance_gate=False, truncation=False, margin=2.0)
+    debias = ExposureDebias(exposure, sizes, 0.05)
+    calls = []
+
+    def base(inputs: RankerInputs, text: torch.Tensor, expected_level: torch.Tensor) -> torch.Tensor:
+        calls.append((inputs, text, expected_level))
+        return torch.tensor([[-1.0, 5.0, 5.0, 0.5]])
+
+    # Row 0: a clicked row of level 3, whose fake at s = 1 has level 0; row 1 is the one that may lend match features.
+    inputs = example_inputs(sizes, 2)._replace(match=torch.tensor([[0.0] * 5 + [9.0], [0.0] * 5 + [4.0]]))
+    levels = torch.eye(4)[[3, donor_level]]
+    labels = RankerLabels(
+        torch.tensor([1.0, 0.0]), torch.tensor([1, 1]), levels, level_known=torch.ones(2, dtype=torch.bool)
+    )
+    level_logits = levels * 100
+    output = RankerOutput(torch.zeros(2), level_logits, torch.zeros(2, 4), torch.zeros(2))
+    loss = debias(output, inputs, torch.ones(2, 8), labels, base, lambda *_: torch.tensor(tau), torch.zeros(2))
+    (real, _, real_level), (fake, fake_text, fake_level) = calls
+    assert real.match[0, -1] == 9.0 and real_level.item() == pytest.approx(1.0)
+    assert fake_level.item() == 0 and not torch.equal(fake_text, torch.ones(1, 8))
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+    if donor_level == 0:
+        assert fake.match[0, -1] == 4.0
