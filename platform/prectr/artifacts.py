@@ -94,7 +94,9 @@ def run_stage(
                 "Free space or give an --out on another disk, then run the same command again."
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise PrectrError(f"{error.filename or out}: cannot be written ({error.strerror}); {stage} stopped.") from error
+            raise PrectrError(
+                f"{error.filename or out}: cannot be written ({error.strerror}); {stage} stopped."
+            ) from error
         raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)

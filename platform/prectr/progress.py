@@ -78,7 +78,9 @@ class _Plain:
         seconds = max(now - self._started, 1e-6)
         rate = self._done / seconds
         of_total = f" of {self._total:,}" if self._total else ""
-        left = f", {(self._total - self._done) / rate:.0f} s left" if self._total and 0 < self._done < self._total else ""
+        left = (
+            f", {(self._total - self._done) / rate:.0f} s left" if self._total and 0 < self._done < self._total else ""
+        )
         return f"  {self._name}: {self._done:,}{of_total} {self._unit}, {rate:,.0f}/s{left}"
 
 

@@ -24,6 +24,8 @@ class TeacherConfig(FrozenConfig):
     feed_forward: int = Field(384, ge=8)
     max_length: int = Field(192, ge=32)
     """Tokens of a whole prompt; a longer title is cut."""
+    warm_start_pairs: int = Field(20000, ge=0)
+    """Pairs made from the catalogue alone that are seen once before the judged ones (see `relevance/warm_start.py`)."""
     epochs: int = Field(12, ge=1)
     patience: int = Field(4, ge=1)
     """Epochs without a better validation loss before training stops."""

@@ -48,7 +48,11 @@ def choose_engine(engine: Engine) -> EngineName:
     if find_spec("vllm") is not None and supported:
         return "vllm"
     if engine == "vllm":
-        reason = "it is not installed" if supported else f"it needs Linux on x86-64, this is {sys.platform} on {platform.machine()}"
+        reason = (
+            "it is not installed"
+            if supported
+            else f"it needs Linux on x86-64, this is {sys.platform} on {platform.machine()}"
+        )
         raise UsageError(f"engine vllm: {reason}; install it, or set label.engine=transformers.")
     return "transformers"
 

@@ -63,7 +63,9 @@ class LabelLedger:
         try:
             known = pl.scan_parquet(shards).filter(pl.col("key").is_in(keys.implode())).collect()
         except pl.exceptions.PolarsError as error:
-            raise PrectrError(f"{self._directory}: a shard of the label ledger cannot be read ({error}); delete it.") from None
+            raise PrectrError(
+                f"{self._directory}: a shard of the label ledger cannot be read ({error}); delete it."
+            ) from None
         return known.unique("key", keep="first", maintain_order=True)
 
     def append(self, labels: pl.DataFrame) -> None:

@@ -109,7 +109,15 @@ def mean_ndcg(queries: pl.Series, grades: np.ndarray, scores: np.ndarray, depth:
 
     def by_query(order: str) -> pl.DataFrame:
         ranked = frame.sort(order, descending=True, maintain_order=True)
-        return ranked.with_columns(part=discounted).group_by("query").agg(pl.col("part").sum().alias(order), pairs=pl.len())
+        return (
+            ranked.with_columns(part=discounted)
+            .group_by("query")
+            .agg(pl.col("part").sum().alias(order), pairs=pl.len())
+        )
 
-    both = by_query("score").join(by_query("gain").drop("pairs"), on="query").filter((pl.col("gain") > 0) & (pl.col("pairs") > 1))
+    both = (
+        by_query("score")
+        .join(by_query("gain").drop("pairs"), on="query")
+        .filter((pl.col("gain") > 0) & (pl.col("pairs") > 1))
+    )
     return None if both.is_empty() else float((both["score"] / both["gain"]).to_numpy().mean())

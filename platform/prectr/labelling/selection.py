@@ -79,20 +79,27 @@ def distinct_pairs(tables: Path) -> pl.DataFrame:
 
 def traffic_strata(pairs: pl.DataFrame) -> pl.DataFrame:
     """Columns query, stratum: the most shown queries that make a third of the impressions are head, the next third torso."""
-    by_query = pairs.group_by("query").agg(pl.col("impressions").sum()).sort(["impressions", "query"], descending=[True, False])
+    by_query = (
+        pairs.group_by("query")
+        .agg(pl.col("impressions").sum())
+        .sort(["impressions", "query"], descending=[True, False])
+    )
     total = max(1, by_query["impressions"].sum())
     before = (pl.col("impressions").cum_sum() - pl.col("impressions")) / total
     return by_query.select(
         "query",
-        stratum=pl.when(before < 1 / 3).then(pl.lit("head")).when(before < 2 / 3).then(pl.lit("torso")).otherwise(pl.lit("tail")),
+        stratum=pl.when(before < 1 / 3)
+        .then(pl.lit("head"))
+        .when(before < 2 / 3)
+        .then(pl.lit("torso"))
+        .otherwise(pl.lit("tail")),
     )
 
 
 def _quotas(pool: pl.DataFrame, budget: int, unexposed_share: float) -> dict[tuple[str, str], int]:
     """Rows to take per (origin, stratum): the wanted shares, capped by what is there, the rest handed on."""
     available = {
-        (origin, stratum): count
-        for origin, stratum, count in pool.group_by("origin", "stratum").len().iter_rows()
+        (origin, stratum): count for origin, stratum, count in pool.group_by("origin", "stratum").len().iter_rows()
     }
     share = {"exposed": 1 - unexposed_share, "unexposed": unexposed_share}
     quotas = dict.fromkeys(available, 0)

@@ -15,15 +15,16 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int, max_length: int) -> Any:
-    """A byte-level BPE tokenizer of at most `vocabulary` tokens in which every digit is a token of its own.
+    """A byte-level, lower-case BPE tokenizer of at most `vocabulary` tokens in which every digit is a token of its own.
 
     Digits are split so that the labels are single tokens whatever stands before them, and so that an unseen model
     number is read digit by digit instead of as one unknown word.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"), behavior="isolated"),

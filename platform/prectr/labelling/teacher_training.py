@@ -17,6 +17,9 @@ import numpy as np
 from prectr.labelling.prompt import LABELS, label_token_ids
 from prectr.training.launch import append_curve, autocast
 
+WARM, TRAINING, VALIDATION = 0, 1, 2
+"""Roles of a row in the training data: a made pair of the warm start (seen once, as epoch 0), and the judged ones."""
+
 
 def common_prefix_length(prompts: list[list[int]]) -> int:
     """Number of leading tokens that all prompts share; at least one token of each stays outside it."""
@@ -61,7 +64,7 @@ def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:
     """Train in one Ray Train worker (or in-process) and leave the best epoch's checkpoint in `config["out"]`.
 
     Args:
-        config: `teacher` (a dumped TeacherConfig), `data` (a .npz with jagged prompts, grades, and the split),
+        config: `teacher` (a dumped TeacherConfig), `data` (a .npz with jagged prompts, grades, and roles),
             `model` (directory of the starting checkpoint with its tokenizer), `out` and `curve` (paths).
 
     Returns:
@@ -78,17 +81,17 @@ def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:
     labels = torch.tensor(label_token_ids(AutoTokenizer.from_pretrained(config["model"])), device=device)
 
     with np.load(config["data"]) as data:
-        values, offsets, grades, is_training = (data[name] for name in ("values", "offsets", "grades", "is_training"))
+        values, offsets, grades, role = (data[name] for name in ("values", "offsets", "grades", "role"))
     prompts = [values[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
     shared = common_prefix_length([prompt.tolist() for prompt in prompts])
     prefix = torch.tensor(prompts[0][:shared].astype(np.int64), device=device)
     suffixes = [prompt[shared:] for prompt in prompts]
     lengths = np.array([len(suffix) for suffix in suffixes])
-    train_rows, validation_rows = np.flatnonzero(is_training), np.flatnonzero(~is_training)
+    warm_rows, train_rows, validation_rows = (np.flatnonzero(role == number) for number in (WARM, TRAINING, VALIDATION))
 
     batch_size = teacher["batch_size"]
     steps_per_epoch = math.ceil(len(train_rows) / batch_size)
-    total_steps = steps_per_epoch * teacher["epochs"]
+    total_steps = steps_per_epoch * teacher["epochs"] + math.ceil(len(warm_rows) / batch_size)
     optimizer = torch.optim.AdamW(
         _decay_groups(model, teacher["weight_decay"]), lr=teacher["learning_rate"], betas=(0.9, 0.98)
     )
@@ -109,10 +112,10 @@ def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:
         return labels[torch.from_numpy(grades[rows].astype(np.int64)).to(device)]
 
     best_loss, best_epoch, epoch, started = math.inf, 0, 0, time.perf_counter()
-    for epoch in range(1, teacher["epochs"] + 1):
+    for epoch in range(0 if len(warm_rows) else 1, teacher["epochs"] + 1):
         model.train()
-        summed = 0.0
-        for rows in bucketed_batches(train_rows, lengths, batch_size, generator):
+        summed, epoch_rows = 0.0, train_rows if epoch else warm_rows
+        for rows in bucketed_batches(epoch_rows, lengths, batch_size, generator):
             loss = torch.nn.functional.cross_entropy(logits_of(rows), answers(rows))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -133,7 +136,7 @@ def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:
             curve,
             {
                 "epoch": epoch,
-                "train_loss": summed / len(train_rows),
+                "train_loss": summed / len(epoch_rows),
                 "validation_loss": validation_loss,
                 "validation_accuracy": accuracy,
                 "seconds": round(seconds, 1),

@@ -63,7 +63,9 @@ def collapse(batch: Any, tokens: list[int]) -> dict[str, Any]:
     A row that failed inside the engine, or lacks a label's log-probability, comes out with its `error` set.
     """
     rows = len(batch)
-    errors = batch["__inference_error__"].fillna("").astype(str).tolist() if "__inference_error__" in batch else [""] * rows
+    errors = (
+        batch["__inference_error__"].fillna("").astype(str).tolist() if "__inference_error__" in batch else [""] * rows
+    )
     answers = batch["logprobs"].tolist() if "logprobs" in batch else [None] * rows
     mass = np.full((rows, len(tokens)), np.nan)
     for place, found in enumerate(answers):

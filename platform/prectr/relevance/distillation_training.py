@@ -36,9 +36,7 @@ def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
         tokens = PairTokens(data["values"], data["offsets"], data["query_tokens"])
         query, gold, teacher, known = (data[name] for name in ("query", "gold", "teacher", "known"))
         train_rows, validation_rows = np.flatnonzero(data["is_training"]), np.flatnonzero(~data["is_training"])
-    dealer = GroupedBatches(
-        query[train_rows], tokens.lengths[train_rows], distill["batch_size"], distill["group_size"]
-    )
+    dealer = GroupedBatches(query[train_rows], tokens.lengths[train_rows], distill["batch_size"], distill["group_size"])
 
     def logits_of(rows: np.ndarray) -> torch.Tensor:
         inputs = {name: torch.from_numpy(array).to(device) for name, array in tokens.padded(rows).items()}

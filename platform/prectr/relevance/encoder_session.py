@@ -31,7 +31,9 @@ class RelevanceEncoder:
 
         missing = [name for name in (ONNX_FILE, SETTINGS_FILE, "tokenizer.json") if not (directory / name).is_file()]
         if missing:
-            raise UsageError(f"{directory}: no encoder here ({', '.join(missing)} missing); make one with `prectr distill`.")
+            raise UsageError(
+                f"{directory}: no encoder here ({', '.join(missing)} missing); make one with `prectr distill`."
+            )
         settings = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
         self.max_length: int = settings["max_length"]
         self.width: int = settings["width"]
@@ -64,3 +66,9 @@ class RelevanceEncoder:
             feed = {name: array for name, array in tokens.padded(rows).items() if name in self._inputs}
             text[rows], logits[rows] = self._session.run(["text", "level_logits"], feed)
         return logits, text
+
+    def text_vectors(self, padded: dict[str, np.ndarray]) -> np.ndarray:
+        """Text vectors float32 [P, d] of padded token pairs."""
+        feed = {name: array for name, array in padded.items() if name in self._inputs}
+        text: np.ndarray = self._session.run(["text"], feed)[0]
+        return text

@@ -73,9 +73,7 @@ def _text_sets(texts: Sequence[str], name: str) -> tuple[pl.DataFrame, np.ndarra
     """Words, digit words and trigrams of each distinct text, and the distinct text of each row."""
     places: dict[str, int] = {}
     row_to_distinct = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64, len(texts))
-    frame = pl.DataFrame({"text": list(places)}, schema={"text": pl.String}).select(
-        pl.col("text").str.to_lowercase()
-    )
+    frame = pl.DataFrame({"text": list(places)}, schema={"text": pl.String}).select(pl.col("text").str.to_lowercase())
     words = pl.col("text").str.extract_all(_WORD).list.unique()
     sets = frame.select(
         pl.col("text").alias(f"{name}_text"),

@@ -40,7 +40,11 @@ def pairs_to_score(tables: Path, labels: Path | None, config: ScoreConfig) -> pl
         "query",
         "item_id",
         *(
-            pl.when(pl.col("grade") == level).then(config.judgment_confidence).otherwise(spread).cast(pl.Float32).alias(name)
+            pl.when(pl.col("grade") == level)
+            .then(config.judgment_confidence)
+            .otherwise(spread)
+            .cast(pl.Float32)
+            .alias(name)
             for level, name in enumerate(LEVELS)
         ),
         source=pl.lit("judgment"),
@@ -83,7 +87,9 @@ class ScorePairs:
             "expected": levels @ scale,
             "source": pairs["source"].fill_null("encoder").to_arrow(),
             "encoder_expected": probabilities @ scale,
-            "input_ids": pa.ListArray.from_arrays(pa.array(tokens.offsets, pa.int32()), pa.array(tokens.values, pa.int32())),
+            "input_ids": pa.ListArray.from_arrays(
+                pa.array(tokens.offsets, pa.int32()), pa.array(tokens.values, pa.int32())
+            ),
             "query_tokens": tokens.query_tokens,
             **match_features(queries, titles),
         }
@@ -99,7 +105,11 @@ def score_pairs(pairs: pl.DataFrame, encoder: Path, config: ScoreConfig) -> Any:
     tables = [pairs[start : start + size].to_arrow() for start in range(0, len(pairs), size)]
     scored = ray.data.from_arrow(tables).map_batches(
         ScorePairs,
-        fn_constructor_kwargs={"encoder": encoder.resolve(), "threads": config.threads, "batch_size": config.batch_size},
+        fn_constructor_kwargs={
+            "encoder": encoder.resolve(),
+            "threads": config.threads,
+            "batch_size": config.batch_size,
+        },
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=config.actors),

@@ -1,0 +1,90 @@
+"""train: one ranker on samples with Ray Train, published as a bundle that serving needs nothing beside."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from prectr.artifacts import StageResult, require_artifact, run_stage, write_json
+from prectr.bundle import write_bundle
+from prectr.features.spec import FeatureSpec
+from prectr.model_config import ModelConfig
+from prectr.ray_session import RayConfig, ray_session
+from prectr.training.config import TrainConfig
+from prectr.training.launch import fit_on_ray
+from prectr.training.ranker_loop import CURVE, train_ranker
+
+
+def run(
+    *,
+    samples: Path,
+    encoder: Path,
+    preferences: Path,
+    out: Path,
+    config: TrainConfig,
+    ray_config: RayConfig | None = None,
+    force: bool = False,
+) -> StageResult:
+    """Train `config.model` on `samples`, its text encoder starting from `encoder`, and publish the bundle `out`."""
+    require_artifact(samples, "build-samples")
+    require_artifact(encoder, "distill")
+    require_artifact(preferences, "mine-preferences")
+
+    def build(staging: Path) -> dict[str, Any]:
+        work = staging / "work"
+        work.mkdir()
+        with ray_session(ray_config):
+            facts = fit_on_ray(
+                train_ranker,
+                {
+                    "config": config.model_dump(mode="json"),
+                    "samples": str(samples.resolve()),
+                    "encoder": str(encoder.resolve()),
+                    "out": str(work.resolve()),
+                    "build_ranker": build_ranker_from,
+                    "finish": export_files,
+                },
+                name=f"train {config.model.name}",
+                storage=work,
+                workers=config.workers,
+                cpus_per_worker=config.cpus,
+                curve=work / CURVE,
+            )
+        write_bundle(
+            staging, work, samples=samples, encoder=encoder, preferences=preferences, config=config, facts=facts
+        )
+        shutil.rmtree(work)
+        return {"rows": {"training": facts["rows"]}, "metrics": facts["best"], "steps": facts["steps"]}
+
+    inputs: dict[str, Path | str] = {"samples": samples, "encoder": encoder, "preferences": preferences}
+    return run_stage("train", out, config=config, inputs=inputs, build=build, force=force)
+
+
+def build_ranker_from(config: ModelConfig, spec: FeatureSpec, encoder: Path) -> Any:
+    """A ranker whose text encoder is the distilled one; its RSL head starts as the student's (stage 1)."""
+    from transformers import AutoModelForSequenceClassification
+
+    from models.encoder import TextEncoder
+    from models.registry import build_ranker
+
+    text_encoder = TextEncoder(AutoModelForSequenceClassification.from_pretrained(encoder))
+    return build_ranker(config, spec.sizes(text_encoder.width), text_encoder)
+
+
+def export_files(ranker: Any, out: Path) -> None:
+    """Write the trained ranker's ONNX files: the ranker, and the encoder where it was tuned with it."""
+    from models.export import export_encoder, export_ranker
+
+    import torch
+
+    positions = torch.arange(1, ranker.sizes.positions + 1)
+    logits = ranker.position_logit(positions).detach().tolist()
+    write_json(out / "position.json", {"form": ranker.config.position.form, "logits": logits})
+    (out / "ranker.onnx").write_bytes(export_ranker(ranker, ranker.sizes))
+    if ranker.uses_text and ranker.trains_encoder:
+        (out / "encoder.onnx").write_bytes(export_encoder(ranker.encoder))
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("train")

@@ -1,0 +1,278 @@
+"""Features of a request as of now, from the online state: the same `RawState` and `derive` as offline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from prectr.bundle import Bundle
+from prectr.features.derive import MATCH_LEVELS, SOURCES, RawState, derive
+from prectr.features.inputs import Behaviours, PairArrays, RowArrays, stack
+from prectr.features.spec import activity_group
+from prectr.features.store import OnlineStore, pair_name
+from prectr.preferences.aggregates import LEVEL_WIDTH, USER_WIDTH
+from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
+from prectr.relevance.encoder_session import RelevanceEncoder
+from prectr.relevance.lexical import match_features
+from prectr.relevance.tokenisation import PairTokens
+from prectr.text import normalise_query
+
+_BEHAVIOUR_WIDTH = 5  # query, category, brand and price ids, level + 1
+
+
+@dataclass(frozen=True)
+class RequestFeatures:
+    """Arrays of one request's candidates, and what was not known."""
+
+    rows: RowArrays
+    pairs: PairArrays
+    tokens: PairTokens
+    titles: list[str]
+    sources: list[str]
+    """Where each candidate's relevance came from: judgment, teacher or encoder."""
+    user_known: bool
+    query_known: bool
+    earlier_requests: int
+    user_tolerance: tuple[float, float]
+    """Posterior mean and standard deviation."""
+    query_tolerance: tuple[float, float]
+
+
+class OnlineFeatures:
+    """Reads the online state of a bundle and makes the arrays of requests."""
+
+    def __init__(self, bundle: Bundle, relevance: RelevanceEncoder) -> None:
+        self._bundle, self._relevance = bundle, relevance
+        self._store = OnlineStore(bundle.path / "online")
+        self._total = _sums(self._store.get("total", ""), "sums", LEVEL_WIDTH)
+        self._match = bundle.spec.scalers["match"].names[len(MATCH_LEVELS) :]
+
+    def request(
+        self, user_id: str, query: str, candidates: Sequence[str | Mapping[str, Any]], now: float
+    ) -> RequestFeatures:
+        """Features of a request's candidates.
+
+        Args:
+            user_id: an unknown user is served from the priors.
+            query: as typed.
+            candidates: item ids, or `{"item_id", "title", "category", "brand", "price"}` for items that the
+                catalogue does not hold.
+            now: seconds since 1970 of the request.
+
+        Raises:
+            ValueError: a candidate is neither in the catalogue nor comes with a title.
+        """
+        query = normalise_query(query)
+        items = self._items(candidates)
+        user = self._store.get("user", user_id) or {}
+        known_query = self._store.get("query", query)
+        pairs = self._pairs(query, items)
+        state = self._state(user, query, known_query or {}, items, pairs)
+        derived = derive(state, self._bundle.preferences, self._bundle.smoothing_clicks)
+
+        spec, count = self._bundle.spec, len(items)
+        scaled = {
+            group: spec.scalers[group].scale(stack(derived[group]))
+            for group in ("numeric", "tolerance", "query_preference")
+        }
+        match = np.concatenate([stack(derived["match"]), pairs.match], axis=1)
+        fields = self._fields(query, items)
+        user_lists = [entry[:_BEHAVIOUR_WIDTH] for entry in user.get("clicks", [])]
+        others = [entry for entry in (known_query or {}).get("behaviours", []) if entry[0] != user_id]
+        others = others[: spec.query_behaviours]
+        arrays = PairArrays(
+            fields=_integers([*fields, *(entry[:4] for entry in user_lists), *(entry[1:5] for entry in others)], 4),
+            level=np.array(
+                [
+                    *(state.levels.argmax(axis=1) + 1),
+                    *(entry[4] for entry in user_lists),
+                    *(entry[5] for entry in others),
+                ],
+                dtype=np.int32,
+            ),
+            match=spec.scalers["match"].scale(match),
+            levels=state.levels.astype(np.float32),
+        )
+        own = np.arange(count, count + len(user_lists))
+        other = np.arange(count + len(user_lists), count + len(user_lists) + len(others))
+        rows = RowArrays(
+            pair=np.arange(count, dtype=np.int32),
+            ts=np.full(count, now),
+            categorical=self._categorical(user, items, state),
+            user=_repeat(
+                count, own, np.ones(len(own)), [entry[5] for entry in user.get("clicks", [])], np.zeros(len(own))
+            ),
+            query=_repeat(
+                count,
+                other,
+                [entry[6] for entry in others],
+                [entry[7] for entry in others],
+                [entry[8] for entry in others],
+            ),
+            **scaled,
+        )
+        model = self._bundle.preferences
+        return RequestFeatures(
+            rows=rows,
+            pairs=arrays,
+            tokens=pairs.tokens,
+            titles=[item["title"] for item in items],
+            sources=[SOURCES[index] for index in state.source],
+            user_known="sums" in user,
+            query_known=known_query is not None,
+            earlier_requests=int(state.user[0, GRID_SIZE]) if count else 0,
+            user_tolerance=_moments(state.user[:1, :GRID_SIZE], model.user_prior),
+            query_tolerance=_moments(state.query[:1, :GRID_SIZE], state.query_prior[:1]),
+        )
+
+    def _items(self, candidates: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
+        given = [{"item_id": entry} if isinstance(entry, str) else dict(entry) for entry in candidates]
+        stored = self._store.get_many("item", [entry["item_id"] for entry in given])
+        items = []
+        for entry, known in zip(given, stored, strict=True):
+            item = {"category": "", "brand": None, "price": None, "sums": None, **(known or {}), **entry}
+            if not item.get("title"):
+                raise ValueError(
+                    f"item {item['item_id']!r} is not in the catalogue; send it as an object with item_id and title."
+                )
+            items.append(item)
+        return items
+
+    def _pairs(self, query: str, items: list[dict[str, Any]]) -> "_Pairs":
+        """Relevance and tokens of the pairs: from the state where the log had them, else by the distilled encoder."""
+        stored = self._store.get_many("pair", [pair_name(query, item["item_id"]) for item in items])
+        titles = [item["title"] for item in items]
+        unknown = [place for place, value in enumerate(stored) if value is None]
+        if unknown:
+            queries, missing = [query] * len(unknown), [titles[place] for place in unknown]
+            probabilities, _, _ = self._relevance.score(queries, missing)
+            overlaps = match_features(queries, missing)
+            for number, place in enumerate(unknown):
+                stored[place] = {
+                    "levels": probabilities[number].tolist(),
+                    "encoder_expected": float(probabilities[number] @ np.arange(4) / 3),
+                    "source": "encoder",
+                    "match": [float(overlaps[name][number]) for name in self._match],
+                    "sums": None,
+                }
+        known = [value for value in stored if value is not None]
+        tokens = self._relevance.tokeniser.encode([query] * len(items), titles)
+        return _Pairs(
+            levels=np.array([value["levels"] for value in known], dtype=np.float64).reshape(-1, 4),
+            encoder_expected=np.array([value["encoder_expected"] for value in known], dtype=np.float64),
+            source=np.array([SOURCES.index(value["source"]) for value in known], dtype=np.int64),
+            match=np.array([value["match"] for value in known], dtype=np.float64).reshape(len(known), len(self._match)),
+            sums=_table([value["sums"] for value in known], 3),
+            tokens=tokens,
+        )
+
+    def _state(
+        self,
+        user: dict[str, Any],
+        query: str,
+        known_query: dict[str, Any],
+        items: list[dict[str, Any]],
+        pairs: "_Pairs",
+    ) -> RawState:
+        count = len(items)
+        prices = [np.nan if item["price"] is None else np.log(max(float(item["price"]), 0.01)) for item in items]
+        categories = [item["category"] or "" for item in items]
+        category_sums = self._store.get_many("category", categories)
+        own_pairs = user.get("pairs", {})
+        own_pair_sums = [own_pairs.get(pair_name(query, item["item_id"])) for item in items]
+        query_sums = _sums(known_query, "sums", LEVEL_WIDTH)
+        query_sums = query_sums - _sums(user.get("queries", {}), query, LEVEL_WIDTH)
+        query_sums[GRID_SIZE:] = np.maximum(query_sums[GRID_SIZE:], 0.0)
+        category = known_query.get("category") or (max(sorted(set(categories)), key=categories.count) if count else "")
+        prior = self._bundle.preferences.query_priors([category])
+        return RawState(
+            expected=pairs.levels @ np.arange(4) / 3,
+            encoder_expected=pairs.encoder_expected,
+            levels=pairs.levels,
+            source=pairs.source,
+            log_price=np.array(prices, dtype=np.float64),
+            user=np.tile(_sums(user, "sums", USER_WIDTH), (count, 1)),
+            user_price=np.tile(_sums(user, "price", 2), (count, 1)),
+            user_brand=_table([user.get("brands", {}).get(item["brand"] or "") for item in items], 2),
+            user_category=_table([user.get("categories", {}).get(name) for name in categories], 2),
+            query=np.tile(query_sums, (count, 1)),
+            category=_table([value and value["sums"] for value in category_sums], LEVEL_WIDTH),
+            total=np.tile(self._total, (count, 1)),
+            item=_table([item["sums"] for item in items], 3),
+            pair=np.maximum(pairs.sums - _table(own_pair_sums, 3), 0.0),
+            query_prior=np.repeat(prior, count, axis=0),
+        )
+
+    def _categorical(self, user: dict[str, Any], items: list[dict[str, Any]], state: RawState) -> np.ndarray:
+        spec, count = self._bundle.spec, len(items)
+        codes = self._item_codes(items)
+        profile = user.get("profile", {})
+        columns = {
+            **codes,
+            "price": spec.price_bucket(state.log_price),
+            "activity": activity_group(state.user[:, GRID_SIZE]),
+            **{name: np.full(count, values.get(str(profile.get(name)), 0)) for name, values in spec.profile.items()},
+        }
+        return np.stack([columns[name] for name in spec.categorical_fields], axis=1).astype(np.int32)
+
+    def _item_codes(self, items: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        frame = pl.DataFrame(
+            {"category": [item["category"] for item in items], "brand": [item["brand"] for item in items]},
+            schema={"category": pl.String, "brand": pl.String},
+        )
+        return self._bundle.spec.item_codes(frame)
+
+    def _fields(self, query: str, items: list[dict[str, Any]]) -> list[list[int]]:
+        """Ids of TARGET_FIELDS of each candidate, by the catalogue's price."""
+        spec = self._bundle.spec
+        codes = self._item_codes(items)
+        prices = [np.nan if item["price"] is None else np.log(max(float(item["price"]), 0.01)) for item in items]
+        bucket = np.full(len(items), spec.query_bucket(query))
+        columns = [bucket, codes["category"], codes["brand"], spec.price_bucket(np.array(prices, dtype=np.float64))]
+        return np.stack(columns, axis=1).tolist()
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    levels: np.ndarray
+    encoder_expected: np.ndarray
+    source: np.ndarray
+    match: np.ndarray
+    sums: np.ndarray
+    tokens: PairTokens
+
+
+def _sums(holder: Mapping[str, Any] | None, key: str, width: int) -> np.ndarray:
+    value = (holder or {}).get(key)
+    return np.zeros(width) if value is None else np.array(value, dtype=np.float64)
+
+
+def _table(values: Sequence[Any], width: int) -> np.ndarray:
+    return np.array([value if value is not None else [0.0] * width for value in values], dtype=np.float64).reshape(
+        -1, width
+    )
+
+
+def _integers(values: list[list[int]], width: int) -> np.ndarray:
+    return np.array(values, dtype=np.int32).reshape(-1, width)
+
+
+def _repeat(count: int, pair: np.ndarray, clicked: Any, ts: Any, group: Any) -> Behaviours:
+    """The same behaviours for each of `count` rows."""
+    length = len(pair)
+    return Behaviours(
+        np.arange(count + 1, dtype=np.int64) * length,
+        np.tile(pair, count).astype(np.int32),
+        np.tile(np.asarray(clicked), count).astype(np.int8),
+        np.tile(np.asarray(ts, dtype=np.float64), count),
+        np.tile(np.asarray(group), count).astype(np.int32),
+    )
+
+
+def _moments(sums: np.ndarray, prior: np.ndarray) -> tuple[float, float]:
+    if not len(sums):
+        return float("nan"), float("nan")
+    mean, deviation = moments(posterior(sums, prior))
+    return float(mean[0]), float(deviation[0])

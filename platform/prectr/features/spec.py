@@ -1,0 +1,209 @@
+"""The fitted feature specification: vocabularies, price edges and scalers; stored as JSON with samples and bundles.
+
+Index 0 of every vocabulary is "unknown". Vocabularies come from the catalogue and the user profiles, scalers from the
+training days.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from prectr.configuration import FrozenConfig
+from prectr.errors import PrectrError
+from prectr.features.derive import MATCH_LEVELS, TOLERANCE_SLOPE
+from prectr.model_config import LEVELS, FeatureSizes
+from prectr.text import stable_hash
+
+ITEM_FIELDS = ("top_category", "category", "brand", "price")
+RECENCY_BUCKETS = 24
+ACTIVITY_GROUPS = 8
+SCALE_LIMIT = 6.0
+"""Standardised numbers are clipped here: one absurd price must not move a score without bound."""
+
+
+class Scaler(FrozenConfig):
+    """Mean and deviation of the columns of one group, in the order of `names`."""
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def scale(self, values: np.ndarray) -> np.ndarray:
+        """Standardise and clip [n, width]; float32."""
+        scaled = (values - np.array(self.mean)) / np.array(self.deviation)
+        return np.clip(scaled, -SCALE_LIMIT, SCALE_LIMIT).astype(np.float32)
+
+
+class FeatureSpec(FrozenConfig):
+    """What turns raw rows into the arrays of `prectr.types.RankerInputs`."""
+
+    profile: dict[str, dict[str, int]] = Field(description="profile column -> value -> id")
+    items: dict[str, dict[str, int]] = Field(description="top_category, category, brand -> value -> id")
+    price_edges: tuple[float, ...] = Field(description="log-price quantiles; bucket 0 = unknown")
+    query_buckets: int
+    scalers: dict[str, Scaler] = Field(default_factory=dict, description="group -> scaler, once fitted")
+    user_behaviours: int
+    query_behaviours: int
+    positions: int
+
+    @property
+    def categorical_fields(self) -> tuple[str, ...]:
+        """Order of the categorical columns."""
+        return (*ITEM_FIELDS, "activity", *self.profile)
+
+    def sizes(self, text_width: int) -> FeatureSizes:
+        """What a ranker must be built for."""
+        items = {name: len(values) + 1 for name, values in self.items.items()}
+        prices = len(self.price_edges) + 2
+        tolerance = self.scalers["tolerance"]
+        return FeatureSizes(
+            categorical={
+                "top_category": items["top_category"],
+                "category": items["category"],
+                "brand": items["brand"],
+                "price": prices,
+                "activity": ACTIVITY_GROUPS + 1,
+                **{name: len(values) + 1 for name, values in self.profile.items()},
+            },
+            numeric=len(self.scalers["numeric"].names),
+            match=len(self.scalers["match"].names),
+            tolerance=len(tolerance.names),
+            query_preference=len(self.scalers["query_preference"].names),
+            behaviour={
+                "query": self.query_buckets + 1,
+                "category": items["category"],
+                "brand": items["brand"],
+                "price": prices,
+                "level": LEVELS + 1,
+                "clicked": 3,
+                "recency": RECENCY_BUCKETS,
+            },
+            user_group=ACTIVITY_GROUPS + 1,
+            text=text_width,
+            positions=self.positions,
+            tolerance_slope=tuple(
+                slope / deviation for slope, deviation in zip(TOLERANCE_SLOPE, tolerance.deviation, strict=True)
+            ),
+        )
+
+    def query_bucket(self, query: str) -> int:
+        """Hashed id of a normalised query, from 1."""
+        return stable_hash(query, "query-bucket") % self.query_buckets + 1
+
+    def price_bucket(self, log_price: np.ndarray) -> np.ndarray:
+        """[n] bucket of a log-price, 0 where it is NaN."""
+        bucket = np.searchsorted(np.array(self.price_edges), np.nan_to_num(log_price)) + 1
+        return np.where(np.isnan(log_price), 0, bucket).astype(np.int32)
+
+    def item_codes(self, items: pl.DataFrame) -> dict[str, np.ndarray]:
+        """Ids of items' category and brand fields.
+
+        Args:
+            items: category and brand, strings or null.
+        """
+        top = items["category"].str.split(">").list.first().str.strip_chars()
+        columns = {"top_category": top, "category": items["category"], "brand": items["brand"]}
+        return {name: _encode(column, self.items[name]) for name, column in columns.items()}
+
+    def profile_codes(self, users: pl.DataFrame) -> dict[str, np.ndarray]:
+        """Ids of users' declared profile columns; 0 where a column or value is unknown."""
+        return {
+            name: _encode(users[name], values) if name in users.columns else np.zeros(users.height, dtype=np.int32)
+            for name, values in self.profile.items()
+        }
+
+    def fit_scalers(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> Self:
+        """A copy with scalers fitted on rows of the training days.
+
+        Args:
+            groups: group -> feature name -> [n]. The level log-probabilities of `match` stay as they are, because the
+                RSL module reads them as log-probabilities.
+        """
+        scalers = {}
+        for group, columns in groups.items():
+            kept = {name: name in MATCH_LEVELS for name in columns}
+            scalers[group] = Scaler(
+                names=tuple(columns),
+                mean=tuple(0.0 if kept[name] else float(np.mean(values)) for name, values in columns.items()),
+                deviation=tuple(
+                    1.0 if kept[name] else float(max(np.std(values), 1e-3)) for name, values in columns.items()
+                ),
+            )
+        return self.model_copy(update={"scalers": scalers})
+
+    def save(self, file: Path) -> None:
+        """Write as JSON."""
+        file.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: Path) -> "FeatureSpec":
+        """Read what `save` wrote.
+
+        Raises:
+            PrectrError: the file is missing or of another version of the project.
+        """
+        try:
+            return cls.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise PrectrError(f"{file}: not a feature specification of this version ({error}).") from None
+
+
+def activity_group(requests: np.ndarray) -> np.ndarray:
+    """1..ACTIVITY_GROUPS from a user's number of earlier requests (doubling buckets); [n]."""
+    return np.minimum(np.floor(np.log2(1.0 + requests)), ACTIVITY_GROUPS - 1).astype(np.int32) + 1
+
+
+def recency_bucket(seconds: np.ndarray) -> np.ndarray:
+    """1.. from the age of a behaviour in seconds, doubling buckets from a minute; any shape."""
+    age = np.log2(1.0 + np.maximum(seconds, 0.0) / 60.0)
+    return np.minimum(age, RECENCY_BUCKETS - 2).astype(np.int32) + 1
+
+
+def fit_vocabularies(
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    *,
+    profile_columns: tuple[str, ...],
+    price_buckets: int,
+    query_buckets: int,
+    user_behaviours: int,
+    query_behaviours: int,
+    positions: int,
+) -> FeatureSpec:
+    """A specification without scalers, from the catalogue and the profiles."""
+    top = items["category"].str.split(">").list.first().str.strip_chars()
+    prices = items["price"].drop_nulls()
+    edges: tuple[float, ...] = ()
+    if prices.len():
+        quantiles = np.linspace(0, 1, price_buckets + 1)[1:-1]
+        edges = tuple(sorted(set(np.quantile(np.log(np.maximum(prices.to_numpy(), 0.01)), quantiles).tolist())))
+    return FeatureSpec(
+        profile={name: _vocabulary(users[name]) for name in profile_columns if name in users.columns},
+        items={
+            "top_category": _vocabulary(top),
+            "category": _vocabulary(items["category"]),
+            "brand": _vocabulary(items["brand"]),
+        },
+        price_edges=edges,
+        query_buckets=query_buckets,
+        user_behaviours=user_behaviours,
+        query_behaviours=query_behaviours,
+        positions=positions,
+    )
+
+
+def _vocabulary(column: pl.Series) -> dict[str, int]:
+    values = column.cast(pl.String).drop_nulls().unique().sort()
+    return {value: number for number, value in enumerate(values, start=1)}
+
+
+def _encode(column: pl.Series, vocabulary: Mapping[str, int]) -> np.ndarray:
+    if not vocabulary:
+        return np.zeros(len(column), dtype=np.int32)
+    codes = column.cast(pl.String).replace_strict(dict(vocabulary), default=0, return_dtype=pl.Int32)
+    return codes.fill_null(0).to_numpy()

@@ -1,0 +1,79 @@
+"""The online state in LMDB: users, queries, items and pairs as they were at the end of the log, read-only to replicas.
+
+Keys are `kind:name`; values are MessagePack maps of numbers and strings (floats exact, no pickle). Every replica maps
+the same file, so the state lies in memory once a machine.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import msgpack
+
+from prectr.errors import PrectrError
+
+_PAIR_SEPARATOR = "\x1f"
+_MAP_SLACK = 1 << 24
+_LONGEST_KEY = 500
+
+
+def store_key(kind: str, name: str) -> bytes:
+    """The key of an entry; LMDB bounds keys, so a name too long for it is replaced by its hash."""
+    key = f"{kind}:{name}".encode()
+    if len(key) <= _LONGEST_KEY:
+        return key
+    from prectr.text import stable_hash
+
+    return f"{kind}#{stable_hash(name)}".encode()
+
+
+def pair_name(query: str, item_id: str) -> str:
+    """Name of a pair's entry; `query` in normal form."""
+    return f"{query}{_PAIR_SEPARATOR}{item_id}"
+
+
+def write_store(path: Path, entries: Iterable[tuple[str, str, dict[str, Any]]]) -> dict[str, int]:
+    """Write (kind, name, value) entries; returns how many of each kind."""
+    packed = sorted((store_key(kind, name), msgpack.packb(value), kind) for kind, name, value in entries)
+    size = sum(len(key) + len(value) for key, value, _ in packed)
+    path.mkdir(parents=True)
+    counts: dict[str, int] = {}
+    # Twice the content: pages are not filled to the brim. The file is truncated to what is used when it is closed.
+    with lmdb.open(str(path), map_size=4 * size + _MAP_SLACK, subdir=True, lock=False) as environment:
+        with environment.begin(write=True) as transaction:
+            for key, value, kind in packed:
+                transaction.put(key, value, append=True)
+                counts[kind] = counts.get(kind, 0) + 1
+    return counts
+
+
+class OnlineStore:
+    """Reads an online state.
+
+    Raises:
+        PrectrError: there is none at `path`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / "data.mdb").is_file():
+            raise PrectrError(
+                f"{path}: no online state here; `prectr build-samples` writes it, `prectr train` bundles it."
+            )
+        self._environment = lmdb.open(str(path), readonly=True, lock=False, subdir=True, max_readers=512)
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        """One entry, or None where nothing is known."""
+        with self._environment.begin(buffers=True) as transaction:
+            value = transaction.get(store_key(kind, name))
+            return None if value is None else msgpack.unpackb(value)
+
+    def get_many(self, kind: str, names: Iterable[str]) -> list[dict[str, Any] | None]:
+        """Entries of one kind in one read transaction."""
+        with self._environment.begin(buffers=True) as transaction:
+            values = [transaction.get(store_key(kind, name)) for name in names]
+            return [None if value is None else msgpack.unpackb(value) for value in values]
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._environment.close()

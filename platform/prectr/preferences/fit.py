@@ -1,0 +1,169 @@
+"""Fitting the click curve and the priors on a sample: marginal likelihood, then EM, twice [ours, MODEL.md 3a]."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.optimize import minimize
+from scipy.special import expit, logit, logsumexp
+
+from prectr.preferences.config import PreferencesConfig
+from prectr.preferences.examination import Examination, fit_examination
+from prectr.preferences.grouping import sum_by
+from prectr.preferences.tolerance import GRID, GRID_SIZE, ClickParameters, log_likelihood, posterior
+from prectr.text import hash_fraction
+
+EM_STEPS = 8
+CATEGORY_PRIOR_QUERIES = 10.0
+"""Queries that a category must have before its own prior weighs as much as the global one."""
+_START = ClickParameters(a=0.3, s=0.15, eps=0.01)
+
+
+@dataclass(frozen=True)
+class PreferenceModel:
+    """All that turns shown rows into posteriors; stored as `parameters.json` of the preferences artifact."""
+
+    click: ClickParameters
+    examination: Examination
+    user_prior: np.ndarray
+    query_prior: np.ndarray
+    category_query_prior: dict[str, np.ndarray]
+    """Prior of queries whose results mostly lie in that category: the back-off query -> category -> global."""
+
+    @property
+    def user_centre(self) -> float:
+        """Mean of the user prior: what a user without history is taken for."""
+        return float(self.user_prior @ GRID)
+
+    @property
+    def query_centre(self) -> float:
+        """Mean of the global query prior."""
+        return float(self.query_prior @ GRID)
+
+    def query_priors(self, categories: list[str | None]) -> np.ndarray:
+        """[m, G] prior of each query by its category; global where the category is unknown."""
+        return np.stack([self.category_query_prior.get(name or "", self.query_prior) for name in categories])
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; `load` reads it back."""
+        return {
+            "click": self.click.to_json(),
+            "examination": {
+                "exponent": self.examination.exponent,
+                "source": self.examination.source,
+                "clicks": self.examination.clicks,
+            },
+            "grid": GRID.tolist(),
+            "user_prior": self.user_prior.tolist(),
+            "query_prior": self.query_prior.tolist(),
+            "category_query_prior": {name: prior.tolist() for name, prior in self.category_query_prior.items()},
+        }
+
+    @classmethod
+    def load(cls, file: Path) -> "PreferenceModel":
+        """Read `parameters.json`."""
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return cls(
+            ClickParameters(**content["click"]),
+            Examination(**content["examination"]),
+            np.array(content["user_prior"]),
+            np.array(content["query_prior"]),
+            {name: np.array(prior) for name, prior in content["category_query_prior"].items()},
+        )
+
+
+def fit_preference_model(shown: pl.DataFrame, categories: pl.DataFrame, config: PreferencesConfig) -> PreferenceModel:
+    """Fit everything on shown rows of the training days.
+
+    Args:
+        shown: user_id, query, category, position, clicked, expected (0..1), level and, if logged, policy.
+        categories: query -> category, for the back-off of query priors.
+        config: sizes and the examination estimator.
+    """
+    examination = fit_examination(shown, config)
+    sample = _draw_users(shown, config.fit_rows)
+    clicked = sample["clicked"].to_numpy()
+    relevance = sample["expected"].to_numpy().astype(np.float64)
+    exam = examination(sample["position"].to_numpy())
+    user, _ = _codes(sample["user_id"])
+    query, query_names = _codes(sample["query"])
+
+    click, user_prior = _START, _normal_prior()
+    for _ in range(2):
+        click = _fit_click_curve(clicked, relevance, exam, user, user_prior, click)
+        rows = log_likelihood(clicked, relevance, exam, click)
+        user_prior = _expectation_maximisation(sum_by(user, rows), user_prior)
+    query_sums = sum_by(query, rows)
+    query_prior = _expectation_maximisation(query_sums, user_prior)
+    by_category = _category_priors(categories, query_names, query_sums, query_prior)
+    return PreferenceModel(click, examination, user_prior, query_prior, by_category)
+
+
+def _draw_users(shown: pl.DataFrame, rows: int) -> pl.DataFrame:
+    if shown.height <= rows:
+        return shown
+    users = shown["user_id"].unique().sort()
+    keep = rows / shown.height
+    drawn = [user for user in users if hash_fraction(user, "fit-preferences") < keep]
+    return shown.filter(pl.col("user_id").is_in(drawn))
+
+
+def _codes(column: pl.Series) -> tuple[np.ndarray, list[str]]:
+    names, codes = np.unique(column.to_numpy(), return_inverse=True)
+    return codes, names.tolist()
+
+
+def _normal_prior() -> np.ndarray:
+    weight = np.exp(-0.5 * ((GRID - 0.55) / 0.25) ** 2)
+    return weight / weight.sum()
+
+
+def _fit_click_curve(
+    clicked: np.ndarray,
+    relevance: np.ndarray,
+    exam: np.ndarray,
+    user: np.ndarray,
+    prior: np.ndarray,
+    start: ClickParameters,
+) -> ClickParameters:
+    """Maximise the users' marginal likelihood over (a, s, eps) with the prior held."""
+    log_prior = np.log(np.maximum(prior, 1e-12))
+
+    def unpack(point: np.ndarray) -> ClickParameters:
+        return ClickParameters(
+            a=float(expit(point[0])), s=float(np.clip(np.exp(point[1]), 0.02, 1.0)), eps=float(0.2 * expit(point[2]))
+        )
+
+    def negative_marginal(point: np.ndarray) -> float:
+        sums = sum_by(user, log_likelihood(clicked, relevance, exam, unpack(point)))
+        return -float(logsumexp(sums + log_prior, axis=1).sum())
+
+    origin = np.array([logit(start.a), np.log(start.s), logit(min(max(start.eps / 0.2, 1e-3), 0.999))])
+    best = minimize(
+        negative_marginal, origin, method="Nelder-Mead", options={"maxfev": 90, "fatol": 0.5, "xatol": 0.02}
+    )
+    return unpack(best.x)
+
+
+def _expectation_maximisation(sums: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Prior over the grid that explains the keys' sums; a trace of the start keeps every threshold possible."""
+    prior = start
+    for _ in range(EM_STEPS):
+        prior = 0.98 * posterior(sums, prior).mean(axis=0) + 0.02 * start
+    return prior / prior.sum()
+
+
+def _category_priors(
+    categories: pl.DataFrame, query_names: list[str], query_sums: np.ndarray, query_prior: np.ndarray
+) -> dict[str, np.ndarray]:
+    category_of = dict(categories.iter_rows())
+    posteriors = posterior(query_sums, query_prior)
+    names, codes = np.unique([category_of[name] for name in query_names], return_inverse=True)
+    totals = sum_by(codes, posteriors)
+    queries = np.bincount(codes)[:, None]
+    blended = (totals + CATEGORY_PRIOR_QUERIES * query_prior) / (queries + CATEGORY_PRIOR_QUERIES)
+    assert blended.shape == (len(names), GRID_SIZE)
+    return dict(zip(names.tolist(), blended, strict=True))

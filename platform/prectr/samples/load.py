@@ -1,0 +1,131 @@
+"""Reading a samples artifact into the arrays that training and offline scoring slice batches from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from prectr.artifacts import require_artifact
+from prectr.errors import PrectrError
+from prectr.features.derive import MATCH_LEVELS
+from prectr.features.inputs import Behaviours, PairArrays, RowArrays, stack
+from prectr.features.spec import FeatureSpec
+from prectr.relevance.tokenisation import PairTokens
+
+LEVEL_COLUMNS = ["level_0", "level_1", "level_2", "level_3"]
+_LEAST_PROBABILITY = 1e-4
+
+
+@dataclass(frozen=True)
+class Samples:
+    """An opened samples artifact: its specification and pairs; rows are loaded by day."""
+
+    path: Path
+    spec: FeatureSpec
+    pairs: PairArrays
+    tokens: PairTokens
+
+    @classmethod
+    def open(cls, path: Path) -> "Samples":
+        """Open the artifact.
+
+        Raises:
+            UsageError: `path` is not an artifact of `build-samples`.
+        """
+        require_artifact(path, "build-samples")
+        spec = FeatureSpec.load(path / "feature_spec.json")
+        pairs = pl.read_parquet(path / "pairs.parquet")
+        input_ids = pairs["input_ids"]
+        offsets = np.r_[0, np.cumsum(input_ids.list.len().to_numpy().astype(np.int64))]
+        tokens = PairTokens(input_ids.explode().to_numpy().astype(np.int32), offsets, pairs["query_tokens"].to_numpy())
+        return cls(path, spec, pair_arrays(pairs, spec), tokens)
+
+    def days(self) -> list[date]:
+        """The days that have rows, in order."""
+        return sorted(date.fromisoformat(folder.name[5:]) for folder in (self.path / "rows").glob("date=*"))
+
+    def frame(self, days: Sequence[date], columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Sample rows of some days in time order; the order is the same for every selection of columns."""
+        order = ["ts", "request_id", "position"]
+        wanted = None if columns is None else list(dict.fromkeys([*columns, *order]))
+        files = [file for day in days for file in sorted((self.path / "rows" / f"date={day}").glob("*.parquet"))]
+        if not files:
+            raise PrectrError(f"{self.path}: no samples of {', '.join(map(str, days))}.")
+        frame = pl.read_parquet(files, columns=wanted, hive_partitioning=False).sort(order)
+        return frame if columns is None else frame.select(columns)
+
+    def rows(self, frame: pl.DataFrame) -> RowArrays:
+        """The arrays of sample rows, numbers scaled."""
+        return row_arrays(frame, self.spec)
+
+
+def split_days(days: Sequence[date]) -> tuple[list[date], date, date]:
+    """Training days, the validation day and the test day: the last day tests, the one before validates.
+
+    The first day has no history to learn from and is left out where at least five days remain.
+
+    Raises:
+        PrectrError: fewer than three days.
+    """
+    if len(days) < 3:
+        raise PrectrError(
+            f"samples hold {len(days)} day(s); at least three are needed: to train, to validate and to test."
+        )
+    training = list(days[:-2])
+    return (training[1:] if len(training) > 3 else training), days[-2], days[-1]
+
+
+def match_columns(pairs: pl.DataFrame) -> dict[str, np.ndarray]:
+    """The `match` group of pairs: level log-probabilities, then the lexical match features; each [P]."""
+    levels = {
+        name: np.log(np.maximum(pairs[column].to_numpy().astype(np.float64), _LEAST_PROBABILITY))
+        for name, column in zip(MATCH_LEVELS, LEVEL_COLUMNS, strict=True)
+    }
+    lexical = sorted(name for name in pairs.columns if name.startswith("match_"))
+    return levels | {name: pairs[name].to_numpy() for name in lexical}
+
+
+def pair_arrays(pairs: pl.DataFrame, spec: FeatureSpec) -> PairArrays:
+    """Arrays of the rows of a pair table."""
+    fields = pairs.select("query_bucket", "category_id", "brand_id", "price_bucket").to_numpy().astype(np.int32)
+    return PairArrays(
+        fields,
+        pairs["level"].to_numpy().astype(np.int32),
+        spec.scalers["match"].scale(stack(match_columns(pairs))),
+        pairs.select(LEVEL_COLUMNS).to_numpy().astype(np.float32),
+    )
+
+
+def row_arrays(frame: pl.DataFrame, spec: FeatureSpec) -> RowArrays:
+    """Arrays of sample rows."""
+    scaled = {
+        group: spec.scalers[group].scale(
+            np.stack([frame[f"{group}.{name}"].to_numpy() for name in spec.scalers[group].names], axis=1)
+        )
+        for group in ("numeric", "tolerance", "query_preference")
+    }
+    ts = frame["ts"].dt.epoch("us").to_numpy() / 1e6
+    clicks = frame["su_pair"].list.len().sum()
+    return RowArrays(
+        pair=frame["pair"].to_numpy(),
+        ts=ts,
+        categorical=np.stack([frame[f"cat.{name}"].to_numpy() for name in spec.categorical_fields], axis=1),
+        user=_behaviours(frame["su_pair"], frame["su_ts"], np.ones(clicks, np.int8), np.zeros(clicks, np.int32)),
+        query=_behaviours(
+            frame["sq_pair"], frame["sq_ts"], _flat(frame["sq_clicked"], np.int8), _flat(frame["sq_group"], np.int32)
+        ),
+        **scaled,
+    )
+
+
+def _behaviours(pair: pl.Series, ts: pl.Series, clicked: np.ndarray, group: np.ndarray) -> Behaviours:
+    offsets = np.r_[0, np.cumsum(pair.list.len().to_numpy().astype(np.int64))]
+    return Behaviours(offsets, _flat(pair, np.int32), clicked, _flat(ts, np.float64) / 1e6, group)
+
+
+def _flat(lists: pl.Series, kind: type) -> np.ndarray:
+    """All values of a list column; empty lists hold none."""
+    return lists.filter(lists.list.len() > 0).explode().to_numpy().astype(kind)

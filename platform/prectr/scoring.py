@@ -1,0 +1,114 @@
+"""The Scorer: one class that scores logged rows offline and requests online, with ONNX Runtime and no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import expit, softmax
+
+from prectr.bundle import Bundle
+from prectr.features.inputs import INPUT_NAMES, PairArrays, RowArrays, ranker_inputs
+from prectr.relevance.encoder_session import RelevanceEncoder
+from prectr.relevance.tokenisation import PairTokens
+
+ENCODE_BATCH = 256
+ROW_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a ranker says of n rows, position-free."""
+
+    click_logit: np.ndarray  # float32 [n]
+    level_probabilities: np.ndarray  # float32 [n, k]
+    level_click_probabilities: np.ndarray  # float32 [n, k] click probability if the level were known
+    incentive: np.ndarray  # float32 [n] tau
+
+    @property
+    def click_probability(self) -> np.ndarray:
+        """float64 [n]."""
+        return expit(self.click_logit.astype(np.float64))
+
+    @property
+    def expected_level(self) -> np.ndarray:
+        """Expected relevance level on 0..k-1, [n]."""
+        return self.level_probabilities @ np.arange(self.level_probabilities.shape[1])
+
+
+class Scorer:
+    """Scores rows with a bundle.
+
+    Args:
+        path: the bundle's directory.
+        threads: ONNX Runtime threads of one call; 0 = all cores.
+
+    Raises:
+        UsageError: `path` is no bundle.
+    """
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        self.bundle = Bundle.open(path)
+        self.relevance = RelevanceEncoder(path / "relevance", threads=threads)
+        self._ranker = _session(path / "ranker.onnx", threads)
+        self._ranker_inputs = {node.name for node in self._ranker.get_inputs()}
+        tuned = path / "encoder.onnx"
+        self._encoder = _session(tuned, threads) if tuned.is_file() else None
+
+    def score(self, rows: RowArrays, pairs: PairArrays, tokens: PairTokens) -> Scores:
+        """Score rows.
+
+        Args:
+            rows: n rows; `rows.pair` points into `pairs` and `tokens`.
+            pairs: what is known of the pairs.
+            tokens: token ids of the same pairs.
+        """
+        text = self._text(rows.pair, tokens)
+        spec = self.bundle.spec
+        outputs = []
+        for start in range(0, len(rows), ROW_BATCH):
+            part = rows.take(np.arange(start, min(start + ROW_BATCH, len(rows))))
+            arrays = ranker_inputs(part, pairs, spec.user_behaviours, spec.query_behaviours)
+            feed = {name: arrays[name] for name in INPUT_NAMES if name in self._ranker_inputs}
+            if "text" in self._ranker_inputs:
+                feed["text"] = text[start : start + ROW_BATCH]
+            names = ["click_logit", "level_logits", "level_click_logits", "incentive"]
+            outputs.append(self._ranker.run(names, feed))
+        logit, levels, level_clicks, incentive = (np.concatenate(part) for part in zip(*outputs))
+        return Scores(logit, softmax(levels, axis=1), expit(level_clicks), incentive)
+
+    def with_position(self, click_logit: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """Logits as trained, with the bias of a logged position (from 1), [n]; for offline figures only."""
+        table = np.array(self.bundle.position_logits)
+        bias = table[np.minimum(position, len(table)) - 1]
+        if self.bundle.position_form == "additive":
+            return click_logit + bias
+        probability = expit(click_logit) * np.exp(bias)
+        return np.log(probability) - np.log1p(-probability)
+
+    def _text(self, pair: np.ndarray, tokens: PairTokens) -> np.ndarray:
+        """Text vectors of the rows' pairs, float32 [n, d]; each distinct pair is encoded once."""
+        if "text" not in self._ranker_inputs:
+            return np.zeros((len(pair), 0), np.float32)
+        distinct, place = np.unique(pair, return_inverse=True)
+        order = np.argsort(tokens.lengths[distinct], kind="stable")
+        encoded = np.empty((len(distinct), self.relevance.width), np.float32)
+        for start in range(0, len(order), ENCODE_BATCH):
+            chosen = order[start : start + ENCODE_BATCH]
+            padded = tokens.padded(distinct[chosen])
+            encoded[chosen] = self._encode(padded)
+        return encoded[place]
+
+    def _encode(self, padded: dict[str, np.ndarray]) -> np.ndarray:
+        if self._encoder is None:
+            return self.relevance.text_vectors(padded)
+        text: np.ndarray = self._encoder.run(["text"], padded)[0]
+        return text
+
+
+def _session(file: Path, threads: int):  # type: ignore[no-untyped-def]
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

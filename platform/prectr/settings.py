@@ -1,0 +1,54 @@
+"""The whole configuration: one section a stage. Light imports only, because every command reads it at start."""
+
+from pydantic import Field
+
+from prectr.configuration import FrozenConfig
+from prectr.labelling.config import LabelConfig, TeacherConfig
+from prectr.marketplace.config import MarketplaceConfig
+from prectr.preferences.config import PreferencesConfig
+from prectr.ray_session import RayConfig
+from prectr.relevance.config import DistillConfig, ScoreConfig
+from prectr.samples.config import SamplesConfig
+from prectr.training.config import TrainConfig
+
+
+class ValidateConfig(FrozenConfig):
+    """When validation gives up."""
+
+    max_bad_share: float = Field(0.01, ge=0, le=1)
+    """Share of a table's rows that may be quarantined before the command fails."""
+
+
+class EvaluateConfig(FrozenConfig):
+    """What `evaluate` reports."""
+
+    cold_requests: int = Field(3, ge=0)
+    """A user with at most so many earlier requests is cold."""
+
+
+class ServeConfig(FrozenConfig):
+    """How `serve` listens."""
+
+    host: str = "127.0.0.1"
+    """The port has no authentication: put a gateway before it rather than open it."""
+    port: int = Field(8000, ge=1, le=65535)
+    replicas: int = Field(1, ge=1)
+    threads: int = Field(1, ge=0)
+    max_ongoing_requests: int = Field(100, ge=1)
+
+
+class Settings(FrozenConfig):
+    """All sections. `prectr config show` prints them resolved."""
+
+    simulate: MarketplaceConfig = MarketplaceConfig()
+    validation: ValidateConfig = ValidateConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    label: LabelConfig = LabelConfig()
+    distill: DistillConfig = DistillConfig()
+    relevance: ScoreConfig = ScoreConfig()
+    preferences: PreferencesConfig = PreferencesConfig()
+    samples: SamplesConfig = SamplesConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    serve: ServeConfig = ServeConfig()
+    ray: RayConfig = RayConfig()

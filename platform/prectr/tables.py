@@ -1,0 +1,113 @@
+"""Reading validated canonical tables: where their files are and how a stage gets at them.
+
+Stages read through this module only, so that queries are normalised in one place and raw, unvalidated logs are refused.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from prectr.artifacts import read_manifest
+from prectr.errors import UsageError
+from prectr.text import normalise_query
+
+TABLE_STAGES = ("simulate", "validate", "import")
+
+
+class Tables:
+    """A directory of validated canonical tables.
+
+    Raises:
+        UsageError: the directory was not written by `simulate`, `validate` or `import`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        manifest = read_manifest(path) if path.is_dir() else None
+        if manifest is None or manifest["stage"] not in TABLE_STAGES:
+            raise UsageError(
+                f"{path}: not validated tables. Bring a log in with `prectr validate {path} --out DIR`, "
+                "or make one with `prectr simulate --out DIR`, and give that DIR."
+            )
+        self.path = path
+        self.simulated = bool(manifest.get("simulated", manifest["stage"] == "simulate"))
+
+    def days(self, table: str = "impressions") -> list[date]:
+        """The days that have a partition, in order."""
+        return sorted(date.fromisoformat(folder.name[5:]) for folder in (self.path / table).glob("date=*"))
+
+    def day_files(self, table: str, day: date) -> list[Path]:
+        """The Parquet files of one day."""
+        return sorted((self.path / table / f"date={day}").glob("*.parquet"))
+
+    def has(self, table: str) -> bool:
+        """Whether an optional table is there."""
+        return (self.path / f"{table}.parquet").is_file() or (self.path / table).is_dir()
+
+    def items(self) -> pl.DataFrame:
+        """The catalogue; `brand` and `price` are there, null where the source has none."""
+        items = pl.read_parquet(self.path / "items.parquet")
+        absent = [
+            pl.lit(None, dtype=kind).alias(name)
+            for name, kind in (("brand", pl.String), ("price", pl.Float64))
+            if name not in items.columns
+        ]
+        return items.with_columns(absent)
+
+    def users(self) -> pl.DataFrame:
+        """User profiles; only `user_id`, and no rows, where the source has no such table."""
+        if not self.has("users"):
+            return pl.DataFrame(schema={"user_id": pl.String})
+        return pl.read_parquet(self.path / "users.parquet")
+
+    def judgments(self) -> pl.DataFrame:
+        """query (normalised), item_id, grade; the highest grade where one normal form was judged twice."""
+        if not self.has("judgments"):
+            return pl.DataFrame(schema={"query": pl.String, "item_id": pl.String, "grade": pl.Int8})
+        judged = with_normal_query(
+            pl.read_parquet(self.path / "judgments.parquet", columns=["query", "item_id", "grade"])
+        )
+        return judged.group_by("query", "item_id").agg(pl.col("grade").max().cast(pl.Int8)).sort("query", "item_id")
+
+    def impressions(self, days: Sequence[date] | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The impressions of some days (all by default), queries normalised, in time order with their `date`."""
+        return self._dated("impressions", days, columns)
+
+    def candidates(self, days: Sequence[date] | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Unexposed candidates of some days; no rows where the source has none."""
+        return self._dated("candidates", days, columns)
+
+    def _dated(self, table: str, days: Sequence[date] | None, columns: Sequence[str] | None) -> pl.DataFrame:
+        frames = [
+            read_day_file(file, columns).with_columns(pl.lit(day).alias("date"))
+            for day in (self.days(table) if days is None else days)
+            for file in self.day_files(table, day)
+        ]
+        if not frames:
+            schema = {"request_id": pl.String, "user_id": pl.String, "query": pl.String, "item_id": pl.String}
+            return pl.DataFrame(schema={**schema, "ts": pl.Datetime("us", "UTC"), "date": pl.Date})
+        return pl.concat(frames, how="diagonal_relaxed")
+
+
+def read_day_file(file: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """One Parquet file of a dated table with its queries normalised.
+
+    Columns asked for that the file lacks (optional ones) come as nulls.
+    """
+    frame = pl.scan_parquet(file, hive_partitioning=False)
+    if columns is not None:
+        present = set(frame.collect_schema().names())
+        frame = frame.select(pl.col(name) if name in present else pl.lit(None).alias(name) for name in columns)
+    loaded = frame.collect()
+    return with_normal_query(loaded) if "query" in loaded.columns else loaded
+
+
+def with_normal_query(frame: pl.DataFrame) -> pl.DataFrame:
+    """Replace `query` by its normal form; each distinct text is folded once."""
+    distinct = frame.select(pl.col("query").unique())
+    normal = distinct.with_columns(
+        pl.Series("normal", [normalise_query(query) for query in distinct["query"]], dtype=pl.String)
+    )
+    joined = frame.join(normal, on="query", how="left", maintain_order="left")
+    return joined.with_columns(pl.col("normal").alias("query")).drop("normal")

@@ -1,0 +1,323 @@
+"""Validation of a user's log: canonical tables out, bad rows to quarantine, nothing dropped silently.
+
+A table may come as `NAME.parquet`, `NAME.csv`, or a directory of such files with or without `date=YYYY-MM-DD/`
+partitions. Structural faults (a missing column, a wrong type, an unreadable file) stop everything; faults of single
+rows send those rows to quarantine with their file, row number and reason, up to a limit.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from prectr import progress
+from prectr.artifacts import StageResult, run_stage
+from prectr.errors import PrectrError
+from prectr.settings import ValidateConfig
+from prectr.schema import GRADES, TABLES, WANTED_TYPE, Column, Kind, Table
+
+ROW = "__row"
+FILE = "__file"
+FAULT = "__fault"
+
+POLARS_TYPE: dict[Kind, pl.DataType] = {
+    "string": pl.String(),
+    "timestamp": pl.Datetime("us", "UTC"),
+    "integer": pl.Int32(),
+    "float": pl.Float64(),
+    "bool": pl.Boolean(),
+}
+
+
+@dataclass
+class Report:
+    """Counts of one validation, by table, and the quarantined rows."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    quarantined: dict[str, dict[str, int]] = field(default_factory=dict)
+    bad_rows: list[pl.DataFrame] = field(default_factory=list)
+
+    def add(self, table: Table, bad: pl.DataFrame) -> None:
+        """Count and keep the bad rows of a table."""
+        reasons = self.quarantined.setdefault(table.name, {})
+        for reason, count in bad.group_by(FAULT).len().iter_rows():
+            reasons[reason] = reasons.get(reason, 0) + count
+        content = pl.struct(pl.exclude(FILE, ROW, FAULT)).struct.json_encode()
+        if bad.height:
+            self.bad_rows.append(
+                bad.select(
+                    pl.lit(table.name).alias("table"),
+                    pl.col(FILE).alias("file"),
+                    pl.col(ROW).cast(pl.Int64).alias("row"),
+                    pl.col(FAULT).alias("reason"),
+                    content.alias("content"),
+                )
+            )
+
+
+def validate_tables(source: Path, out: Path, config: ValidateConfig, force: bool = False) -> StageResult:
+    """Validate the log below `source` and publish it as canonical tables at `out`.
+
+    Quarantined rows go to `quarantine/` beside `out`, also when the limit was passed and nothing is published.
+
+    Raises:
+        PrectrError: a structural fault, an empty table, or more bad rows than `config.max_bad_share` allows.
+    """
+
+    def build(staging: Path) -> dict[str, object]:
+        report = Report()
+        quarantine = out.parent / "quarantine"
+        shutil.rmtree(quarantine, ignore_errors=True)
+        item_ids: pl.Series | None = None
+        for table in TABLES:
+            files = _find_files(source, table)
+            if not files:
+                continue
+            known_items = item_ids if table.name != "items" else None
+            for frame in _units(table, files):
+                good, bad = _split(table, frame, known_items)
+                report.rows[table.name] = report.rows.get(table.name, 0) + frame.height
+                report.add(table, bad)
+                if table.name == "items":
+                    item_ids = good["item_id"]
+                _write(staging, table, good)
+        _write_quarantine(quarantine, report)
+        _judge(source, report, config, quarantine)
+        if (source / "truth").is_dir():
+            shutil.copytree(source / "truth", staging / "truth", copy_function=_link)
+        good_rows = {name: count - sum(report.quarantined[name].values()) for name, count in report.rows.items()}
+        return {
+            "rows": good_rows,
+            "quarantined": report.quarantined,
+            "simulated": (source / "truth").is_dir(),
+        }
+
+    if not source.is_dir():
+        raise PrectrError(f"{source}: no such directory of tables.")
+    return run_stage("validate", out, config=config, inputs={"source": source}, build=build, force=force)
+
+
+def _find_files(source: Path, table: Table) -> list[Path]:
+    """The files of a table, wherever the layouts we accept put them.
+
+    Raises:
+        PrectrError: a required table has no file at all.
+    """
+    candidates = [source / f"{table.name}.parquet", source / f"{table.name}.csv"]
+    files = [file for file in candidates if file.is_file()]
+    folder = source / table.name
+    if not files and folder.is_dir():
+        files = sorted(file for file in folder.rglob("*") if file.suffix in (".parquet", ".csv"))
+    if not files and not table.optional:
+        raise PrectrError(
+            f"{source}: the table '{table.name}' is missing. Put it there as {table.name}.parquet, {table.name}.csv "
+            f"or {table.name}/*.parquet with the columns {_describe_columns(table)}."
+        )
+    return files
+
+
+def _describe_columns(table: Table) -> str:
+    return ", ".join(f"{column.name} {WANTED_TYPE[column.kind]}" for column in table.columns if column.required)
+
+
+def _units(table: Table, files: list[Path]) -> Iterator[pl.DataFrame]:
+    """Frames inside which keys must be unique: a day of a partitioned table, else the whole table.
+
+    One is read at a time, so that a long log never lies in memory whole.
+
+    Raises:
+        PrectrError: the table has no rows.
+    """
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(file.parent.name if file.parent.name.startswith("date=") else "", []).append(file)
+    seen = 0
+    with progress.track(f"validate {table.name}", unit="rows") as bar:
+        for group in groups.values():
+            frame = pl.concat([_read(file, table) for file in group], how="diagonal_relaxed")
+            seen += frame.height
+            bar.advance(frame.height)
+            yield frame
+    if not seen:
+        raise PrectrError(
+            f"{files[0]}: the table '{table.name}' has no rows. "
+            + ("Leave the file out if you have none." if table.optional else "It cannot be empty.")
+        )
+
+
+def _read(file: Path, table: Table) -> pl.DataFrame:
+    """Read one file with canonical column types; its faults of single values are noted in the `__fault` column.
+
+    Raises:
+        PrectrError: the file cannot be read, lacks a required column, or has one of the wrong type.
+    """
+    try:
+        if file.suffix == ".csv":
+            raw = pl.read_csv(file, infer_schema=False)
+        else:
+            raw = pl.read_parquet(file, hive_partitioning=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PrectrError(f"{file}: cannot be read as {file.suffix[1:].upper()} ({reason}). Write it again.") from None
+    for column in table.columns:
+        if column.name in raw.columns:
+            continue
+        if column.required:
+            raise PrectrError(
+                f"{file}: column '{column.name}' is missing; wanted: {column.name} {WANTED_TYPE[column.kind]}. "
+                f"The file has: {', '.join(raw.columns) or 'no columns'}."
+            )
+    frame = raw.with_columns(
+        pl.int_range(pl.len()).alias(ROW), pl.lit(str(file)).alias(FILE), pl.lit(None, dtype=pl.String).alias(FAULT)
+    )
+    for column in table.columns:
+        if column.name in raw.columns:
+            frame = _cast(file, frame, column, from_text=file.suffix == ".csv")
+    return frame
+
+
+def _cast(file: Path, frame: pl.DataFrame, column: Column, from_text: bool) -> pl.DataFrame:
+    found = frame.schema[column.name]
+    value = pl.col(column.name)
+    if from_text:
+        cast = _from_text(column.kind, value)
+    elif _fits(column.kind, found):
+        cast = value.cast(POLARS_TYPE[column.kind], strict=False)
+        if column.kind == "timestamp":
+            cast = value.dt.convert_time_zone("UTC").cast(POLARS_TYPE["timestamp"])
+    elif frame[column.name].null_count() == frame.height and not column.required:
+        cast = pl.lit(None, dtype=POLARS_TYPE[column.kind])
+    else:
+        hint = " Give each time its zone, e.g. UTC." if column.kind == "timestamp" and found == pl.Datetime else ""
+        raise PrectrError(
+            f"{file}: column '{column.name}' has the type {_type_name(found)}; wanted: "
+            f"{WANTED_TYPE[column.kind]}.{hint}"
+        )
+    if from_text and column.kind == "timestamp":
+        sample = frame[column.name].drop_nulls().head(1000)
+        zoned = sample.str.contains(r"(Z|[+-]\d{2}:?\d{2})$")
+        if sample.len() and not zoned.any():
+            raise PrectrError(
+                f"{file}: column '{column.name}' holds times without a zone ({sample[0]!r}); wanted: "
+                f"{WANTED_TYPE['timestamp']}. Give each time its zone, e.g. 2026-03-01T10:00:00Z."
+            )
+    fault = pl.when(pl.col(FAULT).is_not_null()).then(pl.col(FAULT))
+    unreadable = cast.is_null() & value.is_not_null()
+    fault = fault.when(unreadable).then(pl.lit(f"{column.name} is not {WANTED_TYPE[column.kind]}"))
+    if column.required:
+        fault = fault.when(value.is_null()).then(pl.lit(f"{column.name} is null"))
+    return frame.with_columns(fault.otherwise(None).alias(FAULT), cast.alias(column.name))
+
+
+def _fits(kind: Kind, found: pl.DataType) -> bool:
+    if kind == "string":
+        return found in (pl.String, pl.Categorical, pl.Enum)
+    if kind == "timestamp":
+        return isinstance(found, pl.Datetime) and found.time_zone is not None
+    if kind == "integer":
+        return found.is_integer()
+    if kind == "float":
+        return found.is_numeric()
+    return found == pl.Boolean
+
+
+def _type_name(found: pl.DataType) -> str:
+    if isinstance(found, pl.Datetime):
+        return f"timestamp[{found.time_unit}, {found.time_zone or 'no zone'}]"
+    return str(found).lower()
+
+
+def _from_text(kind: Kind, value: pl.Expr) -> pl.Expr:
+    """CSV fields: the usual spellings of each type; an empty field is null."""
+    if kind == "string":
+        return value
+    if kind == "timestamp":
+        return value.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+    if kind == "bool":
+        lower = value.str.to_lowercase()
+        return (
+            pl.when(lower.is_in(["1", "true", "t", "yes"]))
+            .then(True)
+            .when(lower.is_in(["0", "false", "f", "no"]))
+            .then(False)
+            .otherwise(None)
+        )
+    return value.cast(POLARS_TYPE[kind], strict=False)
+
+
+def _split(table: Table, frame: pl.DataFrame, known_items: pl.Series | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Good rows and bad rows; a bad row carries the first reason found in `__fault`."""
+    rules: list[tuple[pl.Expr, str]] = []
+    if "position" in table.required_names:
+        rules.append((pl.col("position") < 1, "position is below 1 (positions count from 1)"))
+    if table.name == "judgments":
+        rules.append((~pl.col("grade").is_in(list(GRADES)), "grade is not one of 0, 1, 2, 3"))
+    if "propensity" in frame.columns:
+        rules.append((~pl.col("propensity").is_between(0, 1, closed="right"), "propensity is not in (0, 1]"))
+    if table.name == "items":
+        rules.append((pl.col("title").str.strip_chars().str.len_chars() == 0, "title is empty"))
+    if known_items is not None and "item_id" in frame.columns:
+        rules.append((~pl.col("item_id").is_in(known_items.implode()), "item_id is not in items"))
+    if table.dated:
+        partition = pl.col(FILE).str.extract(r"date=(\d{4}-\d{2}-\d{2})", 1)
+        rules.append((partition != pl.col("ts").dt.date().cast(pl.String), "ts is not on the date of its partition"))
+        one_user = pl.struct("user_id", "query") != pl.struct("user_id", "query").first().over("request_id")
+        rules.append((one_user, "request_id has more than one user_id or query"))
+    rules.append((~pl.struct(table.key).is_first_distinct(), f"duplicate ({', '.join(table.key)})"))
+    fault = pl.coalesce(
+        pl.col(FAULT), *(pl.when(condition.fill_null(False)).then(pl.lit(reason)) for condition, reason in rules)
+    )
+    judged = frame.with_columns(fault.alias(FAULT))
+    return judged.filter(pl.col(FAULT).is_null()), judged.filter(pl.col(FAULT).is_not_null())
+
+
+def _write(staging: Path, table: Table, good: pl.DataFrame) -> None:
+    content = good.drop(FILE, ROW, FAULT)
+    if table.name == "judgments":
+        content = content.with_columns(pl.col("grade").cast(pl.Int8))
+    if not table.dated:
+        content.write_parquet(staging / f"{table.name}.parquet")
+        return
+    content = content.with_columns(pl.col("ts").dt.date().alias("__day"))
+    for (day,), rows in content.partition_by("__day", as_dict=True).items():
+        assert isinstance(day, date)
+        folder = staging / table.name / f"date={day}"
+        folder.mkdir(parents=True, exist_ok=True)
+        order = ["ts", "request_id", *(["position"] if "position" in rows.columns else ["item_id"])]
+        number = len(list(folder.iterdir()))
+        rows.drop("__day").sort(order).write_parquet(folder / f"part-{number:04d}.parquet")
+
+
+def _write_quarantine(quarantine: Path, report: Report) -> None:
+    if report.bad_rows:
+        quarantine.mkdir(parents=True)
+        pl.concat(report.bad_rows).write_parquet(quarantine / "rows.parquet")
+
+
+def _judge(source: Path, report: Report, config: ValidateConfig, quarantine: Path) -> None:
+    """Print the counts and fail where a table has too many bad rows."""
+    for name, rows in report.rows.items():
+        reasons = report.quarantined[name]
+        bad = sum(reasons.values())
+        progress.say(f"  {name}: {rows:,} rows, {bad:,} quarantined")
+        for reason, count in sorted(reasons.items(), key=lambda entry: -entry[1]):
+            progress.say(f"    {count:,} x {reason}")
+        if bad == rows or bad > rows * config.max_bad_share:
+            raise PrectrError(
+                f"{source}: {bad:,} of {rows:,} rows of '{name}' are bad (limit {config.max_bad_share:.2%}), so nothing "
+                f"was written. Their file, row and reason are in {quarantine / 'rows.parquet'}; mend them, or raise "
+                "validation.max_bad_share."
+            )
+
+
+def _link(source: str, target: str) -> str:
+    """Hard link where the file system allows it, copy elsewhere."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return target
