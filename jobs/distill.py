@@ -12,7 +12,8 @@ import polars as pl
 
 from prectr import progress
 from prectr.artifacts import StageResult, require_artifact, run_stage, write_json
-from prectr.errors import PrectrError
+from prectr.errors import PrectrError, UsageError
+from prectr.model_config import EncoderConfig
 from prectr.ray_session import ray_session
 from prectr.relevance.config import DistillConfig
 from prectr.relevance.distillation_data import LEVELS, distillation_pairs
@@ -32,7 +33,6 @@ def run(*, tables: Path, labels: Path, out: Path, config: DistillConfig, force: 
 
 def _build(tables: Path, labels: Path, staging: Path, config: DistillConfig) -> dict[str, Any]:
     from models.distillation import distillation_loss
-    from models.encoder import build_encoder
     from prectr.relevance.distillation_training import train_student_loop
     from prectr.training.launch import fit_on_ray
 
@@ -64,7 +64,7 @@ def _build(tables: Path, labels: Path, staging: Path, config: DistillConfig) -> 
         "vocabulary": vocabulary,
         "out": str(staging.resolve()),
         "curve": str(curve.resolve()),
-        "build_encoder": build_encoder,
+        "build_encoder": build_marked_encoder,
         "encoder_config": config.encoder,
         "loss": distillation_loss,
         "loss_config": config.loss,
@@ -76,6 +76,25 @@ def _build(tables: Path, labels: Path, staging: Path, config: DistillConfig) -> 
     data.unlink()
     _export(staging, config)
     return {"rows": rows, "metrics": metrics, "vocabulary": vocabulary}
+
+
+def build_marked_encoder(config: EncoderConfig, vocabulary: int) -> Any:
+    """A fresh `TextEncoder` whose token types also mark exact matches (see `prectr.relevance.tokenisation`)."""
+    from torch import nn
+
+    from models.encoder import build_encoder
+    from prectr.relevance.tokenisation import TOKEN_TYPES
+
+    encoder = build_encoder(config, vocabulary)
+    embeddings = getattr(encoder.model.base_model, "embeddings", None)
+    if getattr(embeddings, "token_type_embeddings", None) is None:
+        raise UsageError(
+            f"encoder.architecture '{config.architecture}' has no token types, which mark query and title; use 'bert'."
+        )
+    embeddings.token_type_embeddings = nn.Embedding(TOKEN_TYPES, config.width)
+    nn.init.normal_(embeddings.token_type_embeddings.weight, std=encoder.model.config.initializer_range)
+    encoder.model.config.type_vocab_size = TOKEN_TYPES
+    return encoder
 
 
 def _train_tokenizer(tables: Path, pairs: pl.DataFrame, staging: Path, config: DistillConfig) -> tuple[Any, int]:

@@ -17,6 +17,7 @@ from prectr.labelling.config import TeacherConfig
 from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_prompts
 from prectr.labelling.split import read_judged
 from prectr.ray_session import ray_session
+from prectr.relevance.warm_start import made_pairs
 from prectr.tables import Tables
 
 
@@ -33,7 +34,7 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
     import torch
 
     from prectr.labelling.teacher_model import load_tokenizer, new_model, train_bpe
-    from prectr.labelling.teacher_training import train_teacher_loop
+    from prectr.labelling.teacher_training import TRAINING, VALIDATION, WARM, train_teacher_loop
     from prectr.training.launch import fit_on_ray
 
     template = load_prompt(config.prompt)
@@ -45,8 +46,14 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
             "give both a training and a validation split; add judgments of more queries."
         )
 
+    items = Tables(tables).items()
     if config.base_model is None:
-        texts = [template.text, *Tables(tables).items()["title"].to_list(), *judged["query"].unique().sort().to_list()]
+        texts = [
+            template.text,
+            *items["title"].to_list(),
+            *items["category"].drop_nulls().to_list(),
+            *judged.filter(training)["query"].unique().sort().to_list(),
+        ]
         tokenizer = train_bpe(texts, config.vocabulary, config.max_length)
         torch.manual_seed(config.seed)
         new_model(config, len(tokenizer), tokenizer.eos_token_id).save_pretrained(staging)
@@ -58,18 +65,26 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
     tokenizer.save_pretrained(staging)
     label_token_ids(tokenizer)
 
+    warm = made_pairs(items, config.warm_start_pairs, config.seed).with_columns(role=WARM)
+    judged = judged.with_columns(role=pl.when(training).then(TRAINING).otherwise(VALIDATION))
+    columns = ["query", "title", "grade", "role"]
+    pairs = pl.concat([warm.select(columns), judged.select(columns)], how="vertical_relaxed")
     prompts = tokenise_prompts(
-        tokenizer, template, judged["query"].to_list(), judged["title"].to_list(), config.max_length
+        tokenizer, template, pairs["query"].to_list(), pairs["title"].to_list(), config.max_length
     )
     data = staging / ".training.npz"
+    lengths = np.array([len(prompt) for prompt in prompts])
     np.savez(
         data,
-        values=np.concatenate([np.asarray(prompt, np.int32) for prompt in prompts]),
-        offsets=np.concatenate([[0], np.cumsum([len(prompt) for prompt in prompts])]),
-        grades=judged["grade"].to_numpy(),
-        is_training=training.to_numpy(),
+        values=np.fromiter((token for prompt in prompts for token in prompt), np.int32, int(lengths.sum())),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        grades=pairs["grade"].to_numpy(),
+        role=pairs["role"].to_numpy(),
     )
-    progress.say(f"train-teacher: {training.sum():,} training pairs, {(~training).sum():,} validation pairs")
+    progress.say(
+        f"train-teacher: {training.sum():,} training pairs, {(~training).sum():,} validation pairs, "
+        f"{len(warm):,} made from the catalogue to warm up"
+    )
     curve = staging / "curve.jsonl"
     loop_config = {
         "teacher": config.model_dump(mode="json"),
@@ -89,10 +104,10 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
         )
     data.unlink()
     return {
-        "rows": {"training": int(training.sum()), "validation": int((~training).sum())},
+        "rows": {"training": int(training.sum()), "validation": int((~training).sum()), "warm_start": len(warm)},
         "metrics": facts,
         "prompt": template.version,
-        "mean_prompt_tokens": round(float(np.mean([len(prompt) for prompt in prompts])), 1),
+        "mean_prompt_tokens": round(float(lengths.mean()), 1),
     }
 
 

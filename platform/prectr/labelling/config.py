@@ -34,7 +34,10 @@ class TeacherConfig(FrozenConfig):
     weight_decay: float = Field(0.05, ge=0)
     warm_up: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Of the attention weights."""
+    token_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of the prompt's own tokens that are blanked in training, so that few queries are not learnt by heart."""
     max_seconds: float = Field(75.0, gt=0)
     """Training stops after the epoch that passes this limit; the best epoch so far is kept."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -78,7 +78,9 @@ def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:
     generator = np.random.default_rng(teacher["seed"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(config["model"], dtype=torch.float32).to(device)
-    labels = torch.tensor(label_token_ids(AutoTokenizer.from_pretrained(config["model"])), device=device)
+    tokenizer = AutoTokenizer.from_pretrained(config["model"])
+    labels = torch.tensor(label_token_ids(tokenizer), device=device)
+    blank = tokenizer.eos_token_id
 
     with np.load(config["data"]) as data:
         values, offsets, grades, role = (data[name] for name in ("values", "offsets", "grades", "role"))
@@ -87,6 +89,7 @@ def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:
     prefix = torch.tensor(prompts[0][:shared].astype(np.int64), device=device)
     suffixes = [prompt[shared:] for prompt in prompts]
     lengths = np.array([len(suffix) for suffix in suffixes])
+    shared_end = common_prefix_length([suffix[::-1].tolist() for suffix in suffixes])
     warm_rows, train_rows, validation_rows = (np.flatnonzero(role == number) for number in (WARM, TRAINING, VALIDATION))
 
     batch_size = teacher["batch_size"]
@@ -97,11 +100,14 @@ def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(total_steps, teacher["warm_up"]))
 
-    def logits_of(rows: np.ndarray) -> torch.Tensor:
-        places = int(lengths[rows].max())
-        suffix = np.zeros((len(rows), places), np.int64)
-        for place, row in enumerate(rows):
-            suffix[place, : lengths[row]] = suffixes[row]
+    def logits_of(rows: np.ndarray, dropout: float = 0.0) -> torch.Tensor:
+        real = np.arange(lengths[rows].max()) < lengths[rows][:, None]
+        suffix = np.full(real.shape, blank, np.int64)
+        suffix[real] = np.concatenate([suffixes[row] for row in rows])
+        if dropout:
+            # Never the question's end, which all prompts share.
+            open_places = np.arange(real.shape[1]) < lengths[rows][:, None] - shared_end
+            suffix[open_places & (generator.random(real.shape) < dropout)] = blank
         with autocast(teacher["precision"], device):
             logits = last_logits(
                 model, prefix, torch.from_numpy(suffix).to(device), torch.from_numpy(lengths[rows]).to(device)
@@ -116,7 +122,7 @@ def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:
         model.train()
         summed, epoch_rows = 0.0, train_rows if epoch else warm_rows
         for rows in bucketed_batches(epoch_rows, lengths, batch_size, generator):
-            loss = torch.nn.functional.cross_entropy(logits_of(rows), answers(rows))
+            loss = torch.nn.functional.cross_entropy(logits_of(rows, teacher["token_dropout"]), answers(rows))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
