@@ -1,0 +1,68 @@
+import pytest
+
+from prectr.errors import UsageError
+from prectr.labelling.prompt import (
+    LABELS,
+    PromptTemplate,
+    label_token_ids,
+    load_prompt,
+    query_words_by_match,
+    tokenise_prompts,
+)
+from prectr.labelling.teacher_model import train_bpe
+
+
+def test_words_are_split_by_exact_match_in_query_order():
+    shared, missing = query_words_by_match(
+        ["blue Nokia 3310", "sofa", "a b"], ["NOKIA 3310 battery", "couch", "b, a!"]
+    )
+    assert shared == ["nokia 3310", "none", "a b"]
+    assert missing == ["blue", "sofa", "none"]
+
+
+def test_braces_in_the_texts_stay_as_they_are():
+    template = PromptTemplate("t", "Item: {title} Query: {query} again {query}")
+    assert template.render(["{title}"], ["a {query} b"]) == ["Item: a {query} b Query: {title} again {title}"]
+
+
+def test_an_edited_template_is_another_version():
+    assert PromptTemplate("t", "{query}{title}").version != PromptTemplate("t", "{query} {title}").version
+
+
+def test_a_template_without_a_title_is_refused(tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_text("Query: {query}")
+    with pytest.raises(UsageError, match=r"lacks \{title\}"):
+        load_prompt(str(file))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe(["nokia 3310 battery", load_prompt("relevance_v1").text], 400, 192)
+
+
+def test_each_label_is_one_token_of_its_own_after_the_prompt(tokenizer):
+    tokens = label_token_ids(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(tokens) == list(LABELS)
+    prompt = tokenise_prompts(tokenizer, load_prompt("relevance_v1"), ["nokia"], ["nokia 3310"], 192)[0]
+    assert tokenizer.decode(prompt).endswith("grade:")
+
+
+def test_a_long_title_is_cut_and_the_question_is_kept(tokenizer):
+    template = load_prompt("relevance_v1")
+    full = tokenise_prompts(tokenizer, template, ["battery"], ["nokia " * 300], 10_000)[0]
+    short = tokenise_prompts(tokenizer, template, ["battery"], ["nokia " * 300], 192)[0]
+    assert len(full) > 192 >= len(short)
+    assert short[-10:] == full[-10:]
+
+
+class TwoPieces:
+    unk_token_id = None
+
+    def encode(self, text, add_special_tokens):
+        return [7, ord(text)]
+
+
+def test_a_tokenizer_that_splits_a_label_is_refused_by_name():
+    with pytest.raises(UsageError, match="label '0'"):
+        label_token_ids(TwoPieces())
