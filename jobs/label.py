@@ -1,7 +1,7 @@
 """`label`: ask the teacher for the relevance level of selected pairs, each pair once ever.
 
 Selection, then an anti-join with the ledger, then the engine over Ray Data for what is missing; answers are committed to
-the ledger shard by shard as they stream in, so that a killed run loses at most one shard. Calibration comes last.
+the ledger shard by shard as they come: a killed run loses at most one shard. Calibration comes last.
 """
 
 import time
@@ -29,7 +29,9 @@ LEVELS = [f"level_{level}" for level in range(4)]
 def run(*, tables: Path, teacher: str | Path, out: Path, config: LabelConfig, force: bool = False) -> StageResult:
     """Label pairs of `tables` with `teacher` (a checkpoint directory or a name on the hub) into `out`."""
     directory = Path(teacher)
-    if not directory.is_dir() and (isinstance(teacher, Path) or directory.is_absolute() or str(teacher).startswith(".")):
+    if not directory.is_dir() and (
+        isinstance(teacher, Path) or directory.is_absolute() or str(teacher).startswith(".")
+    ):
         raise UsageError(f"teacher {teacher}: no such directory; make one with `prectr train-teacher --out {teacher}`.")
     source: Path | str = directory if directory.is_dir() else str(teacher)
 
@@ -37,7 +39,9 @@ def run(*, tables: Path, teacher: str | Path, out: Path, config: LabelConfig, fo
         ledger = config.ledger or out.parent / "label-ledger"
         return _build(tables, str(source), staging, LabelLedger(ledger), config)
 
-    return run_stage("label", out, config=config, inputs={"tables": tables, "teacher": source}, build=build, force=force)
+    return run_stage(
+        "label", out, config=config, inputs={"tables": tables, "teacher": source}, build=build, force=force
+    )
 
 
 def _build(tables: Path, teacher: str, staging: Path, ledger: LabelLedger, config: LabelConfig) -> dict[str, Any]:
@@ -86,9 +90,9 @@ def _build(tables: Path, teacher: str, staging: Path, ledger: LabelLedger, confi
         *(pl.Series(name, levels[:, place], dtype=pl.Float32) for place, name in enumerate(LEVELS)),
         expected=pl.Series(levels @ np.arange(4) / 3, dtype=pl.Float32),
     )
-    finished.select("query", "item_id", *LEVELS, "outside_mass", "expected", "engine", "origin", "stratum", "key").write_parquet(
-        staging / "labels.parquet"
-    )
+    finished.select(
+        "query", "item_id", *LEVELS, "outside_mass", "expected", "engine", "origin", "stratum", "key"
+    ).write_parquet(staging / "labels.parquet")
     return {
         "rows": {
             "labels": len(finished),
@@ -119,7 +123,7 @@ def _ask(
     ledger: LabelLedger,
     config: LabelConfig,
 ) -> tuple[pl.DataFrame, float]:
-    """Run the engine over the missing pairs, committing shards. Returns (key, error) of failed rows, and seconds to the first answer."""
+    """Run the engine over the missing pairs, committing shards; (key, error) of failed rows, seconds to an answer."""
     import pyarrow as pa
 
     prompts = tokenise_prompts(
@@ -160,7 +164,9 @@ def _ask(
 
 def _calibrate(tables: Path, labelled: pl.DataFrame, config: LabelConfig) -> tuple[Calibration, dict[str, Any]]:
     """Fit on judged validation pairs, report on held-back ones (mean negative log-likelihood, nats)."""
-    gold = labelled.join(read_judged(tables).select("query", "item_id", "grade", "split"), on=["query", "item_id"], how="inner")
+    gold = labelled.join(
+        read_judged(tables).select("query", "item_id", "grade", "split"), on=["query", "item_id"], how="inner"
+    )
     metrics: dict[str, Any] = {}
     calibration = Calibration()
     parts = {

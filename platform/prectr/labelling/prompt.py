@@ -1,8 +1,8 @@
 """What the teacher is asked: a versioned template that ends where exactly one label token must follow.
 
-A template is a text file with the grade definitions first (the prefix that all prompts share, so that an engine's prefix
-cache holds it once) and `{query}` and `{title}` last; `{shared}` and `{missing}` may state which query words the title
-holds. This module renders and tokenises; it runs no model.
+A template is a text file with the grade definitions first (the prefix that all prompts share, so that an engine's
+prefix cache holds it once) and `{query}` and `{title}` last; `{shared}` and `{missing}` may state which query words the
+title holds. This module renders and tokenises; it runs no model.
 """
 
 import hashlib

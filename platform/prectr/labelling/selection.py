@@ -1,4 +1,4 @@
-"""Which pairs the teacher is asked about: judged ones for measurement, then exposed and unexposed ones by traffic stratum.
+"""Which pairs the teacher is asked about: judged ones for measurement, then logged ones by exposure and traffic.
 
 Teacher labels must cover head, torso and tail queries and low-ranked, unexposed candidates, not exposures only
 (MODEL.md 5). The choice is deterministic: same tables and configuration, same pairs, so an interrupted run continues.
@@ -24,7 +24,7 @@ def select_pairs(tables: Path, config: LabelConfig) -> pl.DataFrame:
     unexposed pairs, equally over strata; what one cell cannot fill goes to the others.
 
     Returns:
-        columns query (normalised), item_id, title, origin (judged, exposed, unexposed), stratum; sorted by query, item_id.
+        columns query (normalised), item_id, title, origin (judged, exposed, unexposed), stratum; by query, item_id.
     """
     judged = read_judged(tables)
     measured = judged.filter(pl.col("split") != "train").sort("split", "query", "item_id").head(config.budget)
@@ -78,7 +78,7 @@ def distinct_pairs(tables: Path) -> pl.DataFrame:
 
 
 def traffic_strata(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Columns query, stratum: the most shown queries that make a third of the impressions are head, the next third torso."""
+    """Columns query, stratum: the most shown queries that make a third of the impressions are head, the next torso."""
     by_query = (
         pairs.group_by("query")
         .agg(pl.col("impressions").sum())

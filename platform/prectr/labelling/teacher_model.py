@@ -81,5 +81,5 @@ def load_tokenizer(teacher: str) -> Any:
         hint = "it is a directory without a tokenizer" if Path(teacher).is_dir() else "it is no directory here"
         raise UsageError(
             f"teacher '{teacher}': cannot be loaded ({hint}; {str(error).splitlines()[0]}). "
-            "Give a checkpoint directory, e.g. from `prectr train-teacher`, or the name of a model that this machine can download."
+            "Give a checkpoint directory, e.g. from `prectr train-teacher`, or the name of a model on the hub."
         ) from None

@@ -1,6 +1,6 @@
 """Supervised fine-tuning of the teacher: the loss falls on the one label token alone [ours].
 
-    loss = -log softmax(W h_last)[label]        over the whole vocabulary, so that little mass is left outside the labels
+    loss = -log softmax(W h_last)[label]        over the whole vocabulary, so that little mass is left outside
 
 All prompts start with the same tokens. Under causal attention their keys and values depend on nothing later, so they
 are computed once a batch and shared: exactly what a prefix cache does when the engine answers, and exact in training.

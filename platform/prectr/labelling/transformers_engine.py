@@ -37,6 +37,7 @@ class TransformersTeacher:
         self._labels = list(question.label_tokens)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Answer one batch of `key`, `prompt_tokens`."""
         prompts = [np.asarray(prompt) for prompt in batch["prompt_tokens"]]
         rows = len(prompts)
         try:

@@ -1,1 +1,1 @@
-"""Text relevance without the language model: the lexical baseline and features, the student encoder, and batch scoring."""
+"""Text relevance without the language model: lexical baseline and features, the student encoder, batch scoring."""

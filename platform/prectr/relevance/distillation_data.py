@@ -1,4 +1,4 @@
-"""What the student is trained and judged on: gold of the training queries, and teacher labels outside held-back ones."""
+"""What the student is trained on: gold of the training queries, and teacher labels outside held-back queries."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ def distillation_pairs(tables: Path, labels: Path) -> pl.DataFrame:
 
     Returns:
         columns query, item_id, title, grade int8 (-1 unknown), level_0..3 float32 (null unknown), split (train,
-        validation). Judged validation pairs are the validation split; unjudged pairs of validation queries are left out.
+        validation). Validation holds the judged pairs of its queries; their unjudged pairs are left out.
     """
     gold = read_judged(tables).select("query", "item_id", "grade")
     teacher = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVELS])

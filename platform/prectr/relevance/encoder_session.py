@@ -1,4 +1,4 @@
-"""The distilled encoder at work: ONNX Runtime and a tokenizer, no torch. Offline and online scoring share this class."""
+"""The distilled encoder at work: ONNX Runtime and a tokenizer, no torch. Offline and online share this class."""
 
 import json
 from collections.abc import Sequence

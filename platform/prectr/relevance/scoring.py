@@ -71,6 +71,7 @@ class ScorePairs:
         self._encoder = RelevanceEncoder(encoder, threads=threads, batch_size=batch_size)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        """Score one block."""
         pairs = pl.DataFrame(batch)
         queries, titles = pairs["query"].to_list(), pairs["title"].to_list()
         probabilities, _, tokens = self._encoder.score(queries, titles)

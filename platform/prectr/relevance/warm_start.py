@@ -1,4 +1,4 @@
-"""Warm start of teacher and student: pairs made from the catalogue alone, so that matching words is learnt first [ours].
+"""Warm start of teacher and student: pairs made from the catalogue alone, to learn matching words first [ours].
 
 A few judged queries cannot teach a fresh model that a word matches itself for every word of the catalogue. Here the
 query of a made pair is one to three words of a title, or an item's category; the item is that one, another of the same

@@ -1,0 +1,58 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from prectr.errors import UsageError
+from prectr.labelling import engines
+from prectr.labelling.config import TeacherConfig
+from prectr.labelling.engines import Question, choose_engine
+from prectr.labelling.teacher_model import new_model
+from prectr.labelling.transformers_engine import TransformersTeacher, answer_columns
+from prectr.labelling.vllm_engine import collapse
+
+
+def entry(probability):
+    return {"logprob": float(np.log(probability)), "rank": 1, "decoded_token": None}
+
+
+def test_label_masses_become_levels_and_outside_mass():
+    columns = answer_columns(np.array([[0.1, 0.1, 0.2, 0.4]]))
+    assert np.allclose([columns[f"level_{level}"][0] for level in range(4)], [0.125, 0.125, 0.25, 0.5])
+    assert np.isclose(columns["outside_mass"][0], 0.2)
+
+
+def test_engine_rows_collapse_and_bad_rows_are_named():
+    good = [{11: entry(0.4), 12: entry(0.3), 13: entry(0.2), 14: entry(0.05), 99: entry(0.05)}]
+    text_keys = [{str(token): value for token, value in good[0].items()}]
+    batch = pd.DataFrame(
+        {
+            "key": ["a", "b", "c", "d"],
+            "logprobs": [good, text_keys, [{11: entry(0.9)}], None],
+            "__inference_error__": ["", "", "", "engine died"],
+        }
+    )
+    found = collapse(batch, [11, 12, 13, 14])
+    assert np.allclose(found["level_0"][:2], 0.4 / 0.95)
+    assert np.allclose(found["outside_mass"][:2], 0.05)
+    assert found["error"].tolist()[:2] == ["", ""]
+    assert "no log-probability" in found["error"][2]
+    assert found["error"][3] == "engine died"
+
+
+def test_padding_in_a_batch_changes_no_answer(tmp_path):
+    torch.manual_seed(0)
+    new_model(TeacherConfig(width=16, layers=2, heads=2, feed_forward=32), 50, 0).save_pretrained(tmp_path)
+    teacher = TransformersTeacher(Question(str(tmp_path), (3, 4, 5, 6), 8, "float32", 64))
+    prompts = [np.array([7, 8, 9]), np.arange(10, 30)]
+    together = teacher.label_mass(prompts)
+    alone = np.concatenate([teacher.label_mass([prompt]) for prompt in prompts])
+    assert np.allclose(together, alone, atol=1e-6)
+    assert ((together > 0) & (together < 1)).all()
+
+
+def test_vllm_by_name_is_refused_where_it_cannot_run(monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    assert choose_engine("auto") == "transformers"
+    with pytest.raises(UsageError, match=r"not installed.*label\.engine=transformers"):
+        choose_engine("vllm")
