@@ -59,10 +59,13 @@ class Report:
             )
 
 
-def validate_tables(source: Path, out: Path, config: ValidateConfig, force: bool = False) -> StageResult:
+def validate_tables(
+    source: Path, out: Path, config: ValidateConfig, force: bool = False, quarantine: Path | None = None
+) -> StageResult:
     """Validate the log below `source` and publish it as canonical tables at `out`.
 
-    Quarantined rows go to `quarantine/` beside `out`, also when the limit was passed and nothing is published.
+    Quarantined rows go to `quarantine/` beside `out` (or where `quarantine` says), also when the limit was passed and
+    nothing is published.
 
     Raises:
         PrectrError: a structural fault, an empty table, or more bad rows than `config.max_bad_share` allows.
@@ -70,7 +73,6 @@ def validate_tables(source: Path, out: Path, config: ValidateConfig, force: bool
 
     def build(staging: Path) -> dict[str, object]:
         report = Report()
-        quarantine = out.parent / "quarantine"
         shutil.rmtree(quarantine, ignore_errors=True)
         item_ids: pl.Series | None = None
         for table in TABLES:
@@ -96,6 +98,7 @@ def validate_tables(source: Path, out: Path, config: ValidateConfig, force: bool
             "simulated": (source / "truth").is_dir(),
         }
 
+    quarantine = quarantine or out.parent / "quarantine"
     if not source.is_dir():
         raise PrectrError(f"{source}: no such directory of tables.")
     return run_stage("validate", out, config=config, inputs={"source": source}, build=build, force=force)

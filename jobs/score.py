@@ -1,0 +1,90 @@
+"""score: requests as JSON lines in, responses as JSON lines out, in order, over Ray Data with the online scorer.
+
+A line that cannot be scored becomes `{"line": n, "error": "..."}` in its place, so that no line is lost.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from prectr.artifacts import require_artifact
+from prectr.errors import PrectrError
+from prectr.protocol import ScoreRequest
+from prectr.ranking import RankingService
+from prectr.ray_session import RayConfig, ray_session
+
+BLOCK_LINES = 256
+
+
+class ScoreLines:
+    """Ray Data actor: request lines in, response lines out."""
+
+    def __init__(self, bundle: str) -> None:
+        self._service = RankingService(Path(bundle))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        answers = [
+            self._answer(number, line)
+            for number, line in zip(batch["number"].to_pylist(), batch["line"].to_pylist(), strict=True)
+        ]
+        return pa.table({"number": batch["number"], "answer": [answer for answer, _ in answers], "failed": [failed for _, failed in answers]})
+
+    def _answer(self, number: int, line: str) -> tuple[str, bool]:
+        try:
+            return self._service.rank(ScoreRequest.model_validate_json(line)).model_dump_json(), False
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, entry['loc'])) or 'line'}: {entry['msg']}" for entry in error.errors())
+            return json.dumps({"line": number, "error": problems}), True
+        except ValueError as error:
+            return json.dumps({"line": number, "error": str(error)}), True
+
+
+def run(*, ranker: Path, source: TextIO, target: TextIO, ray_config: RayConfig | None = None) -> None:
+    """Score all lines of `source` with the bundle `ranker` to `target`.
+
+    Raises:
+        PrectrError: after all lines were answered, if some of them could not be scored; or there were none.
+    """
+    require_artifact(ranker, "train")
+    lines = [(number, line) for number, line in enumerate(source, start=1) if line.strip()]
+    if not lines:
+        raise PrectrError("standard input holds no requests; give one JSON object a line, e.g. prectr score RANKER < f.jsonl")
+    with ray_session(ray_config):
+        failed = _score(ranker, lines, target)
+    if failed:
+        raise PrectrError(f"{failed:,} of {len(lines):,} lines could not be scored; their answers hold the error.")
+
+
+def _score(ranker: Path, lines: list[tuple[int, str]], target: TextIO) -> int:
+    import ray
+
+    blocks: list[Any] = [
+        pa.table({"number": [number for number, _ in part], "line": [line for _, line in part]})
+        for part in (lines[start : start + BLOCK_LINES] for start in range(0, len(lines), BLOCK_LINES))
+    ]
+    # Answers come back in the order of the requests.
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    answers = ray.data.from_arrow(blocks).map_batches(
+        ScoreLines,
+        fn_constructor_args=(str(ranker.resolve()),),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=1),
+        num_cpus=1,
+    )
+    failed = 0
+    for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for answer in batch["answer"].to_pylist():
+            target.write(answer + "\n")
+        failed += sum(batch["failed"].to_pylist())
+    target.flush()
+    return failed
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("score")
