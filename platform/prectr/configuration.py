@@ -6,7 +6,7 @@ Sections live beside the code they configure or in `prectr.settings`; this modul
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -101,9 +101,8 @@ def _explain(error: ValidationError, config_class: type[FrozenConfig], origin: d
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
         dotted = ".".join(path)
-        where = origin.get(dotted) or next(
-            (place for key, place in origin.items() if dotted.startswith(key + ".")), "the configuration"
-        )
+        related = [place for key, place in origin.items() if _within(dotted, key) or _within(key, dotted)]
+        where = origin.get(dotted) or (related[-1] if related else "the configuration")
         if problem["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key '{dotted}'.{_suggest(config_class, path)}")
         else:
@@ -111,11 +110,18 @@ def _explain(error: ValidationError, config_class: type[FrozenConfig], origin: d
     return "\n".join(lines)
 
 
+def _within(path: str, section: str) -> bool:
+    return path.startswith(section + ".")
+
+
 def _suggest(config_class: type[FrozenConfig], path: list[str]) -> str:
     """Name the nearest valid key of the section that holds the unknown one."""
     section: Any = config_class
     for part in path[:-1]:
-        section = section.model_fields[part].annotation
+        annotation = section.model_fields[part].annotation
+        section = next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), None)
+        if section is None:  # inside a list or mapping: nothing to suggest from
+            return ""
     valid = list(section.model_fields)
     nearest = difflib.get_close_matches(path[-1], valid, n=1)
     if nearest:

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import polars as pl
 
-from prectr.artifacts import read_manifest
+from prectr.artifacts import TABLE_STAGES, read_manifest
 from prectr.errors import UsageError
 from prectr.text import normalise_query
-
-TABLE_STAGES = ("simulate", "validate", "import")
 
 
 class Tables:

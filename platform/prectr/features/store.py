@@ -4,6 +4,9 @@ Keys are `kind:name`; values are MessagePack maps of numbers and strings (floats
 the same file, so the state lies in memory once a machine.
 """
 
+import errno
+import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -40,11 +43,17 @@ def write_store(path: Path, entries: Iterable[tuple[str, str, dict[str, Any]]]) 
     path.mkdir(parents=True)
     counts: dict[str, int] = {}
     # Twice the content: pages are not filled to the brim. The file is truncated to what is used when it is closed.
-    with lmdb.open(str(path), map_size=4 * size + _MAP_SLACK, subdir=True, lock=False) as environment:
-        with environment.begin(write=True) as transaction:
-            for key, value, kind in packed:
-                transaction.put(key, value, append=True)
-                counts[kind] = counts.get(kind, 0) + 1
+    try:
+        with lmdb.open(str(path), map_size=4 * size + _MAP_SLACK, subdir=True, lock=False) as environment:
+            with environment.begin(write=True) as transaction:
+                for key, value, kind in packed:
+                    transaction.put(key, value, append=True)
+                    counts[kind] = counts.get(kind, 0) + 1
+    except lmdb.Error as error:
+        # LMDB calls a write that a full disk cut short an input/output error.
+        if shutil.disk_usage(path).free < 2 * size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     return counts
 
 

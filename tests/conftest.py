@@ -1,0 +1,26 @@
+"""Shared by all tests: one embedded Ray a run, small and quiet."""
+
+import os
+
+# Read by Ray when it is imported or started, so they are set before any test module is.
+for _name, _value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """A running Ray, shared by every test that asks for it."""
+    from prectr.ray_session import RayConfig, ray_session
+
+    with ray_session(RayConfig(num_cpus=4, object_store_gib=0.3)):
+        yield
