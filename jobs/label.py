@@ -1,7 +1,7 @@
 """`label`: ask the teacher for the relevance level of selected pairs, each pair once ever.
 
-Selection, then an anti-join with the ledger, then the engine over Ray Data for what is missing; answers are committed to
-the ledger shard by shard as they come: a killed run loses at most one shard. Calibration comes last.
+Selection, then an anti-join with the ledger, then the engine over Ray Data for what is missing; answers go to the
+ledger shard by shard as they come: a killed run loses at most one shard. Calibration comes last.
 """
 
 import time

@@ -18,30 +18,31 @@ class TeacherConfig(FrozenConfig):
     base_model: str | None = None
     """A Hugging Face checkpoint to start from; None trains the small model below from scratch."""
     vocabulary: int = Field(4096, ge=300)
-    width: int = Field(128, ge=8)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    feed_forward: int = Field(384, ge=8)
+    width: int = Field(64, ge=8)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1)
+    feed_forward: int = Field(192, ge=8)
     max_length: int = Field(192, ge=32)
     """Tokens of a whole prompt; a longer title is cut."""
-    warm_start_pairs: int = Field(20000, ge=0)
+    warm_start_pairs: int = Field(8000, ge=0)
     """Pairs made from the catalogue alone that are seen once before the judged ones (see `relevance/warm_start.py`)."""
-    epochs: int = Field(12, ge=1)
-    patience: int = Field(4, ge=1)
+    epochs: int = Field(7, ge=1)
+    patience: int = Field(3, ge=1)
     """Epochs without a better validation loss before training stops."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    warm_up: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(0.2, ge=0)
+    warm_up: float = Field(0.05, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Of the attention weights."""
-    token_dropout: float = Field(0.1, ge=0, lt=1)
+    token_dropout: float = Field(0.12, ge=0, lt=1)
     """Share of the prompt's own tokens that are blanked in training, so that few queries are not learnt by heart."""
-    max_seconds: float = Field(75.0, gt=0)
+    max_seconds: float = Field(55.0, gt=0)
     """Training stops after the epoch that passes this limit; the best epoch so far is kept."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 where the processor has AMX, else float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """`auto`: bfloat16 where the processor has AMX, else float32. At the default width the casts cost more than AMX
+    saves; use `auto` for a `base_model`."""
     cpus: int = Field(2, ge=1)
     """Torch threads of the training worker."""
     seed: int = 17

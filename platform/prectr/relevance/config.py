@@ -23,6 +23,8 @@ class DistillConfig(FrozenConfig):
     weight_decay: float = Field(0.05, ge=0)
     warm_up: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
+    token_dropout: float = Field(0.15, ge=0, lt=1)
+    """Share of the tokens that are masked in training, so that few queries are not learnt by heart."""
     max_seconds: float = Field(45.0, gt=0)
     """Training stops after the epoch that passes this limit; the best epoch so far is kept."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

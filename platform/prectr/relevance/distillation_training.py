@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prectr.relevance.distillation_data import GroupedBatches
-from prectr.relevance.tokenisation import PairTokens
+from prectr.relevance.tokenisation import MASK, SPECIAL, PairTokens
 from prectr.training.launch import append_curve, autocast
 
 
@@ -38,8 +38,13 @@ def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
         train_rows, validation_rows = np.flatnonzero(data["is_training"]), np.flatnonzero(~data["is_training"])
     dealer = GroupedBatches(query[train_rows], tokens.lengths[train_rows], distill["batch_size"], distill["group_size"])
 
-    def logits_of(rows: np.ndarray) -> torch.Tensor:
-        inputs = {name: torch.from_numpy(array).to(device) for name, array in tokens.padded(rows).items()}
+    def logits_of(rows: np.ndarray, dropout: float = 0.0) -> torch.Tensor:
+        arrays = tokens.padded(rows)
+        if dropout:
+            # Segments and match marks stay; only what the words are is hidden.
+            hidden = (generator.random(arrays["input_ids"].shape) < dropout) & (arrays["input_ids"] >= len(SPECIAL))
+            arrays["input_ids"][hidden] = MASK
+        inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         with autocast(distill["precision"], device):
             return encoder(**inputs)[1].float()
 
@@ -64,7 +69,7 @@ def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
         for batch in dealer.epoch(generator):
             rows = train_rows[batch]
             parts = config["loss"](
-                logits_of(rows),
+                logits_of(rows, distill["token_dropout"]),
                 on_device(gold[rows]),
                 on_device(teacher[rows]),
                 on_device(known[rows]),

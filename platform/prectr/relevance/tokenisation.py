@@ -13,7 +13,7 @@ import numpy as np
 
 TOKENIZER_FILE = "tokenizer.json"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-PADDING = 0
+PADDING, MASK = 0, 4
 TOKEN_TYPES = 4
 """Segments and exact matches are marked in the token types (the cue of MarkedBERT, SIGIR 2020) [ours]: a small encoder
 trained from little text does not find by itself that two tokens are the same one."""
