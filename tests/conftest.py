@@ -1,8 +1,11 @@
 """Shared by all tests: one embedded Ray a run, small and quiet."""
 
 import os
+from collections.abc import Iterator
 
-# Read by Ray when it is imported or started, so they are set before any test module is.
+import pytest
+
+# Read by Ray when it is imported or started, so they are set before any test module is imported.
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -11,10 +14,6 @@ for _name, _value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(_name, _value)
-
-from collections.abc import Iterator
-
-import pytest
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ def run_stage(
 
 
 def fingerprint(value: Path | str) -> str:
-    """Identity of an input: an artifact's own identity, a hash of a directory's or file's bytes, or the string itself."""
+    """Identity of an input: an artifact's own identity, a hash of the bytes of a directory or file, or the string."""
     if isinstance(value, str):
         return value
     if not value.exists():

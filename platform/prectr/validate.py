@@ -17,8 +17,8 @@ import polars as pl
 from prectr import progress
 from prectr.artifacts import StageResult, run_stage
 from prectr.errors import PrectrError
-from prectr.settings import ValidateConfig
 from prectr.schema import GRADES, TABLES, WANTED_TYPE, Column, Kind, Table
+from prectr.settings import ValidateConfig
 
 ROW = "__row"
 FILE = "__file"
@@ -137,7 +137,8 @@ def _units(table: Table, files: list[Path]) -> Iterator[pl.DataFrame]:
     """
     groups: dict[str, list[Path]] = {}
     for file in files:
-        groups.setdefault(file.parent.name if file.parent.name.startswith("date=") else "", []).append(file)
+        partition = file.parent.name if table.dated and file.parent.name.startswith("date=") else ""
+        groups.setdefault(partition, []).append(file)
     seen = 0
     with progress.track(f"validate {table.name}", unit="rows") as bar:
         for group in groups.values():
@@ -261,6 +262,8 @@ def _split(table: Table, frame: pl.DataFrame, known_items: pl.Series | None) -> 
         rules.append((~pl.col("grade").is_in(list(GRADES)), "grade is not one of 0, 1, 2, 3"))
     if "propensity" in frame.columns:
         rules.append((~pl.col("propensity").is_between(0, 1, closed="right"), "propensity is not in (0, 1]"))
+    if "price" in frame.columns:
+        rules.append((~(pl.col("price").is_finite() & (pl.col("price") >= 0)), "price is not a finite number from 0"))
     if table.name == "items":
         rules.append((pl.col("title").str.strip_chars().str.len_chars() == 0, "title is empty"))
     if known_items is not None and "item_id" in frame.columns:
@@ -270,11 +273,13 @@ def _split(table: Table, frame: pl.DataFrame, known_items: pl.Series | None) -> 
         rules.append((partition != pl.col("ts").dt.date().cast(pl.String), "ts is not on the date of its partition"))
         one_user = pl.struct("user_id", "query") != pl.struct("user_id", "query").first().over("request_id")
         rules.append((one_user, "request_id has more than one user_id or query"))
-    rules.append((~pl.struct(table.key).is_first_distinct(), f"duplicate ({', '.join(table.key)})"))
     fault = pl.coalesce(
         pl.col(FAULT), *(pl.when(condition.fill_null(False)).then(pl.lit(reason)) for condition, reason in rules)
     )
-    judged = frame.with_columns(fault.alias(FAULT))
+    # Only a good row makes a later one its duplicate, so that a key never loses all of its rows.
+    repeated = pl.col(FAULT).is_null() & ~pl.struct(pl.col(FAULT).is_null(), *table.key).is_first_distinct()
+    duplicate = pl.when(repeated).then(pl.lit(f"duplicate ({', '.join(table.key)})")).otherwise(pl.col(FAULT))
+    judged = frame.with_columns(fault.alias(FAULT)).with_columns(duplicate.alias(FAULT))
     return judged.filter(pl.col(FAULT).is_null()), judged.filter(pl.col(FAULT).is_not_null())
 
 
@@ -311,8 +316,8 @@ def _judge(source: Path, report: Report, config: ValidateConfig, quarantine: Pat
             progress.say(f"    {count:,} x {reason}")
         if bad == rows or bad > rows * config.max_bad_share:
             raise PrectrError(
-                f"{source}: {bad:,} of {rows:,} rows of '{name}' are bad (limit {config.max_bad_share:.2%}), so nothing "
-                f"was written. Their file, row and reason are in {quarantine / 'rows.parquet'}; mend them, or raise "
+                f"{source}: {bad:,} of {rows:,} rows of '{name}' are bad (limit {config.max_bad_share:.2%}), so "
+                f"nothing was written. Their file, row and reason are in {quarantine / 'rows.parquet'}; mend them, or raise "
                 "validation.max_bad_share."
             )
 

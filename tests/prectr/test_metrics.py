@@ -72,7 +72,7 @@ def test_relative_improvement_of_the_paper() -> None:
 
 @pytest.mark.parametrize("base", [0.5, 0.4])
 def test_relative_improvement_needs_a_base_above_chance(base: float) -> None:
-    with pytest.raises(ValueError, match="base AUC above 0.5"):
+    with pytest.raises(ValueError, match=r"base AUC above 0\.5"):
         relative_improvement(0.7, base)
 
 

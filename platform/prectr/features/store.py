@@ -44,11 +44,13 @@ def write_store(path: Path, entries: Iterable[tuple[str, str, dict[str, Any]]]) 
     counts: dict[str, int] = {}
     # Twice the content: pages are not filled to the brim. The file is truncated to what is used when it is closed.
     try:
-        with lmdb.open(str(path), map_size=4 * size + _MAP_SLACK, subdir=True, lock=False) as environment:
-            with environment.begin(write=True) as transaction:
-                for key, value, kind in packed:
-                    transaction.put(key, value, append=True)
-                    counts[kind] = counts.get(kind, 0) + 1
+        with (
+            lmdb.open(str(path), map_size=4 * size + _MAP_SLACK, subdir=True, lock=False) as environment,
+            environment.begin(write=True) as transaction,
+        ):
+            for key, value, kind in packed:
+                transaction.put(key, value, append=True)
+                counts[kind] = counts.get(kind, 0) + 1
     except lmdb.Error as error:
         # LMDB calls a write that a full disk cut short an input/output error.
         if shutil.disk_usage(path).free < 2 * size:
