@@ -317,8 +317,8 @@ def _judge(source: Path, report: Report, config: ValidateConfig, quarantine: Pat
         if bad == rows or bad > rows * config.max_bad_share:
             raise PrectrError(
                 f"{source}: {bad:,} of {rows:,} rows of '{name}' are bad (limit {config.max_bad_share:.2%}), so "
-                f"nothing was written. Their file, row and reason are in {quarantine / 'rows.parquet'}; mend them, or raise "
-                "validation.max_bad_share."
+                f"nothing was written. Their file, row and reason are in {quarantine / 'rows.parquet'}; mend them, "
+                "or raise validation.max_bad_share."
             )
 
 

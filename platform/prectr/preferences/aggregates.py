@@ -11,7 +11,8 @@ Every partial is a row `(kind, key, date, part, sums)`. What `sums` holds depend
     item      item_id     impressions, exam, clicks
     pair      pair        impressions, exam, clicks
 
-Users of a query are counted a day at a time, so their sum over days counts a returning user once a day.
+Users of a query are counted a file at a time, because partials must add up: one who returns in another file, and so on
+another day, counts again. Whoever takes a user's own part out of a sum counts in the same way.
 """
 
 from dataclasses import dataclass

@@ -51,12 +51,13 @@ class ShownReader:
         )
 
     def read(self, file: Path, day: date) -> pl.DataFrame:
-        """The rows of one file with date, category, brand, price, log_price, pair, expected (0..1) and level.
+        """The rows of one file with date, file, category, brand, price, log_price, pair, expected (0..1) and level.
 
         `price` is the price at exposure where the log has it, else the catalogue's; null where neither knows it.
         """
         rows = read_day_file(file, IMPRESSION_COLUMNS).with_columns(
             pl.lit(day).alias("date"),
+            pl.lit(file.name).alias("file"),
             pl.col("policy").cast(pl.String),
             pl.col("purchased").cast(pl.Boolean),
             pl.col("price").cast(pl.Float64),

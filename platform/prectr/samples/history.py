@@ -112,13 +112,13 @@ def price_sums(block: UserBlock) -> np.ndarray:
 
 
 def query_sums(block: UserBlock, model: PreferenceModel) -> np.ndarray:
-    """What each row adds to its query's daily totals, [n, LEVEL_WIDTH]; a request and a user count once a day."""
+    """What each row adds to its query's daily totals, [n, LEVEL_WIDTH]; a request and a user count once a file."""
     rows = block.rows
     grid = log_likelihood(
         rows["clicked"].to_numpy(), rows["query_relevance"].to_numpy(), rows["exam"].to_numpy(), model.click
     )
     sums = level_row_sums(rows, grid)
-    keys = ["user_id", "query", "date"]
+    keys = ["user_id", "query", "date", "file"]
     sums[:, -4] = rows.select(pl.struct(*keys, "request_id").is_first_distinct()).to_series().to_numpy()
     sums[:, -3] = rows.select(pl.struct(keys).is_first_distinct()).to_series().to_numpy()
     return sums

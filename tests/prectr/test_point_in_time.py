@@ -1,0 +1,236 @@
+"""Point in time: a sample holds only what was known before its row, proven against a slow oracle in plain Python.
+
+The oracle knows no running totals, no as-of joins and no blocks: for every row it walks through the whole log and takes
+the rows that the definition allows. A user's own history: strictly earlier moments. Queries, pairs and S_q: other users
+on strictly earlier days. Items, categories and the whole log: strictly earlier days.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from prectr.features.derive import SOURCES, RawState, derive
+from prectr.features.spec import activity_group
+from prectr.preferences.aggregates import LEVEL_WIDTH, USER_WIDTH
+from prectr.preferences.tolerance import GRID, GRID_SIZE, log_likelihood, posterior
+from prectr.samples.build import raw_state, sample_rows
+from prectr.samples.history import ORDER, UserBlock
+
+SEEDS = range(4)
+Row = dict[str, Any]
+
+
+class Oracle:
+    """Brute force over the rows of a log."""
+
+    def __init__(self, log: Any) -> None:
+        self.model = log.context.preferences.model
+        self.limit = log.context.query_behaviours
+        self.rows: list[Row] = log.shown.sort(ORDER).to_dicts()
+        self.pairs = {row["pair"]: row for row in log.pairs.to_dicts()}
+        self.category_of = dict(log.context.preferences.query_category.iter_rows())
+        for row in self.rows:
+            row["exam"] = float(row["position"]) ** -self.model.examination.exponent
+        for row in self.rows:
+            row["user_relevance"] = row["expected"] - self._centre(row, "query")
+            row["query_relevance"] = row["expected"] - self._centre(row, "user_id")
+
+    def _centre(self, now: Row, key: str) -> float:
+        """How far the row's query or user lay from its prior on the morning of the row's day, uncorrected."""
+        prior = self.model.user_prior if key == "user_id" else self._prior(now)
+        centre = self.model.user_centre if key == "user_id" else self.model.query_centre
+        earlier = [row for row in self.rows if row[key] == now[key] and row["date"] < now["date"]]
+        if not earlier:
+            return 0.0
+        return float(posterior(self._grid(earlier, "expected")[None, :], prior)[0] @ GRID) - centre
+
+    def _prior(self, row: Row) -> np.ndarray:
+        by_category = self.model.category_query_prior
+        return by_category.get(self.category_of.get(row["query"], "?"), self.model.query_prior)
+
+    def _grid(self, rows: list[Row], relevance: str) -> np.ndarray:
+        total = np.zeros(GRID_SIZE)
+        for row in rows:
+            one = [np.array([row[name]]) for name in ("clicked", relevance, "exam")]
+            total += log_likelihood(*one, self.model.click)[0]
+        return total
+
+    def user(self, now: Row) -> np.ndarray:
+        rows = self._own(now)
+        counts = [len({row["request_id"] for row in rows}), _sum(rows, "exam"), _sum(rows, "clicked")]
+        return np.r_[self._grid(rows, "user_relevance"), counts]
+
+    def _own(self, now: Row) -> list[Row]:
+        return [row for row in self.rows if row["user_id"] == now["user_id"] and row["ts"] < now["ts"]]
+
+    def _others(self, now: Row, key: str) -> list[Row]:
+        return [row for row in self._earlier(now, key) if row["user_id"] != now["user_id"]]
+
+    def _earlier(self, now: Row, key: str | None) -> list[Row]:
+        return [r for r in self.rows if r["date"] < now["date"] and (key is None or r[key] == now[key])]
+
+    def levels(self, rows: list[Row]) -> np.ndarray:
+        by_level = [[row for row in rows if row["level"] == level] for level in range(4)]
+        clicked = [row for row in rows if row["clicked"] and row["log_price"] is not None]
+        files = [(row["date"], row["file"], row["request_id"], row["user_id"]) for row in rows]
+        return np.r_[
+            self._grid(rows, "query_relevance"),
+            [len(part) for part in by_level],
+            [_sum(part, "exam") for part in by_level],
+            [_sum(part, "clicked") for part in by_level],
+            len({file[:3] for file in files}),
+            len({(file[0], file[1], file[3]) for file in files}),
+            _sum(clicked, "log_price"),
+            len(clicked),
+        ]
+
+    def state(self) -> RawState:
+        def table(make: Any, width: int) -> np.ndarray:
+            return np.array([make(row) for row in self.rows], dtype=np.float64).reshape(len(self.rows), width)
+
+        def shown(rows: list[Row]) -> list[float]:
+            return [len(rows), _sum(rows, "exam"), _sum(rows, "clicked")]
+
+        def own(now: Row, key: str) -> list[Row]:
+            return [row for row in self._own(now) if row[key] == now[key]]
+
+        def priced(now: Row) -> list[float]:
+            rows = [row for row in self._own(now) if row["clicked"] and row["log_price"] is not None]
+            return [_sum(rows, "log_price"), len(rows)]
+
+        known = [self.pairs[row["pair"]] for row in self.rows]
+        return RawState(
+            expected=np.array([row["expected"] for row in self.rows]),
+            encoder_expected=np.array([pair["encoder_expected"] for pair in known], dtype=np.float64),
+            levels=np.array([[pair[f"level_{level}"] for level in range(4)] for pair in known]),
+            source=np.array([SOURCES.index(pair["source"]) for pair in known]),
+            log_price=np.array([np.nan if row["log_price"] is None else row["log_price"] for row in self.rows]),
+            user=table(self.user, USER_WIDTH),
+            user_price=table(priced, 2),
+            user_brand=table(lambda now: shown(own(now, "brand"))[1:], 2),
+            user_category=table(lambda now: shown(own(now, "category"))[1:], 2),
+            query=table(lambda now: self.levels(self._others(now, "query")), LEVEL_WIDTH),
+            category=table(lambda now: self.levels(self._earlier(now, "category")), LEVEL_WIDTH),
+            total=table(lambda now: self.levels(self._earlier(now, None)), LEVEL_WIDTH),
+            item=table(lambda now: shown(self._earlier(now, "item_id")), 3),
+            pair=table(lambda now: shown(self._others(now, "pair")), 3),
+            query_prior=np.stack([self._prior(row) for row in self.rows]),
+        )
+
+    def own_clicks(self, now: Row) -> list[tuple[int, int]]:
+        clicks = [row for row in self._own(now) if row["clicked"]][-self.limit :]
+        return [(row["pair"], _microseconds(row)) for row in clicks]
+
+    def others_behaviours(self, now: Row) -> list[tuple[int, int, int, int]]:
+        best: dict[str, Row] = {}
+        for row in self._others(now, "query"):
+            if row["user_id"] not in best or _rank(row) < _rank(best[row["user_id"]]):
+                best[row["user_id"]] = row
+        chosen = sorted(best.values(), key=lambda row: (*_rank(row)[:2], row["user_id"]))[: self.limit]
+        return [(row["pair"], int(row["clicked"]), _microseconds(row), self._group(row)) for row in chosen]
+
+    def _group(self, behaviour: Row) -> int:
+        """Activity of a behaviour's user on the morning of that day."""
+        requests = {row["request_id"] for row in self._earlier(behaviour, "user_id")}
+        return int(activity_group(np.array([len(requests)]))[0])
+
+
+def _sum(rows: list[Row], name: str) -> float:
+    return float(sum(row[name] for row in rows))
+
+
+def _microseconds(row: Row) -> int:
+    return round(row["ts"].timestamp() * 1e6)
+
+
+def _rank(row: Row) -> tuple[bool, float, int]:
+    """Clicked first, then the most recent, then the lowest pair."""
+    return (not row["clicked"], -row["ts"].timestamp(), row["pair"])
+
+
+def _samples(log: Any) -> pl.DataFrame:
+    """Sample rows of the whole log, made in two blocks that split the users."""
+    first = pl.col("user_id").is_in(["u0", "u3"])
+    blocks = [
+        sample_rows(log.rows.filter(part), log.context) for part in (first, ~first) if log.rows.filter(part).height
+    ]
+    return pl.concat(blocks).sort(ORDER)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_state_before_each_row_equals_the_oracle(laboratory: SimpleNamespace, seed: int) -> None:
+    log = laboratory.mine(*laboratory.draw_log(seed))
+    found = raw_state(UserBlock.of(log.rows), log.context)
+    for name, expected in vars(Oracle(log).state()).items():
+        np.testing.assert_allclose(getattr(found, name), expected, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sample_rows_of_blocks_equal_the_oracle(laboratory: SimpleNamespace, seed: int) -> None:
+    log = laboratory.mine(*laboratory.draw_log(seed))
+    samples, oracle = _samples(log), Oracle(log)
+    state = oracle.state()
+    for group, features in derive(state, oracle.model, 2.0).items():
+        for name, values in features.items():
+            if group != "match":  # the level log-probabilities come with the pair
+                np.testing.assert_allclose(samples[f"{group}.{name}"], values, atol=1e-5, err_msg=f"{group}.{name}")
+    assert samples["user_requests"].to_list() == state.user[:, GRID_SIZE].tolist()
+    assert samples["cat.activity"].to_list() == activity_group(state.user[:, GRID_SIZE]).tolist()
+    own = [list(zip(*lists)) for lists in samples.select("su_pair", "su_ts").iter_rows()]
+    assert own == [oracle.own_clicks(row) for row in oracle.rows]
+    others = [list(zip(*lists)) for lists in samples.select("sq_pair", "sq_clicked", "sq_ts", "sq_group").iter_rows()]
+    assert others == [oracle.others_behaviours(row) for row in oracle.rows]
+
+
+def test_the_logs_exercise_what_they_should(laboratory: SimpleNamespace) -> None:
+    """Otherwise the comparisons above could hold for want of cases."""
+    logs = [laboratory.mine(*laboratory.draw_log(seed)) for seed in SEEDS]
+    samples = pl.concat([_samples(log) for log in logs])
+    rows = pl.concat([log.rows for log in logs])
+    assert samples["su_pair"].list.len().max() == 2 and samples["sq_pair"].list.len().max() == 2
+    assert samples["numeric.pair_examined"].max() > 0 and samples["query_preference.query_users"].max() > 0
+    moments = rows.group_by("user_id", "ts").agg(pl.col("request_id").n_unique())
+    assert moments["request_id"].max() > 1, "no two requests of a user at the same moment"
+    days = rows.group_by("user_id", "query", "date").agg(pl.col("file").n_unique())
+    assert days["file"].max() > 1, "no user returns to a query in another file of the day"
+    assert rows["brand"].null_count() and rows["log_price"].null_count()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_flipping_a_click_changes_no_earlier_and_no_own_feature(laboratory: SimpleNamespace, seed: int) -> None:
+    """No row's features know its own click, those of its moment or of a later one; other users learn of it next day."""
+    shown, items, pairs = laboratory.draw_log(seed)
+    before = _samples(laboratory.mine(shown, items, pairs))
+    features = [name for name in before.columns if name != "clicked"]
+    changed_at_all = 0
+    for place in range(0, shown.height, 9):
+        flipped = shown.with_columns(clicked=pl.col("clicked") ^ (pl.int_range(pl.len()) == place))
+        after = _samples(laboratory.mine(flipped, items, pairs))
+        row = shown.row(place, named=True)
+        own = before["user_id"] == row["user_id"]
+        may_know = (own & (before["ts"] > row["ts"])) | (before["date"] > row["date"])
+        unchanged = [before[name].eq_missing(after[name]) for name in features]
+        changed = ~pl.DataFrame(unchanged).select(pl.all_horizontal(pl.all())).to_series()
+        assert not (changed & ~may_know).any()
+        changed_at_all += int(changed.sum())
+    assert changed_at_all > 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_query_statistics_never_hold_the_rows_own_user(laboratory: SimpleNamespace, seed: int) -> None:
+    """Turning all clicks of a user round changes neither S_q nor the query and pair sums of that user's rows."""
+    shown, items, pairs = laboratory.draw_log(seed)
+    own = pl.col("user_id") == "u1"
+    logs = [
+        laboratory.mine(rows, items, pairs) for rows in (shown, shown.with_columns(clicked=pl.col("clicked") ^ own))
+    ]
+    before, after = ([_samples(log).filter(own), raw_state(UserBlock.of(log.rows), log.context)] for log in logs)
+    lists = ["sq_pair", "sq_clicked", "sq_ts", "sq_group"]
+    assert before[0].select(lists).equals(after[0].select(lists))
+    rows = UserBlock.of(logs[0].rows).rows.select(own).to_series().to_numpy()
+    for name in ("query", "pair"):
+        expected, found = (getattr(part[1], name)[rows] for part in (before, after))
+        np.testing.assert_allclose(found, expected, atol=1e-9, err_msg=name)
