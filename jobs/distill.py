@@ -33,9 +33,11 @@ def run(*, tables: Path, labels: Path, out: Path, config: DistillConfig, force: 
 
 def _build(tables: Path, labels: Path, staging: Path, config: DistillConfig) -> dict[str, Any]:
     from models.distillation import distillation_loss
+    from prectr.labelling.teacher_model import quiet_transformers
     from prectr.relevance.distillation_training import train_student_loop
     from prectr.training.launch import fit_on_ray
 
+    quiet_transformers()
     pairs = distillation_pairs(tables, labels)
     training = (pairs["split"] == "train").to_numpy()
     if not training.any() or training.all():

@@ -33,10 +33,11 @@ def run(*, tables: Path, out: Path, config: TeacherConfig, force: bool = False) 
 def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]:
     import torch
 
-    from prectr.labelling.teacher_model import load_tokenizer, new_model, train_bpe
+    from prectr.labelling.teacher_model import load_tokenizer, new_model, quiet_transformers, train_bpe
     from prectr.labelling.teacher_training import TRAINING, VALIDATION, WARM, train_teacher_loop
     from prectr.training.launch import fit_on_ray
 
+    quiet_transformers()
     template = load_prompt(config.prompt)
     judged = read_judged(tables).filter(pl.col("split") != "held-back")
     training = judged["split"] == "train"

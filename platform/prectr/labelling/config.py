@@ -38,8 +38,9 @@ class TeacherConfig(FrozenConfig):
     """Of the attention weights."""
     token_dropout: float = Field(0.12, ge=0, lt=1)
     """Share of the prompt's own tokens that are blanked in training, so that few queries are not learnt by heart."""
-    max_seconds: float = Field(55.0, gt=0)
-    """Training stops after the epoch that passes this limit; the best epoch so far is kept."""
+    max_seconds: float = Field(600.0, gt=0)
+    """Training stops after the epoch that passes this limit; the best epoch so far is kept. A safety net only: a limit
+    that bites makes the result depend on the machine."""
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     """`auto`: bfloat16 where the processor has AMX, else float32. At the default width the casts cost more than AMX
     saves; use `auto` for a `base_model`."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from prectr import progress
 from prectr.errors import UsageError
 from prectr.labelling.config import TeacherConfig
 
@@ -65,6 +66,14 @@ def new_model(config: TeacherConfig, vocabulary: int, end_of_text: int) -> Any:
             pad_token_id=end_of_text,
         )
     )
+
+
+def quiet_transformers() -> None:
+    """Keep the progress bars of saving and loading out of the user's terminal; a stage has its own line."""
+    from transformers.utils import logging
+
+    if progress.verbosity() < 1:
+        logging.disable_progress_bar()
 
 
 def load_tokenizer(teacher: str) -> Any:

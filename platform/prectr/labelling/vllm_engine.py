@@ -6,12 +6,15 @@ stages are off: prompts come as token ids, the same ids that training saw, and o
 would hold a logical CPU for the whole pipeline (Ray then waits for ever).
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prectr import progress
 from prectr.labelling.engines import Question
 from prectr.labelling.transformers_engine import answer_columns
+from prectr.ray_session import silence_ray
 
 if TYPE_CHECKING:
     import ray.data
@@ -51,7 +54,16 @@ def answer_with_vllm(prompts: "ray.data.Dataset", question: Question) -> "ray.da
     def ask(row: dict[str, Any]) -> dict[str, Any]:
         return {"key": row["key"], "tokenized_prompt": row["prompt_tokens"], "sampling_params": sampling}
 
-    processor = build_processor(config, preprocess=ask)
+    # The builder calls ray.init() again, which resets Ray's loggers and says so.
+    quiet = progress.verbosity() < 1
+    if quiet:
+        logging.disable(logging.WARNING)
+    try:
+        processor = build_processor(config, preprocess=ask)
+    finally:
+        if quiet:
+            logging.disable(logging.NOTSET)
+            silence_ray()
     return processor(prompts).map_batches(
         collapse, fn_kwargs={"tokens": tokens}, batch_size=None, batch_format="pandas", num_cpus=0.25
     )

@@ -13,8 +13,8 @@ class DistillConfig(FrozenConfig):
 
     encoder: EncoderConfig = EncoderConfig()
     loss: DistillationLossConfig = DistillationLossConfig()
-    epochs: int = Field(14, ge=1)
-    patience: int = Field(4, ge=1)
+    epochs: int = Field(8, ge=1)
+    patience: int = Field(3, ge=1)
     """Epochs without a better validation loss before training stops."""
     batch_size: int = Field(128, ge=2)
     group_size: int = Field(8, ge=1)
@@ -25,8 +25,9 @@ class DistillConfig(FrozenConfig):
     """Share of the steps in which the learning rate rises."""
     token_dropout: float = Field(0.15, ge=0, lt=1)
     """Share of the tokens that are masked in training, so that few queries are not learnt by heart."""
-    max_seconds: float = Field(45.0, gt=0)
-    """Training stops after the epoch that passes this limit; the best epoch so far is kept."""
+    max_seconds: float = Field(600.0, gt=0)
+    """Training stops after the epoch that passes this limit; the best epoch so far is kept. A safety net only: a limit
+    that bites makes the result depend on the machine."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the processor has AMX, else float32."""
     cpus: int = Field(2, ge=1)

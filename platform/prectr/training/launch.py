@@ -20,6 +20,9 @@ from prectr.errors import PrectrError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
+# Torch's threads otherwise spin at every barrier; where another process holds a core, a step then takes ten times as long.
+_WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+
 
 def fit_on_ray(
     loop: Callable[[dict[str, Any]], Any],
@@ -62,6 +65,7 @@ def fit_on_ray(
         run_config=ray.train.RunConfig(
             name=run_name,
             storage_path=str(storage.resolve()),
+            worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},
             logging_config=ray.train.LoggingConfig("INFO" if progress.verbosity() > 0 else "ERROR"),
         ),
     )
