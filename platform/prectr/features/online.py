@@ -133,6 +133,7 @@ class OnlineFeatures:
         items = []
         for entry, known in zip(given, stored, strict=True):
             item = {"category": "", "brand": None, "price": None, "sums": None, **(known or {}), **entry}
+            item["list_price"] = known["price"] if known else item["price"]
             if not item.get("title"):
                 raise ValueError(
                     f"item {item['item_id']!r} is not in the catalogue; send it as an object with item_id and title."
@@ -177,7 +178,6 @@ class OnlineFeatures:
         pairs: "_Pairs",
     ) -> RawState:
         count = len(items)
-        prices = [np.nan if item["price"] is None else np.log(max(float(item["price"]), 0.01)) for item in items]
         categories = [item["category"] or "" for item in items]
         category_sums = self._store.get_many("category", categories)
         own_pairs = user.get("pairs", {})
@@ -185,14 +185,15 @@ class OnlineFeatures:
         query_sums = _sums(known_query, "sums", LEVEL_WIDTH)
         query_sums = query_sums - _sums(user.get("queries", {}), query, LEVEL_WIDTH)
         query_sums[GRID_SIZE:] = np.maximum(query_sums[GRID_SIZE:], 0.0)
-        category = known_query.get("category") or (max(sorted(set(categories)), key=categories.count) if count else "")
-        prior = self._bundle.preferences.query_priors([category])
+        # A query that the training days never showed has no category, as in build-samples: its candidates must not
+        # choose one, or an item's score would depend on what it is compared with.
+        prior = self._bundle.preferences.query_priors([known_query.get("category")])
         return RawState(
             expected=pairs.levels @ np.arange(4) / 3,
             encoder_expected=pairs.encoder_expected,
             levels=pairs.levels,
             source=pairs.source,
-            log_price=np.array(prices, dtype=np.float64),
+            log_price=_log_prices(items, "price"),
             user=np.tile(_sums(user, "sums", USER_WIDTH), (count, 1)),
             user_price=np.tile(_sums(user, "price", 2), (count, 1)),
             user_brand=_table([user.get("brands", {}).get(item["brand"] or "") for item in items], 2),
@@ -225,12 +226,11 @@ class OnlineFeatures:
         return self._bundle.spec.item_codes(frame)
 
     def _fields(self, query: str, items: list[dict[str, Any]]) -> list[list[int]]:
-        """Ids of TARGET_FIELDS of each candidate, by the catalogue's price."""
+        """Ids of TARGET_FIELDS of each candidate; by the catalogue's price where it has the item, as in samples."""
         spec = self._bundle.spec
         codes = self._item_codes(items)
-        prices = [np.nan if item["price"] is None else np.log(max(float(item["price"]), 0.01)) for item in items]
         bucket = np.full(len(items), spec.query_bucket(query))
-        columns = [bucket, codes["category"], codes["brand"], spec.price_bucket(np.array(prices, dtype=np.float64))]
+        columns = [bucket, codes["category"], codes["brand"], spec.price_bucket(_log_prices(items, "list_price"))]
         return np.stack(columns, axis=1).tolist()
 
 
@@ -242,6 +242,12 @@ class _Pairs:
     match: np.ndarray
     sums: np.ndarray
     tokens: PairTokens
+
+
+def _log_prices(items: list[dict[str, Any]], key: str) -> np.ndarray:
+    """[n] NaN where unknown."""
+    prices = [np.nan if item[key] is None else np.log(max(float(item[key]), 0.01)) for item in items]
+    return np.array(prices, dtype=np.float64)
 
 
 def _sums(holder: Mapping[str, Any] | None, key: str, width: int) -> np.ndarray:

@@ -1,0 +1,214 @@
+"""Serving's features of a request equal build-samples' features of the same request, array by array.
+
+The store holds the log up to the day before the last; the requests are their users' first of the last day, because a
+store that is written once a day cannot know the same day's earlier requests.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from prectr.bundle import Bundle
+from prectr.features.inputs import INPUT_NAMES, PairArrays, ranker_inputs
+from prectr.features.online import OnlineFeatures, RequestFeatures
+from prectr.features.store import OnlineStore, pair_name, store_key, write_store
+from prectr.model_config import ModelConfig
+from prectr.relevance.tokenisation import PairTokens
+from prectr.samples.build import FEATURE_GROUPS, sample_rows
+from prectr.samples.load import match_columns, pair_arrays, row_arrays
+from prectr.samples.online import _entries, user_states
+from prectr.samples.pair_table import pair_table
+
+
+class StubEncoder:
+    """Stands in for the distilled encoder: one token a text, and a level for pairs that the log never saw."""
+
+    def __init__(self) -> None:
+        self.scored: list[tuple[str, str]] = []
+        self.tokeniser = SimpleNamespace(encode=self._encode)
+
+    def _encode(self, queries: list[str], titles: list[str]) -> PairTokens:
+        count = len(queries)
+        return PairTokens(np.arange(3 * count, dtype=np.int32), np.arange(count + 1) * 3, np.full(count, 2, np.int16))
+
+    def score(self, queries: list[str], titles: list[str]) -> tuple[np.ndarray, np.ndarray, PairTokens]:
+        self.scored += zip(queries, titles)
+        return (
+            np.tile([0.1, 0.2, 0.3, 0.4], (len(queries), 1)),
+            np.zeros((len(queries), 2)),
+            self._encode(queries, titles),
+        )
+
+
+class Both:
+    """Offline samples of the last day, and an online store of the days before it."""
+
+    def __init__(
+        self, laboratory: SimpleNamespace, seed: int, folder: Path, rename: Callable[[str], str] = str
+    ) -> None:
+        shown, items, pairs = laboratory.draw_log(seed)
+        pairs = pairs.rename({"match_a": rename("match_a"), "match_b": rename("match_b")})
+        last = laboratory.days[-1]
+        whole = laboratory.mine(shown, items, pairs)
+        known = laboratory.mine(shown, items, pairs, laboratory.days[:-1])
+        samples = sample_rows(whole.rows, whole.context)
+        earlier = samples.filter(pl.col("date") < last)
+        groups = {
+            group: {
+                name.removeprefix(f"{group}."): earlier[name].to_numpy()
+                for name in samples.columns
+                if name.startswith(f"{group}.")
+            }
+            for group in FEATURE_GROUPS
+        }
+        table = pair_table(pairs, items, whole.context.spec)
+        self.spec = whole.context.spec.fit_scalers(groups | {"match": match_columns(table)})
+        self.samples = samples.filter(pl.col("date") == last)
+        self.pairs: PairArrays = pair_arrays(table, self.spec)
+        self.encoder = StubEncoder()
+        (folder / "pairs").mkdir(parents=True)
+        pairs.write_parquet(folder / "pairs" / "part-0.parquet")
+        context = replace(known.context, spec=self.spec)
+        rows = known.rows.filter(pl.col("date") < last)
+        users = pl.concat([user_states(rows.filter(part), context) for part in _halves(rows)])
+        source: Any = SimpleNamespace(items=lambda: items)
+        self.counts = write_store(folder / "bundle" / "online", _entries(users, source, folder, context))
+        self.features = OnlineFeatures(self._bundle(folder / "bundle", known), self.encoder)  # type: ignore[arg-type]
+
+    def _bundle(self, path: Path, log: Any) -> Bundle:
+        return Bundle(
+            path=path,
+            name="prectr-v2",
+            version="test",
+            model=ModelConfig(),
+            sizes=self.spec.sizes(8),
+            spec=self.spec,
+            preferences=log.context.preferences.model,
+            smoothing_clicks=2.0,
+            position_form="additive",
+            position_logits=(0.0,),
+        )
+
+    def first_requests(self) -> list[pl.DataFrame]:
+        """The sample rows of each request that is its user's first moment of the day."""
+        first = self.samples.filter(pl.col("ts") == pl.col("ts").min().over("user_id"))
+        return [rows.sort("position") for rows in first.partition_by("request_id")]
+
+    def online(self, request: pl.DataFrame) -> RequestFeatures:
+        """The request's rows as serving makes them; the price at exposure comes with the candidate."""
+        row = request.row(0, named=True)
+        candidates = [
+            item if price is None else {"item_id": item, "price": price}
+            for item, price in request.select("item_id", "price").iter_rows()
+        ]
+        return self.features.request(row["user_id"], f" {row['query'].upper()} ", candidates, row["ts"].timestamp())
+
+
+def _halves(rows: pl.DataFrame) -> list[pl.Expr]:
+    first = pl.col("user_id").is_in(["u0", "u2"])
+    return [part for part in (first, ~first) if rows.filter(part).height]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_arrays_of_a_request_are_equal(laboratory: SimpleNamespace, tmp_path: Path, seed: int) -> None:
+    both = Both(laboratory, seed, tmp_path)
+    requests = both.first_requests()
+    assert requests
+    lengths = (both.spec.user_behaviours, both.spec.query_behaviours)
+    for request in requests:
+        found = both.online(request)
+        expected = ranker_inputs(row_arrays(request, both.spec), both.pairs, *lengths)
+        arrays = ranker_inputs(found.rows, found.pairs, *lengths)
+        for name in INPUT_NAMES:
+            np.testing.assert_allclose(arrays[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+        own = found.pairs.levels[found.rows.pair]
+        np.testing.assert_allclose(own, both.pairs.levels[request["pair"].to_numpy()], atol=1e-6)
+        assert found.earlier_requests == request["user_requests"][0]
+    assert both.encoder.scored == [], "every logged pair is looked up"
+
+
+def test_the_requests_exercise_what_they_should(laboratory: SimpleNamespace, tmp_path: Path) -> None:
+    """Known users and queries, with behaviours on both sides: otherwise equality would be that of zeros."""
+    seen = [Both(laboratory, seed, tmp_path / str(seed)) for seed in range(6)]
+    rows = pl.concat([request for both in seen for request in both.first_requests()], how="diagonal_relaxed")
+    assert rows["su_pair"].list.len().max() == 2 and rows["sq_pair"].list.len().max() == 2
+    assert (rows["user_requests"] > 0).any()
+    assert rows["numeric.pair_examined"].max() > 0 and rows["numeric.user_brand_examined"].max() > 0
+    assert "phone" in rows["query"].to_list(), "a query without a category of its own"
+
+
+@pytest.fixture
+def both(laboratory: SimpleNamespace, tmp_path: Path) -> Both:
+    """Equal sides of one log, whose match features have the names that the encoder path computes."""
+    names = {"match_a": "match_phrase", "match_b": "match_query_words"}
+    return Both(laboratory, 1, tmp_path, lambda name: names[name])
+
+
+def test_unknown_user_is_served_from_the_priors(both: Both) -> None:
+    found = both.features.request("stranger", "phone", ["i0", "i1"], 1.8e9)
+    assert (found.user_known, found.query_known, found.earlier_requests) == (False, True, 0)
+    model = both.features._bundle.preferences
+    assert found.user_tolerance[0] == pytest.approx(model.user_centre)
+    assert np.diff(found.rows.user.offsets).tolist() == [0, 0]
+
+
+def test_user_with_a_profile_but_no_history_is_not_known(both: Both) -> None:
+    found = both.features.request("u9", "phone", ["i0"], 1.8e9)
+    assert not found.user_known
+    device = both.spec.categorical_fields.index("device")
+    assert found.rows.categorical[0, device] == both.spec.profile["device"]["desk"]
+
+
+def test_unknown_query_backs_off(both: Both) -> None:
+    found = both.features.request("u0", "garden gnome", ["i0"], 1.8e9)
+    model = both.features._bundle.preferences
+    assert not found.query_known and found.sources == ["encoder"]
+    assert found.query_tolerance[0] == pytest.approx(model.query_centre)
+    assert both.encoder.scored == [("garden gnome", "item 0 nokia 3310")]
+
+
+def test_item_outside_the_catalogue_needs_a_title(both: Both) -> None:
+    with pytest.raises(ValueError, match="item 'new' is not in the catalogue; send it as an object"):
+        both.features.request("u0", "phone", ["i0", "new"], 1.8e9)
+    item = {"item_id": "new", "title": "phone cover", "category": "never seen", "price": 3.0}
+    found = both.features.request("u0", "phone", ["i0", item], 1.8e9)
+    assert found.titles == ["item 0 nokia 3310", "phone cover"]
+    assert both.encoder.scored == [("phone", "phone cover")]
+    assert np.isfinite(found.rows.numeric).all() and np.isfinite(found.pairs.match).all()
+    assert found.pairs.levels[1] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    # phrase 1 and every query word found, standardised
+    scaler = both.spec.scalers["match"]
+    expected = scaler.scale(np.array([[0.0] * 4 + [1.0, 1.0]]))[0, 4:]
+    np.testing.assert_allclose(found.pairs.match[1, 4:], expected, atol=1e-6)
+
+
+def test_one_candidate_does_not_change_another(both: Both) -> None:
+    alone = both.features.request("u0", "nokia 3310", ["i2"], 1.8e9)
+    among = both.features.request("u0", "nokia 3310", ["i0", "i1", "i2", "i3"], 1.8e9)
+    for name in ("numeric", "tolerance", "query_preference", "categorical"):
+        np.testing.assert_array_equal(getattr(alone.rows, name)[0], getattr(among.rows, name)[2])
+
+
+def test_unknown_query_is_not_changed_by_its_candidates(both: Both) -> None:
+    """A back-off by the candidates' categories would make an item's score depend on what it is compared with."""
+    alone = both.features.request("u0", "garden gnome", ["i0"], 1.8e9)
+    among = both.features.request("u0", "garden gnome", ["i0", "i2", "i4"], 1.8e9)
+    np.testing.assert_array_equal(alone.rows.tolerance[0], among.rows.tolerance[0])
+
+
+def test_store_reads_back_and_counts(both: Both, tmp_path: Path) -> None:
+    assert both.counts["item"] == 5 and both.counts["pair"] == 15 and both.counts["total"] == 1
+    assert both.counts["user"] == 5  # four of the log, one with a profile only
+    entries = [("pair", pair_name("q" * 900, "i1"), {"a": 0.1}), ("pair", pair_name("q" * 900, "i2"), {"a": 1 / 3})]
+    assert write_store(tmp_path / "store", entries) == {"pair": 2}
+    store = OnlineStore(tmp_path / "store")
+    assert store.get("pair", pair_name("q" * 900, "i2")) == {"a": 1 / 3}
+    assert store.get_many("pair", ["absent", pair_name("q" * 900, "i1")]) == [None, {"a": 0.1}]
+    assert len(store_key("pair", "ä" * 900)) <= 511
+    store.close()
