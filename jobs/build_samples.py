@@ -120,13 +120,14 @@ def _write_days(made: Any, out: Path) -> dict[str, int]:
 
 
 def _training_features(staging: Path, days: list[date], config: SamplesConfig) -> dict[str, dict[str, np.ndarray]]:
-    """Feature columns of the days that scalers are fitted on."""
+    """Feature columns of the days that scalers are fitted on, in one order, so that blocks change no rounding."""
     groups: dict[str, dict[str, np.ndarray]] = {}
     training = days[: max(1, len(days) - config.holdout_days)]
     files = [file for day in training for file in sorted((staging / "rows" / f"date={day}").glob("*.parquet"))]
+    order = ["ts", "request_id", "position"]
     for group in FEATURE_GROUPS:
         names = [name for name in pl.read_parquet_schema(files[0]) if name.startswith(f"{group}.")]
-        frame = pl.read_parquet(files, columns=names, hive_partitioning=False)
+        frame = pl.read_parquet(files, columns=[*names, *order], hive_partitioning=False).sort(order)
         groups[group] = {name.removeprefix(f"{group}."): frame[name].to_numpy() for name in names}
     return groups
 

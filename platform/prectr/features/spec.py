@@ -129,9 +129,12 @@ class FeatureSpec(FrozenConfig):
             kept = {name: name in MATCH_LEVELS for name in columns}
             scalers[group] = Scaler(
                 names=tuple(columns),
-                mean=tuple(0.0 if kept[name] else float(np.mean(values)) for name, values in columns.items()),
+                mean=tuple(
+                    0.0 if kept[name] else float(np.mean(values, dtype=np.float64)) for name, values in columns.items()
+                ),
                 deviation=tuple(
-                    1.0 if kept[name] else float(max(np.std(values), 1e-3)) for name, values in columns.items()
+                    1.0 if kept[name] else float(max(np.std(values, dtype=np.float64), 1e-3))
+                    for name, values in columns.items()
                 ),
             )
         return self.model_copy(update={"scalers": scalers})

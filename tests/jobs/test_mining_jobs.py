@@ -1,0 +1,219 @@
+"""mine-preferences and build-samples as Ray jobs, end to end on a tiny marketplace with known truth."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import spearmanr
+
+from jobs import build_samples, mine_preferences, simulate
+from prectr.artifacts import StageResult, run_stage
+from prectr.features.store import OnlineStore, pair_name
+from prectr.marketplace import MarketplaceConfig
+from prectr.preferences.aggregates import LevelSums, matrix
+from prectr.preferences.config import PreferencesConfig
+from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
+from prectr.relevance.config import ScoreConfig
+from prectr.relevance.lexical import match_features
+from prectr.samples.build import Preferences
+from prectr.samples.config import SamplesConfig
+from prectr.samples.load import Samples, split_days
+from prectr.tables import Tables
+
+pytestmark = pytest.mark.slow
+
+MINE = PreferencesConfig(shards=2, holdout_days=1)
+SAMPLE = SamplesConfig(shards=2, holdout_days=1)
+
+
+@dataclass(frozen=True)
+class World:
+    """A workspace after both jobs."""
+
+    tables: Path
+    relevance: Path
+    preferences: StageResult
+    samples: StageResult
+
+    def log(self) -> pl.DataFrame:
+        """The log with its levels, read without the stages' reader."""
+        pairs = pl.read_parquet(self.relevance / "pairs" / "*.parquet")
+        level = pl.concat_list("level_0", "level_1", "level_2", "level_3").list.arg_max()
+        return (
+            Tables(self.tables)
+            .impressions()
+            .join(pairs.select("query", "item_id", "pair", level=level), on=["query", "item_id"], how="left")
+        )
+
+    def totals(self, kind: str) -> pl.DataFrame:
+        """Totals of all days."""
+        return (
+            pl.read_parquet(self.preferences.path / "totals" / f"{kind}.parquet")
+            .sort("key", "date")
+            .unique("key", keep="last", maintain_order=True)
+        )
+
+
+def _relevance(tables: Path, out: Path) -> None:
+    """A relevance artifact whose levels are the true grades."""
+
+    def build(staging: Path) -> dict[str, Any]:
+        known = []
+        for table in ("impressions", "candidates"):
+            rows = Tables(tables)._dated(table, None, ["request_id", "item_id", "query"])
+            truth = pl.read_parquet(tables / "truth" / table / "*" / "*.parquet")
+            known.append(rows.join(truth, on=["request_id", "item_id"]).select("query", "item_id", "grade"))
+        pairs = pl.concat(known).unique(["query", "item_id"]).sort("query", "item_id")
+        pairs = pairs.join(Tables(tables).items().select("item_id", "title"), on="item_id", maintain_order="left")
+        levels = np.where(np.arange(4) == pairs["grade"].to_numpy()[:, None], 0.97, 0.01).astype(np.float32)
+        expected = levels @ np.arange(4, dtype=np.float32) / 3
+        overlaps = match_features(pairs["query"].to_list(), pairs["title"].to_list())
+        made = pairs.select(
+            pl.int_range(pl.len(), dtype=pl.Int32).alias("pair"),
+            "query",
+            "item_id",
+            *(pl.Series(f"level_{level}", levels[:, level]) for level in range(4)),
+            pl.Series("expected", expected),
+            pl.lit("teacher").alias("source"),
+            pl.Series("encoder_expected", expected),
+            pl.lit([2, 7, 3, 8, 3], pl.List(pl.Int32)).alias("input_ids"),
+            pl.lit(3, pl.Int16).alias("query_tokens"),
+            *(pl.Series(name, values) for name, values in overlaps.items()),
+        )
+        (staging / "pairs").mkdir()
+        half = made.height // 2
+        made.head(half).write_parquet(staging / "pairs" / "part-0.parquet")
+        made.slice(half).write_parquet(staging / "pairs" / "part-1.parquet")
+        return {"rows": {"pairs": made.height}}
+
+    run_stage("score-relevance", out, config=ScoreConfig(), inputs={"tables": tables}, build=build)
+
+
+def _mine(tables: Path, relevance: Path, out: Path) -> StageResult:
+    return mine_preferences.run(tables=tables, relevance=relevance, out=out, config=MINE)
+
+
+def _sample(tables: Path, relevance: Path, preferences: Path, out: Path) -> StageResult:
+    return build_samples.run(tables=tables, relevance=relevance, preferences=preferences, out=out, config=SAMPLE)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> World:
+    root = tmp_path_factory.mktemp("workspace")
+    config = MarketplaceConfig(users=40, items=400, queries=30, requests=1200, days=4, requests_per_file=200)
+    simulate.run(out=root / "tables", config=config)
+    _relevance(root / "tables", root / "relevance")
+    preferences = _mine(root / "tables", root / "relevance", root / "preferences")
+    samples = _sample(root / "tables", root / "relevance", root / "preferences", root / "samples")
+    return World(root / "tables", root / "relevance", preferences, samples)
+
+
+def test_manifests_state_the_facts(world: World) -> None:
+    log, mined, made = world.log(), world.preferences.manifest, world.samples.manifest
+    assert not world.preferences.skipped and not world.samples.skipped
+    for kind, column in (("user", "user_id"), ("query", "query"), ("item", "item_id"), ("pair", "pair")):
+        assert mined["rows"][kind] == log[column].n_unique()
+    assert mined["rows"]["total"] == 1
+    assert list(mined["relevance_sources"]) == ["teacher"]
+    assert mined["parameters"]["examination"]["source"]
+    assert made["rows"]["samples"] == log.height
+    assert made["days"] == {str(day): count for day, count in sorted(log.group_by("date").len().iter_rows())}
+    assert made["rows"]["user"] == Tables(world.tables).users().height
+
+
+def test_a_second_run_is_skipped(world: World) -> None:
+    assert _mine(world.tables, world.relevance, world.preferences.path).skipped
+    assert _sample(world.tables, world.relevance, world.preferences.path, world.samples.path).skipped
+
+
+def test_totals_equal_a_direct_group_by(world: World) -> None:
+    log = world.log()
+    for kind, column in (("query", "query"), ("pair", "pair"), ("item", "item_id")):
+        totals = world.totals(kind)
+        direct = log.group_by(pl.col(column).cast(pl.String)).agg(
+            pl.len().alias("shown"),
+            pl.col("clicked").sum().alias("clicks"),
+            pl.col("request_id").n_unique().alias("requests"),
+            *((pl.col("level") == level).sum().alias(f"shown_{level}") for level in range(4)),
+            *(pl.col("clicked").filter(pl.col("level") == level).sum().alias(f"clicks_{level}") for level in range(4)),
+        ).sort(column)  # fmt: skip
+        assert totals["key"].to_list() == direct[column].to_list()
+        sums = matrix(totals["sums"])
+        if kind == "query":
+            named = LevelSums.split(sums)
+            np.testing.assert_array_equal(named.impressions, direct.select(f"shown_{i}" for i in range(4)).to_numpy())
+            np.testing.assert_array_equal(named.clicks, direct.select(f"clicks_{i}" for i in range(4)).to_numpy())
+            np.testing.assert_array_equal(named.requests, direct["requests"].to_numpy())
+        else:
+            np.testing.assert_array_equal(sums[:, 0], direct["shown"].to_numpy())
+            np.testing.assert_array_equal(sums[:, 2], direct["clicks"].to_numpy())
+    users, direct = world.totals("user"), log.group_by("user_id").agg(pl.col("request_id").n_unique()).sort("user_id")
+    assert matrix(users["sums"])[:, GRID_SIZE].tolist() == direct["request_id"].to_list()
+
+
+def test_tolerances_follow_the_truth(world: World) -> None:
+    mined = Preferences.open(world.preferences.path)
+    users = world.totals("user")
+    sums = matrix(users["sums"])
+    mean, _ = moments(posterior(sums[:, :GRID_SIZE], mined.model.user_prior))
+    truth = users.select(user_id="key").join(
+        pl.read_parquet(world.tables / "truth" / "users.parquet"), on="user_id", how="left", maintain_order="left"
+    )
+    many = sums[:, GRID_SIZE] >= 15
+    assert many.sum() >= 15
+    assert spearmanr(mean[many], truth["t_u"].to_numpy()[many])[0] > 0.3
+
+
+def test_every_impression_is_a_sample_once(world: World) -> None:
+    samples = Samples.open(world.samples.path)
+    frame = samples.frame(samples.days())
+    log = world.log()
+    keys = ["request_id", "item_id", "position", "clicked", "pair"]
+    assert frame.select(keys).sort("request_id", "item_id").equals(log.select(keys).sort("request_id", "item_id"))
+    _, validation, test = split_days(samples.days())
+    assert (validation, test) == tuple(samples.days()[-2:])
+    arrays = samples.rows(frame)
+    for name in ("numeric", "tolerance", "query_preference"):
+        assert np.isfinite(getattr(arrays, name)).all()
+    assert len(samples.tokens) == len(samples.pairs.level) == world.samples.manifest["rows"]["pairs"]
+
+
+def test_first_day_knows_nothing_of_queries(world: World) -> None:
+    samples = Samples.open(world.samples.path)
+    first, last = (samples.frame([day]) for day in (samples.days()[0], samples.days()[-1]))
+    assert first["sq_pair"].list.len().max() == 0 and first["query_preference.query_users"].max() == 0
+    assert last["sq_pair"].list.len().mean() > 3 and last["query_preference.query_users"].min() > 0
+
+
+def test_online_store_holds_the_end_of_the_log(world: World) -> None:
+    store = OnlineStore(world.samples.path / "online")
+    log = world.log()
+    user, clicks = log.filter("clicked").group_by("user_id").len().sort("len", "user_id").row(-1)
+    own = log.filter(pl.col("user_id") == user)
+    state = store.get("user", user)
+    assert state is not None
+    assert state["sums"][GRID_SIZE] == own["request_id"].n_unique()
+    assert state["sums"][GRID_SIZE + 2] == clicks
+    assert len(state["clicks"]) == min(clicks, SAMPLE.user_behaviours)
+    query, item = own.row(0, named=True)["query"], own.row(0, named=True)["item_id"]
+    pair = store.get("pair", pair_name(query, item))
+    assert pair is not None
+    assert pair["sums"][0] == log.filter((pl.col("query") == query) & (pl.col("item_id") == item)).height
+    store.close()
+
+
+def test_any_number_of_shards_gives_the_same_samples(world: World, tmp_path: Path) -> None:
+    """How work is cut into blocks is no part of the result."""
+    other = build_samples.run(
+        tables=world.tables,
+        relevance=world.relevance,
+        preferences=world.preferences.path,
+        out=tmp_path / "samples",
+        config=SAMPLE.model_copy(update={"shards": 5}),
+    )
+    one, two = (Samples.open(path) for path in (world.samples.path, other.path))
+    assert one.frame(one.days()).equals(two.frame(two.days()))
+    assert one.spec == two.spec
