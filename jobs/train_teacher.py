@@ -49,10 +49,11 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
 
     items = Tables(tables).items()
     if config.base_model is None:
+        # The template as often as a frequent word, so that its own words become single tokens.
         texts = [
-            template.text,
-            *items["title"].to_list(),
-            *items["category"].drop_nulls().to_list(),
+            *[f"{template.text} none"] * 100,
+            *items["title"].str.to_lowercase().to_list(),
+            *items["category"].drop_nulls().str.to_lowercase().to_list(),
             *judged.filter(training)["query"].unique().sort().to_list(),
         ]
         tokenizer = train_bpe(texts, config.vocabulary, config.max_length)

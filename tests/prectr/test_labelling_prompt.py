@@ -1,6 +1,7 @@
 import pytest
 
 from prectr.errors import UsageError
+from prectr.labelling.config import TeacherConfig
 from prectr.labelling.prompt import (
     LABELS,
     PromptTemplate,
@@ -9,20 +10,18 @@ from prectr.labelling.prompt import (
     query_words_by_match,
     tokenise_prompts,
 )
-from prectr.labelling.teacher_model import train_bpe
+from prectr.labelling.teacher_model import load_tokenizer, new_model, train_bpe
 
 
 def test_words_are_split_by_exact_match_in_query_order():
-    shared, missing = query_words_by_match(
-        ["blue Nokia 3310", "sofa", "a b"], ["NOKIA 3310 battery", "couch", "b, a!"]
-    )
+    shared, missing = query_words_by_match(["blue Nokia 3310", "sofa", "a b"], ["NOKIA 3310 battery", "couch", "b, a!"])
     assert shared == ["nokia 3310", "none", "a b"]
     assert missing == ["blue", "sofa", "none"]
 
 
 def test_braces_in_the_texts_stay_as_they_are():
     template = PromptTemplate("t", "Item: {title} Query: {query} again {query}")
-    assert template.render(["{title}"], ["a {query} b"]) == ["Item: a {query} b Query: {title} again {title}"]
+    assert template.render(["{title}"], ["A {query} b"]) == ["Item: a {query} b Query: {title} again {title}"]
 
 
 def test_an_edited_template_is_another_version():
@@ -45,7 +44,7 @@ def test_each_label_is_one_token_of_its_own_after_the_prompt(tokenizer):
     tokens = label_token_ids(tokenizer)
     assert tokenizer.convert_ids_to_tokens(tokens) == list(LABELS)
     prompt = tokenise_prompts(tokenizer, load_prompt("relevance_v1"), ["nokia"], ["nokia 3310"], 192)[0]
-    assert tokenizer.decode(prompt).endswith("grade:")
+    assert tokenizer.decode(prompt).endswith("Grade:")
 
 
 def test_a_long_title_is_cut_and_the_question_is_kept(tokenizer):
@@ -54,6 +53,16 @@ def test_a_long_title_is_cut_and_the_question_is_kept(tokenizer):
     short = tokenise_prompts(tokenizer, template, ["battery"], ["nokia " * 300], 192)[0]
     assert len(full) > 192 >= len(short)
     assert short[-10:] == full[-10:]
+
+
+def test_a_saved_tokenizer_asks_with_the_tokens_that_were_trained(tokenizer, tmp_path):
+    # transformers rebuilds Qwen2's own splitting for a Qwen2 checkpoint, whatever the tokenizer file says.
+    new_model(TeacherConfig(), len(tokenizer), tokenizer.eos_token_id).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    pairs = (["nokia 3310", "CAFÉ\u00a0x²"], ["Nokia 3310 Battery, 2x!", "İ don't\n\nknow  "])
+    template = load_prompt("relevance_v1")
+    loaded = load_tokenizer(str(tmp_path))
+    assert tokenise_prompts(loaded, template, *pairs, 192) == tokenise_prompts(tokenizer, template, *pairs, 192)
 
 
 class TwoPieces:

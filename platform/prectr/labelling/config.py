@@ -26,7 +26,7 @@ class TeacherConfig(FrozenConfig):
     """Tokens of a whole prompt; a longer title is cut."""
     warm_start_pairs: int = Field(8000, ge=0)
     """Pairs made from the catalogue alone that are seen once before the judged ones (see `relevance/warm_start.py`)."""
-    epochs: int = Field(7, ge=1)
+    epochs: int = Field(5, ge=1)
     patience: int = Field(3, ge=1)
     """Epochs without a better validation loss before training stops."""
     batch_size: int = Field(32, ge=1)
@@ -52,7 +52,7 @@ class TeacherConfig(FrozenConfig):
 class LabelConfig(FrozenConfig):
     """Which pairs `label` asks the teacher about, and how."""
 
-    budget: int = Field(6000, ge=0)
+    budget: int = Field(9000, ge=0)
     """Distinct pairs to label in all, the judged validation and held-back pairs included."""
     unexposed_share: float = Field(0.4, ge=0, le=1)
     """Share of the pairs beyond the judged ones that is taken from unexposed candidates."""

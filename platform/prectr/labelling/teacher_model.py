@@ -12,37 +12,19 @@ from prectr import progress
 from prectr.errors import UsageError
 from prectr.labelling.config import TeacherConfig
 
-END_OF_TEXT = "<|endoftext|>"
-
 
 def train_bpe(texts: Iterable[str], vocabulary: int, max_length: int) -> Any:
-    """A byte-level, lower-case BPE tokenizer of at most `vocabulary` tokens in which every digit is a token of its own.
+    """A byte-level BPE tokenizer of Qwen2's kind, of at most `vocabulary` tokens; every digit is a token of its own.
 
-    Digits are split so that the labels are single tokens whatever stands before them, and so that an unseen model
-    number is read digit by digit instead of as one unknown word.
+    It must split text as Qwen2's does: for a Qwen2 checkpoint every loader builds that class and ignores the normaliser
+    and splitting rule that the tokenizer file names, so one that differs would be trained on other tokens than it is
+    asked with.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from transformers import Qwen2Tokenizer
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT, model_max_length=max_length
-    )
+    tokenizer = Qwen2Tokenizer().train_new_from_iterator(texts, vocabulary, show_progress=False)
+    tokenizer.model_max_length = max_length
+    return tokenizer
 
 
 def new_model(config: TeacherConfig, vocabulary: int, end_of_text: int) -> Any:
