@@ -23,6 +23,7 @@ from prectr.settings import ValidateConfig
 ROW = "__row"
 FILE = "__file"
 FAULT = "__fault"
+QUARANTINED = "rows.parquet"
 
 POLARS_TYPE: dict[Kind, pl.DataType] = {
     "string": pl.String(),
@@ -73,7 +74,7 @@ def validate_tables(
 
     def build(staging: Path) -> dict[str, object]:
         report = Report()
-        shutil.rmtree(quarantine, ignore_errors=True)
+        _clear_quarantine(set_aside)
         item_ids: pl.Series | None = None
         for table in TABLES:
             files = _find_files(source, table)
@@ -87,8 +88,8 @@ def validate_tables(
                 if table.name == "items":
                     item_ids = good["item_id"]
                 _write(staging, table, good)
-        _write_quarantine(quarantine, report)
-        _judge(source, report, config, quarantine)
+        _write_quarantine(set_aside, report)
+        _judge(source, report, config, set_aside)
         if (source / "truth").is_dir():
             shutil.copytree(source / "truth", staging / "truth", copy_function=_link)
         good_rows = {name: count - sum(report.quarantined[name].values()) for name, count in report.rows.items()}
@@ -98,7 +99,7 @@ def validate_tables(
             "simulated": (source / "truth").is_dir(),
         }
 
-    quarantine = quarantine or out.parent / "quarantine"
+    set_aside = quarantine or out.parent / "quarantine"
     if not source.is_dir():
         raise PrectrError(f"{source}: no such directory of tables.")
     return run_stage("validate", out, config=config, inputs={"source": source}, build=build, force=force)
@@ -209,12 +210,11 @@ def _cast(file: Path, frame: pl.DataFrame, column: Column, from_text: bool) -> p
                 f"{file}: column '{column.name}' holds times without a zone ({sample[0]!r}); wanted: "
                 f"{WANTED_TYPE['timestamp']}. Give each time its zone, e.g. 2026-03-01T10:00:00Z."
             )
-    fault = pl.when(pl.col(FAULT).is_not_null()).then(pl.col(FAULT))
     unreadable = cast.is_null() & value.is_not_null()
-    fault = fault.when(unreadable).then(pl.lit(f"{column.name} is not {WANTED_TYPE[column.kind]}"))
+    faults = [pl.col(FAULT), pl.when(unreadable).then(pl.lit(f"{column.name} is not {WANTED_TYPE[column.kind]}"))]
     if column.required:
-        fault = fault.when(value.is_null()).then(pl.lit(f"{column.name} is null"))
-    return frame.with_columns(fault.otherwise(None).alias(FAULT), cast.alias(column.name))
+        faults.append(pl.when(value.is_null()).then(pl.lit(f"{column.name} is null")))
+    return frame.with_columns(pl.coalesce(faults).alias(FAULT), cast.alias(column.name))
 
 
 def _fits(kind: Kind, found: pl.DataType) -> bool:
@@ -300,10 +300,17 @@ def _write(staging: Path, table: Table, good: pl.DataFrame) -> None:
         rows.drop("__day").sort(order).write_parquet(folder / f"part-{number:04d}.parquet")
 
 
+def _clear_quarantine(quarantine: Path) -> None:
+    """Remove what an earlier run quarantined; whatever else lies in the folder is not ours."""
+    (quarantine / QUARANTINED).unlink(missing_ok=True)
+    if quarantine.is_dir() and not any(quarantine.iterdir()):
+        quarantine.rmdir()
+
+
 def _write_quarantine(quarantine: Path, report: Report) -> None:
     if report.bad_rows:
-        quarantine.mkdir(parents=True)
-        pl.concat(report.bad_rows).write_parquet(quarantine / "rows.parquet")
+        quarantine.mkdir(parents=True, exist_ok=True)
+        pl.concat(report.bad_rows).write_parquet(quarantine / QUARANTINED)
 
 
 def _judge(source: Path, report: Report, config: ValidateConfig, quarantine: Path) -> None:
@@ -317,7 +324,7 @@ def _judge(source: Path, report: Report, config: ValidateConfig, quarantine: Pat
         if bad == rows or bad > rows * config.max_bad_share:
             raise PrectrError(
                 f"{source}: {bad:,} of {rows:,} rows of '{name}' are bad (limit {config.max_bad_share:.2%}), so "
-                f"nothing was written. Their file, row and reason are in {quarantine / 'rows.parquet'}; mend them, "
+                f"nothing was written. Their file, row and reason are in {quarantine / QUARANTINED}; mend them, "
                 "or raise validation.max_bad_share."
             )
 

@@ -428,6 +428,18 @@ def test_too_many_bad_rows_publish_nothing_but_the_quarantine(log: Path) -> None
     assert len(_quarantine(log)) == 1
 
 
+def test_quarantine_of_an_earlier_run_goes_and_other_files_stay(log: Path) -> None:
+    good = pl.read_parquet(log / "impressions.parquet")
+    _rewrite(log / "impressions.parquet", _spoil(1, position=0))
+    aside = log / "quarantine"
+    validate_tables(log, log.parent / "out", ALL, quarantine=aside)
+    (aside / "notes.txt").write_text("mine")
+    assert [file.name for file in sorted(aside.iterdir())] == ["notes.txt", "rows.parquet"]
+    good.write_parquet(log / "impressions.parquet")
+    validate_tables(log, log.parent / "out", ALL, quarantine=aside)
+    assert [file.name for file in aside.iterdir()] == ["notes.txt"]
+
+
 def test_table_of_bad_rows_only_fails_at_any_limit(log: Path) -> None:
     _rewrite(log / "impressions.parquet", lambda rows: rows.with_columns(position=pl.lit(0, pl.Int32)))
     with pytest.raises(PrectrError, match="12 of 12 rows of 'impressions' are bad"):

@@ -54,9 +54,9 @@ class LevelSums:
     def split(cls, sums: np.ndarray) -> "LevelSums":
         """Name the columns of a [m, LEVEL_WIDTH] array."""
         grid, rest = sums[:, :GRID_SIZE], sums[:, GRID_SIZE:]
-        levels = [rest[:, part * LEVELS : (part + 1) * LEVELS] for part in range(3)]
+        impressions, examined, clicks = (rest[:, part * LEVELS : (part + 1) * LEVELS] for part in range(3))
         tail = rest[:, 3 * LEVELS :]
-        return cls(grid, *levels, tail[:, 0], tail[:, 1], tail[:, 2], tail[:, 3])
+        return cls(grid, impressions, examined, clicks, tail[:, 0], tail[:, 1], tail[:, 2], tail[:, 3])
 
 
 def level_row_sums(rows: pl.DataFrame, grid: np.ndarray) -> np.ndarray:
@@ -124,10 +124,10 @@ def partial_aggregates(rows: pl.DataFrame, part: int, click: ClickParameters, ki
             by_key[:, -4] = distinct_by(keyed, kind, "request_id")
             by_key[:, -3] = distinct_by(keyed, kind, "user_id")
             emit(kind, keys, by_key)
-    for kind, column in (("item", "item_id"), ("pair", "pair")):
-        if kind in kinds:
+    for counted, column in (("item", "item_id"), ("pair", "pair")):
+        if counted in kinds:
             codes, keys = coded(rows[column])
-            emit(kind, keys, sum_by(codes, np.stack([np.ones(rows.height), exam, clicked], axis=1)))
+            emit(counted, keys, sum_by(codes, np.stack([np.ones(rows.height), exam, clicked], axis=1)))
     return pl.concat(made)
 
 

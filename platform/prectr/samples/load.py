@@ -108,7 +108,7 @@ def row_arrays(frame: pl.DataFrame, spec: FeatureSpec) -> RowArrays:
         for group in ("numeric", "tolerance", "query_preference")
     }
     ts = frame["ts"].dt.epoch("us").to_numpy() / 1e6
-    clicks = frame["su_pair"].list.len().sum()
+    clicks = int(frame["su_pair"].list.len().sum())
     return RowArrays(
         pair=frame["pair"].to_numpy(),
         ts=ts,
