@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from jobs import build_samples, mine_preferences, simulate
 from prectr.artifacts import StageResult, run_stage
+from prectr.errors import PrectrError
 from prectr.features.store import OnlineStore, pair_name
 from prectr.marketplace import MarketplaceConfig
 from prectr.preferences.aggregates import LevelSums, matrix
@@ -203,6 +204,21 @@ def test_online_store_holds_the_end_of_the_log(world: World) -> None:
     assert pair is not None
     assert pair["sums"][0] == log.filter((pl.col("query") == query) & (pl.col("item_id") == item)).height
     store.close()
+
+
+def test_relevance_of_other_tables_is_refused(world: World, tmp_path: Path) -> None:
+    def build(staging: Path) -> dict[str, Any]:
+        (staging / "pairs").mkdir()
+        pl.read_parquet(world.relevance / "pairs" / "part-0.parquet").write_parquet(
+            staging / "pairs" / "part-0.parquet"
+        )
+        return {}
+
+    other = tmp_path / "relevance"
+    run_stage("score-relevance", other, config=ScoreConfig(), inputs={"tables": world.tables}, build=build)
+    with pytest.raises(PrectrError, match=r"rows are pairs that the relevance artifact does not hold"):
+        _mine(world.tables, other, tmp_path / "preferences")
+    assert not (tmp_path / "preferences").exists()
 
 
 def test_any_number_of_shards_gives_the_same_samples(world: World, tmp_path: Path) -> None:

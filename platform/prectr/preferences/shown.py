@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from prectr.errors import PrectrError
 from prectr.preferences.aggregates import as_of
 from prectr.preferences.fit import PreferenceModel
 from prectr.relevance.pairs import read_pairs
@@ -54,6 +55,9 @@ class ShownReader:
         """The rows of one file with date, file, category, brand, price, log_price, pair, expected (0..1) and level.
 
         `price` is the price at exposure where the log has it, else the catalogue's; null where neither knows it.
+
+        Raises:
+            PrectrError: a row's pair was not scored.
         """
         rows = read_day_file(file, IMPRESSION_COLUMNS).with_columns(
             pl.lit(day).alias("date"),
@@ -65,6 +69,12 @@ class ShownReader:
         joined = rows.join(self.catalogue, on="item_id", how="left", maintain_order="left").join(
             self.pairs, on=["query", "item_id"], how="left", maintain_order="left"
         )
+        unscored = joined["pair"].null_count()
+        if unscored:
+            raise PrectrError(
+                f"{file}: {unscored:,} of {joined.height:,} rows are pairs that the relevance artifact does not hold; "
+                "it was made from other tables. Run `prectr score-relevance` on these, then this stage again."
+            )
         priced = joined.with_columns(pl.coalesce("price", "list_price").alias("price")).drop("list_price")
         return priced.with_columns(pl.col("price").clip(lower_bound=0.01).log().alias("log_price"))
 

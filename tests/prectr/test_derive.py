@@ -1,0 +1,97 @@
+"""Features from known sums, computed by hand."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from prectr.features.derive import RawState, derive, history_counts
+from prectr.features.spec import ACTIVITY_GROUPS, RECENCY_BUCKETS, activity_group, recency_bucket
+from prectr.preferences.aggregates import LEVEL_WIDTH, USER_WIDTH
+from prectr.preferences.fit import PreferenceModel
+from prectr.preferences.tolerance import GRID_SIZE
+
+
+@pytest.fixture
+def model(laboratory: SimpleNamespace) -> PreferenceModel:
+    return laboratory.mine(*laboratory.draw_log(0)).context.preferences.model
+
+
+def _levels(impressions: list[float], examined: list[float], clicks: list[float]) -> np.ndarray:
+    return np.r_[np.zeros(GRID_SIZE), impressions, examined, clicks, 5.0, 3.0, 4.0, 2.0][None, :]
+
+
+def _state(model: PreferenceModel) -> RawState:
+    """One row of a known user and query: mean log-price of the query's clicks 4 / 2."""
+    nothing = np.zeros((1, 2))
+    return RawState(
+        expected=np.array([0.7]),
+        encoder_expected=np.array([0.6]),
+        levels=np.array([[0.0, 0.2, 0.3, 0.5]]),
+        source=np.array([1]),
+        log_price=np.array([3.0]),
+        user=np.r_[np.zeros(GRID_SIZE), 3.0, 10.0, 2.0][None, :],
+        user_price=np.array([[5.0, 2.0]]),
+        user_brand=np.array([[4.0, 2.0]]),
+        user_category=nothing,
+        query=_levels([10, 0, 0, 10], [5, 0, 0, 5], [0, 0, 0, 2]),
+        category=np.zeros((1, LEVEL_WIDTH)),
+        total=_levels([100, 100, 100, 100], [20, 20, 20, 20], [1, 1, 2, 5]),
+        item=np.array([[8.0, 4.0, 1.0]]),
+        pair=np.zeros((1, 3)),
+        query_prior=model.query_prior[None, :],
+    )
+
+
+def test_rates_are_smoothed_towards_the_one_above(model: PreferenceModel) -> None:
+    found = {name: values[0] for name, values in derive(_state(model), model, 2.0)["numeric"].items()}
+    overall = (9 + 1) / (80 + 20)  # 0.1
+    strength = 2.0 / overall  # 20 examined impressions
+    user = (2 + strength * overall) / (10 + strength)  # 4 / 30
+    query = (2 + strength * overall) / (10 + strength)
+    assert found["user_rate"] == pytest.approx(np.log(4 / 30))
+    assert found["user_brand_rate"] == pytest.approx(np.log((2 + strength * user) / (4 + strength)))
+    assert found["user_category_rate"] == pytest.approx(np.log(user)), "nothing known: the user's own rate"
+    assert found["pair_rate"] == pytest.approx(np.log(query)), "nothing known: the query's rate"
+    assert found["item_rate"] == pytest.approx(np.log((1 + strength * overall) / (4 + strength)))
+    assert found["price_above_query"] == pytest.approx(3.0 - 4.0 / 2.0)
+    assert found["price_above_user"] == pytest.approx(3.0 - 5.0 / 2.0)
+    assert (found["judged"], found["taught"]) == (0.0, 1.0)
+    assert found["user_requests"] == pytest.approx(np.log(4))
+
+
+def test_levels_of_a_query_back_off_to_category_and_log(model: PreferenceModel) -> None:
+    found = {name: values[0] for name, values in derive(_state(model), model, 2.0)["query_preference"].items()}
+    strength = 20.0
+    of_total = np.array([2, 2, 3, 6]) / 40
+    expected = (np.array([0, 0, 0, 2]) + strength * of_total) / (np.array([5, 0, 0, 5]) + strength)
+    share = (np.array([0, 0, 0, 2]) + of_total / of_total.sum()) / 3
+    for level in range(4):
+        assert found[f"level_{level}_rate"] == pytest.approx(np.log(expected[level]))
+        assert found[f"level_{level}_click_share"] == pytest.approx(share[level])
+    assert found["level_0_impressions"] == pytest.approx(np.log(11))
+    assert (found["query_users"], found["backed_off"]) == (pytest.approx(np.log(4)), 0.0)
+
+
+def test_unknown_price_and_nothing_known_stay_finite(model: PreferenceModel) -> None:
+    blank = {
+        "log_price": np.array([np.nan]),
+        "user": np.zeros((1, USER_WIDTH)),
+        "query": np.zeros((1, LEVEL_WIDTH)),
+        "total": np.zeros((1, LEVEL_WIDTH)),
+    }
+    groups = derive(replace(_state(model), **blank), model, 2.0)
+    assert all(np.isfinite(values).all() for features in groups.values() for values in features.values())
+    assert groups["numeric"]["price_above_query"][0] == groups["numeric"]["price_known"][0] == 0.0
+    assert groups["query_preference"]["backed_off"][0] == 1.0
+    assert groups["tolerance"]["user_tolerance"][0] == pytest.approx(model.user_centre)
+    # The threshold is the user's centre, moved by how far the query lies from its own: not at all.
+    assert groups["tolerance"]["threshold"][0] == pytest.approx(model.user_centre)
+    assert groups["tolerance"]["above_threshold"][0] == pytest.approx(0.7 - model.user_centre)
+
+
+def test_buckets_by_hand() -> None:
+    assert activity_group(np.array([0, 1, 2, 3, 7, 10**6])).tolist() == [1, 2, 2, 3, 4, ACTIVITY_GROUPS]
+    assert recency_bucket(np.array([-5.0, 0, 59, 60, 180, 1e12])).tolist() == [1, 1, 1, 2, 3, RECENCY_BUCKETS - 1]
+    np.testing.assert_allclose(history_counts(np.array([0]), np.array([3])), [[0.0, np.log(4)]], rtol=1e-6)
