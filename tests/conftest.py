@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 # Read by Ray when it is imported or started, so they are set before any test module is imported.
@@ -14,6 +15,10 @@ for _name, _value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# A busy machine must not fail a test: how long an example takes is no property of the code. The same examples each run.
+hypothesis.settings.register_profile("prectr", deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.load_profile("prectr")
 
 
 @pytest.fixture(scope="session")
