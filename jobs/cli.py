@@ -7,7 +7,7 @@ usage or configuration; a user's mistake never ends in a traceback.
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -25,8 +25,8 @@ app = typer.Typer(
 config_app = typer.Typer(no_args_is_help=True, help="Show the configuration.")
 app.add_typer(config_app, name="config")
 
-ConfigFile = Annotated[Optional[Path], typer.Option("--config", help="YAML file with settings.")]  # noqa: UP045
-Assignments = Annotated[Optional[list[str]], typer.Option("--set", help="One setting, as section.key=value.")]  # noqa: UP045
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
+Assignments = Annotated[list[str] | None, typer.Option("--set", help="One setting, as section.key=value.")]
 Force = Annotated[bool, typer.Option("--force", help="Run even if the artifact is up to date.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Verbose = Annotated[int, typer.Option("-v", "--verbose", count=True, help="Show what Ray and the libraries say too.")]
@@ -58,8 +58,8 @@ def _finish(result: Any, as_json: bool) -> None:
 @app.command()
 def simulate(
     out: Out,
-    scale: Annotated[Optional[str], typer.Option(help="small, medium or large.")] = None,  # noqa: UP045
-    seed: Annotated[Optional[int], typer.Option(help="The same seed writes the same log.")] = None,  # noqa: UP045
+    scale: Annotated[str | None, typer.Option(help="small, medium or large.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed writes the same log.")] = None,
     placebo: Annotated[bool, typer.Option("--placebo", help="All tolerances equal.")] = False,
     config: ConfigFile = None,
     set_: Assignments = None,
@@ -81,7 +81,7 @@ def simulate(
 @app.command()
 def validate(
     tables: Annotated[Path, typer.Argument(help="Directory with items, impressions and optional tables.")],
-    out: Annotated[Optional[Path], typer.Option("--out", help="Publish the clean tables here; else check only.")] = None,  # noqa: UP045
+    out: Annotated[Path | None, typer.Option("--out", help="Publish the clean tables here; else check only.")] = None,
     config: ConfigFile = None,
     set_: Assignments = None,
     force: Force = False,
@@ -172,9 +172,7 @@ def score_relevance(
     from prectr.ray_session import ray_session
 
     with ray_session(settings.ray):
-        result = job.run(
-            tables=tables, encoder=encoder, labels=labels, out=out, config=settings.relevance, force=force
-        )
+        result = job.run(tables=tables, encoder=encoder, labels=labels, out=out, config=settings.relevance, force=force)
         _finish(result, json_)
 
 
@@ -238,7 +236,7 @@ def train(
     encoder: Encoder,
     preferences: Preferences,
     out: Out,
-    model: Annotated[Optional[str], typer.Option(help="wide-deep, prectr or prectr-v2.")] = None,  # noqa: UP045
+    model: Annotated[str | None, typer.Option(help="wide-deep, prectr or prectr-v2.")] = None,
     config: ConfigFile = None,
     set_: Assignments = None,
     force: Force = False,
@@ -325,7 +323,7 @@ def report(
 @app.command()
 def serve(
     ranker: Annotated[Path, typer.Argument(help="The bundle to serve.")],
-    port: Annotated[Optional[int], typer.Option(help="Port on the loopback address.")] = None,  # noqa: UP045
+    port: Annotated[int | None, typer.Option(help="Port on the loopback address.")] = None,
     config: ConfigFile = None,
     set_: Assignments = None,
     verbose: Verbose = 0,
@@ -354,7 +352,9 @@ def score(
 
 @app.command()
 def demo(
-    tables: Annotated[Optional[Path], typer.Option("--tables", help="A log of your own instead of the marketplace.")] = None,  # noqa: UP045
+    tables: Annotated[
+        Path | None, typer.Option("--tables", help="A log of your own instead of the marketplace.")
+    ] = None,
     workspace: Annotated[Path, typer.Option("--workspace", help="Where the artifacts go.")] = Path("demo-workspace"),
     config: ConfigFile = None,
     set_: Assignments = None,

@@ -49,7 +49,9 @@ def run(
     for ranker in rankers:
         trained_on = require_artifact(ranker, "train")["inputs"]["samples"]
         if trained_on != samples_identity:
-            raise UsageError(f"{ranker}: was trained on other samples than {samples}; models are compared on one set only.")
+            raise UsageError(
+                f"{ranker}: was trained on other samples than {samples}; models are compared on one set only."
+            )
 
     def build(staging: Path) -> dict[str, Any]:
         evaluation = _evaluate(tables, samples, preferences, rankers, labels, encoder, staging, config)
@@ -98,7 +100,8 @@ def _evaluate(
             logged = scorer.with_position(scores.click_logit, position)
             models[path.name] = figures(test, scores.click_logit, logged, expit(logged))
             predictions = predictions.with_columns(
-                pl.Series(f"{path.name}.logit", scores.click_logit), pl.Series(f"{path.name}.incentive", scores.incentive)
+                pl.Series(f"{path.name}.logit", scores.click_logit),
+                pl.Series(f"{path.name}.incentive", scores.incentive),
             )
             bar.advance(len(rows))
     truth = oracle(tables, test)

@@ -26,17 +26,26 @@ class ScoreLines:
         self._service = RankingService(Path(bundle))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        """Answer every line of a block."""
         answers = [
             self._answer(number, line)
             for number, line in zip(batch["number"].to_pylist(), batch["line"].to_pylist(), strict=True)
         ]
-        return pa.table({"number": batch["number"], "answer": [answer for answer, _ in answers], "failed": [failed for _, failed in answers]})
+        return pa.table(
+            {
+                "number": batch["number"],
+                "answer": [answer for answer, _ in answers],
+                "failed": [failed for _, failed in answers],
+            }
+        )
 
     def _answer(self, number: int, line: str) -> tuple[str, bool]:
         try:
             return self._service.rank(ScoreRequest.model_validate_json(line)).model_dump_json(), False
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, entry['loc'])) or 'line'}: {entry['msg']}" for entry in error.errors())
+            problems = "; ".join(
+                f"{'.'.join(map(str, entry['loc'])) or 'line'}: {entry['msg']}" for entry in error.errors()
+            )
             return json.dumps({"line": number, "error": problems}), True
         except ValueError as error:
             return json.dumps({"line": number, "error": str(error)}), True
@@ -51,7 +60,9 @@ def run(*, ranker: Path, source: TextIO, target: TextIO, ray_config: RayConfig |
     require_artifact(ranker, "train")
     lines = [(number, line) for number, line in enumerate(source, start=1) if line.strip()]
     if not lines:
-        raise PrectrError("standard input holds no requests; give one JSON object a line, e.g. prectr score RANKER < f.jsonl")
+        raise PrectrError(
+            "standard input holds no requests; give one JSON object a line, e.g. prectr score RANKER < f.jsonl"
+        )
     with ray_session(ray_config):
         failed = _score(ranker, lines, target)
     if failed:

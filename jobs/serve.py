@@ -4,8 +4,10 @@ The application is named by its import path, as in a Serve configuration file: j
 """
 
 import importlib
+import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +35,8 @@ def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
     _require_free_port(config)
     from ray import serve
 
+    if progress.verbosity() < 1:
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
     module = importlib.import_module(APPLICATION[0])
     build, arguments = (getattr(module, name) for name in APPLICATION[1:])
     url = f"http://{config.host}:{config.port}"
@@ -77,8 +81,6 @@ def _require_free_port(config: ServeConfig) -> None:
 
 def _wait_until_healthy(url: str) -> None:
     """Poll: the proxy may answer 404 for a moment after an application was deployed."""
-    import time
-
     import httpx
 
     deadline = time.monotonic() + START_TIMEOUT_SECONDS

@@ -72,9 +72,9 @@ def build_ranker_from(config: ModelConfig, spec: FeatureSpec, encoder: Path) -> 
 
 def export_files(ranker: Any, out: Path) -> None:
     """Write the trained ranker's ONNX files: the ranker, and the encoder where it was tuned with it."""
-    from models.export import export_encoder, export_ranker
-
     import torch
+
+    from models.export import export_encoder, export_ranker
 
     positions = torch.arange(1, ranker.sizes.positions + 1)
     logits = ranker.position_logit(positions).detach().tolist()

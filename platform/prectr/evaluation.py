@@ -72,7 +72,7 @@ def position_only(samples: Samples, test: TestRows) -> np.ndarray:
 
 
 def oracle(tables: Path, test: TestRows) -> tuple[np.ndarray, np.ndarray] | None:
-    """The truth's click probability of each test row, position-free and at its position; None where there is no truth."""
+    """The truth's click probability of each test row, position-free and at its position; None without a truth."""
     truth = _read_truth(tables / "truth", "impressions")
     if truth is None:
         return None

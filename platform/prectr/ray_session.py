@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from prectr import progress
 from prectr.configuration import FrozenConfig
@@ -36,6 +37,7 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 _QUIET_ENVIRONMENT = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -75,6 +77,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
             log_to_driver=not quiet,
             logging_level=level,
         )
+    _route_ray_output(quiet)
     if quiet:
         silence_ray()
     try:
@@ -84,7 +87,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
 
 
 def silence_ray() -> None:
-    """Keep Ray's own chatter out of the user's terminal; Ray Data sets its loggers up on first use, so import it first."""
+    """Keep Ray's own chatter out of the terminal; Ray Data sets its loggers up on first use, so it is imported first."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -92,3 +95,20 @@ def silence_ray() -> None:
     context.print_on_execution_start = False
     for name in ("ray", "ray.data", "ray.train", "ray.tune", "ray.serve", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _route_ray_output(quiet: bool) -> None:
+    """Raylet messages go to standard error, or nowhere when quiet; Ray would mix them with results on standard output.
+
+    Ray has no setting for it, so its printing function is wrapped.
+    """
+    from ray._private import worker
+
+    original = worker.print_to_stdstream
+
+    def print_to_standard_error(data: dict[str, Any], ignore_prefix: bool) -> None:
+        if not quiet:
+            original({**data, "is_err": True}, ignore_prefix)
+
+    if original.__module__ == worker.__name__:
+        worker.print_to_stdstream = print_to_standard_error

@@ -11,7 +11,9 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-RIDGE = 1.0
+RIDGE = 10.0
+"""In log-likelihood units. Judged pairs come some tens a query and are far from independent, so the pull must be strong
+enough to resist what a few queries have in common."""
 FLOOR = 1e-6
 
 

@@ -13,7 +13,7 @@ class DistillConfig(FrozenConfig):
 
     encoder: EncoderConfig = EncoderConfig()
     loss: DistillationLossConfig = DistillationLossConfig()
-    epochs: int = Field(7, ge=1)
+    epochs: int = Field(6, ge=1)
     patience: int = Field(3, ge=1)
     """Epochs without a better validation loss before training stops."""
     batch_size: int = Field(128, ge=2)

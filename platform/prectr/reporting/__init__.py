@@ -1,1 +1,1 @@
-"""The report: pictures and one self-contained HTML page. It reads artifacts and computes nothing that they do not hold."""
+"""The report: pictures and one self-contained HTML page. It reads artifacts and computes nothing of its own."""

@@ -46,7 +46,11 @@ def click_curve(a: float, s: float, eps: float) -> str:
     """Click probability given examination over relevance, for a strict, a middling and a tolerant user."""
     figure, axes = _axes(4.2, 2.6)
     relevance = np.linspace(0, 1, 100)
-    for threshold, colour, name in ((0.3, COLOURS[1], "tolerant"), (0.55, ACCENT, "middling"), (0.8, COLOURS[3], "strict")):
+    for threshold, colour, name in (
+        (0.3, COLOURS[1], "tolerant"),
+        (0.55, ACCENT, "middling"),
+        (0.8, COLOURS[3], "strict"),
+    ):
         probability = eps + a / (1 + np.exp(-(relevance - threshold) / s))
         axes.plot(relevance, probability, color=colour, label=f"{name} (threshold {threshold})")
     axes.set_xlabel("expected relevance (0..1)")
@@ -103,8 +107,8 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(labelsize=8, colors=INK)
-    axes.xaxis.label.set_size(9)
-    axes.yaxis.label.set_size(9)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
     return figure, axes
 
 
