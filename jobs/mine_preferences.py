@@ -101,7 +101,7 @@ def _over_files(
     keys: list[str],
     shards: int,
 ) -> pl.DataFrame:
-    """`scan` each file (its rows, its number) in a task, shuffle the small results by `keys` once, `merge` each block."""
+    """`scan` each file (its rows, its number) in a task, shuffle the results by `keys` once, `merge` each block."""
     import ray
 
     def scan_files(batch: pa.Table) -> pa.Table:

@@ -87,7 +87,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
 
 
 def silence_ray() -> None:
-    """Keep Ray's own chatter out of the terminal; Ray Data sets its loggers up on first use, so it is imported first."""
+    """Keep Ray's own chatter out of the terminal; Ray Data sets its loggers up on first use, so it comes first."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
