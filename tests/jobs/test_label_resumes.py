@@ -11,7 +11,6 @@ from prectr.labelling import ledger as ledgers
 from prectr.labelling.config import LabelConfig, TeacherConfig
 from prectr.labelling.prompt import load_prompt
 from prectr.labelling.teacher_model import new_model, train_bpe
-from prectr.ray_session import ray_session
 
 
 @pytest.fixture
@@ -33,9 +32,9 @@ def workspace(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_failed_run_is_continued_and_a_larger_one_asks_only_for_the_rest(workspace, monkeypatch):
-    def run(budget, **settings):
-        config = LabelConfig(budget=budget, engine="transformers", shard_rows=1, batch_size=4, **settings)
+def test_a_failed_run_is_continued_and_a_larger_one_asks_only_for_the_rest(workspace, monkeypatch, ray_local):
+    def run(budget):
+        config = LabelConfig(budget=budget, engine="transformers", shard_rows=1, batch_size=1)
         return label.run(
             tables=workspace / "tables", teacher=workspace / "teacher", out=workspace / "labels", config=config
         ).manifest["rows"]
@@ -48,15 +47,14 @@ def test_a_failed_run_is_continued_and_a_larger_one_asks_only_for_the_rest(works
         shards.append(len(labels))
         append(self, labels)
 
-    with ray_session():
-        monkeypatch.setattr(ledgers.LabelLedger, "append", dies_after_the_first_shard)
-        with pytest.raises(PrectrError, match="killed"):
-            run(20)
-        assert not (workspace / "labels").exists()
-        monkeypatch.setattr(ledgers.LabelLedger, "append", append)
-        assert run(20) | {"labels": 20, "from_ledger": shards[0], "asked": 20 - shards[0]} == run(20)
-        grown = run(30)
-        assert (grown["from_ledger"], grown["asked"]) == (20, 10)
+    monkeypatch.setattr(ledgers.LabelLedger, "append", dies_after_the_first_shard)
+    with pytest.raises(PrectrError, match="killed"):
+        run(20)
+    assert not (workspace / "labels").exists()
+    monkeypatch.setattr(ledgers.LabelLedger, "append", append)
+    assert run(20) | {"labels": 20, "from_ledger": shards[0], "asked": 20 - shards[0]} == run(20)
+    grown = run(30)
+    assert (grown["from_ledger"], grown["asked"]) == (20, 10)
     labels = pl.read_parquet(workspace / "labels" / "labels.parquet")
     total = labels.select(pl.sum_horizontal(f"level_{level}" for level in range(4)))
     assert total.to_series().to_list() == pytest.approx([1.0] * 30, abs=1e-5)

@@ -20,7 +20,8 @@ from prectr.errors import PrectrError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
-# Torch's threads otherwise spin at every barrier; where another process holds a core, a step then takes ten times as long.
+# Torch's threads otherwise spin at every barrier; where another process holds a core, a step then takes ten times as
+# long.
 _WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
