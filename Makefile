@@ -30,6 +30,10 @@ lint: setup
 	$(VENV)/bin/mypy
 	PYTHONPATH=platform:. $(VENV)/bin/lint-imports --no-cache
 
+# make bench-NAME runs tests/benchmarks/NAME.py; the last line of its output is one JSON object.
+bench-%: setup
+	$(VENV)/bin/python tests/benchmarks/$(subst -,_,$*).py
+
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .

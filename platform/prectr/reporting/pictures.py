@@ -27,7 +27,7 @@ def model_bars(models: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]
         for number, value in enumerate(values):
             axes.text(value, number + row, f" {value:.3f}", va="center", fontsize=8, color=INK)
     axes.set_xlabel("AUC at the logged position")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return _svg(figure)
 
 
