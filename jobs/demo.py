@@ -129,10 +129,10 @@ def _score_over_http(
     answers = []
     with serve.serving(ranker, config) as url, httpx.Client(base_url=url, timeout=30) as client:
         progress.say(f"serving {ranker} at {url}")
-        for kind, user in (("cold", cold), ("active", active)):
+        for kind, user in (("a cold", cold), ("an active", active)):
             body = {"user_id": user, "query": query, "candidates": candidates}
             response = client.post("/score", json=body).raise_for_status()
-            title = f"POST /score: {query!r} for {user}, a {kind} user"
+            title = f"POST /score: {query!r} for {user}, {kind} user"
             answers.append((title, ScoreResponse.model_validate(response.json())))
     return answers
 
