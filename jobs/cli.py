@@ -13,7 +13,7 @@ import typer
 
 from prectr import progress
 from prectr.configuration import dump_yaml, load_config
-from prectr.errors import PrectrError
+from prectr.ray_errors import find_user_error
 
 app = typer.Typer(
     name="prectr",
@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show the configuration.")
 app.add_typer(config_app, name="config")
+
+INTERRUPTED = 130
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="One setting, as section.key=value.")]
@@ -109,7 +111,9 @@ def train_teacher(
     settings = _settings(config, set_, verbose)
     from jobs import train_teacher as job
     from prectr.ray_session import ray_session
+    from prectr.tables import Tables
 
+    Tables(tables)  # a mistake is told before Ray starts
     with ray_session(settings.ray):
         _finish(job.run(tables=tables, out=out, config=settings.teacher, force=force), json_)
 
@@ -129,7 +133,9 @@ def label(
     settings = _settings(config, set_, verbose)
     from jobs import label as job
     from prectr.ray_session import ray_session
+    from prectr.tables import Tables
 
+    Tables(tables)  # a mistake is told before Ray starts
     with ray_session(settings.ray):
         _finish(job.run(tables=tables, teacher=teacher, out=out, config=settings.label, force=force), json_)
 
@@ -148,10 +154,11 @@ def distill(
     """Distil the teacher's labels into a light transformer encoder."""
     settings = _settings(config, set_, verbose)
     from jobs import distill as job
-    from prectr.ray_session import ray_session
 
-    with ray_session(settings.ray):
-        _finish(job.run(tables=tables, labels=labels, out=out, config=settings.distill, force=force), json_)
+    result = job.run(
+        tables=tables, labels=labels, out=out, config=settings.distill, ray_config=settings.ray, force=force
+    )
+    _finish(result, json_)
 
 
 @app.command("score-relevance")
@@ -169,11 +176,17 @@ def score_relevance(
     """Level probabilities of every distinct logged or candidate pair, with their source."""
     settings = _settings(config, set_, verbose)
     from jobs import score_relevance as job
-    from prectr.ray_session import ray_session
 
-    with ray_session(settings.ray):
-        result = job.run(tables=tables, encoder=encoder, labels=labels, out=out, config=settings.relevance, force=force)
-        _finish(result, json_)
+    result = job.run(
+        tables=tables,
+        encoder=encoder,
+        labels=labels,
+        out=out,
+        config=settings.relevance,
+        ray_config=settings.ray,
+        force=force,
+    )
+    _finish(result, json_)
 
 
 @app.command("mine-preferences")
@@ -378,12 +391,16 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: run a command; errors that a user can mend are printed without a traceback."""
     try:
         app(args=arguments)
-    except PrectrError as error:
-        typer.echo(f"prectr: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("prectr: interrupted; published artifacts are whole, run the same command to go on.", err=True)
-        sys.exit(130)
+    except SystemExit as stopped:
+        if stopped.code == INTERRUPTED:  # typer's answer to Ctrl-C
+            typer.echo("prectr: interrupted; published artifacts are whole, run the same command to go on.", err=True)
+        raise
+    except Exception as error:
+        known = find_user_error(error)
+        if known is None:
+            raise
+        typer.echo(f"prectr: {known}", err=True)
+        sys.exit(known.exit_code)
 
 
 def run_job(name: str) -> None:

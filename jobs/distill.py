@@ -14,24 +14,34 @@ from prectr import progress
 from prectr.artifacts import StageResult, require_artifact, run_stage, write_json
 from prectr.errors import PrectrError, UsageError
 from prectr.model_config import EncoderConfig
-from prectr.ray_session import ray_session
+from prectr.ray_session import RayConfig, ray_session
 from prectr.relevance.config import DistillConfig
 from prectr.relevance.distillation_data import LEVELS, distillation_pairs
 from prectr.tables import Tables
 
 
-def run(*, tables: Path, labels: Path, out: Path, config: DistillConfig, force: bool = False) -> StageResult:
+def run(
+    *,
+    tables: Path,
+    labels: Path,
+    out: Path,
+    config: DistillConfig,
+    ray_config: RayConfig | None = None,
+    force: bool = False,
+) -> StageResult:
     """Distil the labels of `labels` on `tables` into the encoder artifact `out`."""
     require_artifact(labels, "label")
 
     def build(staging: Path) -> dict[str, Any]:
-        return _build(tables, labels, staging, config)
+        return _build(tables, labels, staging, config, ray_config)
 
     inputs: dict[str, Path | str] = {"tables": tables, "labels": labels}
     return run_stage("distill", out, config=config, inputs=inputs, build=build, force=force)
 
 
-def _build(tables: Path, labels: Path, staging: Path, config: DistillConfig) -> dict[str, Any]:
+def _build(
+    tables: Path, labels: Path, staging: Path, config: DistillConfig, ray_config: RayConfig | None
+) -> dict[str, Any]:
     from models.distillation import distillation_loss
     from prectr.labelling.teacher_model import quiet_transformers
     from prectr.relevance.distillation_training import train_student_loop
@@ -71,7 +81,7 @@ def _build(tables: Path, labels: Path, staging: Path, config: DistillConfig) -> 
         "loss": distillation_loss,
         "loss_config": config.loss,
     }
-    with ray_session():
+    with ray_session(ray_config):
         metrics = fit_on_ray(
             train_student_loop, loop_config, name="distill", storage=staging, cpus_per_worker=config.cpus, curve=curve
         )

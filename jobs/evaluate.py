@@ -45,6 +45,13 @@ def run(
     force: bool = False,
 ) -> StageResult:
     """Judge `rankers` (bundles of the same samples) on the test day and publish figures and predictions at `out`."""
+    for artifact, stage in (
+        (samples, "build-samples"),
+        (preferences, "mine-preferences"),
+        (labels, "label"),
+        (encoder, "distill"),
+    ):
+        require_artifact(artifact, stage)
     samples_identity = fingerprint(samples)
     for ranker in rankers:
         trained_on = require_artifact(ranker, "train")["inputs"]["samples"]

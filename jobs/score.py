@@ -58,7 +58,10 @@ def run(*, ranker: Path, source: TextIO, target: TextIO, ray_config: RayConfig |
         PrectrError: after all lines were answered, if some of them could not be scored; or there were none.
     """
     require_artifact(ranker, "train")
-    lines = [(number, line) for number, line in enumerate(source, start=1) if line.strip()]
+    try:
+        lines = [(number, line) for number, line in enumerate(source, start=1) if line.strip()]
+    except UnicodeDecodeError as error:
+        raise PrectrError(f"standard input is not UTF-8 text ({error.reason}); nothing was scored.") from None
     if not lines:
         raise PrectrError(
             "standard input holds no requests; give one JSON object a line, e.g. prectr score RANKER < f.jsonl"

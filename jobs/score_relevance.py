@@ -11,25 +11,34 @@ import polars as pl
 from prectr import progress
 from prectr.artifacts import StageResult, require_artifact, run_stage
 from prectr.errors import PrectrError
-from prectr.ray_session import ray_session
+from prectr.ray_session import RayConfig, ray_session
 from prectr.relevance.config import ScoreConfig
 
 
 def run(
-    *, tables: Path, encoder: Path, labels: Path, out: Path, config: ScoreConfig, force: bool = False
+    *,
+    tables: Path,
+    encoder: Path,
+    labels: Path,
+    out: Path,
+    config: ScoreConfig,
+    ray_config: RayConfig | None = None,
+    force: bool = False,
 ) -> StageResult:
     """Score the pairs of `tables` with `encoder`, known `labels` outranking it, into the relevance artifact `out`."""
     require_artifact(encoder, "distill")
     require_artifact(labels, "label")
 
     def build(staging: Path) -> dict[str, Any]:
-        return _build(tables, encoder, labels, staging, config)
+        return _build(tables, encoder, labels, staging, config, ray_config)
 
     inputs: dict[str, Path | str] = {"tables": tables, "encoder": encoder, "labels": labels}
     return run_stage("score-relevance", out, config=config, inputs=inputs, build=build, force=force)
 
 
-def _build(tables: Path, encoder: Path, labels: Path, staging: Path, config: ScoreConfig) -> dict[str, Any]:
+def _build(
+    tables: Path, encoder: Path, labels: Path, staging: Path, config: ScoreConfig, ray_config: RayConfig | None
+) -> dict[str, Any]:
     from prectr.relevance.scoring import pairs_to_score, score_pairs
 
     pairs = pairs_to_score(tables, labels, config)
@@ -38,7 +47,7 @@ def _build(tables: Path, encoder: Path, labels: Path, staging: Path, config: Sco
     folder = staging / "pairs"
     folder.mkdir()
     written, sources = 0, {"judgment": 0, "teacher": 0, "encoder": 0}
-    with ray_session(), progress.track("score-relevance", total=len(pairs), unit="pairs") as bar:
+    with ray_session(ray_config), progress.track("score-relevance", total=len(pairs), unit="pairs") as bar:
         for batch in score_pairs(pairs, encoder, config):
             scored = pl.DataFrame(batch).sort("pair")
             scored.write_parquet(folder / f"part-{scored['pair'][0]:010d}.parquet")

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,7 @@ def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
         UsageError: no bundle there.
         PrectrError: the port is taken, or the application did not come up.
     """
-    require_artifact(ranker, "train")
-    _require_free_port(config)
+    _check(ranker, config)
     from ray import serve
 
     if progress.verbosity() < 1:
@@ -58,10 +57,18 @@ def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
 
 
 def run(*, ranker: Path, config: ServeConfig, ray_config: RayConfig | None = None) -> None:
-    """Serve until interrupted."""
+    """Serve until interrupted, which is how a server ends and no failure."""
+    _check(ranker, config)  # before Ray starts
     with ray_session(ray_config), serving(ranker, config) as url:
         progress.say(f"serving {ranker} at {url}  (POST {url}/score, docs at {url}/docs; stop with Ctrl-C)")
-        threading.Event().wait()
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+        progress.say("serving: stopped")
+
+
+def _check(ranker: Path, config: ServeConfig) -> None:
+    require_artifact(ranker, "train")
+    _require_free_port(config)
 
 
 def _quiet_logging() -> dict[str, Any]:

@@ -93,8 +93,10 @@ def silence_ray() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    for name in ("ray", "ray.data", "ray.train", "ray.tune", "ray.serve", "vllm"):
+    for name in ("ray", "ray.train", "ray.tune", "ray.serve", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It prints the whole stack of an error that it then raises.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 def _route_ray_output(quiet: bool) -> None:
