@@ -178,7 +178,7 @@ def train_ranker(loop: dict[str, Any]) -> dict[str, Any]:
                 point = {"epoch": epoch + 1, "step": done, "loss": float(np.mean(recent)), **figures}
                 append_curve(out / CURVE, point)
                 recent = []
-                if not best or figures["gauc"] > best["gauc"]:
+                if not best or _rank_of(figures) > _rank_of(best):
                     best = point
                     _save_state(ranker, out / STATE)
     if rank == 0:
@@ -212,13 +212,21 @@ def validate(step: TrainingStep, data: RankerData) -> dict[str, float]:
     }
 
 
+def _rank_of(figures: dict[str, float]) -> tuple[float, float]:
+    """Larger is better: GAUC, then log loss, which also decides where no user has both clicks and skips (NaN GAUC)."""
+    return float(np.nan_to_num(figures["gauc"], nan=0.0)), -figures["logloss"]
+
+
 def _batches(rows: int, config: TrainConfig, epoch: int, rank: int, world: int) -> Iterator[np.ndarray]:
-    """Row numbers of this worker's part of each step; the same global batches for any number of workers."""
+    """Row numbers of this worker's part of each step; the same global batches for any number of workers.
+
+    Every worker gets as many parts: the workers wait for each other in each step. Where the last batch has fewer rows
+    than there are workers, those left over repeat its first row.
+    """
     order = np.random.default_rng([config.seed, epoch]).permutation(rows)
     for start in range(0, rows, config.batch_size):
-        part = order[start : start + config.batch_size][rank::world]
-        if len(part):
-            yield part
+        batch = order[start : start + config.batch_size]
+        yield batch[rank::world] if rank < len(batch) else batch[:1]
 
 
 def _learning_rate_factor(done: int, steps: int, config: TrainConfig) -> float:
