@@ -39,7 +39,7 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
 
     quiet_transformers()
     template = load_prompt(config.prompt)
-    judged = read_judged(tables).filter(pl.col("split") != "held-back")
+    judged = read_judged(tables, required=True).filter(pl.col("split") != "held-back")
     training = judged["split"] == "train"
     if not training.any() or training.all():
         raise PrectrError(

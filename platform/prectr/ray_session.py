@@ -7,7 +7,7 @@ joins that cluster instead of starting one.
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from prectr import progress
@@ -66,17 +66,18 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
     config = config or RayConfig()
     quiet = progress.verbosity() < 1
     level = logging.ERROR if quiet else logging.INFO
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=level)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=config.num_cpus,
-            object_store_memory=int(config.object_store_gib * 2**30),
-            include_dashboard=False,
-            log_to_driver=not quiet,
-            logging_level=level,
-        )
+    with _native_stderr_muted() if quiet else nullcontext():
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(logging_level=level)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=config.num_cpus,
+                object_store_memory=int(config.object_store_gib * 2**30),
+                include_dashboard=False,
+                log_to_driver=not quiet,
+                logging_level=level,
+            )
     _route_ray_output(quiet)
     if quiet:
         silence_ray()
@@ -97,6 +98,22 @@ def silence_ray() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # It prints the whole stack of an error that it then raises.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _native_stderr_muted() -> Iterator[None]:
+    """Drop what native code writes to standard error in the block: Ray announces its own log level there at each start.
+
+    Exceptions are not affected; `-v` shows everything.
+    """
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _route_ray_output(quiet: bool) -> None:

@@ -34,20 +34,21 @@ def split_frame(queries: Iterable[str]) -> pl.DataFrame:
     )
 
 
-def read_judged(tables: Path) -> pl.DataFrame:
+def read_judged(tables: Path, required: bool = False) -> pl.DataFrame:
     """Judged pairs with their titles and split.
 
-    Pairs of unknown items are left out.
+    Pairs of unknown items are left out. No judgments at all are allowed unless `required`: a teacher of the user's own
+    can label, and a student learn from it, without any.
 
     Returns:
         columns query (normalised), item_id, title, grade int8 0..3, split; sorted by query, item_id.
 
     Raises:
-        UsageError: the tables hold no judgments.
+        UsageError: the tables hold no judgments, but they are required.
     """
     source = Tables(tables)
     pairs = source.judgments().join(source.items().select("item_id", "title"), on="item_id", how="inner")
-    if pairs.is_empty():
+    if required and pairs.is_empty():
         raise UsageError(
             f"{tables / 'judgments.parquet'}: no judged pair of a known item; judgments (query, item_id, grade 0..3) "
             "are needed for this stage."

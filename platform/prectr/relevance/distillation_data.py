@@ -21,12 +21,18 @@ def distillation_pairs(tables: Path, labels: Path) -> pl.DataFrame:
 
     Returns:
         columns query, item_id, title, grade int8 (-1 unknown), level_0..3 float32 (null unknown), split (train,
-        validation). Validation holds the judged pairs of its queries; their unjudged pairs are left out.
+        validation). Validation holds the judged pairs of its queries; their unjudged pairs are left out. Where nothing
+        is judged at all, it holds the taught pairs of its queries, the teacher's most probable level as their grade.
     """
     gold = read_judged(tables).select("query", "item_id", "grade")
     teacher = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVELS])
     pairs = gold.join(teacher, on=["query", "item_id"], how="full", coalesce=True)
     splits = split_frame(pairs["query"])
+    if gold.is_empty():
+        taught = pl.concat_list(LEVELS).list.arg_max().cast(pl.Int8)
+        pairs = pairs.join(splits.filter(pl.col("split") == "validation"), on="query", how="left").select(
+            pl.exclude("split", "grade"), pl.when(pl.col("split").is_not_null()).then(taught).alias("grade")
+        )
     return (
         pairs.join(splits, on="query", how="left")
         .filter((pl.col("split") == "train") | ((pl.col("split") == "validation") & pl.col("grade").is_not_null()))
