@@ -6,7 +6,6 @@ The application is named by its import path, as in a Serve configuration file: j
 import importlib
 import logging
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -62,7 +61,8 @@ def run(*, ranker: Path, config: ServeConfig, ray_config: RayConfig | None = Non
     with ray_session(ray_config), serving(ranker, config) as url:
         progress.say(f"serving {ranker} at {url}  (POST {url}/score, docs at {url}/docs; stop with Ctrl-C)")
         with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            while True:  # a wait without end is not woken when one of Ray's threads receives the signal
+                time.sleep(0.5)
         progress.say("serving: stopped")
 
 
