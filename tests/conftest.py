@@ -26,5 +26,5 @@ def ray_local() -> Iterator[None]:
     """A running Ray, shared by every test that asks for it."""
     from prectr.ray_session import RayConfig, ray_session
 
-    with ray_session(RayConfig(num_cpus=4, object_store_gib=0.3)):
+    with ray_session(RayConfig(num_cpus=8, object_store_gib=0.3)):
         yield

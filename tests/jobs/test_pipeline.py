@@ -1,0 +1,378 @@
+"""The whole chain on a tiny marketplace, through `prectr demo` itself, and what it leaves: bundles, a page, a server.
+
+One workspace and one Ray for all tests here; the teacher answers through vLLM where that is installed.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+
+from jobs import demo, evaluate, score, serve, train
+from prectr.artifacts import read_manifest
+from prectr.bundle import Bundle
+from prectr.configuration import load_config
+from prectr.errors import PrectrError, UsageError
+from prectr.evaluation import TestRows as EvaluatedRows
+from prectr.labelling.engines import choose_engine
+from prectr.protocol import MAX_CANDIDATES
+from prectr.samples.load import Samples, split_days
+from prectr.scoring import Scorer
+from prectr.settings import ServeConfig, Settings
+from prectr.tables import Tables
+
+pytestmark = pytest.mark.slow
+
+TINY = """
+simulate: {users: 50, items: 800, queries: 60, requests: 500, days: 5}
+teacher:
+  {width: 32, heads: 1, layers: 1, feed_forward: 32, vocabulary: 400, warm_start_pairs: 200, epochs: 1, batch_size: 64}
+label: {budget: 300}
+distill:
+  encoder: {layers: 1, width: 32, heads: 2, feed_forward: 32, vocabulary: 500, max_length: 24}
+  epochs: 1
+relevance: {actors: 1}
+preferences: {shards: 1}
+samples: {shards: 1}
+train: {epochs: 1, batch_size: 1024, evaluations_per_epoch: 2}
+"""
+STAGES = (
+    *("tables", "teacher", "labels", "encoder", "relevance", "preferences", "samples"),
+    *("rankers/wide-deep", "rankers/prectr", "rankers/prectr-v2", "reports/evaluation", "reports/page"),
+)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A workspace after `prectr demo`, and what the command said."""
+
+    workspace: Path
+    settings: Settings
+    output: str
+    messages: str
+
+    @property
+    def bundle(self) -> Path:
+        return self.workspace / "rankers" / "prectr-v2"
+
+    def manifests(self) -> dict[str, Any]:
+        return {stage: read_manifest(self.workspace / stage) for stage in STAGES}
+
+
+def run_demo(workspace: Path, settings: Settings) -> Ran:
+    output, messages = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(messages):
+        demo.run(workspace=workspace, source=None, settings=settings)
+    return Ran(workspace, settings, output.getvalue(), messages.getvalue())
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Ran:
+    root = tmp_path_factory.mktemp("demo")
+    (root / "settings.yaml").write_text(TINY, encoding="utf-8")
+    return run_demo(root / "workspace", load_config(Settings, root / "settings.yaml"))
+
+
+def test_demo_prints_results_scored_queries_times_and_the_report(ran: Ran) -> None:
+    for name in ("position only", "Wide&Deep", "PRECTR ", "PRECTR-V2", "oracle", "teacher", "student", "TF-IDF"):
+        assert name in ran.output, name
+    assert "(simulated log)" in ran.output
+    assert len(re.findall(r"POST /score: '.+' for \S+, (?:a cold|a active|an active) user", ran.output)) == 2
+    assert "Wall time" in ran.output and "mine-preferences" in ran.output and "total" in ran.output
+    assert f"report: {ran.workspace / 'reports' / 'page' / 'report.html'}" in ran.output
+    assert f"labels came from the engine: {choose_engine('auto')}" in ran.messages
+
+
+def test_every_stage_published_its_manifest(ran: Ran) -> None:
+    for stage, manifest in ran.manifests().items():
+        assert manifest is not None, stage
+        assert {"identity", "config", "inputs", "versions", "wall_seconds"} <= manifest.keys(), stage
+    assert not list(ran.workspace.rglob(".*.building-*"))
+
+
+def test_report_is_one_self_contained_page_that_says_simulated(ran: Ran) -> None:
+    folder = ran.workspace / "reports" / "page"
+    assert {file.name for file in folder.iterdir()} == {"manifest.json", "report.html"}
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "simulated" in page and "PRECTR-V2" in page
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?(?!\#|data:)[^"'\s>]""", page)
+    assert not re.search(r"@import|url\((?!#|'#|\"#)", page)
+
+
+def test_second_demo_skips_every_stage_and_says_so(ran: Ran) -> None:
+    again = run_demo(ran.workspace, ran.settings)
+    assert again.messages.count("up to date, skipped") == again.output.count("(skipped)") == len(STAGES)
+    assert again.manifests() == ran.manifests()
+    table = ran.output[: ran.output.index("POST /score")]
+    assert table in again.output
+
+
+def test_bundle_holds_no_pickle(ran: Ran) -> None:
+    names = {file.name for file in ran.bundle.rglob("*") if file.is_file()}
+    assert {"ranker.onnx", "encoder.onnx", "model.safetensors", "config.json", "model_card.json"} <= names
+    for file in ran.bundle.rglob("*"):
+        assert file.suffix in ("", ".json", ".jsonl", ".onnx", ".safetensors", ".mdb"), file
+
+
+def test_served_onnx_equals_the_trained_module(ran: Ran) -> None:
+    import torch
+
+    from prectr.training.config import TrainConfig
+    from prectr.training.ranker_loop import RankerData, TrainingStep, _load_state, predict
+
+    samples = Samples.open(ran.workspace / "samples")
+    test_day = split_days(samples.days())[2]
+    for path in sorted((ran.workspace / "rankers").iterdir()):
+        bundle, scorer = Bundle.open(path), Scorer(path)
+        torch.manual_seed(1)
+        ranker = train.build_ranker_from(bundle.model, bundle.spec, ran.workspace / "encoder")
+        _load_state(ranker, path / "model.safetensors")
+        data = RankerData(samples, [test_day])
+        step = TrainingStep(ranker, samples, TrainConfig(model=bundle.model, precision="float32"))
+        free, logged = predict(step, data)
+        scores = scorer.score(data.rows, samples.pairs, samples.tokens)
+        assert np.std(free) > 1e-4, "a constant score would make the comparison empty"
+        np.testing.assert_allclose(scores.click_logit, free, atol=1e-4)
+        np.testing.assert_allclose(scorer.with_position(scores.click_logit, data.position), logged, atol=1e-4)
+
+
+def test_two_workers_train_the_same_ranker(ran: Ran, tmp_path: Path) -> None:
+    """The batches are the same, so what differs is the rounding of averaged gradients."""
+    bundle = ran.workspace / "rankers" / "prectr"
+    config = ran.settings.train.model_copy(update={"model": Bundle.open(bundle).model, "workers": 2, "cpus": 1})
+    two = train.run(
+        samples=ran.workspace / "samples",
+        encoder=ran.workspace / "encoder",
+        preferences=ran.workspace / "preferences",
+        out=tmp_path / "prectr",
+        config=config,
+    ).manifest
+    one = read_manifest(bundle)
+    assert one is not None and two["steps"] == one["steps"] > 1
+    assert two["metrics"]["logloss"] == pytest.approx(one["metrics"]["logloss"], abs=2e-3)
+    assert two["metrics"]["auc"] == pytest.approx(one["metrics"]["auc"], abs=5e-3)
+
+
+def test_evaluation_predictions_are_the_scorers(ran: Ran) -> None:
+    samples = Samples.open(ran.workspace / "samples")
+    rows = EvaluatedRows.of(samples, ran.settings.evaluate.cold_requests).frame
+    predictions = pl.read_parquet(ran.workspace / "reports" / "evaluation" / "predictions.parquet")
+    assert predictions.height == rows.height > 500
+    for path in sorted((ran.workspace / "rankers").iterdir()):
+        scores = Scorer(path).score(samples.rows(rows), samples.pairs, samples.tokens)
+        np.testing.assert_allclose(predictions[f"{path.name}.logit"].to_numpy(), scores.click_logit, atol=1e-5)
+        np.testing.assert_allclose(predictions[f"{path.name}.incentive"].to_numpy(), scores.incentive, atol=1e-5)
+
+
+def test_evaluate_refuses_a_ranker_of_other_samples(ran: Ran, tmp_path: Path) -> None:
+    other = tmp_path / "samples"
+    shutil.copytree(ran.workspace / "samples", other)
+    manifest = json.loads((other / "manifest.json").read_text(encoding="utf-8"))
+    (other / "manifest.json").write_text(json.dumps(manifest | {"identity": "another"}), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"prectr-v2: was trained on other samples than .*; models are compared"):
+        evaluate.run(
+            tables=ran.workspace / "tables",
+            samples=other,
+            preferences=ran.workspace / "preferences",
+            rankers=[ran.bundle],
+            labels=ran.workspace / "labels",
+            encoder=ran.workspace / "encoder",
+            out=tmp_path / "evaluation",
+            config=ran.settings.evaluate,
+        )
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_failed_training_says_why_and_leaves_the_old_bundle(ran: Ran) -> None:
+    bundle = ran.workspace / "rankers" / "wide-deep"
+    before = {file: file.stat().st_mtime_ns for file in bundle.rglob("*")}
+    config = ran.settings.train.model_copy(
+        update={"model": Bundle.open(bundle).model, "learning_rate": 1e30, "warm_up": 0.0}
+    )
+    with pytest.raises(PrectrError, match=r"^the loss became (nan|inf) at step \d+; lower train.learning_rate\.$"):
+        train.run(
+            samples=ran.workspace / "samples",
+            encoder=ran.workspace / "encoder",
+            preferences=ran.workspace / "preferences",
+            out=bundle,
+            config=config,
+        )
+    assert {file: file.stat().st_mtime_ns for file in bundle.rglob("*")} == before
+    assert not list(bundle.parent.glob(".wide-deep.*"))
+
+
+@dataclass(frozen=True)
+class Log:
+    """Names that requests are made of."""
+
+    user: str
+    query: str
+    items: list[str]
+    ts: float
+
+
+@pytest.fixture(scope="module")
+def log(ran: Ran) -> Log:
+    rows = Tables(ran.workspace / "tables").impressions()
+    user = rows.group_by("user_id").len().sort("len", "user_id")["user_id"][-1]
+    query = rows.group_by("query").len().sort("len", "query")["query"][-1]
+    items = rows.filter(pl.col("query") == query)["item_id"].unique().sort().to_list()
+    return Log(user, query, items[:20], rows["ts"].max().timestamp() + 3600.0)  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def client(ran: Ran) -> Iterator[httpx.Client]:
+    config = ServeConfig(port=free_port())
+    with serve.serving(ran.bundle, config) as url, httpx.Client(base_url=url, timeout=60) as http:
+        yield http
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_health_names_the_bundle(ran: Ran, client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {
+        "status": "ok",
+        "model": "prectr-v2",
+        "version": read_manifest(ran.bundle)["identity"],  # type: ignore[index]
+    }
+
+
+def test_known_user_and_query_are_scored_in_click_order(client: httpx.Client, log: Log) -> None:
+    body = {"user_id": log.user, "query": log.query, "candidates": log.items, "ts": log.ts}
+    answer = client.post("/score", json=body).raise_for_status().json()
+    assert answer["user_known"] and answer["query_known"] and answer["earlier_requests"] > 3
+    results = answer["results"]
+    assert sorted(entry["item_id"] for entry in results) == log.items
+    clicks = [entry["click_probability"] for entry in results]
+    assert clicks == sorted(clicks, reverse=True) and len(set(clicks)) > 1
+    assert [entry["rank"] for entry in results] == list(range(1, len(results) + 1))
+    for entry in results:
+        levels = np.array(entry["level_probabilities"])
+        assert levels.sum() == pytest.approx(1.0, abs=1e-5)
+        assert entry["expected_level"] == pytest.approx(float(levels @ np.arange(4)), abs=1e-4)
+    best = client.post("/score", json=body | {"top_k": 3}).raise_for_status().json()
+    assert best["results"] == results[:3]
+    spelled = client.post("/score", json=body | {"query": f"  {log.query.upper()} "}).raise_for_status().json()
+    assert spelled["results"] == results
+
+
+def test_unknown_user_and_unseen_query_are_scored(client: httpx.Client, log: Log) -> None:
+    body = {"user_id": "nobody", "query": "never asked before", "candidates": log.items, "ts": log.ts}
+    answer = client.post("/score", json=body).raise_for_status().json()
+    assert (answer["user_known"], answer["query_known"], answer["earlier_requests"]) == (False, False, 0)
+    assert len(answer["results"]) == len(log.items)
+    assert {entry["relevance_source"] for entry in answer["results"]} == {"encoder"}
+
+
+def test_new_item_is_scored_from_its_title_and_refused_without(client: httpx.Client, log: Log) -> None:
+    body = {"user_id": log.user, "query": log.query, "ts": log.ts}
+    new = {"item_id": "new", "title": f"{log.query} as good as new"}
+    answer = client.post("/score", json=body | {"candidates": [*log.items[:3], new]}).raise_for_status().json()
+    scored = {entry["item_id"]: entry for entry in answer["results"]}
+    assert scored["new"]["relevance_source"] == "encoder" and scored["new"]["title"] == new["title"]
+    refused = client.post("/score", json=body | {"candidates": [*log.items[:3], "new"]})
+    assert refused.status_code == 422
+    assert "new" in refused.json()["detail"] and "title" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"candidates": ["i"] * (MAX_CANDIDATES + 1)}, "candidates"),
+        ({"candidates": []}, "candidates"),
+        ({"top_k": 0}, "top_k"),
+        ({"user": "u"}, "user"),
+        ({"query": None}, "query"),
+    ],
+)
+def test_bad_requests_are_refused_by_field(client: httpx.Client, log: Log, change: dict[str, Any], named: str) -> None:
+    body = {"user_id": log.user, "query": log.query, "candidates": log.items} | change
+    refused = client.post("/score", json=body)
+    assert refused.status_code == 422
+    assert named in [entry["loc"][1] for entry in refused.json()["detail"]]
+
+
+def test_broken_json_is_the_clients_fault(client: httpx.Client) -> None:
+    refused = client.post("/score", content=b'{"user_id": ', headers={"content-type": "application/json"})
+    assert 400 <= refused.status_code < 500
+
+
+def test_batch_scores_equal_http_and_a_broken_line_keeps_its_place(ran: Ran, client: httpx.Client, log: Log) -> None:
+    requests: list[dict[str, Any]] = [
+        {"user_id": log.user, "query": log.query, "candidates": log.items, "ts": log.ts},
+        {"user_id": "nobody", "query": "never asked before", "candidates": log.items, "ts": log.ts},
+        {"user_id": log.user, "query": log.query, "candidates": [{"item_id": "n", "title": "lamp"}], "ts": log.ts},
+    ]
+    lines = [json.dumps(request) for request in requests]
+    unscorable = json.dumps({"user_id": "u", "query": "q", "candidates": ["no-such-item"]})
+    source = io.StringIO("\n".join([lines[0], "{broken", lines[1], "", unscorable, lines[2]]) + "\n")
+    target = io.StringIO()
+    with pytest.raises(PrectrError, match=r"^2 of 5 lines could not be scored"):
+        score.run(ranker=ran.bundle, source=source, target=target)
+    answers = [json.loads(line) for line in target.getvalue().splitlines()]
+    assert [answer.get("line") for answer in answers] == [None, 2, None, 5, None]
+    assert "JSON" in answers[1]["error"] and "no-such-item" in answers[3]["error"]
+    for request, batch in zip(requests, (answers[0], answers[2], answers[4])):
+        online = client.post("/score", json=request).raise_for_status().json()
+        assert batch | {"seconds": None} == online | {"seconds": None}
+
+
+def test_nothing_to_score_is_an_error(ran: Ran) -> None:
+    with pytest.raises(PrectrError, match="standard input holds no requests"):
+        score.run(ranker=ran.bundle, source=io.StringIO("\n"), target=io.StringIO())
+
+
+def test_a_taken_port_is_refused(ran: Ran) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PrectrError, match=rf"^127\.0\.0\.1:{port}: cannot listen there .*serve\.port"):
+            serve.serving(ran.bundle, ServeConfig(port=port)).__enter__()
+
+
+def test_ctrl_c_ends_a_server_and_all_its_processes(ran: Ran, tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    port = free_port()
+    root, messages = Path(__file__).parents[2], tmp_path / "messages"
+    environment = os.environ | {"PYTHONPATH": f"{root / 'platform'}{os.pathsep}{root}"}
+    command = [sys.executable, "-m", "jobs.cli", "serve", str(ran.bundle), "--port", str(port)]
+    with messages.open("w") as stream:
+        server = subprocess.Popen(command, cwd=root, env=environment, stderr=stream, start_new_session=True)
+    children: list[Any] = []
+    try:
+        deadline = time.monotonic() + 120
+        while "stop with Ctrl-C" not in messages.read_text():
+            assert server.poll() is None and time.monotonic() < deadline, messages.read_text()
+            time.sleep(0.2)
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=10).status_code == 200
+        children = psutil.Process(server.pid).children(recursive=True)
+        assert children
+        os.killpg(server.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        assert server.wait(timeout=60) == 0, messages.read_text()
+        assert "serving: stopped" in messages.read_text() and "Traceback" not in messages.read_text()
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert alive == []
+        socket.create_server(("127.0.0.1", port)).close()
+    finally:
+        for process in (server, *children):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
