@@ -8,6 +8,7 @@ carries the same identity (stage, configuration, fingerprints of the inputs) is 
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -82,12 +83,12 @@ def run_stage(
             "stage": stage,
             "identity": identity,
             "prectr": __version__,
-            "started": started.isoformat(timespec="seconds"),
+            "started": started.isoformat(timespec="milliseconds"),
             "wall_seconds": wall_seconds,
             "config": config.model_dump(mode="json"),
             "inputs": fingerprints,
             "versions": _versions(),
-            **facts,
+            **without_nan(facts),
         }
         write_json(staging / MANIFEST, manifest)
         _publish(staging, out)
@@ -118,7 +119,7 @@ def fingerprint(value: Path | str) -> str:
         raise UsageError(f"{value}: no such file or directory.")
     manifest = read_manifest(value)
     if manifest is not None:
-        return f"{manifest['stage']}:{manifest['identity']}:{_content(value, manifest['stage'])}"
+        return f"{manifest['stage']}:{manifest['identity']}:{_content(value, manifest)}"
     return _hash_files(value)
 
 
@@ -155,10 +156,22 @@ def require_artifact(path: Path, stage: str) -> dict[str, Any]:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    """Write JSON so that a reader sees the old file or the new one, never a part; undefined figures become null."""
     aside = file.with_name(f".{file.name}.part")
-    aside.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    text = json.dumps(without_nan(content), indent=1, ensure_ascii=False, default=str, allow_nan=False)
+    aside.write_text(text + "\n", encoding="utf-8")
     os.replace(aside, file)
+
+
+def without_nan(content: Any) -> Any:
+    """NaN and infinite figures as None: strict JSON has no word for them."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_nan(value) for value in content]
+    return content
 
 
 def _identity(stage: str, config: FrozenConfig, fingerprints: dict[str, str]) -> str:
@@ -166,9 +179,13 @@ def _identity(stage: str, config: FrozenConfig, fingerprints: dict[str, str]) ->
     return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
 
-def _content(path: Path, stage: str) -> str:
-    """Tables are users' files and may be edited under their manifest, so their bytes count; artifacts are ours."""
-    return _hash_files(path) if stage in TABLE_STAGES else ""
+def _content(path: Path, manifest: Mapping[str, Any]) -> str:
+    """Tables are users' files and may be edited under their manifest, so their bytes count.
+
+    Of other artifacts the time of their building does: one that was built again may differ (training is not bit-equal
+    everywhere), and what was made from the old one must not pass for made from the new.
+    """
+    return _hash_files(path) if manifest["stage"] in TABLE_STAGES else str(manifest["started"])
 
 
 def _hash_files(path: Path) -> str:

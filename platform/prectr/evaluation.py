@@ -141,7 +141,7 @@ def tolerance_against_truth(tables: Path, preferences: Path) -> list[dict[str, A
     rows = []
     for low, high in ((1, 3), (4, 9), (10, 29), (30, 10**9)):
         part = joined.filter(pl.col("requests").is_between(low, high))
-        if part.height >= 10:
+        if part.height >= 10 and part["mined"].n_unique() > 1 and part["t_u"].n_unique() > 1:
             rows.append(
                 {
                     "requests": f"{low}-{high}" if high < 10**9 else f"{low}+",

@@ -284,3 +284,21 @@ def test_json_is_replaced_at_once(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"ä": 2})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"ä": 2}
     assert _hidden(tmp_path) == []
+
+
+def test_what_was_made_from_an_artifact_is_made_again_when_it_was_built_again(tmp_path: Path) -> None:
+    upstream, downstream = tmp_path / "upstream", tmp_path / "downstream"
+    _run(upstream, _build("first"))
+    _run(downstream, _build("from first"), {"upstream": upstream})
+    assert _run(downstream, _never, {"upstream": upstream}).skipped
+    _run(upstream, _build("second"), force=True)
+    assert not _run(downstream, _build("from second"), {"upstream": upstream}).skipped
+    assert (downstream / "data.txt").read_text() == "from second"
+
+
+def test_undefined_figures_are_null_in_manifests_and_files(tmp_path: Path) -> None:
+    result = _run(tmp_path / "out", lambda staging: {"metrics": {"gauc": float("nan"), "auc": [0.5, float("inf")]}})
+    expected = {"gauc": None, "auc": [0.5, None]}
+    assert result.manifest["metrics"] == expected
+    strict = json.loads((tmp_path / "out" / MANIFEST).read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert strict["metrics"] == expected

@@ -13,8 +13,8 @@ COLOURS = ("#868e96", "#f08c00", "#0b7285", "#c2255c", "#5f3dc4")
 def model_bars(models: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
     """AUC of each model over all and over cold users, side by side."""
     labels = [names.get(name, name) for name in models]
-    everyone = [slices["all"]["auc"] for slices in models.values()]
-    cold = [slices["cold"]["auc"] for slices in models.values()]
+    everyone = [_number(slices["all"]["auc"]) for slices in models.values()]
+    cold = [_number(slices["cold"]["auc"]) for slices in models.values()]
     figure, axes = _axes(6.4, 0.45 * len(labels) + 1.1)
     place = np.arange(len(labels))
     axes.barh(place - 0.19, everyone, 0.36, color=ACCENT, label="all users")
@@ -63,7 +63,7 @@ def learning_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], names: Ma
     """Validation GAUC of each ranker over its steps."""
     figure, axes = _axes(5.4, 2.9)
     for (name, points), colour in zip(curves.items(), COLOURS[1:] * 4):
-        steps, values = [point["step"] for point in points], [point["gauc"] for point in points]
+        steps, values = [point["step"] for point in points], [_number(point["gauc"]) for point in points]
         axes.plot(steps, values, color=colour, marker="o", markersize=3, label=names.get(name, name))
     axes.set_xlabel("training step")
     axes.set_ylabel("validation GAUC")
@@ -77,7 +77,7 @@ def quality_bars(quality: Mapping[str, Any]) -> str:
     shown = [name for name in ("teacher", "student", "lexical") if name in quality]
     place = np.arange(2)
     for number, (name, colour) in enumerate(zip(shown, (COLOURS[4], ACCENT, SOFT))):
-        values = [quality[name][column] if quality[name][column] is not None else 0.0 for column in ("kappa", "auc")]
+        values = [_number(quality[name][column]) for column in ("kappa", "auc")]
         axes.bar(place + (number - 1) * 0.26, values, 0.24, color=colour, label=name)
         for x, value in zip(place + (number - 1) * 0.26, values):
             axes.text(x, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8, color=INK)
@@ -97,6 +97,11 @@ def tolerance_bars(rows: Sequence[Mapping[str, Any]]) -> str:
     axes.set_xlabel("requests of the user")
     axes.set_ylabel("Spearman with the truth")
     return _svg(figure)
+
+
+def _number(value: float | None) -> float:
+    """A figure that is not defined is NaN, which is not drawn."""
+    return float("nan") if value is None else value
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:
