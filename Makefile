@@ -9,7 +9,7 @@ PINS := -c requirements/constraints.txt
 DEMO_OPTIONS ?=
 TEST_OPTIONS ?=
 
-.PHONY: demo test lint format setup clean
+.PHONY: demo test lint format setup download-size clean
 SHELL := /bin/bash
 
 setup: $(VENV)/.ready
@@ -29,6 +29,10 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	PYTHONPATH=platform:. $(VENV)/bin/lint-imports --no-cache
+
+# What the set-up downloads, measured by downloading it once more.
+download-size: setup
+	@bash requirements/download_size.sh $(VENV)
 
 # make bench-NAME runs tests/benchmarks/NAME.py; the last line of its output is one JSON object.
 bench-%: setup

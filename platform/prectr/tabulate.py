@@ -87,7 +87,23 @@ def print_quality(quality: Mapping[str, Any], simulated: bool) -> None:
     for name, heading in (("teacher", "teacher"), ("student", "student encoder"), ("lexical", "TF-IDF + isotonic")):
         if name in quality:
             table.add_row(heading, *(_figure(quality[name][column]) for column, _ in QUALITY_COLUMNS))
-    console().print(table)
+    out = console()
+    out.print(table)
+    if "lexical" in quality:
+        out.print(
+            "  " + "; ".join(_against_lexical(quality, name) for name in ("teacher", "student") if name in quality)
+        )
+
+
+def _against_lexical(quality: Mapping[str, Any], name: str) -> str:
+    """On which figures a model beats the lexical baseline; RMSE is better when smaller."""
+    better = []
+    for column, heading in QUALITY_COLUMNS:
+        value, base = quality[name][column], quality["lexical"][column]
+        if value is not None and base is not None and (value < base if column == "rmse" else value > base):
+            better.append(heading)
+    verdict = "on all figures" if len(better) == len(QUALITY_COLUMNS) else f"on {', '.join(better) or 'no figure'}"
+    return f"{name} beats the lexical baseline {verdict}"
 
 
 def print_scored(title: str, response: ScoreResponse, limit: int = 8) -> None:
