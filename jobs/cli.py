@@ -4,8 +4,12 @@ Results go to standard output, progress and messages to standard error. Exit cod
 usage or configuration; a user's mistake never ends in a traceback.
 """
 
+import functools
+import inspect
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,143 +45,167 @@ Labels = Annotated[Path, typer.Option("--labels", help="Artifact of label.")]
 Encoder = Annotated[Path, typer.Option("--encoder", help="Artifact of distill.")]
 
 
-def _settings(config: Path | None, assignments: list[str] | None, verbose: int = 0) -> Any:
+Load = Callable[..., Any]
+"""Resolves the settings of a command; takes further `section.key=value` assignments, None among them is skipped."""
+
+_COMMON = {"config": (ConfigFile, None), "set_": (Assignments, None), "verbose": (Verbose, 0)}
+_OF_STAGES = {"force": (Force, False), "json_": (Json, False)}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of a command that prints more than a manifest: for `--json`, and for a person."""
+
+    content: Any
+    show: Callable[[], None]
+
+
+def command(name: str, stage: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a command with the options that all commands share.
+
+    The function's first parameter is a `Load`. A stage's function also takes `force` and returns its `StageResult`, of
+    which `--json` prints the manifest (what a person reads was printed by the stage), or an `Answer`.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(**options: Any) -> None:
+            config, given, verbose = (options.pop(option) for option in _COMMON)
+            as_json = stage and options.pop("json_")
+
+            def load(*assignments: str | None) -> Any:
+                return _settings(config, [*(given or []), *(one for one in assignments if one)], verbose)
+
+            result = function(load, **options)
+            if as_json:
+                content = result.content if isinstance(result, Answer) else _manifest(result)
+                typer.echo(json.dumps(content, default=str))
+            elif isinstance(result, Answer):
+                result.show()
+
+        shared = _COMMON | (_OF_STAGES if stage else {})
+        own = list(inspect.signature(function).parameters.values())[1:]
+        added = [
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for option, (kind, default) in shared.items()
+        ]
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own if parameter.name != "force"]
+        run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
+        app.command(name)(run)
+        return function
+
+    return register
+
+
+def _manifest(result: Any) -> dict[str, Any]:
+    return {"path": str(result.path), "skipped": result.skipped, "manifest": result.manifest}
+
+
+def _settings(config: Path | None, assignments: list[str], verbose: int = 0) -> Any:
     from prectr.ray_session import prepare_environment
     from prectr.settings import Settings
 
     progress.set_verbosity(verbose)
     prepare_environment()
-    return load_config(Settings, config, assignments or [])
+    return load_config(Settings, config, assignments)
 
 
-def _finish(result: Any, as_json: bool) -> None:
-    """Print the manifest of a finished stage where JSON was asked for; the human line was printed by the stage."""
-    if as_json:
-        content = {"path": str(result.path), "skipped": result.skipped, "manifest": result.manifest}
-        typer.echo(json.dumps(content, default=str))
-
-
-@app.command()
+@command("simulate")
 def simulate(
+    load: Load,
+    force: bool,
     out: Out,
     scale: Annotated[str | None, typer.Option(help="small, medium or large.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed writes the same log.")] = None,
     placebo: Annotated[bool, typer.Option("--placebo", help="All tolerances equal.")] = False,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    force: Force = False,
-    json_: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+) -> Any:
     """Make a log with known truth: the built-in second-hand marketplace."""
-    given = [*(set_ or [])]
-    given += [f"simulate.scale={scale}"] if scale is not None else []
-    given += [f"simulate.seed={seed}"] if seed is not None else []
-    given += ["simulate.placebo=true"] if placebo else []
-    settings = _settings(config, given, verbose)
+    settings = load(
+        None if scale is None else f"simulate.scale={scale}",
+        None if seed is None else f"simulate.seed={seed}",
+        "simulate.placebo=true" if placebo else None,
+    )
     from jobs import simulate as job
 
-    _finish(job.run(out=out, config=settings.simulate, force=force), json_)
+    return job.run(out=out, config=settings.simulate, force=force)
 
 
-@app.command()
+@command("validate")
 def validate(
+    load: Load,
+    force: bool,
     tables: Annotated[Path, typer.Argument(help="Directory with items, impressions and optional tables.")],
     out: Annotated[Path | None, typer.Option("--out", help="Publish the clean tables here; else check only.")] = None,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    force: Force = False,
-    json_: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+) -> Any:
     """Check a log (Parquet or CSV) and publish it as canonical tables; bad rows go to quarantine."""
-    settings = _settings(config, set_, verbose)
+    settings = load()
     from jobs import validate as job
 
-    _finish(job.run(source=tables, out=out, config=settings.validation, force=force), json_)
+    return job.run(source=tables, out=out, config=settings.validation, force=force)
 
 
-@app.command("train-teacher")
-def train_teacher(
-    tables: TablesIn,
-    out: Out,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    force: Force = False,
-    json_: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+@command("train-teacher")
+def train_teacher(load: Load, force: bool, tables: TablesIn, out: Out) -> Any:
     """Fit a causal language model to the judgments: the demo's teacher, an ordinary Hugging Face checkpoint."""
-    settings = _settings(config, set_, verbose)
+    settings = load()
     from jobs import train_teacher as job
     from prectr.ray_session import ray_session
     from prectr.tables import Tables
 
     Tables(tables)  # a mistake is told before Ray starts
     with ray_session(settings.ray):
-        _finish(job.run(tables=tables, out=out, config=settings.teacher, force=force), json_)
+        return job.run(tables=tables, out=out, config=settings.teacher, force=force)
 
 
-@app.command()
+@command("label")
 def label(
+    load: Load,
+    force: bool,
     tables: TablesIn,
     teacher: Annotated[str, typer.Option("--teacher", help="Checkpoint directory, or a model's name on the hub.")],
     out: Out,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    force: Force = False,
-    json_: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+) -> Any:
     """Have the teacher label query-item relevance with vLLM; resumable, a rerun labels only what is missing."""
-    settings = _settings(config, set_, verbose)
+    settings = load()
     from jobs import label as job
     from prectr.ray_session import ray_session
     from prectr.tables import Tables
 
     Tables(tables)  # a mistake is told before Ray starts
     with ray_session(settings.ray):
-        _finish(job.run(tables=tables, teacher=teacher, out=out, config=settings.label, force=force), json_)
+        return job.run(tables=tables, teacher=teacher, out=out, config=settings.label, force=force)
 
 
-@app.command()
+@command("distill")
 def distill(
+    load: Load,
+    force: bool,
     tables: TablesIn,
     labels: Labels,
     out: Out,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    force: Force = False,
-    json_: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+) -> Any:
     """Distil the teacher's labels into a light transformer encoder."""
-    settings = _settings(config, set_, verbose)
+    settings = load()
     from jobs import distill as job
 
-    result = job.run(
-        tables=tables, labels=labels, out=out, config=settings.distill, ray_config=settings.ray, force=force
-    )
-    _finish(result, json_)
+    return job.run(tables=tables, labels=labels, out=out, config=settings.distill, ray_config=settings.ray, force=force)
 
 
-@app.command("score-relevance")
+@command("score-relevance")
 def score_relevance(
+    load: Load,
+    force: bool,
     tables: TablesIn,
     encoder: Encoder,
     labels: Labels,
     out: Out,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    force: Force = False,
-    json_: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+) -> Any:
     """Level probabilities of every distinct logged or candidate pair, with their source."""
-    settings = _settings(config, set_, verbose)
+    settings = load()
     from jobs import score_relevance as job
 
-    result = job.run(
+    return job.run(
         tables=tables,
         encoder=encoder,
         labels=labels,
@@ -186,25 +214,21 @@ def score_relevance(
         ray_config=settings.ray,
         force=force,
     )
-    _finish(result, json_)
 
 
-@app.command("mine-preferences")
+@command("mine-preferences")
 def mine_preferences(
+    load: Load,
+    force: bool,
     tables: TablesIn,
     relevance: Relevance,
     out: Out,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    force: Force = False,
-    json_: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+) -> Any:
     """Mine which relevance levels people really click, per user, query and category."""
-    settings = _settings(config, set_, verbose)
+    settings = load()
     from jobs import mine_preferences as job
 
-    result = job.run(
+    return job.run(
         tables=tables,
         relevance=relevance,
         out=out,
@@ -212,26 +236,22 @@ def mine_preferences(
         ray_config=settings.ray,
         force=force,
     )
-    _finish(result, json_)
 
 
-@app.command("build-samples")
+@command("build-samples")
 def build_samples(
+    load: Load,
+    force: bool,
     tables: TablesIn,
     relevance: Relevance,
     preferences: Preferences,
     out: Out,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    force: Force = False,
-    json_: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+) -> Any:
     """Logged impressions with everything that was known before them, and the state that serving starts from."""
-    settings = _settings(config, set_, verbose)
+    settings = load()
     from jobs import build_samples as job
 
-    result = job.run(
+    return job.run(
         tables=tables,
         relevance=relevance,
         preferences=preferences,
@@ -240,28 +260,23 @@ def build_samples(
         ray_config=settings.ray,
         force=force,
     )
-    _finish(result, json_)
 
 
-@app.command()
+@command("train")
 def train(
+    load: Load,
+    force: bool,
     samples: Samples,
     encoder: Encoder,
     preferences: Preferences,
     out: Out,
     model: Annotated[str | None, typer.Option(help="wide-deep, prectr or prectr-v2.")] = None,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    force: Force = False,
-    json_: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+) -> Any:
     """Train a ranker and publish it as a bundle."""
-    given = [*(set_ or []), *([f"train.model.name={model}"] if model is not None else [])]
-    settings = _settings(config, given, verbose)
+    settings = load(None if model is None else f"train.model.name={model}")
     from jobs import train as job
 
-    result = job.run(
+    return job.run(
         samples=samples,
         encoder=encoder,
         preferences=preferences,
@@ -270,11 +285,12 @@ def train(
         ray_config=settings.ray,
         force=force,
     )
-    _finish(result, json_)
 
 
-@app.command()
+@command("evaluate")
 def evaluate(
+    load: Load,
+    force: bool,
     tables: TablesIn,
     samples: Samples,
     preferences: Preferences,
@@ -282,14 +298,9 @@ def evaluate(
     encoder: Encoder,
     ranker: Annotated[list[Path], typer.Option("--ranker", help="A bundle; give the option once for each.")],
     out: Out,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    force: Force = False,
-    json_: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+) -> Any:
     """Judge rankers on the same test day, and teacher and student on held-back judged queries."""
-    settings = _settings(config, set_, verbose)
+    settings = load()
     from jobs import evaluate as job
     from prectr.tabulate import print_evaluation
 
@@ -305,76 +316,60 @@ def evaluate(
         force=force,
     )
     content = job.read(result.path)
-    if json_:
-        typer.echo(json.dumps(content))
-    else:
-        print_evaluation(content)
+    return Answer(content, show=lambda: print_evaluation(content))
 
 
-@app.command()
+@command("report")
 def report(
+    load: Load,
+    force: bool,
     workspace: Annotated[Path, typer.Option("--workspace", help="Directory that holds the stages' artifacts.")],
     evaluation: Annotated[Path, typer.Option("--evaluation", help="Artifact of evaluate.")],
     out: Out,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    force: Force = False,
-    json_: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+) -> Any:
     """Write one self-contained HTML page about a workspace: tables, curves, wall time, definitions."""
-    _settings(config, set_, verbose)
+    load()
     from jobs import report as job
 
     result = job.run(workspace=workspace, evaluation=evaluation, out=out, force=force)
-    if json_:
-        _finish(result, json_)
-    else:
-        typer.echo(str(result.path / job.PAGE))
+    return Answer(_manifest(result), show=lambda: typer.echo(str(result.path / job.PAGE)))
 
 
-@app.command()
+@command("serve", stage=False)
 def serve(
+    load: Load,
     ranker: Annotated[Path, typer.Argument(help="The bundle to serve.")],
     port: Annotated[int | None, typer.Option(help="Port on the loopback address.")] = None,
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    verbose: Verbose = 0,
 ) -> None:
     """Serve a bundle over HTTP with Ray Serve until it is interrupted: `POST /score`."""
-    given = [*(set_ or []), *([f"serve.port={port}"] if port is not None else [])]
-    settings = _settings(config, given, verbose)
+    settings = load(None if port is None else f"serve.port={port}")
     from jobs import serve as job
 
     job.run(ranker=ranker, config=settings.serve, ray_config=settings.ray)
 
 
-@app.command()
+@command("score", stage=False)
 def score(
+    load: Load,
     ranker: Annotated[Path, typer.Argument(help="The bundle to score with.")],
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    verbose: Verbose = 0,
 ) -> None:
     """Score requests from standard input, one JSON object a line, to standard output."""
-    settings = _settings(config, set_, verbose)
+    settings = load()
     from jobs import score as job
 
     job.run(ranker=ranker, source=sys.stdin, target=sys.stdout, ray_config=settings.ray)
 
 
-@app.command()
+@command("demo", stage=False)
 def demo(
+    load: Load,
     tables: Annotated[
         Path | None, typer.Option("--tables", help="A log of your own instead of the marketplace.")
     ] = None,
     workspace: Annotated[Path, typer.Option("--workspace", help="Where the artifacts go.")] = Path("demo-workspace"),
-    config: ConfigFile = None,
-    set_: Assignments = None,
-    verbose: Verbose = 0,
 ) -> None:
     """Run all stages on the built-in marketplace or a log of yours, then score a query over HTTP."""
-    settings = _settings(config, set_, verbose)
+    settings = load()
     from jobs import demo as job
 
     job.run(workspace=workspace, source=tables, settings=settings)
@@ -383,7 +378,7 @@ def demo(
 @config_app.command("show")
 def config_show(config: ConfigFile = None, set_: Assignments = None, json_: Json = False) -> None:
     """Print the resolved configuration; `--config` reads it back."""
-    settings = _settings(config, set_)
+    settings = _settings(config, set_ or [])
     typer.echo(json.dumps(settings.model_dump(mode="json")) if json_ else dump_yaml(settings).rstrip())
 
 
