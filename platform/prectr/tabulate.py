@@ -61,7 +61,7 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
     out.print(
         f"  AUC, GAUC: score at the logged position; free: position-free, as served. cold: users with at most {cold} "
         f"earlier requests ({first['cold']['rows']:,} impressions, {first['cold']['clicks']:,} clicks). "
-        f"One run, one seed: differences under about .003 are noise.",
+        f"One run, one seed: differences of a few thousandths are noise.",
         style="dim",
     )
     print_quality(evaluation["quality"], evaluation["simulated"])
