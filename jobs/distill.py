@@ -16,7 +16,8 @@ from prectr.errors import PrectrError, UsageError
 from prectr.model_config import EncoderConfig
 from prectr.ray_session import RayConfig, ray_session
 from prectr.relevance.config import DistillConfig
-from prectr.relevance.distillation_data import LEVELS, distillation_pairs
+from prectr.relevance.distillation_data import distillation_pairs
+from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
 
 
@@ -141,7 +142,7 @@ def _write_training_data(
         query_tokens=tokens.query_tokens,
         query=pairs["query"].rank("dense").to_numpy().astype(np.int64),
         gold=pairs["grade"].to_numpy().astype(np.int64),
-        teacher=pairs.select(pl.col(LEVELS).fill_null(0.25)).to_numpy().astype(np.float32),
+        teacher=pairs.select(pl.col(LEVEL_COLUMNS).fill_null(0.25)).to_numpy().astype(np.float32),
         known=pairs["level_0"].is_not_null().to_numpy(),
         is_training=training,
     )

@@ -22,8 +22,7 @@ from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_promp
 from prectr.labelling.selection import select_pairs
 from prectr.labelling.split import read_judged
 from prectr.ray_session import ray_session
-
-LEVELS = [f"level_{level}" for level in range(4)]
+from prectr.schema import LEVEL_COLUMNS
 
 
 def run(*, tables: Path, teacher: str | Path, out: Path, config: LabelConfig, force: bool = False) -> StageResult:
@@ -85,13 +84,13 @@ def _build(tables: Path, teacher: str, staging: Path, ledger: LabelLedger, confi
             f"first error: {failed['error'][0]}. The {len(raw):,} good labels are kept in the ledger."
         )
     calibration, metrics = _calibrate(tables, labelled, config)
-    levels = calibration.apply(labelled.select(LEVELS).to_numpy().astype(np.float64))
+    levels = calibration.apply(labelled.select(LEVEL_COLUMNS).to_numpy().astype(np.float64))
     finished = labelled.with_columns(
-        *(pl.Series(name, levels[:, place], dtype=pl.Float32) for place, name in enumerate(LEVELS)),
+        *(pl.Series(name, levels[:, place], dtype=pl.Float32) for place, name in enumerate(LEVEL_COLUMNS)),
         expected=pl.Series(levels @ np.arange(4) / 3, dtype=pl.Float32),
     )
     finished.select(
-        "query", "item_id", *LEVELS, "outside_mass", "expected", "engine", "origin", "stratum", "key"
+        "query", "item_id", *LEVEL_COLUMNS, "outside_mass", "expected", "engine", "origin", "stratum", "key"
     ).write_parquet(staging / "labels.parquet")
     return {
         "rows": {
@@ -170,7 +169,7 @@ def _calibrate(tables: Path, labelled: pl.DataFrame, config: LabelConfig) -> tup
     metrics: dict[str, Any] = {}
     calibration = Calibration()
     parts = {
-        split: (rows.select(LEVELS).to_numpy().astype(np.float64), rows["grade"].to_numpy().astype(np.int64))
+        split: (rows.select(LEVEL_COLUMNS).to_numpy().astype(np.float64), rows["grade"].to_numpy().astype(np.int64))
         for split in ("validation", "held-back")
         if len(rows := gold.filter(pl.col("split") == split))
     }

@@ -96,6 +96,7 @@ JUDGMENTS = Table(
 
 TABLES = (ITEMS, USERS, IMPRESSIONS, CANDIDATES, JUDGMENTS)
 GRADES = (0, 1, 2, 3)
-GRADE_NAMES = ("irrelevant", "weak", "relevant", "strong")
+LEVEL_COLUMNS = ("level_0", "level_1", "level_2", "level_3")
+"""Probabilities of the relevance levels irrelevant, weak, relevant and strong: in labels, relevance and pair tables."""
 EXPLORE_POLICY = "explore"
 """The `policy` of requests whose order was randomised: the unbiased slice."""

@@ -11,7 +11,7 @@ import polars as pl
 
 from prectr.artifacts import TABLE_STAGES, read_manifest
 from prectr.errors import UsageError
-from prectr.text import normalise_query
+from prectr.text import normalise_queries
 
 
 class Tables:
@@ -103,9 +103,9 @@ def read_day_file(file: Path, columns: Sequence[str] | None = None) -> pl.DataFr
 
 def with_normal_query(frame: pl.DataFrame) -> pl.DataFrame:
     """Replace `query` by its normal form; each distinct text is folded once."""
-    distinct = frame.select(pl.col("query").unique())
-    normal = distinct.with_columns(
-        pl.Series("normal", [normalise_query(query) for query in distinct["query"]], dtype=pl.String)
+    forms = normalise_queries(frame["query"].unique().drop_nulls())
+    normal = pl.DataFrame(
+        {"query": list(forms), "normal": list(forms.values())}, schema={"query": pl.String, "normal": pl.String}
     )
     joined = frame.join(normal, on="query", how="left", maintain_order="left")
     return joined.with_columns(pl.col("normal").alias("query")).drop("normal")

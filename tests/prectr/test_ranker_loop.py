@@ -26,6 +26,7 @@ from prectr.samples.load import Samples, match_columns
 from prectr.samples.pair_table import pair_table
 from prectr.training import ranker_loop
 from prectr.training.config import TrainConfig
+from prectr.training.launch import read_curve
 
 SMALL = TrainConfig(epochs=2, batch_size=16, text_batch=8, evaluations_per_epoch=1, precision="float32")
 ENCODER = EncoderConfig(layers=1, width=8, heads=2, feed_forward=16, dropout=0.0)
@@ -103,7 +104,7 @@ def train(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tra
             "finish": finish,
         }
         result.facts = ranker_loop.train_ranker(loop)
-        result.curve = ranker_loop.read_curve(out / ranker_loop.CURVE)
+        result.curve = read_curve(out / ranker_loop.CURVE)
         return result
 
     return run

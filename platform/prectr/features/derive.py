@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prectr.preferences.aggregates import LEVELS, LevelSums
+from prectr.model_config import LEVELS
+from prectr.preferences.aggregates import LevelSums
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.tolerance import GRID, GRID_SIZE, moments, posterior, predictive
 
@@ -132,15 +133,18 @@ def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> 
         "pair_examined": np.log1p(state.pair[:, 1]),
     }
     assert tuple(numeric) == NUMERIC
-    match = {
-        name: np.log(np.maximum(state.levels[:, level], _LEAST_PROBABILITY)) for level, name in enumerate(MATCH_LEVELS)
-    }
     return {
         "numeric": numeric,
-        "match": match,
+        "match": level_logarithms(state.levels),
         "tolerance": _tolerance(state, query, category, model),
         "query_preference": _query_preference(query, category, total, strength),
     }
+
+
+def level_logarithms(levels: np.ndarray) -> dict[str, np.ndarray]:
+    """The first columns of the `match` group: log-probabilities of level distributions [n, k], bounded below."""
+    bounded = np.log(np.maximum(levels, _LEAST_PROBABILITY))
+    return {name: bounded[:, level] for level, name in enumerate(MATCH_LEVELS)}
 
 
 def history_counts(user_clicks: np.ndarray, query_behaviours: np.ndarray) -> np.ndarray:

@@ -20,8 +20,7 @@ import numpy as np
 import polars as pl
 
 from prectr.labelling.split import read_judged
-
-LEVELS = ("level_0", "level_1", "level_2", "level_3")
+from prectr.schema import LEVEL_COLUMNS
 
 
 def relevance_quality(tables: Path, labels: Path | None, encoder: Path | None) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def relevance_quality(tables: Path, labels: Path | None, encoder: Path | None) -
     held_back = judged.filter(pl.col("split") == "held-back")
     training = judged.filter(pl.col("split") == "train")
     if labels is not None:
-        taught = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVELS])
+        taught = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVEL_COLUMNS])
         held_back = held_back.join(taught, on=["query", "item_id"], how="inner").sort("query", "item_id")
     grades = held_back["grade"].to_numpy().astype(np.int64)
     facts: dict[str, Any] = {
@@ -56,7 +55,7 @@ def relevance_quality(tables: Path, labels: Path | None, encoder: Path | None) -
     queries, titles = held_back["query"].to_list(), held_back["title"].to_list()
     found: dict[str, np.ndarray] = {}
     if labels is not None:
-        found["teacher"] = held_back.select(LEVELS).to_numpy().astype(np.float64)
+        found["teacher"] = held_back.select(LEVEL_COLUMNS).to_numpy().astype(np.float64)
     if encoder is not None:
         from prectr.relevance.encoder_session import RelevanceEncoder
 

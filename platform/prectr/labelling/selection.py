@@ -13,8 +13,6 @@ from prectr.labelling.config import LabelConfig
 from prectr.labelling.split import read_judged
 from prectr.tables import Tables, with_normal_query
 
-STRATA = ("head", "torso", "tail")
-
 
 def select_pairs(tables: Path, config: LabelConfig) -> pl.DataFrame:
     """Choose the pairs to label.

@@ -20,21 +20,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from prectr.model_config import LEVELS
 from prectr.preferences.grouping import cumulate_by, sum_by
 from prectr.preferences.tolerance import GRID_SIZE, ClickParameters, log_likelihood
 
-LEVELS = 4
 USER_WIDTH = GRID_SIZE + 3
 LEVEL_WIDTH = GRID_SIZE + 3 * LEVELS + 4
 KINDS = ("user", "query", "category", "total", "item", "pair")
-
-PARTIAL_SCHEMA = {
-    "kind": pl.String,
-    "key": pl.String,
-    "date": pl.Date,
-    "part": pl.Int32,
-    "sums": pl.List(pl.Float64),
-}
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ def partial_aggregates(rows: pl.DataFrame, part: int, click: ClickParameters, ki
         kinds: which aggregates to make.
 
     Returns:
-        Partials with the columns of `PARTIAL_SCHEMA`.
+        kind, key (strings), date, part (int32) and sums (list of float64).
     """
     clicked, exam = rows["clicked"].to_numpy(), rows["exam"].to_numpy()
     made: list[pl.DataFrame] = []

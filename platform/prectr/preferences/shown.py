@@ -14,6 +14,7 @@ from prectr.errors import PrectrError
 from prectr.preferences.aggregates import as_of
 from prectr.preferences.fit import PreferenceModel
 from prectr.relevance.pairs import read_pairs
+from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables, read_day_file
 
 IMPRESSION_COLUMNS = (
@@ -28,7 +29,6 @@ IMPRESSION_COLUMNS = (
     "policy",
     "price",
 )
-_LEVELS = ["level_0", "level_1", "level_2", "level_3"]
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class ShownReader:
     def open(cls, tables: Path, relevance: Path) -> "ShownReader":
         """Load the small sides of the joins: the catalogue and the scored pairs."""
         items = Tables(tables).items()
-        pairs = read_pairs(relevance, ["query", "item_id", "expected", *_LEVELS])
+        pairs = read_pairs(relevance, ["query", "item_id", "expected", *LEVEL_COLUMNS])
         return cls(
             items.select("item_id", "category", "brand", pl.col("price").cast(pl.Float64).alias("list_price")),
             pairs.with_columns(
-                pl.concat_list(_LEVELS).list.arg_max().cast(pl.Int32).alias("level"),
+                pl.concat_list(LEVEL_COLUMNS).list.arg_max().cast(pl.Int32).alias("level"),
                 pl.col("expected").cast(pl.Float64),
-            ).drop(_LEVELS),
+            ).drop(LEVEL_COLUMNS),
         )
 
     def read(self, file: Path, day: date) -> pl.DataFrame:

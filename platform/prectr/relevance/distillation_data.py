@@ -7,9 +7,8 @@ import numpy as np
 import polars as pl
 
 from prectr.labelling.split import read_judged, split_frame
+from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
-
-LEVELS = ("level_0", "level_1", "level_2", "level_3")
 
 
 def distillation_pairs(tables: Path, labels: Path) -> pl.DataFrame:
@@ -25,11 +24,11 @@ def distillation_pairs(tables: Path, labels: Path) -> pl.DataFrame:
         is judged at all, it holds the taught pairs of its queries, the teacher's most probable level as their grade.
     """
     gold = read_judged(tables).select("query", "item_id", "grade")
-    teacher = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVELS])
+    teacher = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVEL_COLUMNS])
     pairs = gold.join(teacher, on=["query", "item_id"], how="full", coalesce=True)
     splits = split_frame(pairs["query"])
     if gold.is_empty():
-        taught = pl.concat_list(LEVELS).list.arg_max().cast(pl.Int8)
+        taught = pl.concat_list(LEVEL_COLUMNS).list.arg_max().cast(pl.Int8)
         pairs = pairs.join(splits.filter(pl.col("split") == "validation"), on="query", how="left").select(
             pl.exclude("split", "grade"), pl.when(pl.col("split").is_not_null()).then(taught).alias("grade")
         )
@@ -38,7 +37,7 @@ def distillation_pairs(tables: Path, labels: Path) -> pl.DataFrame:
         .filter((pl.col("split") == "train") | ((pl.col("split") == "validation") & pl.col("grade").is_not_null()))
         .join(Tables(tables).items().select("item_id", "title"), on="item_id", how="inner")
         .with_columns(pl.col("grade").fill_null(-1))
-        .select("query", "item_id", "title", "grade", *LEVELS, "split")
+        .select("query", "item_id", "title", "grade", *LEVEL_COLUMNS, "split")
         .sort("query", "item_id")
     )
 

@@ -15,9 +15,8 @@ from prectr.labelling.selection import distinct_pairs
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.lexical import match_features
+from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
-
-LEVELS = ("level_0", "level_1", "level_2", "level_3")
 
 
 def pairs_to_score(tables: Path, labels: Path | None, config: ScoreConfig) -> pl.DataFrame:
@@ -45,12 +44,12 @@ def pairs_to_score(tables: Path, labels: Path | None, config: ScoreConfig) -> pl
             .otherwise(spread)
             .cast(pl.Float32)
             .alias(name)
-            for level, name in enumerate(LEVELS)
+            for level, name in enumerate(LEVEL_COLUMNS)
         ),
         source=pl.lit("judgment"),
     )
     if labels is not None:
-        taught = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVELS])
+        taught = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVEL_COLUMNS])
         taught = taught.join(judged, on=["query", "item_id"], how="anti").with_columns(source=pl.lit("teacher"))
         known = pl.concat([known, taught])
     return (
@@ -78,13 +77,13 @@ class ScorePairs:
         scale = np.arange(4, dtype=np.float32) / 3
         known = pairs["source"].is_not_null()
         levels = np.where(
-            known.to_numpy()[:, None], pairs.select(pl.col(LEVELS).fill_null(0.0)).to_numpy(), probabilities
+            known.to_numpy()[:, None], pairs.select(pl.col(LEVEL_COLUMNS).fill_null(0.0)).to_numpy(), probabilities
         ).astype(np.float32)
         arrays: dict[str, Any] = {
             "pair": batch["pair"],
             "query": batch["query"],
             "item_id": batch["item_id"],
-            **{name: levels[:, place] for place, name in enumerate(LEVELS)},
+            **{name: levels[:, place] for place, name in enumerate(LEVEL_COLUMNS)},
             "expected": levels @ scale,
             "source": pairs["source"].fill_null("encoder").to_arrow(),
             "encoder_expected": probabilities @ scale,

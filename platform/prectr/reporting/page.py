@@ -1,6 +1,5 @@
 """The report page: what a workspace's artifacts say, on one self-contained HTML page."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prectr.artifacts import read_manifest
 from prectr.reporting import pictures
 from prectr.tabulate import MODEL_NAMES, QUALITY_COLUMNS
+from prectr.training.launch import read_curve
 
 STAGES = ("tables", "teacher", "labels", "encoder", "relevance", "preferences", "samples")
 LEARNING_CURVE = "learning_curve.jsonl"
@@ -28,9 +28,7 @@ def render_page(workspace: Path, evaluation: dict[str, Any]) -> str:
         if (manifest := read_manifest(path)) is not None
     }
     curves = {
-        name: [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        for name in rankers
-        if (file := workspace / "rankers" / name / LEARNING_CURVE).is_file()
+        name: read_curve(file) for name in rankers if (file := workspace / "rankers" / name / LEARNING_CURVE).is_file()
     }
     drawn = {
         "models": pictures.model_bars(evaluation["models"], MODEL_NAMES),

@@ -18,9 +18,9 @@ from prectr.preferences.tolerance import GRID_SIZE
 from prectr.relevance.pairs import read_pairs
 from prectr.samples import history
 from prectr.samples.history import Jagged, UserBlock
+from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
 
-LEVEL_COLUMNS = ["level_0", "level_1", "level_2", "level_3"]
 FEATURE_GROUPS = ("numeric", "tolerance", "query_preference")
 
 

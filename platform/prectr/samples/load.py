@@ -10,13 +10,11 @@ import polars as pl
 
 from prectr.artifacts import require_artifact
 from prectr.errors import PrectrError
-from prectr.features.derive import MATCH_LEVELS
+from prectr.features.derive import level_logarithms
 from prectr.features.inputs import Behaviours, PairArrays, RowArrays, stack
 from prectr.features.spec import FeatureSpec
 from prectr.relevance.tokenisation import PairTokens
-
-LEVEL_COLUMNS = ["level_0", "level_1", "level_2", "level_3"]
-_LEAST_PROBABILITY = 1e-4
+from prectr.schema import LEVEL_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,7 @@ def split_days(days: Sequence[date]) -> tuple[list[date], date, date]:
 
 def match_columns(pairs: pl.DataFrame) -> dict[str, np.ndarray]:
     """The `match` group of pairs: level log-probabilities, then the lexical match features; each [P]."""
-    levels = {
-        name: np.log(np.maximum(pairs[column].to_numpy().astype(np.float64), _LEAST_PROBABILITY))
-        for name, column in zip(MATCH_LEVELS, LEVEL_COLUMNS, strict=True)
-    }
+    levels = level_logarithms(pairs.select(LEVEL_COLUMNS).to_numpy().astype(np.float64))
     lexical = sorted(name for name in pairs.columns if name.startswith("match_"))
     return levels | {name: pairs[name].to_numpy() for name in lexical}
 

@@ -4,8 +4,7 @@ import numpy as np
 import polars as pl
 
 from prectr.features.spec import FeatureSpec
-
-LEVEL_COLUMNS = ["level_0", "level_1", "level_2", "level_3"]
+from prectr.schema import LEVEL_COLUMNS
 
 
 def pair_table(pairs: pl.DataFrame, items: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:

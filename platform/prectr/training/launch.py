@@ -89,6 +89,11 @@ def append_curve(curve: Path, point: Mapping[str, Any]) -> None:
         stream.write(json.dumps(rounded) + "\n")
 
 
+def read_curve(curve: Path) -> list[dict[str, Any]]:
+    """The points of a learning curve."""
+    return [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines()]
+
+
 def has_amx() -> bool:
     """Whether this processor multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16 reached through oneDNN)."""
     import torch

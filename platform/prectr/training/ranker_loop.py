@@ -5,7 +5,6 @@ validation day is scored a few times an epoch and the best state by validation G
 it is given one (`prectr.types` is the contract), and what it leaves is a directory of files.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +24,6 @@ from prectr.types import RankerInputs, RankerLabels, RankerOutput
 
 CURVE = "learning_curve.jsonl"
 STATE = "model.safetensors"
-TRAINING_COLUMNS = ["user_id", "position", "clicked"]
 
 
 class RankerData:
@@ -258,8 +256,3 @@ def _load_state(ranker: nn.Module, file: Path) -> None:
     from safetensors.torch import load_file
 
     ranker.load_state_dict(load_file(file))
-
-
-def read_curve(file: Path) -> list[dict[str, Any]]:
-    """The points of a learning curve."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
