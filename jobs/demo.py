@@ -29,6 +29,7 @@ from prectr.artifacts import StageResult
 from prectr.model_config import ModelConfig
 from prectr.protocol import ScoreResponse
 from prectr.ray_session import ray_session
+from prectr.samples.load import split_days
 from prectr.settings import Settings
 from prectr.tables import Tables
 from prectr.tabulate import print_evaluation, print_scored, print_wall_times
@@ -63,6 +64,7 @@ def run(*, workspace: Path, source: Path | None, settings: Settings) -> None:
         stage("simulate", lambda: simulate.run(out=tables, config=settings.simulate))
     else:
         stage("validate", lambda: validate_tables(source, tables, settings.validation))
+    split_days(Tables(tables).days())  # too short a log is told before minutes of work
     with ray_session(settings.ray):
         stage("train-teacher", lambda: train_teacher.run(tables=tables, out=teacher, config=settings.teacher))
         labelled = stage("label", lambda: label.run(tables=tables, teacher=teacher, out=labels, config=settings.label))

@@ -273,3 +273,12 @@ def test_only_errors_of_the_user_lose_their_traceback(
     error = ZeroDivisionError("a bug of ours")
     with pytest.raises(ZeroDivisionError):
         prectr("simulate", "--out", tmp_path / "tables")
+
+
+def test_a_log_of_two_days_is_refused_before_any_training(prectr: Prectr, tmp_path: Path) -> None:
+    sizes = ("users=40", "items=300", "queries=40", "requests=80", "days=2")
+    options = [part for size in sizes for part in ("--set", f"simulate.{size}")]
+    code, _, messages = prectr("demo", "--workspace", tmp_path / "ws", *options)
+    assert code == 1
+    assert "2 day(s); at least three are needed" in messages and "Traceback" not in messages
+    assert not (tmp_path / "ws" / "teacher").exists()

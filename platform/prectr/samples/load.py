@@ -70,7 +70,7 @@ def split_days(days: Sequence[date]) -> tuple[list[date], date, date]:
     """
     if len(days) < 3:
         raise PrectrError(
-            f"samples hold {len(days)} day(s); at least three are needed: to train, to validate and to test."
+            f"the log holds {len(days)} day(s); at least three are needed: to train, to validate and to test."
         )
     training = list(days[:-2])
     return (training[1:] if len(training) > 3 else training), days[-2], days[-1]
