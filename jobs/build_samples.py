@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from prectr.arrow import from_arrow, to_arrow
 from prectr.artifacts import StageResult, require_artifact, run_stage
 from prectr.features.spec import fit_vocabularies
 from prectr.preferences.shown import ShownReader, with_examination, with_shifts
@@ -80,13 +81,11 @@ def _build(source: Tables, relevance: Path, preferences: Path, staging: Path, co
         shown: ShownReader = ray.get(reader)
         rows = [shown.read(Path(entry["file"]), date.fromisoformat(entry["date"])) for entry in batch.to_pylist()]
         prepared = with_shifts(with_examination(pl.concat(rows), mined.model), ray.get(centres))
-        return prepared.to_arrow(compat_level=pl.CompatLevel.oldest())
+        return to_arrow(prepared)
 
     def make(block: pa.Table) -> pa.Table:
         context = SampleContext.open(tables, relevance, preferences, spec)
-        frame = pl.from_arrow(block)
-        assert isinstance(frame, pl.DataFrame)
-        return sample_rows(frame, context).to_arrow(compat_level=pl.CompatLevel.oldest())
+        return to_arrow(sample_rows(from_arrow(block), context))
 
     by_user = (
         ray.data.from_items(files, override_num_blocks=len(files))
@@ -109,8 +108,7 @@ def _write_days(made: Any, out: Path) -> dict[str, int]:
     """Write sample rows as `date=*/part-*.parquet`, a block at a time, in time order inside a file."""
     counts: dict[str, int] = {}
     for number, batch in enumerate(made.iter_batches(batch_size=None, batch_format="pyarrow")):
-        frame = pl.from_arrow(batch)
-        assert isinstance(frame, pl.DataFrame)
+        frame = from_arrow(batch)
         for (day,), rows in frame.partition_by("date", as_dict=True).items():
             folder = out / f"date={day}"
             folder.mkdir(parents=True, exist_ok=True)

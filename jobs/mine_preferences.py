@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from prectr import progress
+from prectr.arrow import from_arrow, to_arrow
 from prectr.artifacts import StageResult, require_artifact, run_stage, write_json
 from prectr.features.spec import activity_group
 from prectr.preferences import aggregates, behaviours
@@ -110,10 +111,10 @@ def _over_files(
             scan(reader.read(Path(task["file"]), date.fromisoformat(task["date"])), task["part"])
             for task in batch.to_pylist()
         ]
-        return _to_arrow(pl.concat(scanned))
+        return to_arrow(pl.concat(scanned))
 
     def merge_block(block: pa.Table) -> pa.Table:
-        return _to_arrow(merge(_from_arrow(block)))
+        return to_arrow(merge(from_arrow(block)))
 
     dataset = (
         ray.data.from_items(tasks, override_num_blocks=len(tasks))
@@ -121,17 +122,7 @@ def _over_files(
         .repartition(shards, keys=keys)
         .map_batches(merge_block, batch_size=None, batch_format="pyarrow", num_cpus=1)
     )
-    return pl.concat([_from_arrow(block) for block in ray.get(dataset.to_arrow_refs()) if block.num_rows])
-
-
-def _from_arrow(block: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(block)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
-
-
-def _to_arrow(frame: pl.DataFrame) -> pa.Table:
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return pl.concat([from_arrow(block) for block in ray.get(dataset.to_arrow_refs()) if block.num_rows])
 
 
 def _aggregate(

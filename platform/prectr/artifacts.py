@@ -155,6 +155,15 @@ def require_artifact(path: Path, stage: str) -> dict[str, Any]:
     return manifest
 
 
+def link_or_copy(source: Path | str, target: Path | str) -> Path | str:
+    """Hard link a file where the file system allows it, copy it elsewhere; returns the target."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return target
+
+
 def write_json(file: Path, content: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part; undefined figures become null."""
     aside = file.with_name(f".{file.name}.part")

@@ -12,13 +12,12 @@ model_card.json        what it was trained on and how well it did on the validat
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prectr.artifacts import read_manifest, require_artifact, write_json
+from prectr.artifacts import link_or_copy, read_manifest, require_artifact, write_json
 from prectr.errors import PrectrError, UsageError
 from prectr.features.spec import FeatureSpec
 from prectr.model_config import FeatureSizes, ModelConfig
@@ -91,9 +90,9 @@ def write_bundle(
             shutil.copy2(file, out / file.name)
     (out / "relevance").mkdir()
     for name in RELEVANCE_FILES:
-        _link(encoder / name, out / "relevance" / name)
+        _share(encoder / name, out / "relevance" / name)
     (out / "online").mkdir()
-    _link(samples / "online" / "data.mdb", out / "online" / "data.mdb")
+    _share(samples / "online" / "data.mdb", out / "online" / "data.mdb")
     shutil.copy2(samples / "feature_spec.json", out / "feature_spec.json")
     shutil.copy2(preferences / "parameters.json", out / "preferences.json")
     mined = require_artifact(preferences, "mine-preferences")
@@ -126,11 +125,8 @@ def write_bundle(
     )
 
 
-def _link(source: Path, target: Path) -> None:
-    """Hard link where the file system allows it, so that rankers on the same samples share their state on disk."""
+def _share(source: Path, target: Path) -> None:
+    """Rankers on the same samples share their state on disk, where the file system allows it."""
     if not source.is_file():
         raise UsageError(f"{source}: is missing; build its artifact again.")
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    link_or_copy(source, target)

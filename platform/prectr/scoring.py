@@ -8,7 +8,7 @@ from scipy.special import expit, softmax
 
 from prectr.bundle import Bundle
 from prectr.features.inputs import INPUT_NAMES, PairArrays, RowArrays, ranker_inputs
-from prectr.relevance.encoder_session import RelevanceEncoder
+from prectr.relevance.encoder_session import RelevanceEncoder, onnx_session
 from prectr.relevance.tokenisation import PairTokens
 
 ENCODE_BATCH = 256
@@ -49,10 +49,10 @@ class Scorer:
     def __init__(self, path: Path, threads: int = 0) -> None:
         self.bundle = Bundle.open(path)
         self.relevance = RelevanceEncoder(path / "relevance", threads=threads)
-        self._ranker = _session(path / "ranker.onnx", threads)
+        self._ranker = onnx_session(path / "ranker.onnx", threads)
         self._ranker_inputs = {node.name for node in self._ranker.get_inputs()}
         tuned = path / "encoder.onnx"
-        self._encoder = _session(tuned, threads) if tuned.is_file() else None
+        self._encoder = onnx_session(tuned, threads) if tuned.is_file() else None
 
     def score(self, rows: RowArrays, pairs: PairArrays, tokens: PairTokens) -> Scores:
         """Score rows.
@@ -103,12 +103,3 @@ class Scorer:
             return self.relevance.text_vectors(padded)
         text: np.ndarray = self._encoder.run(["text"], padded)[0]
         return text
-
-
-def _session(file: Path, threads: int):  # type: ignore[no-untyped-def]
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

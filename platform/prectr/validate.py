@@ -5,7 +5,6 @@ partitions. Structural faults (a missing column, a wrong type, an unreadable fil
 rows send those rows to quarantine with their file, row number and reason, up to a limit.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from prectr import progress
-from prectr.artifacts import StageResult, run_stage
+from prectr.artifacts import StageResult, link_or_copy, run_stage
 from prectr.errors import PrectrError
 from prectr.schema import GRADES, TABLES, WANTED_TYPE, Column, Kind, Table
 from prectr.settings import ValidateConfig
@@ -91,7 +90,7 @@ def validate_tables(
         _write_quarantine(set_aside, report)
         _judge(source, report, config, set_aside)
         if (source / "truth").is_dir():
-            shutil.copytree(source / "truth", staging / "truth", copy_function=_link)
+            shutil.copytree(source / "truth", staging / "truth", copy_function=link_or_copy)
         good_rows = {name: count - sum(report.quarantined[name].values()) for name, count in report.rows.items()}
         return {
             "rows": good_rows,
@@ -327,12 +326,3 @@ def _judge(source: Path, report: Report, config: ValidateConfig, quarantine: Pat
                 f"nothing was written. Their file, row and reason are in {quarantine / QUARANTINED}; mend them, "
                 "or raise validation.max_bad_share."
             )
-
-
-def _link(source: str, target: str) -> str:
-    """Hard link where the file system allows it, copy elsewhere."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-    return target

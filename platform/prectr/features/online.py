@@ -78,7 +78,8 @@ class OnlineFeatures:
             for group in ("numeric", "tolerance", "query_preference")
         }
         match = np.concatenate([stack(derived["match"]), pairs.match], axis=1)
-        fields = self._fields(query, items)
+        codes = self._item_codes(items)
+        fields = self._fields(query, items, codes)
         user_lists = [entry[:_BEHAVIOUR_WIDTH] for entry in user.get("clicks", [])]
         others = [entry for entry in (known_query or {}).get("behaviours", []) if entry[0] != user_id]
         others = others[: spec.query_behaviours]
@@ -100,7 +101,7 @@ class OnlineFeatures:
         rows = RowArrays(
             pair=np.arange(count, dtype=np.int32),
             ts=np.full(count, now),
-            categorical=self._categorical(user, items, state),
+            categorical=self._categorical(user, codes, state),
             user=_repeat(
                 count, own, np.ones(len(own)), [entry[5] for entry in user.get("clicks", [])], np.zeros(len(own))
             ),
@@ -206,9 +207,8 @@ class OnlineFeatures:
             query_prior=np.repeat(prior, count, axis=0),
         )
 
-    def _categorical(self, user: dict[str, Any], items: list[dict[str, Any]], state: RawState) -> np.ndarray:
-        spec, count = self._bundle.spec, len(items)
-        codes = self._item_codes(items)
+    def _categorical(self, user: dict[str, Any], codes: dict[str, np.ndarray], state: RawState) -> np.ndarray:
+        spec, count = self._bundle.spec, len(state.log_price)
         profile = user.get("profile", {})
         columns = {
             **codes,
@@ -225,10 +225,9 @@ class OnlineFeatures:
         )
         return self._bundle.spec.item_codes(frame)
 
-    def _fields(self, query: str, items: list[dict[str, Any]]) -> list[list[int]]:
+    def _fields(self, query: str, items: list[dict[str, Any]], codes: dict[str, np.ndarray]) -> list[list[int]]:
         """Ids of TARGET_FIELDS of each candidate; by the catalogue's price where it has the item, as in samples."""
         spec = self._bundle.spec
-        codes = self._item_codes(items)
         bucket = np.full(len(items), spec.query_bucket(query))
         columns = [bucket, codes["category"], codes["brand"], spec.price_bucket(_log_prices(items, "list_price"))]
         return np.stack(columns, axis=1).tolist()

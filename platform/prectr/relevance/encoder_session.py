@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -12,6 +13,16 @@ from prectr.relevance.tokenisation import PairTokeniser, PairTokens
 
 ONNX_FILE = "relevance.onnx"
 SETTINGS_FILE = "relevance.json"
+
+
+def onnx_session(file: Path, threads: int) -> Any:
+    """An ONNX Runtime session on the CPU; `threads` of one call, 0 = all cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
 class RelevanceEncoder:
@@ -27,8 +38,6 @@ class RelevanceEncoder:
     """
 
     def __init__(self, directory: Path, threads: int = 0, batch_size: int = 256) -> None:
-        import onnxruntime
-
         missing = [name for name in (ONNX_FILE, SETTINGS_FILE, "tokenizer.json") if not (directory / name).is_file()]
         if missing:
             raise UsageError(
@@ -38,12 +47,7 @@ class RelevanceEncoder:
         self.max_length: int = settings["max_length"]
         self.width: int = settings["width"]
         self.tokeniser = PairTokeniser.load(directory, self.max_length)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(directory / ONNX_FILE), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnx_session(directory / ONNX_FILE, threads)
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._batch_size = batch_size
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from prectr.arrow import from_arrow, to_arrow
 from prectr.features.store import pair_name, write_store
 from prectr.preferences.aggregates import matrix
 from prectr.preferences.grouping import sum_by
@@ -42,13 +43,10 @@ def write_online_state(
     """
 
     def states(block: pa.Table) -> pa.Table:
-        frame = pl.from_arrow(block)
-        assert isinstance(frame, pl.DataFrame)
-        return user_states(frame, context).to_arrow(compat_level=pl.CompatLevel.oldest())
+        return to_arrow(user_states(from_arrow(block), context))
 
     dataset = by_user.map_batches(states, batch_size=None, batch_format="pyarrow", num_cpus=1)
-    blocks = [pl.from_arrow(batch) for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow")]
-    users = pl.concat([block for block in blocks if isinstance(block, pl.DataFrame)])
+    users = pl.concat([from_arrow(batch) for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow")])
     return write_store(out, _entries(users, source, relevance, context))
 
 
