@@ -44,7 +44,7 @@ ITEMS = Table(
     (
         Column("item_id", "string"),
         Column("title", "string"),
-        Column("category", "string"),
+        Column("category", "string", required=False),
         Column("brand", "string", required=False),
         Column("price", "float", required=False),
     ),

@@ -44,14 +44,18 @@ class Tables:
         return (self.path / f"{table}.parquet").is_file() or (self.path / table).is_dir()
 
     def items(self) -> pl.DataFrame:
-        """The catalogue; `brand` and `price` are there, null where the source has none."""
+        """The catalogue with all canonical columns; `brand` and `price` are null where the source has none.
+
+        `category` is "" there: items without one form a group of their own, offline as online, and nobody's category
+        is made up.
+        """
         items = pl.read_parquet(self.path / "items.parquet")
         absent = [
             pl.lit(None, dtype=kind).alias(name)
-            for name, kind in (("brand", pl.String), ("price", pl.Float64))
+            for name, kind in (("category", pl.String), ("brand", pl.String), ("price", pl.Float64))
             if name not in items.columns
         ]
-        return items.with_columns(absent)
+        return items.with_columns(absent).with_columns(pl.col("category").fill_null(""))
 
     def users(self) -> pl.DataFrame:
         """User profiles; only `user_id`, and no rows, where the source has no such table."""

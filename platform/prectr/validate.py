@@ -6,7 +6,7 @@ rows send those rows to quarantine with their file, row number and reason, up to
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -72,36 +72,56 @@ def validate_tables(
     """
 
     def build(staging: Path) -> dict[str, object]:
-        report = Report()
-        _clear_quarantine(set_aside)
-        item_ids: pl.Series | None = None
-        for table in TABLES:
-            files = _find_files(source, table)
-            if not files:
-                continue
-            known_items = item_ids if table.name != "items" else None
-            for frame in _units(table, files):
-                good, bad = _split(table, frame, known_items)
-                report.rows[table.name] = report.rows.get(table.name, 0) + frame.height
-                report.add(table, bad)
-                if table.name == "items":
-                    item_ids = good["item_id"]
-                _write(staging, table, good)
-        _write_quarantine(set_aside, report)
-        _judge(source, report, config, set_aside)
+        found = ((table, _find_files(source, table)) for table in TABLES)
+        units = ((table, _units(table, files)) for table, files in found if files)
+        facts = write_checked(units, staging, source=source, config=config, quarantine=set_aside)
         if (source / "truth").is_dir():
             shutil.copytree(source / "truth", staging / "truth", copy_function=link_or_copy)
-        good_rows = {name: count - sum(report.quarantined[name].values()) for name, count in report.rows.items()}
-        return {
-            "rows": good_rows,
-            "quarantined": report.quarantined,
-            "simulated": (source / "truth").is_dir(),
-        }
+        return {**facts, "simulated": (source / "truth").is_dir()}
 
     set_aside = quarantine or out.parent / "quarantine"
     if not source.is_dir():
         raise PrectrError(f"{source}: no such directory of tables.")
     return run_stage("validate", out, config=config, inputs={"source": source}, build=build, force=force)
+
+
+def write_checked(
+    tables: Iterable[tuple[Table, Iterable[pl.DataFrame]]],
+    staging: Path,
+    *,
+    source: Path,
+    config: ValidateConfig,
+    quarantine: Path,
+) -> dict[str, object]:
+    """Check rows, write the good ones below `staging` and the bad ones to `quarantine`; returns facts for a manifest.
+
+    Args:
+        tables: tables in the order of `TABLES`, each with frames inside which its key must be unique. A frame has the
+            canonical types, and `FILE`, `ROW` (from 0) and `FAULT` (null, or what is already known to be wrong).
+        staging: directory of the tables.
+        source: what the user gave, for messages.
+        config: when to give up.
+        quarantine: directory of the bad rows; what an earlier run left there is removed.
+
+    Raises:
+        PrectrError: a table has more bad rows than `config.max_bad_share` allows.
+    """
+    report = Report()
+    _clear_quarantine(quarantine)
+    item_ids: pl.Series | None = None
+    for table, frames in tables:
+        known_items = item_ids if table.name != "items" else None
+        for frame in frames:
+            good, bad = _split(table, frame, known_items)
+            report.rows[table.name] = report.rows.get(table.name, 0) + frame.height
+            report.add(table, bad)
+            if table.name == "items":
+                item_ids = good["item_id"]
+            _write(staging, table, good)
+    _write_quarantine(quarantine, report)
+    _judge(source, report, config, quarantine)
+    good_rows = {name: count - sum(report.quarantined[name].values()) for name, count in report.rows.items()}
+    return {"rows": good_rows, "quarantined": report.quarantined}
 
 
 def _find_files(source: Path, table: Table) -> list[Path]:
@@ -181,6 +201,10 @@ def _read(file: Path, table: Table) -> pl.DataFrame:
     for column in table.columns:
         if column.name in raw.columns:
             frame = _cast(file, frame, column, from_text=file.suffix == ".csv")
+    if table.dated and file.parent.name.startswith("date="):
+        elsewhere = pl.col("ts").dt.date().cast(pl.String) != file.parent.name[5:]
+        fault = pl.when(elsewhere).then(pl.lit("ts is not on the date of its partition"))
+        frame = frame.with_columns(pl.coalesce(FAULT, fault).alias(FAULT))
     return frame
 
 
@@ -188,7 +212,7 @@ def _cast(file: Path, frame: pl.DataFrame, column: Column, from_text: bool) -> p
     found = frame.schema[column.name]
     value = pl.col(column.name)
     if from_text:
-        cast = _from_text(column.kind, value)
+        cast = parse_text(column.kind, value)
     elif _fits(column.kind, found):
         cast = value.cast(POLARS_TYPE[column.kind], strict=False)
         if column.kind == "timestamp":
@@ -234,7 +258,7 @@ def _type_name(found: pl.DataType) -> str:
     return str(found).lower()
 
 
-def _from_text(kind: Kind, value: pl.Expr) -> pl.Expr:
+def parse_text(kind: Kind, value: pl.Expr) -> pl.Expr:
     """CSV fields: the usual spellings of each type; an empty field is null."""
     if kind == "string":
         return value
@@ -268,8 +292,6 @@ def _split(table: Table, frame: pl.DataFrame, known_items: pl.Series | None) -> 
     if known_items is not None and "item_id" in frame.columns:
         rules.append((~pl.col("item_id").is_in(known_items.implode()), "item_id is not in items"))
     if table.dated:
-        partition = pl.col(FILE).str.extract(r"date=(\d{4}-\d{2}-\d{2})", 1)
-        rules.append((partition != pl.col("ts").dt.date().cast(pl.String), "ts is not on the date of its partition"))
         one_user = pl.struct("user_id", "query") != pl.struct("user_id", "query").first().over("request_id")
         rules.append((one_user, "request_id has more than one user_id or query"))
     fault = pl.coalesce(
