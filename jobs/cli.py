@@ -119,8 +119,11 @@ def simulate(
     scale: Annotated[str | None, typer.Option(help="small, medium or large.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed writes the same log.")] = None,
     placebo: Annotated[bool, typer.Option("--placebo", help="All tolerances equal.")] = False,
+    catalogue: Annotated[
+        Path | None, typer.Option("--catalogue", help="Validated tables: their items, queries and judgments are used.")
+    ] = None,
 ) -> Any:
-    """Make a log with known truth: the built-in second-hand marketplace."""
+    """Make a log with known truth: the built-in second-hand marketplace, or its users on a real catalogue."""
     settings = load(
         None if scale is None else f"simulate.scale={scale}",
         None if seed is None else f"simulate.seed={seed}",
@@ -128,7 +131,7 @@ def simulate(
     )
     from jobs import simulate as job
 
-    return job.run(out=out, config=settings.simulate, force=force)
+    return job.run(out=out, config=settings.simulate, catalogue=catalogue, force=force)
 
 
 @command("validate")

@@ -1,23 +1,44 @@
-"""simulate: the built-in marketplace with known truth, as canonical tables."""
+"""simulate: a log with known truth as canonical tables, of the built-in marketplace or on a real catalogue."""
 
 from pathlib import Path
 from typing import Any
 
 from prectr import progress
 from prectr.artifacts import StageResult, run_stage
+from prectr.errors import UsageError
 from prectr.marketplace import simulate
 from prectr.marketplace.config import MarketplaceConfig
 
 
-def run(*, out: Path, config: MarketplaceConfig, force: bool = False) -> StageResult:
-    """Simulate a log and publish its tables at `out`, with `truth/` for evaluation."""
+def run(*, out: Path, config: MarketplaceConfig, catalogue: Path | None = None, force: bool = False) -> StageResult:
+    """Simulate a log and publish its tables at `out`, with `truth/` for evaluation.
+
+    `catalogue` names validated tables whose items, queries and judgments are used instead of invented ones.
+    """
+    if catalogue is not None:
+        _check_catalogue(catalogue, out, config)
 
     def build(staging: Path) -> dict[str, Any]:
         with progress.track("simulate", unit="impressions") as bar:
-            statistics = simulate(config, staging, on_day=lambda _, impressions: bar.advance(impressions))
+            statistics = simulate(
+                config, staging, on_day=lambda _, impressions: bar.advance(impressions), catalogue=catalogue
+            )
         return {"simulated": True, "statistics": statistics}
 
-    return run_stage("simulate", out, config=config, inputs={}, build=build, force=force)
+    inputs = {} if catalogue is None else {"catalogue": catalogue}
+    return run_stage("simulate", out, config=config, inputs=inputs, build=build, force=force)
+
+
+def _check_catalogue(catalogue: Path, out: Path, config: MarketplaceConfig) -> None:
+    """Tell a mistake before anything is read, and before `out` could replace the catalogue."""
+    from prectr.marketplace.real_catalogue import check_sizes
+    from prectr.tables import Tables
+
+    check_sizes(config)
+    Tables(catalogue)
+    source, target = catalogue.resolve(), out.resolve()
+    if source.is_relative_to(target) or target.is_relative_to(source):
+        raise UsageError(f"{out}: --out and --catalogue may not lie in one another; give another --out.")
 
 
 if __name__ == "__main__":

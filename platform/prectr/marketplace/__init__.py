@@ -1,7 +1,8 @@
 """The built-in marketplace: a second-hand search log with known truth, generated, labelled "simulated" wherever shown.
 
 Files in reading order: `config`, `constants`, `vocabulary`, `catalogue`, `queries`, `relevance`, `retrieval`, `users`,
-`log`, `judgments`, `writer`. It only makes tables; it must know nothing of mining, models or metrics. The data card is
+`log`, `judgments`, `worlds`, `writer`; for a log on a real catalogue `text_match`, `real_relevance`,
+`real_catalogue`. It only makes tables; it must know nothing of mining, models or metrics. The data card is
 docs/marketplace.md.
 """
 
@@ -15,7 +16,10 @@ __all__ = ["MarketplaceConfig", "simulate"]
 
 
 def simulate(
-    config: MarketplaceConfig, out: Path, on_day: Callable[[date, int], None] | None = None
+    config: MarketplaceConfig,
+    out: Path,
+    on_day: Callable[[date, int], None] | None = None,
+    catalogue: Path | None = None,
 ) -> dict[str, int | float]:
     """Write the canonical tables of a simulated marketplace under `out`, with the truth under `out/truth`.
 
@@ -25,13 +29,22 @@ def simulate(
         config: scale, seed, placebo, and overrides of the sizes.
         out: a directory that is missing or empty.
         on_day: called after each day with its date and the impressions written for it.
+        catalogue: validated tables whose items, queries and judgments take the place of the invented ones.
 
     Returns:
         Row counts, click-through rate and shares; the same as `truth/stats.json`.
 
     Raises:
-        UsageError: `out` holds something, or more distinct queries are asked for than the vocabulary can make.
+        UsageError: `out` holds something, more distinct queries are asked for than the vocabulary can make, or
+            `config` sizes what a catalogue brings along.
+        PrectrError: the catalogue lacks what a log needs.
     """
-    from prectr.marketplace.writer import write_marketplace  # heavy: numpy, pyarrow, scipy
+    from prectr.marketplace.worlds import invent  # heavy: numpy, pyarrow, scipy
+    from prectr.marketplace.writer import check_empty, write_marketplace
 
-    return write_marketplace(config, Path(out), on_day)
+    check_empty(out)
+    if catalogue is None:
+        return write_marketplace(invent(config), config, out, on_day)
+    from prectr.marketplace.real_catalogue import read_marketplace  # heavier: polars, scikit-learn
+
+    return write_marketplace(read_marketplace(config, catalogue), config, out, on_day)

@@ -103,25 +103,33 @@ def taxonomy() -> Taxonomy:
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """N items as columns; row i is item `ids[i]`."""
+class Listings:
+    """What the log needs of N items, invented or real, as columns; row i is item `ids[i]`."""
 
     ids: pa.Array
     titles: pa.Array
-    type: Ints
-    brand: Ints
-    model: Ints
-    colour: Ints
-    spec: Ints  # index into the type's own values
-    condition: Ints
+    brand: Ints  # -1 where none is known
+    leaf: Ints  # the whole category; -1 where none is known
     price: Floats  # nan where the seller gave none
-    price_rank: Floats  # 0..1 within the type; nan where the price is
+    price_rank: Floats  # 0..1 among its like; nan where the price is
+    may_discount: npt.NDArray[np.bool_]  # whether the item can have a markdown
     quality: Floats  # standard normal
     popularity: Floats  # 0..1, rank
     completeness: Floats  # 0..1, rank by how much the title says and how whole the item is
 
     def __len__(self) -> int:
-        return len(self.type)
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Catalogue(Listings):
+    """N invented items: all attributes are codes of the vocabulary, and prices rank within the type."""
+
+    type: Ints
+    model: Ints
+    colour: Ints
+    spec: Ints  # index into the type's own values
+    condition: Ints
 
 
 def make_catalogue(seed: int, size: int) -> Catalogue:
@@ -153,15 +161,17 @@ def make_catalogue(seed: int, size: int) -> Catalogue:
         titles=_titles(rng, kind, accessory, brand, model, colour, spec, np.where(condition_stated, condition, -1)),
         type=kind,
         brand=brand,
+        leaf=tables.type_leaf[kind],
         model=model,
         colour=colour,
         spec=spec,
         condition=condition,
         price=price,
-        price_rank=_rank_within(price, kind),
+        price_rank=rank_within(price, kind),
+        may_discount=np.ones(size, bool),
         quality=quality,
-        popularity=_rank_within(0.8 * quality + 0.6 * rng.standard_normal(size), np.zeros(size, np.int32)),
-        completeness=_rank_within(stated + wholeness + 1e-6 * quality, np.zeros(size, np.int32)),
+        popularity=draw_popularity(rng, quality),
+        completeness=rank_within(stated + wholeness + 1e-6 * quality, np.zeros(size, np.int32)),
     )
 
 
@@ -293,7 +303,12 @@ def _bundled_accessory(rng: np.random.Generator, kind: Ints) -> Ints:
     return bundled
 
 
-def _rank_within(values: Floats, group: Ints) -> Floats:
+def draw_popularity(rng: np.random.Generator, quality: Floats) -> Floats:
+    """Popularity ranks in (0, 1) that follow quality with noise."""
+    return rank_within(0.8 * quality + 0.6 * rng.standard_normal(len(quality)), np.zeros(len(quality), np.int32))
+
+
+def rank_within(values: Floats, group: Ints) -> Floats:
     """The rank of each value within its group, scaled into (0, 1); nan stays nan."""
     order = np.lexsort((values, group))  # nan sorts last within its group
     valid = ~np.isnan(values)

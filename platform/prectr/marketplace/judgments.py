@@ -5,19 +5,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prectr.marketplace import constants, randomness
-from prectr.marketplace.catalogue import taxonomy
-from prectr.marketplace.log import World
+from prectr.marketplace.catalogue import Catalogue, taxonomy
+from prectr.marketplace.queries import Queries
 from prectr.marketplace.relevance import grade_pairs
+from prectr.marketplace.retrieval import Pools
 
 
-def judge(seed: int, world: World, exposed: npt.NDArray[np.int64]) -> pa.Table:
+def judge(seed: int, queries: Queries, items: Catalogue, pools: Pools, exposed: npt.NDArray[np.int64]) -> pa.Table:
     """The canonical `judgments.parquet`. `exposed` (Q, POOL) counts how often each slot of each pool was shown.
 
     Of each judged query: up to 12 pairs that were shown, 12 of the pool that were not (or, where the log showed all,
     any), and 6 random items of the same top category.
     """
     rng = randomness.stream(seed, randomness.JUDGMENTS)
-    queries, items, pools = world.queries, world.items, world.pools
     judged = np.sort(rng.permutation(len(queries))[: round(constants.JUDGED_QUERIES * len(queries))])
     lottery = rng.random((len(judged), constants.POOL))
     lottery[pools.item[judged] < 0] = np.inf
@@ -27,7 +27,7 @@ def judge(seed: int, world: World, exposed: npt.NDArray[np.int64]) -> pa.Table:
     hidden_first = np.argsort(lottery + 2.0 * (exposed[judged] > 0), axis=1)[:, : constants.JUDGED_POOL]
     from_pool = np.take_along_axis(pools.item[judged], np.concatenate([shown_first, hidden_first], axis=1), axis=1)
 
-    query_top, item_top = taxonomy().type_top[queries.type[judged]], taxonomy().type_top[items.type]
+    query_top, item_top = queries.top[judged], taxonomy().type_top[items.type]
     random_items = np.empty((len(judged), constants.JUDGED_RANDOM), np.int32)
     for top in np.unique(query_top):
         rows = np.flatnonzero(query_top == top)

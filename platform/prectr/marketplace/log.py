@@ -22,14 +22,15 @@ import pyarrow.compute as pc
 from scipy.special import expit
 
 from prectr.marketplace import constants, randomness
-from prectr.marketplace.catalogue import Catalogue, Floats, Ints, taxonomy
-from prectr.marketplace.queries import TYPED_SHARES, Queries
+from prectr.marketplace.catalogue import Floats, Ints, Listings
+from prectr.marketplace.queries import TYPED_SHARES, Searches
 from prectr.marketplace.randomness import pair_uniform
 from prectr.marketplace.retrieval import Pools
 from prectr.marketplace.users import Users
 
 DAY_MICROSECONDS = 86_400_000_000
 MARKDOWN_SALT = 3
+RELEVANCE_SOURCES = ("lexical", "judgment")  # what the latent relevance rests on, on a real catalogue
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class World:
     """Everything that stays fixed over the log."""
 
     seed: int
-    items: Catalogue
-    queries: Queries
+    items: Listings
+    queries: Searches
     users: Users
     pools: Pools
     brand_taste: npt.NDArray[np.float32]  # (B + 1, TASTE_DIMENSIONS); the last row, for brand -1, is zero
-    leaf_taste: npt.NDArray[np.float32]  # (L, TASTE_DIMENSIONS)
+    leaf_taste: npt.NDArray[np.float32]  # (L + 1, TASTE_DIMENSIONS); the same for leaf -1
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,14 @@ class Simulated:
     explored_requests: int
 
 
-def make_world(seed: int, items: Catalogue, queries: Queries, users: Users, pools: Pools) -> World:
-    """Draw the tastes that brands and leaves appeal to, and put the world together."""
+def make_world(
+    seed: int, items: Listings, queries: Searches, users: Users, pools: Pools, brands: int, leaves: int
+) -> World:
+    """Draw the tastes that the `brands` and `leaves` appeal to, and put the world together."""
     rng = randomness.stream(seed, randomness.LOG)
-    tables = taxonomy()
-    brand = rng.standard_normal((len(tables.brand_names) + 1, constants.TASTE_DIMENSIONS), np.float32)
-    brand[-1] = 0.0
-    leaf = rng.standard_normal((len(tables.leaf_names), constants.TASTE_DIMENSIONS), np.float32)
+    brand = rng.standard_normal((brands + 1, constants.TASTE_DIMENSIONS), np.float32)
+    leaf = rng.standard_normal((leaves + 1, constants.TASTE_DIMENSIONS), np.float32)
+    brand[-1] = leaf[-1] = 0.0
     scale = np.float32(np.sqrt(constants.TASTE_DIMENSIONS))
     return World(seed, items, queries, users, pools, brand / scale, leaf / scale)
 
@@ -108,10 +110,10 @@ def draw_requests(world: World, day: int, size: int) -> Requests:
     rng = randomness.stream(world.seed, randomness.LOG, 1, day)
     user = randomness.draw(rng, np.where(world.users.arrival <= day, world.users.activity, 0.0), size)
     query = randomness.draw(rng, world.queries.popularity, size)
-    query_top = taxonomy().type_top[world.queries.type]
+    query_top = world.queries.top
     favourite = world.users.favourite_tops[user, (rng.random(size) < 0.35).astype(int)]
     wanted = np.where(rng.random(size) < constants.FAVOURITE_QUERY, favourite, -1)
-    for top in np.unique(query_top):
+    for top in np.unique(query_top[query_top >= 0]):
         rows = np.flatnonzero(wanted == top)
         query[rows] = randomness.draw(rng, np.where(query_top == top, world.queries.popularity, 0.0), len(rows))
     # Strictly inside the date; the curve rises towards the evening.
@@ -219,10 +221,14 @@ class _Interactions:
     markdown: Floats
     attraction: Floats
     p_click_given_exam: Floats
+    judged: npt.NDArray[np.bool_] | None  # as in the pools
 
-    def truth(self) -> dict[str, npt.NDArray[np.generic]]:
+    def truth(self) -> dict[str, npt.NDArray[np.generic] | pa.Array]:
         names = ("r", "grade", "threshold", "attraction", "p_click_given_exam")
-        return {name: getattr(self, name) for name in names}
+        columns = {name: getattr(self, name) for name in names}
+        if self.judged is not None:
+            columns["relevance_source"] = pa.array(RELEVANCE_SOURCES).take(pa.array(self.judged.astype(np.int8)))
+        return columns
 
 
 def _interactions(world: World, requests: Requests, row: Ints, slot: Ints) -> _Interactions:
@@ -235,11 +241,12 @@ def _interactions(world: World, requests: Requests, row: Ints, slot: Ints) -> _I
     )
     lottery = pair_uniform(item, np.full(1, requests.day), MARKDOWN_SALT)
     markdown = np.where(
-        lottery < constants.MARKDOWN_SHARE, constants.MARKDOWN_MOST * lottery / constants.MARKDOWN_SHARE, 0.0
+        (lottery < constants.MARKDOWN_SHARE) & items.may_discount[item],
+        constants.MARKDOWN_MOST * lottery / constants.MARKDOWN_SHARE,
+        0.0,
     )
     distance = np.abs(items.price_rank[item] - users.price_preference[user])
-    leaf = taxonomy().type_leaf[items.type[item]]
-    appeal = world.brand_taste[items.brand[item]] + world.leaf_taste[leaf]
+    appeal = world.brand_taste[items.brand[item]] + world.leaf_taste[items.leaf[item]]
     attraction = expit(
         constants.ATTRACTION_BASE
         + constants.ATTRACTION_QUALITY * items.quality[item]
@@ -257,6 +264,7 @@ def _interactions(world: World, requests: Requests, row: Ints, slot: Ints) -> _I
         markdown=markdown,
         attraction=attraction,
         p_click_given_exam=(floor + (1.0 - floor) * accepted) * attraction,
+        judged=None if world.pools.judged is None else world.pools.judged[query, slot],
     )
 
 

@@ -42,18 +42,12 @@ WORDINGS_KEPT = (1.0, 0.5, 0.3)
 
 
 @dataclass(frozen=True)
-class Queries:
-    """Q distinct normalised queries as columns; attribute codes as in the catalogue, -1 where not asked."""
+class Searches:
+    """What the log needs of Q distinct normalised queries, invented or real, as columns."""
 
     texts: list[str]
     typed: pa.Array  # (Q * 4,) the wordings as users type them; row 4 * q + variant
-    intent: Ints
-    source: Ints  # the item that suggested the intent
-    type: Ints
-    brand: Ints
-    model: Ints
-    colour: Ints
-    spec: Ints
+    top: Ints  # the top category that it asks for; -1 where none is known
     specificity: Floats  # 0 broad .. 1 exact
     popularity: Floats  # sums to 1
     tolerance: Floats  # d_q
@@ -62,7 +56,36 @@ class Queries:
         return len(self.texts)
 
 
+@dataclass(frozen=True)
+class Queries(Searches):
+    """Q invented queries with their intents; attribute codes as in the catalogue, -1 where not asked."""
+
+    intent: Ints
+    source: Ints  # the item that suggested the intent
+    type: Ints
+    brand: Ints
+    model: Ints
+    colour: Ints
+    spec: Ints
+
+
 TYPED_SHARES = np.array([0.78, 0.13, 0.03, 0.06])  # as it is, Title Case, UPPER CASE, stray blanks
+
+
+def typed_forms(text: str) -> tuple[str, str, str, str]:
+    """The ways to type a query, in the order of `TYPED_SHARES`."""
+    return text, text.title(), text.upper(), f" {text}  "
+
+
+def zipf_weights(rng: np.random.Generator, specificity: Floats) -> Floats:
+    """How often each query is asked, relatively; broad ones tend to be asked more."""
+    rank = np.argsort(np.argsort(specificity + rng.normal(0, 0.8, len(specificity)))).astype(np.float64)
+    return np.power(rank + 3.0, -constants.QUERY_ZIPF)
+
+
+def query_tolerance(specificity: Floats, popularity: Floats, own: Floats) -> Floats:
+    """d_q from specificity, centred over requests, and the part `own` that it does not explain."""
+    return constants.TOLERANCE_SPECIFICITY * (specificity - popularity @ specificity) + own
 
 
 def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queries:
@@ -90,16 +113,15 @@ def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queri
     row_of = np.array([chosen[name] for name in names])
     intent = rows[row_of]
 
-    rank = np.argsort(np.argsort(specificity[intent] + rng.normal(0, 0.8, size)))
-    weight = (rank + 3.0) ** -constants.QUERY_ZIPF * np.array(WORDINGS_KEPT)[row_of % wordings]
+    weight = zipf_weights(rng, specificity[intent]) * np.array(WORDINGS_KEPT)[row_of % wordings]
     popularity = weight / weight.sum()
     own = constants.TOLERANCE_QUERY_SD * rng.standard_normal(count)[intent]
-    centred = specificity[intent] - popularity @ specificity[intent]
-    tolerance = np.zeros(size) if placebo else constants.TOLERANCE_SPECIFICITY * centred + own
+    tolerance = np.zeros(size) if placebo else query_tolerance(specificity[intent], popularity, own)
     attributes = intents[intent]
     return Queries(
         texts=names,
-        typed=pa.array([form for name in names for form in (name, name.title(), name.upper(), f" {name}  ")]),
+        typed=pa.array([form for name in names for form in typed_forms(name)]),
+        top=taxonomy().type_top[attributes[:, 0]],
         intent=intent.astype(np.int32),
         source=source[intent],
         type=attributes[:, 0],

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prectr.marketplace import constants
-from prectr.marketplace.catalogue import ACCESSORY, SAME, SIBLING, Catalogue, taxonomy
+from prectr.marketplace.catalogue import ACCESSORY, SAME, SIBLING, Catalogue, Floats, taxonomy
 from prectr.marketplace.queries import Queries
 from prectr.marketplace.randomness import pair_uniform
 from prectr.marketplace.vocabulary import FOR_PARTS
@@ -69,11 +69,17 @@ def grade_pairs(
     )
     grade = np.maximum(grade - (items.condition[item] == FOR_PARTS), 0).astype(np.int8)
 
-    inside = (
-        constants.WITHIN_MATCH * np.minimum(credit / asked_weight, 1.0)
-        + constants.WITHIN_COMPLETENESS * items.completeness[item]
-        + constants.WITHIN_PAIR * pair_uniform(query, item, PAIR_SALT)
-    )
+    inside = inside_band(query, item, np.minimum(credit / asked_weight, 1.0), items.completeness[item])
     bands = np.array(constants.BANDS)
     low, high = bands[grade, 0], bands[grade, 1]
     return grade, (low + (high - low) * inside).astype(np.float32)
+
+
+def inside_band(query: Indices, item: Indices, match: npt.NDArray[np.floating], completeness: Floats) -> Floats:
+    """Where in the band of its grade a pair's r lies, 0 low .. 1 high; `completeness` is the item's."""
+    inside: Floats = (
+        constants.WITHIN_MATCH * match
+        + constants.WITHIN_COMPLETENESS * completeness
+        + constants.WITHIN_PAIR * pair_uniform(query, item, PAIR_SALT)
+    )
+    return inside

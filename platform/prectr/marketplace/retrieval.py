@@ -15,10 +15,10 @@ from scipy import sparse
 from scipy.special import ndtri
 
 from prectr.marketplace import constants
-from prectr.marketplace.catalogue import Catalogue, taxonomy
+from prectr.marketplace.catalogue import Catalogue, Floats, taxonomy
 from prectr.marketplace.queries import Queries
 from prectr.marketplace.randomness import pair_uniform
-from prectr.marketplace.relevance import grade_pairs
+from prectr.marketplace.relevance import Indices, grade_pairs
 
 COARSE_SALT = 2
 CELLS = 2_000_000  # pairs graded at once: bounds memory
@@ -26,26 +26,48 @@ CELLS = 2_000_000  # pairs graded at once: bounds memory
 
 @dataclass(frozen=True)
 class Pools:
-    """The candidates of each query, best first. All (Q, POOL); where too few exist, item -1 and score -inf."""
+    """The candidates of each query, best first. All (Q, POOL); where too few exist, item -1 and score -inf.
+
+    `judged` is there on a real catalogue only: whether a person's judgment stands behind the relevance.
+    """
 
     item: npt.NDArray[np.int32]
     score: npt.NDArray[np.float32]
     grade: npt.NDArray[np.int8]
     r: npt.NDArray[np.float32]
+    judged: npt.NDArray[np.bool_] | None = None
 
 
-def retrieve(queries: Queries, items: Catalogue) -> Pools:
-    """Fill every query's pool from the listings of its top category that it can reach."""
-    tables = taxonomy()
-    shape = (len(queries), constants.POOL)
-    pools = Pools(
+def empty_pools(queries: int, with_judged: bool = False) -> Pools:
+    """Pools to fill."""
+    shape = (queries, constants.POOL)
+    return Pools(
         item=np.full(shape, -1, np.int32),
         score=np.full(shape, -np.inf, np.float32),
         grade=np.zeros(shape, np.int8),
         r=np.zeros(shape, np.float32),
+        judged=np.zeros(shape, bool) if with_judged else None,
     )
+
+
+def coarse_score(
+    query: Indices, item: Indices, r: npt.NDArray[np.float32], lexical: npt.NDArray[np.float32], popularity: Floats
+) -> npt.NDArray[np.float32]:
+    """The estimate that ranks a pool; `popularity` is the item's, `lexical` the share of the query's words it holds."""
+    noise = constants.COARSE_NOISE * ndtri(pair_uniform(query, item, COARSE_SALT) * 0.9998 + 0.0001)
+    score = (
+        constants.COARSE_RELEVANCE * (r + noise)
+        + constants.COARSE_LEXICAL * lexical
+        + constants.COARSE_POPULARITY * popularity
+    )
+    return score.astype(np.float32)
+
+
+def retrieve(queries: Queries, items: Catalogue) -> Pools:
+    """Fill every query's pool from the listings of its top category that it can reach."""
+    pools = empty_pools(len(queries))
     query_words, item_words = _word_matrices(pa.array(queries.texts), items.titles)
-    query_top, item_top = tables.type_top[queries.type], tables.type_top[items.type]
+    query_top, item_top = queries.top, taxonomy().type_top[items.type]
     for top in np.unique(query_top):
         candidates = np.flatnonzero(item_top == top)
         words = item_words[candidates].T.tocsc()
@@ -60,12 +82,7 @@ def retrieve(queries: Queries, items: Catalogue) -> Pools:
             item = candidates[seen]
             grade, r = grade_pairs(queries, items, rows[:, None], item)
             lexical = np.take_along_axis((query_words[rows] @ words).toarray(), seen, axis=1)
-            noise = constants.COARSE_NOISE * ndtri(pair_uniform(rows[:, None], item, COARSE_SALT) * 0.9998 + 0.0001)
-            score = (
-                constants.COARSE_RELEVANCE * (r + noise)
-                + constants.COARSE_LEXICAL * lexical
-                + constants.COARSE_POPULARITY * items.popularity[item]
-            ).astype(np.float32)
+            score = coarse_score(rows[:, None], item, r, lexical, items.popularity[item])
             width = min(constants.POOL, reach)
             best = np.argsort(-score, axis=1, kind="stable")[:, :width]
             pools.item[rows, :width] = np.take_along_axis(item, best, axis=1)

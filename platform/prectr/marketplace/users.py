@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prectr.marketplace import constants, randomness
-from prectr.marketplace.catalogue import Floats, Ints, numbered_ids, taxonomy
+from prectr.marketplace.catalogue import Floats, Ints, numbered_ids
 
 AGE_BANDS = ("18-24", "25-34", "35-44", "45-54", "55+")
 CITY_TIERS = ("tier-1", "tier-2", "tier-3")
@@ -30,8 +30,11 @@ class Users:
     taste: npt.NDArray[np.float32]  # (U, TASTE_DIMENSIONS)
 
 
-def make_users(seed: int, size: int, days_of_scale: int, placebo: bool) -> Users:
-    """Draw `size` users; arrivals do not depend on how many days are simulated, only on the scale's."""
+def make_users(seed: int, size: int, days_of_scale: int, placebo: bool, tops: int) -> Users:
+    """Draw `size` users with favourites among `tops` >= 1 top categories.
+
+    Arrivals do not depend on how many days are simulated, only on the scale's.
+    """
     rng = randomness.stream(seed, randomness.USERS)
     age = rng.choice(len(AGE_BANDS), size, p=[0.2, 0.3, 0.22, 0.16, 0.12]).astype(np.int32)
     city = rng.choice(len(CITY_TIERS), size, p=[0.35, 0.35, 0.30]).astype(np.int32)
@@ -43,9 +46,8 @@ def make_users(seed: int, size: int, days_of_scale: int, placebo: bool) -> Users
     own = np.sqrt(constants.TOLERANCE_USER_SD**2 - (constants.TOLERANCE_AGE * 1.27) ** 2)
     tolerance = explained + own * rng.standard_normal(size)
     price = np.clip(0.62 - 0.12 * city + rng.normal(0, 0.25, size), 0.0, 1.0)
-    tops = int(taxonomy().type_top.max()) + 1
     first = rng.integers(0, tops, size)
-    second = (first + rng.integers(1, tops, size)) % tops
+    second = (first + rng.integers(1, max(tops, 2), size)) % tops  # another one, where there is another
     return Users(
         ids=numbered_ids("u", size),
         age=age,

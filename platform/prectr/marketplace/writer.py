@@ -12,38 +12,29 @@ import pyarrow.parquet as pq
 
 from prectr.errors import UsageError
 from prectr.marketplace import constants
-from prectr.marketplace.catalogue import Ints, items_table, make_catalogue, taxonomy
-from prectr.marketplace.config import SCALES, MarketplaceConfig
-from prectr.marketplace.judgments import judge
-from prectr.marketplace.log import World, day_date, draw_requests, make_world, simulate_part
-from prectr.marketplace.queries import Queries, make_queries
-from prectr.marketplace.retrieval import retrieve
-from prectr.marketplace.users import make_users, users_table, users_truth
+from prectr.marketplace.config import MarketplaceConfig
+from prectr.marketplace.log import day_date, draw_requests, simulate_part
+from prectr.marketplace.users import users_table, users_truth
+from prectr.marketplace.worlds import Marketplace
 
 COLD_REQUESTS = 3  # a user with at most this many earlier requests is cold
 
 
-def build_world(config: MarketplaceConfig) -> World:
-    """Everything of the marketplace but its log."""
-    sizes = config.sizes
-    items = make_catalogue(config.seed, sizes.items)
-    queries = make_queries(config.seed, sizes.queries, items, config.placebo)
-    users = make_users(config.seed, sizes.users, SCALES[config.scale].days, config.placebo)
-    return make_world(config.seed, items, queries, users, retrieve(queries, items))
+def check_empty(out: Path) -> None:
+    """Raise a UsageError if `out` holds something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: holds something already; name a new or empty directory for the tables.")
 
 
 def write_marketplace(
-    config: MarketplaceConfig, out: Path, on_day: Callable[[date, int], None] | None
+    marketplace: Marketplace, config: MarketplaceConfig, out: Path, on_day: Callable[[date, int], None] | None
 ) -> dict[str, int | float]:
-    """See `prectr.marketplace.simulate`."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: holds something already; name a new or empty directory for the tables.")
-    sizes = config.sizes
-    world = build_world(config)
-    _write(items_table(config.seed, world.items), out / "items.parquet")
+    """Simulate the log and write all tables; returns the statistics (see `prectr.marketplace.simulate`)."""
+    world, sizes = marketplace.world, marketplace.sizes
+    _write(marketplace.items, out / "items.parquet")
     _write(users_table(world.users), out / "users.parquet")
     _write(users_truth(world.users), out / "truth" / "users.parquet")
-    _write(_queries_truth(world.queries), out / "truth" / "queries.parquet")
+    _write(marketplace.queries_truth, out / "truth" / "queries.parquet")
 
     exposed = np.zeros(world.pools.item.shape, np.int64)
     earlier = np.zeros(sizes.users, np.int64)  # requests of each user before the day at hand
@@ -79,7 +70,7 @@ def write_marketplace(
         if on_day is not None:
             on_day(day_date(day), written)
 
-    judgments = judge(config.seed, world, exposed)
+    judgments = marketplace.judgments(exposed)
     _write(judgments, out / "judgments.parquet")
     statistics: dict[str, int | float] = {
         "days": sizes.days,
@@ -102,36 +93,21 @@ def write_marketplace(
         "last_day_cold_share": cold_share,
     }
     statistics |= {f"shown_grade_{grade}_share": float(grades[grade] / max(impressions, 1)) for grade in range(4)}
+    if world.pools.judged is not None:
+        statistics["shown_judged_share"] = float(exposed[world.pools.judged].sum() / max(impressions, 1))
     judged = np.bincount(judgments["grade"].to_numpy(), minlength=4)
     statistics |= {f"judged_grade_{grade}": int(judged[grade]) for grade in range(4)}
     _write_json(
-        {"config": config.model_dump(), "sizes": sizes._asdict(), "constants": constants.as_dict()},
+        {
+            "config": config.model_dump(),
+            "sizes": sizes._asdict(),
+            "constants": constants.as_dict(),
+            **marketplace.parameters,
+        },
         out / "truth" / "params.json",
     )
     _write_json(statistics, out / "truth" / "stats.json")
     return statistics
-
-
-def _queries_truth(queries: Queries) -> pa.Table:
-    tables = taxonomy()
-
-    def named(words: list[str], codes: Ints) -> pa.Array:
-        return pa.array([*words, None], pa.string()).take(pa.array(codes % (len(words) + 1)))
-
-    return pa.table(
-        {
-            "query": pa.array(queries.texts),
-            "d_q": queries.tolerance,
-            "specificity": queries.specificity,
-            "popularity": queries.popularity,
-            "intent": queries.intent,
-            "type": named([names[0] for names in tables.type_names], queries.type),
-            "brand": named(tables.brand_names, queries.brand),
-            "model": named(tables.model_names, queries.model),
-            "colour": queries.colour,
-            "spec": queries.spec,
-        }
-    )
 
 
 def _write(table: pa.Table, file: Path) -> None:
