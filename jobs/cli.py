@@ -148,6 +148,28 @@ def validate(
     return job.run(source=tables, out=out, config=settings.validation, force=force)
 
 
+@command("import")
+def import_log(
+    load: Load,
+    force: bool,
+    source: Annotated[str, typer.Argument(help="wands, esci, home-depot, kuaisearch, diginetica or mapping.")],
+    path: Annotated[Path, typer.Argument(help="Where the published files lie; for mapping, the YAML file.")],
+    out: Out,
+) -> Any:
+    """Bring a published data set, or any log that a mapping file describes, into canonical tables."""
+    settings = load()
+    from jobs import import_log as job
+
+    return job.run(
+        source=source,
+        path=path,
+        out=out,
+        config=settings.importing,
+        validation=settings.validation,
+        force=force,
+    )
+
+
 @command("train-teacher")
 def train_teacher(load: Load, force: bool, tables: TablesIn, out: Out) -> Any:
     """Fit a causal language model to the judgments: the demo's teacher, an ordinary Hugging Face checkpoint."""

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from prectr.configuration import FrozenConfig
+from prectr.importers.config import ImportConfig
 from prectr.labelling.config import LabelConfig, TeacherConfig
 from prectr.marketplace.config import MarketplaceConfig
 from prectr.preferences.config import PreferencesConfig
@@ -41,6 +42,7 @@ class Settings(FrozenConfig):
     """All sections. `prectr config show` prints them resolved."""
 
     simulate: MarketplaceConfig = MarketplaceConfig()
+    importing: ImportConfig = ImportConfig()
     validation: ValidateConfig = ValidateConfig()
     teacher: TeacherConfig = TeacherConfig()
     label: LabelConfig = LabelConfig()

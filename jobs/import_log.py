@@ -1,0 +1,50 @@
+"""import: a published data set, or a log that a mapping file describes, as canonical tables."""
+
+import difflib
+from pathlib import Path
+
+from prectr.artifacts import StageResult
+from prectr.errors import UsageError
+from prectr.importers.config import ImportConfig
+from prectr.importers.diginetica import open_diginetica
+from prectr.importers.esci import open_esci
+from prectr.importers.home_depot import open_home_depot
+from prectr.importers.kuaisearch import open_kuaisearch
+from prectr.importers.mapping import open_mapping
+from prectr.importers.publish import import_tables
+from prectr.importers.wands import open_wands
+from prectr.settings import ValidateConfig
+
+ADAPTERS = {
+    "wands": open_wands,
+    "esci": open_esci,
+    "home-depot": open_home_depot,
+    "kuaisearch": open_kuaisearch,
+    "diginetica": open_diginetica,
+    "mapping": open_mapping,
+}
+
+
+def run(
+    *, source: str, path: Path, out: Path, config: ImportConfig, validation: ValidateConfig, force: bool = False
+) -> StageResult:
+    """Import `source` from `path` and publish its tables at `out`.
+
+    Raises:
+        UsageError: no such source or file.
+    """
+    adapter = ADAPTERS.get(source)
+    if adapter is None:
+        nearest = difflib.get_close_matches(source, ADAPTERS, n=1)
+        hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+        raise UsageError(f"import: no source '{source}'.{hint} There are: {', '.join(ADAPTERS)}.")
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or directory.")
+    opened = adapter(path, config)
+    return import_tables(opened, path, out, config=config, validation=validation, force=force)
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("import")

@@ -1,0 +1,74 @@
+"""Amazon's Shopping Queries (ESCI): judged examples and products, as Parquet or CSV, apart or in one file.
+
+Product ids are unique inside a locale only, so one locale is imported.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from prectr.importers.config import ImportConfig
+from prectr.importers.reading import layout_of, read_chunks
+from prectr.importers.rows import conform, grade_of
+from prectr.importers.source import Source, Tally, find_file
+from prectr.schema import ITEMS, JUDGMENTS
+
+GRADES = {"E": 3, "S": 2, "C": 1, "I": 0, "Exact": 3, "Substitute": 2, "Complement": 1, "Irrelevant": 0}
+STEM = "shopping_queries_dataset"
+
+
+def open_esci(path: Path, config: ImportConfig) -> Source:
+    """Find the two published files in the directory `path`; a file as `path` holds examples and products joined."""
+    joined = path.is_file()
+    if joined:
+        examples = products = path
+    else:
+        examples, products = (
+            find_file(path, f"{STEM}_{kind}.parquet", f"{STEM}_{kind}.csv") for kind in ("examples", "products")
+        )
+    locale, tally = config.esci.locale, Tally()
+    of_locale = (pl.col("product_locale") == locale).fill_null(False)
+
+    def items() -> Iterator[pl.DataFrame]:
+        columns = ["product_id", "product_locale", "product_title", "product_brand", "product_color"]
+        seen = pl.Series("product_id", [], dtype=pl.String)
+        for frame in read_chunks(products, columns, layout_of(products)):
+            chosen = tally.keep(frame, of_locale, f"products of other locales than {locale}")
+            if joined:  # a product stands once with each of its judgments
+                chosen = chosen.filter(~pl.col("product_id").is_in(seen.implode())).unique(
+                    "product_id", keep="first", maintain_order=True
+                )
+                seen = pl.concat([seen, chosen["product_id"]])
+            yield conform(
+                chosen,
+                ITEMS,
+                {
+                    "item_id": "product_id",
+                    "title": "product_title",
+                    "brand": "product_brand",
+                    "color": "product_color",
+                },
+            )
+
+    def judgments() -> Iterator[pl.DataFrame]:
+        grade, unknown = grade_of(GRADES, "esci_label")
+        columns = ["query", "product_id", "product_locale", "esci_label"]
+        for frame in read_chunks(examples, columns, layout_of(examples), optional=["split"]):
+            chosen = tally.keep(frame, of_locale, f"judgments of other locales than {locale}")
+            yield conform(
+                chosen,
+                JUDGMENTS,
+                {"query": "query", "item_id": "product_id", "grade": grade, "source": pl.lit("esci")},
+                faults=[unknown],
+                keep=["split"] if "split" in frame.columns else [],
+            )
+
+    return Source(
+        "esci",
+        {"examples": examples, "products": products},
+        {"items": items, "judgments": judgments},
+        tally,
+        grades=GRADES,
+        lacks=("impressions, users and candidates: judgments only", "category and price"),
+    )

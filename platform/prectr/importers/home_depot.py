@@ -1,0 +1,73 @@
+"""Home Depot Product Search Relevance (Kaggle): judged pairs of a query and a product. No log.
+
+Relevance is the average of a few raters who said 1 (irrelevant), 2 (partly) or 3 (perfect); `CUTS` makes grades of it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from prectr.importers.config import ImportConfig
+from prectr.importers.reading import Layout, read_chunks, read_whole
+from prectr.importers.rows import conform
+from prectr.importers.source import Source, Tally, find_file, find_optional
+from prectr.schema import ITEMS, JUDGMENTS
+
+CUTS = {3: 2.66, 2: 2.0, 1: 1.5}
+"""Grade -> the lowest average that earns it; below all of them 0. 2.66, because 8/3 is published rounded to 2.67."""
+PAIRS = Layout(encoding="latin-1")
+BRAND = "MFG Brand Name"
+
+
+def open_home_depot(path: Path, config: ImportConfig) -> Source:
+    """Find `train.csv` in the directory `path`, and if there `test.csv` (more products), `attributes.csv` (brands)."""
+    train = find_file(path, "train.csv")
+    test, attributes = find_optional(path, "test.csv"), find_optional(path, "attributes.csv")
+    files = {file.name: file for file in (train, test, attributes) if file is not None}
+
+    def items() -> Iterator[pl.DataFrame]:
+        titles = pl.concat(
+            [read_whole(file, ["product_uid", "product_title"], PAIRS) for file in (train, test) if file is not None]
+        ).unique("product_uid", keep="first", maintain_order=True)
+        columns: dict[str, str | pl.Expr] = {"item_id": "product_uid", "title": "product_title"}
+        if attributes is not None:
+            titles = titles.join(_brands(attributes), on="product_uid", how="left", maintain_order="left")
+            columns["brand"] = "value"
+        yield conform(titles, ITEMS, columns)
+
+    def judgments() -> Iterator[pl.DataFrame]:
+        average = pl.col("relevance").cast(pl.Float64, strict=False)
+        grade = pl.sum_horizontal((average >= lowest).cast(pl.Int32) for lowest in CUTS.values())
+        wrong = pl.col("relevance").is_not_null() & ~average.is_between(1, 3).fill_null(False)
+        for frame in read_chunks(train, ["product_uid", "search_term", "relevance"], PAIRS):
+            yield conform(
+                frame,
+                JUDGMENTS,
+                {
+                    "query": "search_term",
+                    "item_id": "product_uid",
+                    "grade": pl.when(average.is_not_null()).then(grade),
+                    "source": pl.lit("home-depot"),
+                },
+                faults=[(wrong, "relevance is not a number from 1 to 3")],
+            )
+
+    lacks = ("impressions, users and candidates: judgments only", "category and price")
+    return Source(
+        "home-depot",
+        files,
+        {"items": items, "judgments": judgments},
+        Tally(),
+        grades={**{f"relevance >= {lowest}": grade for grade, lowest in CUTS.items()}, "below": 0},
+        lacks=lacks if attributes is not None else (*lacks, "brand (no attributes.csv)"),
+    )
+
+
+def _brands(attributes: Path) -> pl.DataFrame:
+    """product_uid, value: the first brand that each product names."""
+    named = [
+        frame.filter(pl.col("name") == BRAND).select("product_uid", "value")
+        for frame in read_chunks(attributes, ["product_uid", "name", "value"], Layout())
+    ]
+    return pl.concat(named).unique("product_uid", keep="first", maintain_order=True)

@@ -1,0 +1,117 @@
+"""Publication of an imported source: the same checks, quarantine and atomic artifact as `prectr validate`."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from prectr import progress
+from prectr.artifacts import StageResult, run_stage
+from prectr.configuration import FrozenConfig
+from prectr.errors import PrectrError
+from prectr.importers.config import ImportConfig
+from prectr.importers.source import Rows, Source
+from prectr.schema import TABLES, Table
+from prectr.settings import ValidateConfig
+from prectr.validate import write_checked
+
+SPILL = ".rows-by-day"
+
+
+class _Decisions(FrozenConfig):
+    """All settings that decide what an import makes: part of the artifact's identity."""
+
+    importing: ImportConfig
+    validation: ValidateConfig
+
+
+def import_tables(
+    source: Source, path: Path, out: Path, *, config: ImportConfig, validation: ValidateConfig, force: bool = False
+) -> StageResult:
+    """Publish a source as canonical tables at `out`; bad rows go to `quarantine/` beside it.
+
+    Raises:
+        PrectrError: a file that cannot be read, a table without rows, or more bad rows than the limit.
+        UsageError: a file that is not there.
+    """
+
+    def build(staging: Path) -> dict[str, Any]:
+        source.say()
+        if "impressions" not in source.tables:
+            progress.say("  no impressions: for train-teacher, label and distill, or as a catalogue to simulate on")
+        spill = staging / SPILL
+        units = (
+            (table, _units(source, path, table, source.tables[table.name], spill))
+            for table in TABLES
+            if table.name in source.tables
+        )
+        try:
+            facts = write_checked(units, staging, source=path, config=validation, quarantine=out.parent / "quarantine")
+        finally:
+            source.tally.say()
+        shutil.rmtree(spill, ignore_errors=True)
+        return {
+            **facts,
+            "simulated": False,
+            "source": source.name,
+            "grades": dict(source.grades),
+            "lacks": list(source.lacks),
+            "assumed": list(source.assumed),
+            "left_out": source.tally.left_out,
+        }
+
+    return run_stage(
+        "import",
+        out,
+        config=_Decisions(importing=config, validation=validation),
+        inputs={"source": source.name, **source.files},
+        build=build,
+        force=force,
+    )
+
+
+def _units(source: Source, path: Path, table: Table, read: Rows, spill: Path) -> Iterator[pl.DataFrame]:
+    """Frames inside which keys must be unique: a day of a dated table, else the whole table.
+
+    Raises:
+        PrectrError: the table has no rows.
+    """
+    seen = 0
+
+    def counted() -> Iterator[pl.DataFrame]:
+        nonlocal seen
+        for frame in read():
+            seen += frame.height
+            bar.advance(frame.height)
+            yield frame
+
+    with progress.track(f"read {table.name}", unit="rows") as bar:
+        if table.dated:
+            yield from _by_day(counted(), spill / table.name)
+        else:
+            frames = list(counted())
+            if seen:
+                yield pl.concat(frames, how="diagonal_relaxed")
+    if not seen:
+        left_out = ", ".join(f"{count:,} x {reason}" for reason, count in source.tally.left_out.items())
+        raise PrectrError(
+            f"{path}: no rows for the table '{table.name}' in {source.name}"
+            + (f" (left out: {left_out})." if left_out else ".")
+        )
+
+
+def _by_day(frames: Iterator[pl.DataFrame], spill: Path) -> Iterator[pl.DataFrame]:
+    """Regroup chunks into days, through files: a log of any length passes with a day of it in memory."""
+    spill.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        days = frame.with_columns(pl.col("ts").dt.date().alias("__day")).partition_by("__day", as_dict=True)
+        for (day,), rows in days.items():
+            folder = spill / str(day)  # rows without a readable time are a unit of their own, and all bad
+            folder.mkdir(exist_ok=True)
+            rows.drop("__day").write_parquet(folder / f"{number:06d}.parquet", compression="lz4")
+    for folder in sorted(spill.iterdir()):
+        parts = [pl.read_parquet(file) for file in sorted(folder.iterdir())]
+        yield pl.concat(parts, how="diagonal_relaxed")
+        shutil.rmtree(folder)

@@ -1,0 +1,58 @@
+"""WANDS (Wayfair): products, queries and judgments, three tab-separated files. No log of what was shown or clicked."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from prectr.importers.config import ImportConfig
+from prectr.importers.reading import Layout, read_chunks, read_whole
+from prectr.importers.rows import conform, grade_of
+from prectr.importers.source import Source, Tally, find_file
+from prectr.schema import ITEMS, JUDGMENTS
+
+GRADES = {"Exact": 3, "Partial": 2, "Irrelevant": 0}
+"""Partial is "the right product, a detail differs" (2); WANDS knows no accessories or siblings (1)."""
+LAYOUT = Layout(separator="\t")
+FIGURES = ("rating_count", "average_rating", "review_count")
+
+
+def open_wands(path: Path, config: ImportConfig) -> Source:
+    """Find `product.csv`, `query.csv` and `label.csv` in the directory `path`."""
+    files = {name: find_file(path, name) for name in ("product.csv", "query.csv", "label.csv")}
+
+    def items() -> Iterator[pl.DataFrame]:
+        columns = ["product_id", "product_name", "product_class", "category hierarchy"]
+        for frame in read_chunks(files["product.csv"], columns, LAYOUT, optional=FIGURES):
+            figures = {name: pl.col(name).cast(pl.Float64, strict=False) for name in FIGURES if name in frame.columns}
+            yield conform(
+                frame,
+                ITEMS,
+                {
+                    "item_id": "product_id",
+                    "title": "product_name",
+                    "category": pl.col("category hierarchy").str.replace_all(" / ", " > ", literal=True),
+                    "product_class": "product_class",
+                    **figures,
+                },
+            )
+
+    def judgments() -> Iterator[pl.DataFrame]:
+        queries = read_whole(files["query.csv"], ["query_id", "query"], LAYOUT).select("query_id", "query")
+        grade, unknown = grade_of(GRADES, "label")
+        for frame in read_chunks(files["label.csv"], ["query_id", "product_id", "label"], LAYOUT):
+            yield conform(
+                frame.join(queries, on="query_id", how="left", maintain_order="left"),
+                JUDGMENTS,
+                {"query": "query", "item_id": "product_id", "grade": grade, "source": pl.lit("wands")},
+                faults=[unknown],
+            )
+
+    return Source(
+        "wands",
+        files,
+        {"items": items, "judgments": judgments},
+        Tally(),
+        grades=GRADES,
+        lacks=("impressions, users and candidates: judgments only", "brand and price"),
+    )
