@@ -6,7 +6,7 @@ from typing import Any
 from prectr import progress
 from prectr.artifacts import StageResult, run_stage
 from prectr.errors import UsageError
-from prectr.marketplace import simulate
+from prectr.marketplace import prepare
 from prectr.marketplace.config import MarketplaceConfig
 
 
@@ -19,10 +19,11 @@ def run(*, out: Path, config: MarketplaceConfig, catalogue: Path | None = None, 
         _check_catalogue(catalogue, out, config)
 
     def build(staging: Path) -> dict[str, Any]:
+        from prectr.marketplace.writer import write_marketplace
+
+        marketplace = prepare(config, catalogue)
         with progress.track("simulate", unit="impressions") as bar:
-            statistics = simulate(
-                config, staging, on_day=lambda _, impressions: bar.advance(impressions), catalogue=catalogue
-            )
+            statistics = write_marketplace(marketplace, config, staging, lambda _, rows: bar.advance(rows))
         return {"simulated": True, "statistics": statistics}
 
     inputs = {} if catalogue is None else {"catalogue": catalogue}

@@ -9,10 +9,25 @@ docs/marketplace.md.
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prectr.marketplace.config import MarketplaceConfig
 
-__all__ = ["MarketplaceConfig", "simulate"]
+if TYPE_CHECKING:
+    from prectr.marketplace.worlds import Marketplace
+
+__all__ = ["MarketplaceConfig", "prepare", "simulate"]
+
+
+def prepare(config: MarketplaceConfig, catalogue: Path | None = None) -> "Marketplace":
+    """All of a marketplace but its log; `catalogue` and errors as in `simulate`."""
+    if catalogue is None:
+        from prectr.marketplace.worlds import invent  # heavy: numpy, pyarrow, scipy
+
+        return invent(config)
+    from prectr.marketplace.real_catalogue import read_marketplace  # heavier: polars, scikit-learn
+
+    return read_marketplace(config, catalogue)
 
 
 def simulate(
@@ -39,12 +54,7 @@ def simulate(
             `config` sizes what a catalogue brings along.
         PrectrError: the catalogue lacks what a log needs.
     """
-    from prectr.marketplace.worlds import invent  # heavy: numpy, pyarrow, scipy
-    from prectr.marketplace.writer import check_empty, write_marketplace
+    from prectr.marketplace.writer import check_empty, write_marketplace  # heavy
 
     check_empty(out)
-    if catalogue is None:
-        return write_marketplace(invent(config), config, out, on_day)
-    from prectr.marketplace.real_catalogue import read_marketplace  # heavier: polars, scikit-learn
-
-    return write_marketplace(read_marketplace(config, catalogue), config, out, on_day)
+    return write_marketplace(prepare(config, catalogue), config, out, on_day)

@@ -107,7 +107,6 @@ class Listings:
     """What the log needs of N items, invented or real, as columns; row i is item `ids[i]`."""
 
     ids: pa.Array
-    titles: pa.Array
     brand: Ints  # -1 where none is known
     leaf: Ints  # the whole category; -1 where none is known
     price: Floats  # nan where the seller gave none
@@ -125,6 +124,7 @@ class Listings:
 class Catalogue(Listings):
     """N invented items: all attributes are codes of the vocabulary, and prices rank within the type."""
 
+    titles: pa.Array
     type: Ints
     model: Ints
     colour: Ints

@@ -151,8 +151,7 @@ def _listings(seed: int, items: pl.DataFrame, brand: Ints, leaf: Ints, leaves: i
     quality = rng.standard_normal(items.height)
     price = items["price"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     return Listings(
-        ids=to_arrow(items.select("item_id"))["item_id"].combine_chunks(),
-        titles=to_arrow(items.select("title"))["title"].combine_chunks(),
+        ids=pa.array(items["item_id"].to_list(), pa.string()),
         brand=brand,
         leaf=leaf,
         price=price,
