@@ -24,6 +24,10 @@ def run(*, out: Path, config: MarketplaceConfig, catalogue: Path | None = None, 
         marketplace = prepare(config, catalogue)
         with progress.track("simulate", unit="impressions") as bar:
             statistics = write_marketplace(marketplace, config, staging, lambda _, rows: bar.advance(rows))
+        progress.say(
+            f"  click-through rate {statistics['ctr']:.1%}, cold users on the last day "
+            f"{statistics['last_day_cold_share']:.0%} (the built-in marketplace's: 3 to 5 %, about a third)"
+        )
         return {"simulated": True, "statistics": statistics}
 
     inputs = {} if catalogue is None else {"catalogue": catalogue}
