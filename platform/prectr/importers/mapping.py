@@ -162,7 +162,8 @@ def _moment(file: Path, frame: pl.DataFrame, key: str, meaning: Time) -> pl.Expr
     if meaning.unit is not None:
         if isinstance(found, pl.Datetime) or not (found.is_numeric() or found in (pl.String, pl.Null)):
             raise PrectrError(f"{file}: column '{name}' has the type {found}, not epoch counts; drop {key}.unit.")
-        return _of_epoch(column if found.is_integer() else column.cast(pl.Float64, strict=False), meaning.unit)
+        exact = pl.Int64 if found.is_integer() else pl.Float64
+        return _of_epoch(column.cast(exact, strict=False), meaning.unit)
     if found == pl.Null:
         return column.cast(pl.Datetime("us", "UTC"))
     if found == pl.String:
