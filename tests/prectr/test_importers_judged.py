@@ -1,12 +1,13 @@
 """Importers of published judgments: rows written in the published layouts become the tables expected by hand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from jobs import import_log
+from jobs import cli, import_log
 from prectr.artifacts import StageResult
 from prectr.errors import PrectrError, UsageError
 from prectr.importers.config import EsciConfig, ImportConfig
@@ -14,7 +15,7 @@ from prectr.settings import ValidateConfig
 from prectr.tables import Tables
 
 
-def run(source: str, path: Path, config: ImportConfig | None = None, bad: float = 0.0, **options: Any) -> StageResult:
+def run(source: str, path: Path, config: ImportConfig | None = None, bad: float = 0.0) -> StageResult:
     """Import into `tables` beside `path`."""
     return import_log.run(
         source=source,
@@ -22,7 +23,6 @@ def run(source: str, path: Path, config: ImportConfig | None = None, bad: float 
         out=path.parent / "out" / "tables",
         config=config or ImportConfig(),
         validation=ValidateConfig(max_bad_share=bad),
-        **options,
     )
 
 
@@ -114,6 +114,20 @@ def test_a_source_that_there_is_not(wands: Path) -> None:
         run("wand", wands)
     with pytest.raises(UsageError, match="no such file or directory"):
         run("wands", wands / "nowhere")
+
+
+def test_the_command(wands: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(wands.parent / "tables")
+    main_exit(["import", "wands", str(wands), "--out", out, "--json"], 0)
+    assert json.loads(capsys.readouterr().out)["manifest"]["rows"] == {"items": 2, "judgments": 3}
+    main_exit(["import", "esci", str(wands), "--out", out, "--set", "importing.esci.local=es"], 2)
+    assert "Did you mean 'importing.esci.locale'" in capsys.readouterr().err
+
+
+def main_exit(arguments: list[str], code: int) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert (stopped.value.code or 0) == code
 
 
 def _esci(folder: Path) -> None:

@@ -313,3 +313,16 @@ def test_a_log_of_no_rows(log: Path) -> None:
     (log.parent / "log.csv").write_text("r,u,t,q,i,p,c\n")
     with pytest.raises(PrectrError, match="no rows for the table 'impressions'"):
         _run(log)
+
+
+def test_quotes_may_be_ordinary_characters(log: Path) -> None:
+    (log.parent / "items.tsv").write_text('i\tname\n1\t"19 inch" rack\n2\t5\' 9" tall\n')
+    _write(log, {"items": {"path": "items.tsv", "separator": "\t", "quote": None}})
+    _run(log)
+    assert _tables(log).items()["title"].to_list() == ['"19 inch" rack', "5' 9\" tall"]
+
+
+def test_a_catalogue_without_categories_has_empty_ones(log: Path) -> None:
+    _run(log)
+    assert "category" not in pl.read_parquet(log.parent / "out" / "tables" / "items.parquet").columns
+    assert _tables(log).items()["category"].to_list() == ["", ""]

@@ -47,9 +47,9 @@ class Layout:
     nulls: tuple[str, ...] = ("",)
 
 
-def layout_of(file: Path, **changes: object) -> Layout:
+def layout_of(file: Path) -> Layout:
     """The layout that a file's suffix names; comma separated where it names none."""
-    return Layout(format=SUFFIXES.get(file.suffix.lower(), "csv"), **changes)  # type: ignore[arg-type]
+    return Layout(format=SUFFIXES.get(file.suffix.lower(), "csv"))
 
 
 def read_chunks(
