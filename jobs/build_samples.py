@@ -1,11 +1,15 @@
 """build-samples: logged impressions with everything that was known before them, point in time.
 
-Ray Data's rows are files of the log. They are read with relevance and price joined, shuffled by user once, and every
-block (the whole log of some users) becomes sample rows by vectorised sorting and slicing. The same pass leaves the
-state of users, queries, items and pairs at the end of the log, which serving starts from.
+Ray Data's rows are parts of the log that a task can hold. A task reads its part's needed columns and looks up what
+depends on the day: relevance, prices, and what was known of query, item and pair that morning. The rows are shuffled by
+user once; every block (the whole log of some users) becomes sample rows by vectorised sorting and slicing, and leaves
+the state of its users at the end of the log, which serving starts from.
 """
 
+import pickle
+import shutil
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +17,28 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from prectr import progress
 from prectr.arrow import from_arrow, to_arrow
 from prectr.artifacts import StageResult, require_artifact, run_stage
 from prectr.features.spec import fit_vocabularies
-from prectr.preferences.shown import ShownReader, with_examination, with_shifts
-from prectr.ray_session import RayConfig, ray_session
+from prectr.features.store import write_store
+from prectr.plan import plan_parts
+from prectr.preferences.mined import Preferences
+from prectr.preferences.shown import ShownReader
+from prectr.ray_session import RayConfig, ray_session, task_budget
 from prectr.relevance.pairs import read_pairs
-from prectr.samples.build import FEATURE_GROUPS, Preferences, SampleContext, sample_rows
+from prectr.samples.build import FEATURE_GROUPS, SampleContext, sample_rows
 from prectr.samples.config import SamplesConfig
 from prectr.samples.load import match_columns
-from prectr.samples.online import write_online_state
+from prectr.samples.online import online_entries, user_states
 from prectr.samples.pair_table import pair_table
+from prectr.samples.read import Reading, read_rows
+from prectr.storage import write_part
 from prectr.tables import Tables
+from prectr.text import stable_hash
+
+BLOCK_ROW_BYTES = 2_500
+"""What making a sample row of a shown row takes (measured): its features, and its share of its request's states."""
 
 
 def run(
@@ -48,14 +62,21 @@ def run(
 
     def build(staging: Path) -> dict[str, Any]:
         with ray_session(ray_config):
-            return _build(source, relevance, preferences, staging, config)
+            return _build(source, relevance, preferences, staging, config, ray_config)
 
     inputs = {"tables": tables, "relevance": relevance, "preferences": preferences}
     return run_stage("build-samples", out, config=config, inputs=inputs, build=build, force=force)
 
 
-def _build(source: Tables, relevance: Path, preferences: Path, staging: Path, config: SamplesConfig) -> dict[str, Any]:
-    import ray
+def _build(
+    source: Tables,
+    relevance: Path,
+    preferences: Path,
+    staging: Path,
+    config: SamplesConfig,
+    ray_config: RayConfig | None,
+) -> dict[str, Any]:
+    import ray.data
 
     mined = Preferences.open(preferences)
     spec = fit_vocabularies(
@@ -65,67 +86,88 @@ def _build(source: Tables, relevance: Path, preferences: Path, staging: Path, co
         price_buckets=config.price_buckets,
         query_buckets=config.query_buckets,
         user_behaviours=config.user_behaviours,
-        query_behaviours=require_artifact(preferences, "mine-preferences")["config"]["behaviours_per_query"],
+        query_behaviours=mined.config.behaviours_per_query,
         positions=config.max_positions,
     )
-    tables = source.path
-    files = [
-        {"file": str(file), "date": day.isoformat()}
-        for day in source.days()
-        for file in source.day_files("impressions", day)
-    ]
-    reader = ray.put(ShownReader.open(tables, relevance))
-    centres = ray.put(mined.centres)
+    budget = task_budget(ray_config)
+    parts = plan_parts(source, source.days_with_rows("impressions"), budget)
+    reading = Reading(mined, ray.put(ShownReader.open(source.path, relevance)))
+    context = SampleContext(mined, spec, source.path, relevance)
+    blocks = -(-sum(part.rows for part in parts) // budget.rows(BLOCK_ROW_BYTES))
+    at_once = {"num_cpus": 1, "batch_size": None, "batch_format": "pyarrow"}
 
-    def read(batch: pa.Table) -> pa.Table:
-        shown: ShownReader = ray.get(reader)
-        rows = [shown.read(Path(entry["file"]), date.fromisoformat(entry["date"])) for entry in batch.to_pylist()]
-        prepared = with_shifts(with_examination(pl.concat(rows), mined.model), ray.get(centres))
-        return to_arrow(prepared)
-
-    def make(block: pa.Table) -> pa.Table:
-        context = SampleContext.open(tables, relevance, preferences, spec)
-        return to_arrow(sample_rows(from_arrow(block), context))
-
-    by_user = (
-        ray.data.from_items(files, override_num_blocks=len(files))
-        .map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=1)
-        .repartition(config.shards, keys=["user_id"])
-        .materialize()
+    tasks = [{"part": pickle.dumps(part)} for part in parts]
+    made = (
+        ray.data.from_items(tasks, override_num_blocks=len(tasks))
+        .map_batches(
+            partial(_read, shared=reading),
+            **{**at_once, "batch_size": 1},
+            compute=ray.data.TaskPoolStrategy(size=min(budget.at_once, len(parts))),
+        )
+        .repartition(max(blocks, min(budget.at_once, len(parts))), keys=["user_id"])
+        .map_batches(
+            partial(_make, context=context, out=staging, online=config.online),
+            **at_once,
+            compute=ray.data.TaskPoolStrategy(size=budget.at_once),
+        )
     )
-    made = by_user.map_batches(make, batch_size=None, batch_format="pyarrow", num_cpus=1)
-    counts = _write_days(made, staging / "rows")
+    counts: dict[str, int] = {}
+    with progress.track("build-samples", total=sum(part.rows for part in parts), unit="rows") as bar:
+        for batch in made.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for day, rows in zip(batch["date"].to_pylist(), batch["rows"].to_pylist(), strict=True):
+                counts[day] = counts.get(day, 0) + rows
+                bar.advance(rows)
+
     pairs = pair_table(read_pairs(relevance), source.items(), spec)
-    fitted = spec.fit_scalers(_training_features(staging, source.days(), config) | {"match": match_columns(pairs)})
+    training = source.days_with_rows("impressions")
+    training = training[: max(1, len(training) - mined.config.holdout_days)]
+    features = _training_features(staging, training, config.scaler_rows)
+    fitted = spec.fit_scalers(features | {"match": match_columns(pairs)})
     fitted.save(staging / "feature_spec.json")
     pairs.write_parquet(staging / "pairs.parquet")
-    context = SampleContext.open(tables, relevance, preferences, fitted)
-    online = write_online_state(by_user, source, relevance, context, staging / "online")
-    return {"rows": {"samples": sum(counts.values()), "pairs": pairs.height, **online}, "days": counts}
+    facts: dict[str, Any] = {"samples": sum(counts.values()), "pairs": pairs.height}
+    if config.online:
+        users = (pl.read_parquet(file) for file in sorted((staging / ".users").glob("*.parquet")))
+        facts |= write_store(staging / "online", online_entries(users, source, context))
+        shutil.rmtree(staging / ".users")
+    return {"rows": facts, "days": dict(sorted(counts.items()))}
 
 
-def _write_days(made: Any, out: Path) -> dict[str, int]:
-    """Write sample rows as `date=*/part-*.parquet`, a block at a time, in time order inside a file."""
-    counts: dict[str, int] = {}
-    for number, batch in enumerate(made.iter_batches(batch_size=None, batch_format="pyarrow")):
-        frame = from_arrow(batch)
-        for (day,), rows in frame.partition_by("date", as_dict=True).items():
-            folder = out / f"date={day}"
-            folder.mkdir(parents=True, exist_ok=True)
-            rows.drop("date").sort("ts", "request_id", "position").write_parquet(folder / f"part-{number:04d}.parquet")
-            counts[str(day)] = counts.get(str(day), 0) + rows.height
-    return dict(sorted(counts.items()))
+def _read(batch: pa.Table, shared: Reading) -> pa.Table:
+    return to_arrow(pl.concat(read_rows(pickle.loads(part), shared) for part in batch["part"].to_pylist()))
 
 
-def _training_features(staging: Path, days: list[date], config: SamplesConfig) -> dict[str, dict[str, np.ndarray]]:
+def _make(batch: pa.Table, context: SampleContext, out: Path, online: bool) -> pa.Table:
+    """Write the samples of a block's users, and their state at the end of the log; says how many rows of which day.
+
+    Files are named by the block's first user, so that a block which is made twice replaces what it wrote.
+    """
+    rows = from_arrow(batch)
+    if rows.is_empty():
+        return pa.table({"date": pa.array([], pa.string()), "rows": pa.array([], pa.int64())})
+    number = stable_hash(str(rows["user_id"].min())) % 10**12
+    samples = sample_rows(rows, context)
+    counts = []
+    for (day,), of_day in samples.partition_by("date", as_dict=True, include_key=False).items():
+        write_part(out / "rows" / f"date={day}", number, of_day.sort("ts", "request_id", "position"))
+        counts.append({"date": str(day), "rows": of_day.height})
+    if online:
+        write_part(out / ".users", number, user_states(context.block(rows), context))
+    return pa.Table.from_pylist(counts)
+
+
+def _training_features(staging: Path, training: list[date], most: int) -> dict[str, dict[str, np.ndarray]]:
     """Feature columns of the days that scalers are fitted on, in one order, so that blocks change no rounding."""
     groups: dict[str, dict[str, np.ndarray]] = {}
-    training = days[: max(1, len(days) - config.holdout_days)]
     files = [file for day in training for file in sorted((staging / "rows" / f"date={day}").glob("*.parquet"))]
+    rows = pl.scan_parquet(files, hive_partitioning=False)
+    every = -(-int(rows.select(pl.len()).collect().item()) // most)
     order = ["ts", "request_id", "position"]
+    schema = pl.read_parquet_schema(files[0])
     for group in FEATURE_GROUPS:
-        names = [name for name in pl.read_parquet_schema(files[0]) if name.startswith(f"{group}.")]
-        frame = pl.read_parquet(files, columns=[*names, *order], hive_partitioning=False).sort(order)
+        names = [name for name in schema if name.startswith(f"{group}.")]
+        chosen = rows.filter(pl.col("request_id").hash(seed=0) % every == 0) if every > 1 else rows
+        frame = chosen.select(*names, *order).collect(engine="streaming").sort(order)
         groups[group] = {name.removeprefix(f"{group}."): frame[name].to_numpy() for name in names}
     return groups
 

@@ -1,33 +1,55 @@
 """mine-preferences: which relevance levels people really click, per user, query and category, as of every day.
 
-Ray Data's rows are files of the log. A task scans one file's needed columns and aggregates it partially; the small
-partials are shuffled by key once and merged, vectorised, into running totals. Two passes: the first gives users' and
-queries' tolerances as of each day, the second corrects each side for the other (MODEL.md 3a, one alternation).
+Ray Data's rows are parts of the log that a task can hold. A task reads its part's needed columns and aggregates them,
+vectorised, into the partials of the part's day, which are kept; what follows reads those, a range of keys a task.
+
+    fit      parameters: click curve, examination, priors            a window of the log, once
+    plain    tolerances of users and queries, uncorrected            one pass over new days
+    centres  what was known of either on the morning of each day     a fold over all days' partials
+    main     everything, each side corrected for the other           one pass over new days   (MODEL.md 3a)
+    fold     what was known before each day, and after the last      a fold over all days' partials
 """
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 from prectr import progress
-from prectr.arrow import from_arrow, to_arrow
-from prectr.artifacts import StageResult, require_artifact, run_stage, write_json
-from prectr.features.spec import activity_group
-from prectr.preferences import aggregates, behaviours
+from prectr.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
+from prectr.plan import KeyRange, Part, plan_parts, plan_ranges
+from prectr.preferences import days as kept_days
+from prectr.preferences import passes, snapshots
 from prectr.preferences.config import PreferencesConfig
+from prectr.preferences.days import KeptDay
+from prectr.preferences.examination import fit_examination
 from prectr.preferences.fit import PreferenceModel, fit_preference_model
-from prectr.preferences.shown import ShownReader, categories_shown, with_examination, with_shifts
-from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
-from prectr.ray_session import RayConfig, ray_session
+from prectr.preferences.partials import MAIN_KINDS
+from prectr.preferences.passes import Pass, Passed
+from prectr.preferences.shown import ShownReader, categories_shown
+from prectr.preferences.snapshots import Folding
+from prectr.ray_session import Budget, RayConfig, ray_session, task_budget
+from prectr.ray_tasks import run_tasks
+from prectr.relevance.pairs import read_pairs
 from prectr.tables import Tables
 
-REQUESTS = GRID_SIZE
-"""Column of a user's sums that counts requests."""
+FOLD_ROW_BYTES = 2_000
+"""What a fold holds for a key's row of a day: its sums, twice in doubles, and their neighbours."""
+REFITTED_BY = (
+    "holdout_days",
+    "fit_rows",
+    "fit_window_rows",
+    "examination",
+    "examination_exponent",
+    "min_randomised_clicks",
+)
+"""Settings that the parameters depend on."""
+REMINED_BY = ("alternate", "behaviours_per_query")
+"""Settings that the partials of a day depend on."""
 
 
 def run(
@@ -41,139 +63,226 @@ def run(
 ) -> StageResult:
     """Mine the log below `tables` with the relevance of `relevance` and publish the preferences at `out`.
 
-    Writes `parameters.json`, running totals `totals/{user,query,category,total,item,pair}.parquet` and the cross-user
-    behaviours `behaviours.parquet`, all of them readable as of any day of the log.
+    Days that an artifact at `out` has already mined from the same files and relevance are taken over; `force` mines
+    and fits everything anew. `prectr.preferences.snapshots` says what the artifact holds.
+
+    Raises:
+        PrectrError: the log holds no impressions, or a file is damaged or not valid.
     """
     require_artifact(relevance, "score-relevance")
     source = Tables(tables)
 
     def build(staging: Path) -> dict[str, Any]:
         with ray_session(ray_config):
-            return _mine(source, relevance, staging, config)
+            mining = Mining(source, relevance, staging, None if force else out, config, task_budget(ray_config))
+            return mining.run()
 
     inputs = {"tables": tables, "relevance": relevance}
     return run_stage("mine-preferences", out, config=config, inputs=inputs, build=build, force=force)
 
 
-def _mine(source: Tables, relevance: Path, staging: Path, config: PreferencesConfig) -> dict[str, Any]:
-    import ray
+class Mining:
+    """One run of the stage."""
 
-    days = source.days()
-    files = [(day, file) for day in days for file in source.day_files("impressions", day)]
-    reader = ShownReader.open(source.path, relevance)
-    fit_days = set(days[: max(1, len(days) - config.holdout_days)])
-    training = pl.concat([reader.read(file, day) for day, file in files if day in fit_days])
-    category_of = categories_shown(training)
-    model = fit_preference_model(training, category_of, config)
-    progress.say(
-        f"  click curve a={model.click.a:.3f} s={model.click.s:.3f} eps={model.click.eps:.4f}; "
-        f"exam(pos) = pos^-{model.examination.exponent:.2f} from {model.examination.source}"
-    )
+    def __init__(
+        self,
+        tables: Tables,
+        relevance: Path,
+        out: Path,
+        old: Path | None,
+        config: PreferencesConfig,
+        budget: Budget,
+    ) -> None:
+        """Take stock.
 
-    shared = ray.put(reader)
-    tasks = [{"file": str(file), "date": day.isoformat(), "part": part} for part, (day, file) in enumerate(files)]
-    first = _aggregate(tasks, shared, model, None, ("user", "query"), config)
-    centres = _centres(first, model, category_of)
-    totals = _aggregate(tasks, shared, model, centres if config.alternate else None, aggregates.KINDS, config)
-    users = first.filter(pl.col("kind") == "user").select("key", "date", "sums")
-    states = _behaviour_states(tasks, shared, users, config)
+        Args:
+            tables: the log.
+            relevance: the relevance artifact.
+            out: directory of the artifact to build.
+            old: the artifact that it replaces and may take days over from; None: none, or none wanted.
+            config: the settings.
+            budget: what tasks may use.
+        """
+        import ray
 
-    (staging / "totals").mkdir()
-    for kind in aggregates.KINDS:
-        of_kind = totals.filter(pl.col("kind") == kind).drop("kind").sort("key", "date")
-        of_kind.write_parquet(staging / "totals" / f"{kind}.parquet")
-    centres.sort("kind", "key", "date").write_parquet(staging / "centres.parquet")
-    states.sort("query", "date").write_parquet(staging / "behaviours.parquet")
-    category_of.write_parquet(staging / "query_category.parquet")
-    write_json(staging / "parameters.json", model.to_json())
-    counts = {kind: totals.filter(pl.col("kind") == kind)["key"].n_unique() for kind in aggregates.KINDS}
-    return {
-        "rows": {**counts, "behaviour_states": states.height},
-        "relevance_sources": relevance_coverage(relevance),
-        "parameters": {"click": model.click.to_json(), "examination": vars(model.examination)},
-    }
+        self._tables, self._relevance, self._out, self._config, self._budget = tables, relevance, out, config, budget
+        self._days = tables.days_with_rows("impressions")
+        manifest = read_manifest(old) if old is not None else None
+        self._old = old if manifest is not None else None
+        self._old_manifest = manifest or {}
+        reader = ray.put(ShownReader.open(tables.path, relevance))
+        self._unfitted = Pass(out, reader)
+
+    def run(self) -> dict[str, Any]:
+        """Mine; returns the facts for the manifest."""
+        model, fitted = self._parameters()
+        shared = Pass(
+            self._out, self._unfitted.reader, model, self._config.behaviours_per_query, self._config.alternate
+        )
+        kept, sources = self._take_over(model)
+        new = [day for day in self._days if day not in kept]
+        if kept:
+            progress.say(f"  {len(kept)} days were mined before, {len(new)} to mine")
+        parts = plan_parts(self._tables, new, self._budget)
+        plain = self._pass("first pass", parts, partial(passes.plain_pass, shared=shared))
+
+        folding = self._folding(model)
+        keys = KeySamples([one.samples for one in kept.values()] + [one.keys for one in plain])
+        self._fold("user tolerances", self._ranges(keys, "user_id"), snapshots.centres_of_users, folding)
+        self._fold("query tolerances", self._ranges(keys, "query"), snapshots.centres_of_queries, folding)
+
+        centres = {day: kept_days.centres_hash(passes.day_centres(self._out, day)) for day in self._days}
+        stale = [day for day, one in kept.items() if one.centres != centres[day]]
+        if stale and self._config.late_days == "renew":
+            parts, stale = self._renew(parts, stale), []
+        elif stale:
+            progress.say(
+                f"  {len(stale)} days keep the corrections of when they were mined; "
+                "--set preferences.late_days=renew mines them anew"
+            )
+        main = self._pass("second pass", parts, partial(passes.main_pass, shared=shared))
+        self._write_days(parts, plain, main, kept, sources, centres)
+
+        keys = KeySamples([keys.samples, *(one.keys for one in main)])
+        return {
+            "rows": self._merge(folding, keys),
+            "days": {"mined": [str(day) for day in new], "kept": [str(day) for day in kept]},
+            "stale_corrections": [str(day) for day in stale],
+            "fitted_on": fitted,
+            "relevance_sources": relevance_coverage(self._relevance),
+            "parameters": {"click": model.click.to_json(), "examination": vars(model.examination)},
+        }
+
+    def _parameters(self) -> tuple[PreferenceModel, list[str]]:
+        """The fitted model and the days it was fitted on: the old artifact's, or a new fit."""
+        before, now = self._old_manifest.get("config", {}), self._config.model_dump(mode="json")
+        if self._old is not None and all(before.get(name) == now[name] for name in REFITTED_BY):
+            model = PreferenceModel.load(self._old / "parameters.json")
+            category, fitted = _query_category(self._old), list(self._old_manifest["fitted_on"])
+            progress.say("  parameters kept; --force fits them anew")
+        else:
+            model, category, fitted = self._fit()
+        write_json(self._out / "parameters.json", model.to_json())
+        category.write_parquet(self._out / "query_category.parquet")
+        progress.say(
+            f"  click curve a={model.click.a:.3f} s={model.click.s:.3f} eps={model.click.eps:.4f}; "
+            f"exam(pos) = pos^-{model.examination.exponent:.2f} from {model.examination.source}"
+        )
+        return model, fitted
+
+    def _fit(self) -> tuple[PreferenceModel, pl.DataFrame, list[str]]:
+        training = self._days[: max(1, len(self._days) - self._config.holdout_days)]
+        window: list[Part] = []
+        for day in reversed(training):
+            if sum(part.rows for part in window) >= self._config.fit_window_rows:
+                break
+            window = plan_parts(self._tables, [day], self._budget) + window
+        share = self._config.fit_rows / sum(part.rows for part in window)
+        self._pass("fit", window, partial(passes.fit_pass, shared=self._unfitted, share=share))
+        fit = self._out / ".fit"
+        counts, shown, sample = (
+            pl.read_parquet(sorted(fit.glob(f"date=*/{name}/*.parquet")), hive_partitioning=False)
+            for name in ("examination", "category", "sample")
+        )
+        shutil.rmtree(fit)
+        category = categories_shown(shown)
+        model = fit_preference_model(sample, fit_examination(counts, self._config), category)
+        return model, category, sorted({str(part.day) for part in window})
+
+    def _take_over(self, model: PreferenceModel) -> tuple[dict[date, KeptDay], dict[date, str]]:
+        """Bring the partials of unchanged days over from the old artifact; they, and what all days are made of."""
+        settings = {name: getattr(self._config, name) for name in REMINED_BY}
+        sources = kept_days.source_hashes(self._tables, self._days, model, settings)
+        if self._old is None:
+            return {}, sources
+        known = {day: kept_days.read_day(self._old, day) for day in self._days}
+        same = {day: one for day, one in known.items() if one is not None and one.source == sources[day]}
+        if self._old_manifest["inputs"]["relevance"] != fingerprint(self._relevance):
+            work = partial(passes.relevance_of_day, artifact=self._old, shared=self._unfitted)
+            now = dict(zip(same, run_tasks(work, list(same), self._budget.at_once), strict=True))
+            same = {day: one for day, one in same.items() if one.relevance == now[day]}
+        for day in same:
+            kept_days.take_over(self._old, self._out, day)
+        return same, sources
+
+    def _renew(self, parts: list[Part], stale: list[date]) -> list[Part]:
+        """The parts to read again so that no day keeps corrections of the past."""
+        for day in stale:
+            for kind in MAIN_KINDS:
+                shutil.rmtree(kept_days.day_folder(self._out, day) / kind)
+        return parts + plan_parts(self._tables, stale, self._budget)
+
+    def _write_days(
+        self,
+        parts: Sequence[Part],
+        plain: Sequence[Passed],
+        main: Sequence[Passed],
+        kept: dict[date, KeptDay],
+        sources: dict[date, str],
+        centres: dict[date, str],
+    ) -> None:
+        """Write `day.json` of each day that was read."""
+        first = dict(zip(((part.day, part.number) for part in parts), plain, strict=False))
+        for day in sorted({part.day for part in parts}):
+            passed = [one for part, one in zip(parts, main, strict=True) if part.day == day]
+            keys = [one.keys for one in passed] + [one.keys for (other, _), one in first.items() if other == day]
+            if day in kept:
+                keys.append(kept[day].samples)
+            relevance = sum(one.relevance for one in passed) % 2**64
+            made = KeptDay(sources[day], str(relevance), centres[day], KeySamples(keys).samples)
+            kept_days.write_day(self._out, day, made)
+
+    def _merge(self, folding: Folding, keys: "KeySamples") -> dict[str, int]:
+        """Fold all days; row counts by table."""
+        rows = {"category": snapshots.fold_categories(folding)}
+        for key, name, work in (
+            ("query", "queries", snapshots.fold_queries),
+            ("user_id", "users", snapshots.fold_users),
+            ("item_id", "items", snapshots.fold_items),
+        ):
+            for counts in self._fold(name, self._ranges(keys, key), work, folding):
+                rows = {table: rows.get(table, 0) + counts.get(table, 0) for table in rows | counts}
+        return rows
+
+    def _pass(self, name: str, parts: Sequence[Part], work: Callable[[Part], Any]) -> list[Any]:
+        with progress.track(f"mine-preferences: {name}", total=sum(part.rows for part in parts), unit="rows") as bar:
+            return run_tasks(work, parts, self._budget.at_once, lambda number: bar.advance(parts[number].rows))
+
+    def _fold(
+        self, name: str, ranges: Sequence[KeyRange], work: Callable[[KeyRange, Folding], Any], folding: Folding
+    ) -> list[Any]:
+        with progress.track(f"mine-preferences: {name}", total=len(ranges), unit="ranges") as bar:
+            return run_tasks(partial(work, folding=folding), ranges, self._budget.at_once, lambda _: bar.advance(1))
+
+    def _ranges(self, keys: "KeySamples", key: str) -> list[KeyRange]:
+        return plan_ranges(keys.samples.get(key, []), passes.SAMPLE_ROWS, self._budget.rows(FOLD_ROW_BYTES))
+
+    def _folding(self, model: PreferenceModel) -> Folding:
+        return Folding(
+            out=self._out,
+            days=tuple(self._days),
+            model=model,
+            query_category=_query_category(self._out),
+            half_life=self._config.half_life_days,
+            smoothing_clicks=self._config.smoothing_clicks,
+            behaviours_per_query=self._config.behaviours_per_query,
+        )
 
 
-def _over_files(
-    tasks: list[dict[str, Any]],
-    scan: Callable[[pl.DataFrame, int], pl.DataFrame],
-    merge: Callable[[pl.DataFrame], pl.DataFrame],
-    shared: Any,
-    keys: list[str],
-    shards: int,
-) -> pl.DataFrame:
-    """`scan` each file (its rows, its number) in a task, shuffle the results by `keys` once, `merge` each block."""
-    import ray
+class KeySamples:
+    """Keys that tasks sampled, by key column; the key space is cut into ranges by them."""
 
-    def scan_files(batch: pa.Table) -> pa.Table:
-        reader: ShownReader = ray.get(shared)
-        scanned = [
-            scan(reader.read(Path(task["file"]), date.fromisoformat(task["date"])), task["part"])
-            for task in batch.to_pylist()
-        ]
-        return to_arrow(pl.concat(scanned))
-
-    def merge_block(block: pa.Table) -> pa.Table:
-        return to_arrow(merge(from_arrow(block)))
-
-    dataset = (
-        ray.data.from_items(tasks, override_num_blocks=len(tasks))
-        .map_batches(scan_files, batch_size=1, batch_format="pyarrow", num_cpus=1)
-        .repartition(shards, keys=keys)
-        .map_batches(merge_block, batch_size=None, batch_format="pyarrow", num_cpus=1)
-    )
-    return pl.concat([from_arrow(block) for block in ray.get(dataset.to_arrow_refs()) if block.num_rows])
+    def __init__(self, samples: Sequence[dict[str, list[str]]]) -> None:
+        names = sorted({name for sample in samples for name in sample})
+        self.samples = {name: sorted(key for sample in samples for key in sample.get(name, [])) for name in names}
 
 
-def _aggregate(
-    tasks: list[dict[str, Any]],
-    shared: Any,
-    model: PreferenceModel,
-    centres: pl.DataFrame | None,
-    kinds: tuple[str, ...],
-    config: PreferencesConfig,
-) -> pl.DataFrame:
-    """One pass over the log: running totals (kind, key, date, sums)."""
-
-    def scan(rows: pl.DataFrame, part: int) -> pl.DataFrame:
-        prepared = with_shifts(with_examination(rows, model), centres)
-        return aggregates.partial_aggregates(prepared, part, model.click, kinds)
-
-    return _over_files(tasks, scan, aggregates.merge_partials, shared, ["kind", "key"], config.shards)
-
-
-def _centres(totals: pl.DataFrame, model: PreferenceModel, category_of: pl.DataFrame) -> pl.DataFrame:
-    """How far each user and query lies from its prior's centre, as of every day: (kind, key, date, shift)."""
-    made = []
-    for kind, centre in (("user", model.user_centre), ("query", model.query_centre)):
-        rows = totals.filter(pl.col("kind") == kind)
-        prior = model.user_prior
-        if kind == "query":
-            named = rows.join(category_of, left_on="key", right_on="query", how="left", maintain_order="left")
-            prior = model.query_priors(named["category"].to_list())
-        mean, _ = moments(posterior(aggregates.matrix(rows["sums"])[:, :GRID_SIZE], prior))
-        made.append(rows.select("kind", "key", "date", pl.Series("shift", mean - centre)))
-    return pl.concat(made)
-
-
-def _behaviour_states(
-    tasks: list[dict[str, Any]], shared: Any, users: pl.DataFrame, config: PreferencesConfig
-) -> pl.DataFrame:
-    """S_q as of every day; a behaviour's user group is the activity of its user before that day."""
-
-    def scan(rows: pl.DataFrame, part: int) -> pl.DataFrame:
-        requests = aggregates.as_of(rows, users, "user_id", aggregates.USER_WIDTH)[:, REQUESTS]
-        grouped = rows.with_columns(pl.Series("user_group", activity_group(requests)))
-        return behaviours.day_behaviours(grouped, config.behaviours_per_query)
-
-    merge = partial(behaviours.behaviour_states, limit=config.behaviours_per_query)
-    return _over_files(tasks, scan, merge, shared, ["query"], config.shards)
+def _query_category(artifact: Path) -> pl.DataFrame:
+    return pl.read_parquet(artifact / "query_category.parquet")
 
 
 def relevance_coverage(relevance: Path) -> dict[str, int]:
     """Pairs by the source of their relevance."""
-    from prectr.relevance.pairs import read_pairs
-
     counts = read_pairs(relevance, ["source"]).group_by("source").len().sort("source")
     return dict(counts.iter_rows())
 

@@ -14,11 +14,9 @@ from scipy.stats import spearmanr
 from prectr.artifacts import require_artifact
 from prectr.errors import PrectrError
 from prectr.metrics import auc, group_auc, log_loss, predicted_over_actual, relative_improvement
-from prectr.preferences.aggregates import matrix
-from prectr.preferences.fit import PreferenceModel
-from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
 from prectr.samples.load import Samples, split_days
 from prectr.schema import EXPLORE_POLICY
+from prectr.storage import read_table
 
 BASE_MODEL = "wide-deep"
 DEFINITIONS = {
@@ -132,11 +130,8 @@ def tolerance_against_truth(tables: Path, preferences: Path) -> list[dict[str, A
     if truth is None or "t_u" not in truth.columns:
         return None
     require_artifact(preferences, "mine-preferences")
-    model = PreferenceModel.load(preferences / "parameters.json")
-    totals = pl.read_parquet(preferences / "totals" / "user.parquet").sort("key", "date").unique("key", keep="last")
-    sums = matrix(totals["sums"])
-    mean, _ = moments(posterior(sums[:, :GRID_SIZE], model.user_prior))
-    mined = pl.DataFrame({"user_id": totals["key"], "mined": mean, "requests": sums[:, GRID_SIZE]})
+    users = read_table(preferences / "snapshot" / "user")
+    mined = users.select("user_id", pl.col("tolerance").alias("mined"), "requests")
     joined = mined.join(truth.select("user_id", "t_u"), on="user_id")
     rows = []
     for low, high in ((1, 3), (4, 9), (10, 29), (30, 10**9)):

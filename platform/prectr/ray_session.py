@@ -8,7 +8,10 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
+
+from pydantic import Field
 
 from prectr import progress
 from prectr.configuration import FrozenConfig
@@ -20,7 +23,32 @@ class RayConfig(FrozenConfig):
     num_cpus: int = 8
     """Logical CPUs. More than a small machine has, because stages that only wait hold one each (RAY.md 00)."""
     object_store_gib: float = 1.0
+    memory_gib: float | None = Field(default=None, gt=0)
+    """Memory that the tasks of mining and sampling may use on each machine together (`--memory`); null: a third of the
+    machine's, at most 4 GiB. They are cut to fit; less memory makes more and smaller tasks."""
 
+
+@dataclass(frozen=True)
+class Budget:
+    """What tasks may use.
+
+    Attributes:
+        of_task: bytes of one task.
+        at_once: tasks that run at a time, over all machines.
+    """
+
+    of_task: int
+    at_once: int
+
+    def rows(self, row_bytes: int) -> int:
+        """Rows of so many bytes that a task can hold."""
+        return max(1, self.of_task // row_bytes)
+
+
+_MOST_MEMORY = 4 * 2**30
+_WORKER_BYTES = 350 * 2**20
+"""What a worker process holds before it has read a row: the libraries."""
+_LEAST_TASK = 64 * 2**20
 
 # Read by Ray when it starts. `setdefault`: what the user exported wins.
 _ENVIRONMENT = {
@@ -85,6 +113,24 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def task_budget(config: RayConfig | None = None) -> Budget:
+    """How much memory a task of a vectorised stage may use, and how many may run; asks the running Ray.
+
+    The embedded Ray has more logical CPUs than the machine has cores, for stages that wait; these do not.
+    """
+    import ray
+
+    machines = [node for node in ray.nodes() if node["Alive"]]
+    cpus = [int(node["Resources"].get("CPU", 0)) for node in machines]
+    if not os.environ.get("RAY_ADDRESS"):
+        cpus = [min(count, os.cpu_count() or 1) for count in cpus]
+    given = (config or RayConfig()).memory_gib
+    smallest = min(node["Resources"].get("memory", _MOST_MEMORY) for node in machines)
+    of_machine = min(smallest / 3, _MOST_MEMORY) if given is None else given * 2**30
+    of_task = of_machine / max(*cpus, 1) - _WORKER_BYTES
+    return Budget(of_task=int(max(of_task, _LEAST_TASK)), at_once=max(sum(cpus), 1))
 
 
 def silence_ray() -> None:

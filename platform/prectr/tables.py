@@ -3,14 +3,18 @@
 Stages read through this module only, so that queries are normalised in one place and raw, unvalidated logs are refused.
 """
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from prectr.artifacts import TABLE_STAGES, read_manifest
-from prectr.errors import UsageError
+from prectr.errors import PrectrError, UsageError
 from prectr.text import normalise_queries
 
 
@@ -38,6 +42,17 @@ class Tables:
     def day_files(self, table: str, day: date) -> list[Path]:
         """The Parquet files of one day."""
         return sorted((self.path / table / f"date={day}").glob("*.parquet"))
+
+    def days_with_rows(self, table: str) -> list[date]:
+        """The days of which some file has rows, in order.
+
+        Raises:
+            PrectrError: no day has any, or a file is not Parquet.
+        """
+        days = [day for day in self.days(table) if any(count_rows(file) for file in self.day_files(table, day))]
+        if not days:
+            raise PrectrError(f"{self.path / table}: no rows; {table} are needed here.")
+        return days
 
     def has(self, table: str) -> bool:
         """Whether an optional table is there."""
@@ -97,12 +112,71 @@ def read_day_file(file: Path, columns: Sequence[str] | None = None) -> pl.DataFr
 
     Columns asked for that the file lacks (optional ones) come as nulls.
     """
-    frame = pl.scan_parquet(file, hive_partitioning=False)
-    if columns is not None:
-        present = set(frame.collect_schema().names())
-        frame = frame.select(pl.col(name) if name in present else pl.lit(None).alias(name) for name in columns)
-    loaded = frame.collect()
+    loaded = read_parquet(file, columns)
     return with_normal_query(loaded) if "query" in loaded.columns else loaded
+
+
+def read_parquet(
+    file: Path,
+    columns: Sequence[str] | None = None,
+    optional: Mapping[str, Any] | None = None,
+    start: int = 0,
+    rows: int | None = None,
+) -> pl.DataFrame:
+    """Some rows and columns of a Parquet file.
+
+    Args:
+        file: the file.
+        columns: the columns wanted, all by default; those that the file lacks come as nulls.
+        optional: types of columns that may be missing or all null.
+        start: first row.
+        rows: how many; all from `start` by default.
+
+    Raises:
+        PrectrError: the file is damaged or not Parquet.
+    """
+    types = optional or {}
+    try:
+        frame = pl.scan_parquet(file, hive_partitioning=False)
+        if columns is not None:
+            present = set(frame.collect_schema().names())
+            found = {name: pl.col(name) if name in present else pl.lit(None).alias(name) for name in columns}
+            frame = frame.select(
+                column.cast(types[name]) if name in types else column for name, column in found.items()
+            )
+        return frame.slice(start, rows).collect()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        raise _damaged(file, error) from None
+
+
+def count_rows(file: Path) -> int:
+    """Rows of a Parquet file, by its footer.
+
+    Raises:
+        PrectrError: the file is damaged or not Parquet.
+    """
+    return int(read_footer(file).num_rows)
+
+
+def read_footer(file: Path) -> pq.FileMetaData:
+    """The footer of a Parquet file.
+
+    Raises:
+        PrectrError: the file is damaged or not Parquet.
+    """
+    try:
+        return pq.read_metadata(file)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(file, error) from None
+
+
+def _damaged(file: Path, error: Exception) -> PrectrError:
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return PrectrError(
+        f"{file}: cannot be read as Parquet ({reason}). Write the file again or take it away, then run this again."
+    )
 
 
 def with_normal_query(frame: pl.DataFrame) -> pl.DataFrame:

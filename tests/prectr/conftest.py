@@ -1,23 +1,31 @@
 """A tiny random log with everything that mining and sampling need, built without Ray."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 
-from jobs.mine_preferences import _centres
-from prectr.features.spec import activity_group, fit_vocabularies
-from prectr.preferences import aggregates
-from prectr.preferences.behaviours import behaviour_states, day_behaviours
+from prectr.features.spec import fit_vocabularies
+from prectr.plan import KeyRange, Part, Slice
+from prectr.preferences import passes, snapshots
+from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.examination import Examination
 from prectr.preferences.fit import PreferenceModel
-from prectr.preferences.shown import with_examination, with_shifts
-from prectr.preferences.tolerance import GRID, GRID_SIZE, ClickParameters
-from prectr.samples.build import Preferences, SampleContext
+from prectr.preferences.mined import Preferences
+from prectr.preferences.passes import Pass
+from prectr.preferences.shown import ShownReader
+from prectr.preferences.snapshots import Folding
+from prectr.preferences.tolerance import GRID, ClickParameters
+from prectr.relevance.pair_index import PairIndex
+from prectr.samples.build import SampleContext
+from prectr.samples.read import Reading, read_rows
 
 DAYS = [date(2026, 3, 1) + timedelta(days=number) for number in range(4)]
 QUERIES = ("nokia 3310", "phone", "sofa")
@@ -40,7 +48,7 @@ MODEL = PreferenceModel(
 
 @dataclass(frozen=True)
 class MinedLog:
-    """The shown rows of a log (`rows`, with examination and shifts) and what was mined from `known` days of it."""
+    """The shown rows of a log, as drawn and as sampling reads them, and what was mined from `known` days of it."""
 
     shown: pl.DataFrame
     rows: pl.DataFrame
@@ -114,57 +122,98 @@ def draw_log(seed: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     return joined.drop("exposure_price", "list_price").sample(fraction=1, shuffle=True, seed=seed), items, pairs
 
 
-def _over_files(rows: pl.DataFrame, scan: Callable[[pl.DataFrame, int], pl.DataFrame]) -> pl.DataFrame:
-    files = rows.partition_by("date", "file", as_dict=True)
-    return pl.concat([scan(files[key], number) for number, key in enumerate(sorted(files))])
+def _write_log(shown: pl.DataFrame, items: pl.DataFrame, pairs: pl.DataFrame, root: Path) -> list[Part]:
+    """Tables and a relevance artifact below `root`, and the log's files as parts: several a day."""
+    columns = ["request_id", "user_id", "ts", "query", "item_id", "position", "clicked", "price"]
+    parts = []
+    for (day, file), rows in sorted(shown.partition_by("date", "file", as_dict=True).items()):
+        folder = root / "tables" / "impressions" / f"date={day}"
+        folder.mkdir(parents=True, exist_ok=True)
+        rows.select(columns).write_parquet(folder / file)
+        number = sum(part.day == day for part in parts)
+        parts.append(Part(day, number, (Slice(folder / file, 0, rows.height),)))
+    items.write_parquet(root / "tables" / "items.parquet")
+    profiles = pl.DataFrame({"user_id": ["u0", "u1", "u9"], "device": ["phone", None, "desk"]})
+    profiles.write_parquet(root / "tables" / "users.parquet")
+    (root / "relevance" / "pairs").mkdir(parents=True)
+    pairs.write_parquet(root / "relevance" / "pairs" / "part-0.parquet")
+    (root / "tables" / "manifest.json").write_text(json.dumps({"stage": "validate", "identity": "test"}))
+    return parts
 
 
-def mine(shown: pl.DataFrame, items: pl.DataFrame, pairs: pl.DataFrame, known: list[date] | None = None) -> MinedLog:
+def _mine_parts(parts: list[Part], reader: ShownReader, out: Path, config: PreferencesConfig) -> None:
+    """What `mine-preferences` does, a part and a range of keys at a time, in this process and with a given model."""
+    days = sorted({part.day for part in parts})
+    (out / "days").mkdir(parents=True)
+    (out / "parameters.json").write_text(json.dumps(MODEL.to_json()))
+    category = pl.DataFrame({"query": ["nokia 3310", "sofa"], "category": ["phones > old", "sofas"]})
+    category.write_parquet(out / "query_category.parquet")
+    shared = Pass(out, reader, MODEL, config.behaviours_per_query, config.alternate)
+    folding = Folding(
+        out, tuple(days), MODEL, category, config.half_life_days, config.smoothing_clicks, config.behaviours_per_query
+    )
+    for part in parts:
+        passes.plain_pass(part, shared)
+    _over("u2", partial(snapshots.centres_of_users, folding=folding))
+    _over("o", partial(snapshots.centres_of_queries, folding=folding))
+    for part in parts:
+        passes.main_pass(part, shared)
+    snapshots.fold_categories(folding)
+    _over("o", partial(snapshots.fold_queries, folding=folding))
+    _over("u2", partial(snapshots.fold_users, folding=folding))
+    _over("i2", partial(snapshots.fold_items, folding=folding))
+    manifest = {
+        "stage": "mine-preferences",
+        "identity": "test",
+        "config": config.model_dump(mode="json"),
+        "days": {"mined": [str(day) for day in days], "kept": []},
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _over(cut: str, work: partial) -> None:  # type: ignore[type-arg]
+    """Two ranges of keys, cut in the middle."""
+    for keys in (KeyRange(None, cut, 0), KeyRange(cut, None, 1)):
+        work(keys)
+
+
+def mine(
+    root: Path,
+    shown: pl.DataFrame,
+    items: pl.DataFrame,
+    pairs: pl.DataFrame,
+    known: list[date] | None = None,
+    half_life: float | None = None,
+) -> MinedLog:
     """What `mine-preferences` and `build-samples` compute, in one process and with a model that is given.
 
     Args:
+        root: a directory of its own.
         shown: rows of `draw_log`, flipped or cut as a test likes.
         items: the catalogue.
         pairs: the scored pairs.
         known: the days that preferences are mined from; all by default.
+        half_life: in days; None: nothing fades.
     """
-    mined = shown if known is None else shown.filter(pl.col("date").is_in(known))
-    query_category = pl.DataFrame({"query": ["nokia 3310", "sofa"], "category": ["phones > old", "sofas"]})
-
-    def pass_over(centres: pl.DataFrame | None) -> pl.DataFrame:
-        prepared = with_shifts(with_examination(mined, MODEL), centres)
-        scanned = _over_files(
-            prepared, lambda rows, part: aggregates.partial_aggregates(rows, part, MODEL.click, aggregates.KINDS)
-        )
-        return aggregates.merge_partials(scanned)
-
-    first = pass_over(None)
-    centres = _centres(first, MODEL, query_category)
-    totals = pass_over(centres)
-    users = first.filter(pl.col("kind") == "user").select("key", "date", "sums")
-
-    def scan(rows: pl.DataFrame, _: int) -> pl.DataFrame:
-        requests = aggregates.as_of(rows, users, "user_id", aggregates.USER_WIDTH)[:, GRID_SIZE]
-        return day_behaviours(rows.with_columns(pl.Series("user_group", activity_group(requests))), LIMIT)
-
-    profiles = pl.DataFrame({"user_id": ["u0", "u1", "u9"], "device": ["phone", None, "desk"]})
+    parts = _write_log(shown, items, pairs, root)
+    reader = ShownReader.of(items, PairIndex.of(pairs))
+    config = PreferencesConfig(behaviours_per_query=LIMIT, half_life_days=half_life)
+    _mine_parts([part for part in parts if known is None or part.day in known], reader, root / "preferences", config)
+    mined = Preferences.open(root / "preferences")
     spec = fit_vocabularies(
-        items, profiles, profile_columns=("device", "absent"), price_buckets=3, query_buckets=64,
-        user_behaviours=LIMIT, query_behaviours=LIMIT, positions=8,
+        items, pl.read_parquet(root / "tables" / "users.parquet"), profile_columns=("device", "absent"),
+        price_buckets=3, query_buckets=64, user_behaviours=LIMIT, query_behaviours=LIMIT, positions=8,
     )  # fmt: skip
-    preferences = Preferences(
-        model=MODEL,
-        smoothing_clicks=2.0,
-        totals={kind: totals.filter(pl.col("kind") == kind).drop("kind") for kind in aggregates.KINDS},
-        centres=centres,
-        behaviours=behaviour_states(_over_files(mined, scan), LIMIT),
-        query_category=query_category,
-    )
-    context = SampleContext(preferences, spec, profiles, pairs, LIMIT)
-    return MinedLog(shown, with_shifts(with_examination(shown, MODEL), centres), items, pairs, context)
+    context = SampleContext(mined, spec, root / "tables", root / "relevance")
+    rows = pl.concat(read_rows(part, Reading(mined, reader)) for part in parts)
+    return MinedLog(shown, rows, items, pairs, context)
 
 
 @pytest.fixture
-def laboratory() -> SimpleNamespace:
-    """`draw_log(seed)` and `mine(shown, items, pairs, known)`."""
-    return SimpleNamespace(draw_log=draw_log, mine=mine, days=DAYS)
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """`draw_log(seed)` and `mine(shown, items, pairs, known, half_life)`."""
+
+    def mine_somewhere(*log: pl.DataFrame, **options: object) -> MinedLog:
+        return mine(tmp_path_factory.mktemp("log"), *log, **options)  # type: ignore[arg-type]
+
+    yield SimpleNamespace(draw_log=draw_log, mine=mine_somewhere, days=DAYS, model=MODEL)

@@ -2,7 +2,8 @@
 
 The oracle knows no running totals, no as-of joins and no blocks: for every row it walks through the whole log and takes
 the rows that the definition allows. A user's own history: strictly earlier moments. Queries, pairs and S_q: other users
-on strictly earlier days. Items, categories and the whole log: strictly earlier days.
+on strictly earlier days. Items, categories and the whole log: strictly earlier days. A row of an earlier day counts
+2^(-days / half-life), but for the number of requests and of users.
 """
 
 from types import SimpleNamespace
@@ -14,12 +15,15 @@ import pytest
 
 from prectr.features.derive import SOURCES, RawState, derive
 from prectr.features.spec import activity_group
-from prectr.preferences.aggregates import LEVEL_WIDTH, USER_WIDTH
-from prectr.preferences.tolerance import GRID, GRID_SIZE, log_likelihood, posterior
+from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
+from prectr.preferences.tolerance import GRID, GRID_SIZE, LATTICE, UNIT, log_likelihood, posterior
 from prectr.samples.build import raw_state, sample_rows
-from prectr.samples.history import ORDER, UserBlock
+from prectr.samples.history import ORDER
 
 SEEDS = range(4)
+HALF_LIVES = (None, 1.5)
+OF_REQUEST = ("user", "user_price", "query", "query_users", "total", "query_prior")
+"""Columns of the state that are held once a request."""
 Row = dict[str, Any]
 
 
@@ -27,16 +31,22 @@ class Oracle:
     """Brute force over the rows of a log."""
 
     def __init__(self, log: Any) -> None:
-        self.model = log.context.preferences.model
-        self.limit = log.context.query_behaviours
+        mined = log.context.preferences
+        self.model, self.half_life = mined.model, mined.config.half_life_days
+        self.limit = log.context.spec.query_behaviours
         self.rows: list[Row] = log.shown.sort(ORDER).to_dicts()
         self.pairs = {row["pair"]: row for row in log.pairs.to_dicts()}
-        self.category_of = dict(log.context.preferences.query_category.iter_rows())
+        self.category_of = dict(mined.query_category.iter_rows())
         for row in self.rows:
-            row["exam"] = float(row["position"]) ** -self.model.examination.exponent
+            # Rounded as the sums are: relevance to the lattice, all else to 2^-20.
+            row["unrounded_exam"] = float(row["position"]) ** -self.model.examination.exponent
+            row["exam"] = _rounded(row["unrounded_exam"])
+            row["debiased"] = _rounded(row["clicked"] / row["exam"])
+            row["plain"] = _steps(row["expected"])
+            row["one"] = 1.0
         for row in self.rows:
-            row["user_relevance"] = row["expected"] - self._centre(row, "query")
-            row["query_relevance"] = row["expected"] - self._centre(row, "user_id")
+            row["user_relevance"] = row["plain"] - _steps(self._centre(row, "query"))
+            row["query_relevance"] = row["plain"] - _steps(self._centre(row, "user_id"))
 
     def _centre(self, now: Row, key: str) -> float:
         """How far the row's query or user lay from its prior on the morning of the row's day, uncorrected."""
@@ -44,24 +54,31 @@ class Oracle:
         centre = self.model.user_centre if key == "user_id" else self.model.query_centre
         earlier = [row for row in self.rows if row[key] == now[key] and row["date"] < now["date"]]
         if not earlier:
-            return 0.0
-        return float(posterior(self._grid(earlier, "expected")[None, :], prior)[0] @ GRID) - centre
+            return float(prior @ GRID) - centre
+        return float(posterior(self._grid(now, earlier, "plain")[None, :], prior)[0] @ GRID) - centre
 
     def _prior(self, row: Row) -> np.ndarray:
         by_category = self.model.category_query_prior
         return by_category.get(self.category_of.get(row["query"], "?"), self.model.query_prior)
 
-    def _grid(self, rows: list[Row], relevance: str) -> np.ndarray:
+    def _left(self, now: Row, row: Row) -> float:
+        return 1.0 if self.half_life is None else 2.0 ** -((now["date"] - row["date"]).days / self.half_life)
+
+    def _sum(self, now: Row, rows: list[Row], name: str) -> float:
+        return float(sum(row[name] * self._left(now, row) for row in rows))
+
+    def _grid(self, now: Row, rows: list[Row], relevance: str) -> np.ndarray:
         total = np.zeros(GRID_SIZE)
         for row in rows:
-            one = [np.array([row[name]]) for name in ("clicked", relevance, "exam")]
-            total += log_likelihood(*one, self.model.click)[0]
+            one = [np.array([value]) for value in (row["clicked"], row[relevance] / LATTICE, row["unrounded_exam"])]
+            total += _rounded(log_likelihood(*one, self.model.click)[0]) * self._left(now, row)
         return total
 
     def user(self, now: Row) -> np.ndarray:
         rows = self._own(now)
-        counts = [len({row["request_id"] for row in rows}), _sum(rows, "exam"), _sum(rows, "clicked")]
-        return np.r_[self._grid(rows, "user_relevance"), counts]
+        requests = len({row["request_id"] for row in rows})
+        counts = [self._sum(now, rows, name) for name in ("exam", "clicked")]
+        return np.r_[self._grid(now, rows, "user_relevance"), requests, counts]
 
     def _own(self, now: Row) -> list[Row]:
         return [row for row in self.rows if row["user_id"] == now["user_id"] and row["ts"] < now["ts"]]
@@ -72,37 +89,42 @@ class Oracle:
     def _earlier(self, now: Row, key: str | None) -> list[Row]:
         return [r for r in self.rows if r["date"] < now["date"] and (key is None or r[key] == now[key])]
 
-    def levels(self, rows: list[Row]) -> np.ndarray:
+    def levels(self, now: Row, rows: list[Row]) -> np.ndarray:
         by_level = [[row for row in rows if row["level"] == level] for level in range(4)]
         clicked = [row for row in rows if row["clicked"] and row["log_price"] is not None]
-        files = [(row["date"], row["file"], row["request_id"], row["user_id"]) for row in rows]
         return np.r_[
-            self._grid(rows, "query_relevance"),
-            [len(part) for part in by_level],
-            [_sum(part, "exam") for part in by_level],
-            [_sum(part, "clicked") for part in by_level],
-            len({file[:3] for file in files}),
-            len({(file[0], file[1], file[3]) for file in files}),
-            _sum(clicked, "log_price"),
-            len(clicked),
+            self._grid(now, rows, "query_relevance"),
+            [self._sum(now, part, "one") for part in by_level],
+            [self._sum(now, part, "exam") for part in by_level],
+            [self._sum(now, part, "clicked") for part in by_level],
+            [self._sum(now, part, "debiased") for part in by_level],
+            self._sum(now, clicked, "log_price"),
+            self._sum(now, clicked, "one"),
         ]
 
     def state(self) -> RawState:
+        """The state with a request of its own, and a category of its own, for every row."""
+
         def table(make: Any, width: int) -> np.ndarray:
             return np.array([make(row) for row in self.rows], dtype=np.float64).reshape(len(self.rows), width)
 
-        def shown(rows: list[Row]) -> list[float]:
-            return [len(rows), _sum(rows, "exam"), _sum(rows, "clicked")]
+        def counts(now: Row, rows: list[Row]) -> list[float]:
+            return [self._sum(now, rows, name) for name in ("exam", "clicked")]
 
         def own(now: Row, key: str) -> list[Row]:
             return [row for row in self._own(now) if row[key] == now[key]]
 
         def priced(now: Row) -> list[float]:
             rows = [row for row in self._own(now) if row["clicked"] and row["log_price"] is not None]
-            return [_sum(rows, "log_price"), len(rows)]
+            return [self._sum(now, rows, name) for name in ("log_price", "one")]
+
+        def users(now: Row) -> int:
+            return len({row["user_id"] for row in self._others(now, "query")})
 
         known = [self.pairs[row["pair"]] for row in self.rows]
+        places = np.arange(len(self.rows))
         return RawState(
+            request=places,
             expected=np.array([row["expected"] for row in self.rows]),
             encoder_expected=np.array([pair["encoder_expected"] for pair in known], dtype=np.float64),
             levels=np.array([[pair[f"level_{level}"] for level in range(4)] for pair in known]),
@@ -110,13 +132,15 @@ class Oracle:
             log_price=np.array([np.nan if row["log_price"] is None else row["log_price"] for row in self.rows]),
             user=table(self.user, USER_WIDTH),
             user_price=table(priced, 2),
-            user_brand=table(lambda now: shown(own(now, "brand"))[1:], 2),
-            user_category=table(lambda now: shown(own(now, "category"))[1:], 2),
-            query=table(lambda now: self.levels(self._others(now, "query")), LEVEL_WIDTH),
-            category=table(lambda now: self.levels(self._earlier(now, "category")), LEVEL_WIDTH),
-            total=table(lambda now: self.levels(self._earlier(now, None)), LEVEL_WIDTH),
-            item=table(lambda now: shown(self._earlier(now, "item_id")), 3),
-            pair=table(lambda now: shown(self._others(now, "pair")), 3),
+            user_brand=table(lambda now: counts(now, own(now, "brand")), 2),
+            user_category=table(lambda now: counts(now, own(now, "category")), 2),
+            query=table(lambda now: self.levels(now, self._others(now, "query")), LEVEL_WIDTH),
+            query_users=table(users, 1)[:, 0],
+            category=table(lambda now: self.levels(now, self._earlier(now, "category")), LEVEL_WIDTH),
+            category_of=places,
+            total=table(lambda now: self.levels(now, self._earlier(now, None)), LEVEL_WIDTH),
+            item=table(lambda now: counts(now, self._earlier(now, "item_id")), 2),
+            pair=table(lambda now: counts(now, self._others(now, "pair")), 2),
             query_prior=np.stack([self._prior(row) for row in self.rows]),
         )
 
@@ -138,8 +162,12 @@ class Oracle:
         return int(activity_group(np.array([len(requests)]))[0])
 
 
-def _sum(rows: list[Row], name: str) -> float:
-    return float(sum(row[name] for row in rows))
+def _rounded(value: Any) -> Any:
+    return np.rint(value * UNIT) / UNIT
+
+
+def _steps(relevance: float) -> int:
+    return round(relevance * LATTICE)
 
 
 def _microseconds(row: Row) -> int:
@@ -160,17 +188,30 @@ def _samples(log: Any) -> pl.DataFrame:
     return pl.concat(blocks).sort(ORDER)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_state_before_each_row_equals_the_oracle(laboratory: SimpleNamespace, seed: int) -> None:
-    log = laboratory.mine(*laboratory.draw_log(seed))
-    found = raw_state(UserBlock.of(log.rows), log.context)
-    for name, expected in vars(Oracle(log).state()).items():
-        np.testing.assert_allclose(getattr(found, name), expected, atol=1e-7, err_msg=name)
+def _by_row(state: RawState, name: str) -> np.ndarray:
+    values = getattr(state, name)
+    if name in OF_REQUEST:
+        return values[state.request]
+    return values[state.category_of] if name == "category" else values
 
 
+@pytest.mark.parametrize("half_life", HALF_LIVES)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_sample_rows_of_blocks_equal_the_oracle(laboratory: SimpleNamespace, seed: int) -> None:
-    log = laboratory.mine(*laboratory.draw_log(seed))
+def test_state_before_each_row_equals_the_oracle(
+    laboratory: SimpleNamespace, seed: int, half_life: float | None
+) -> None:
+    log = laboratory.mine(*laboratory.draw_log(seed), half_life=half_life)
+    found, expected = raw_state(log.context.block(log.rows), log.context), Oracle(log).state()
+    for name in vars(expected).keys() - {"request", "category_of"}:
+        np.testing.assert_allclose(_by_row(found, name), _by_row(expected, name), atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("half_life", HALF_LIVES)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sample_rows_of_blocks_equal_the_oracle(
+    laboratory: SimpleNamespace, seed: int, half_life: float | None
+) -> None:
+    log = laboratory.mine(*laboratory.draw_log(seed), half_life=half_life)
     samples, oracle = _samples(log), Oracle(log)
     state = oracle.state()
     for group, features in derive(state, oracle.model, 2.0).items():
@@ -194,9 +235,10 @@ def test_the_logs_exercise_what_they_should(laboratory: SimpleNamespace) -> None
     assert samples["numeric.pair_examined"].max() > 0 and samples["query_preference.query_users"].max() > 0
     moments = rows.group_by("user_id", "ts").agg(pl.col("request_id").n_unique())
     assert moments["request_id"].max() > 1, "no two requests of a user at the same moment"
-    days = rows.group_by("user_id", "query", "date").agg(pl.col("file").n_unique())
+    shown = pl.concat([log.shown for log in logs])
+    days = shown.group_by("user_id", "query", "date").agg(pl.col("file").n_unique())
     assert days["file"].max() > 1, "no user returns to a query in another file of the day"
-    assert rows["brand"].null_count() and rows["log_price"].null_count()
+    assert rows["brand"].null_count() and rows["log_price"].is_nan().any()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -227,10 +269,10 @@ def test_query_statistics_never_hold_the_rows_own_user(laboratory: SimpleNamespa
     logs = [
         laboratory.mine(rows, items, pairs) for rows in (shown, shown.with_columns(clicked=pl.col("clicked") ^ own))
     ]
-    before, after = ([_samples(log).filter(own), raw_state(UserBlock.of(log.rows), log.context)] for log in logs)
+    before, after = ([_samples(log).filter(own), raw_state(log.context.block(log.rows), log.context)] for log in logs)
     lists = ["sq_pair", "sq_clicked", "sq_ts", "sq_group"]
     assert before[0].select(lists).equals(after[0].select(lists))
-    rows = UserBlock.of(logs[0].rows).rows.select(own).to_series().to_numpy()
+    rows = logs[0].context.block(logs[0].rows).rows.select(own).to_series().to_numpy()
     for name in ("query", "pair"):
-        expected, found = (getattr(part[1], name)[rows] for part in (before, after))
+        expected, found = (_by_row(part[1], name)[rows] for part in (before, after))
         np.testing.assert_allclose(found, expected, atol=1e-9, err_msg=name)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from prectr.model_config import LEVELS
-from prectr.preferences.aggregates import LevelSums
 from prectr.preferences.fit import PreferenceModel
+from prectr.preferences.smoothing import category_rates, overall_rate, query_rates
+from prectr.preferences.sums import LevelSums
 from prectr.preferences.tolerance import GRID, GRID_SIZE, moments, posterior, predictive
 
 SOURCES = ("judgment", "teacher", "encoder")
@@ -72,23 +73,29 @@ _LEAST_PROBABILITY = 1e-4
 
 @dataclass
 class RawState:
-    """What was known before each of n rows. Sums are additive over earlier shown rows; zeros mean nothing was known."""
+    """What was known before each of n rows of m requests. Sums are over earlier shown rows; zeros: nothing was known.
 
+    What is known of user and query is the same for all rows of a request, so it is held, and worked on, once a request.
+    """
+
+    request: np.ndarray  # [n] request of each row, 0..m-1
     expected: np.ndarray  # [n] expected level / (k - 1), by the best source
     encoder_expected: np.ndarray  # [n] the same by the distilled encoder alone
     levels: np.ndarray  # [n, k] level probabilities
     source: np.ndarray  # [n] index into SOURCES
     log_price: np.ndarray  # [n] NaN where unknown
-    user: np.ndarray  # [n, USER_WIDTH] tolerance grid, requests, exam, clicks
-    user_price: np.ndarray  # [n, 2] log-price sum of clicks, priced clicks
+    user: np.ndarray  # [m, USER_WIDTH] tolerance grid, requests, exam, clicks
+    user_price: np.ndarray  # [m, 2] log-price sum of clicks, priced clicks
     user_brand: np.ndarray  # [n, 2] exam, clicks
     user_category: np.ndarray  # [n, 2] exam, clicks
-    query: np.ndarray  # [n, LEVEL_WIDTH], without the row's own user
-    category: np.ndarray  # [n, LEVEL_WIDTH] of the item's category
-    total: np.ndarray  # [n, LEVEL_WIDTH] of the whole log
-    item: np.ndarray  # [n, 3] impressions, exam, clicks
-    pair: np.ndarray  # [n, 3], without the row's own user
-    query_prior: np.ndarray  # [n, G] tolerance prior of the query, by its category
+    query: np.ndarray  # [m, LEVEL_WIDTH], without the request's own user
+    query_users: np.ndarray  # [m] distinct users of the query, without the request's own
+    category: np.ndarray  # [c, LEVEL_WIDTH] of categories
+    category_of: np.ndarray  # [n] row of `category` that each row's item belongs to
+    total: np.ndarray  # [m, LEVEL_WIDTH] of the whole log
+    item: np.ndarray  # [n, 2] exam, clicks
+    pair: np.ndarray  # [n, 2] exam, clicks, without the row's own user
+    query_prior: np.ndarray  # [m, G] tolerance prior of the query, by its category
 
 
 def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> dict[str, dict[str, np.ndarray]]:
@@ -99,15 +106,18 @@ def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> 
         log-probabilities only; the lexical match features belong to the pair and come with it).
     """
     query, category, total = (LevelSums.split(sums) for sums in (state.query, state.category, state.total))
-    overall = (total.clicks.sum(1) + 1.0) / (total.examined.sum(1) + 20.0)
+    overall = overall_rate(total)
     strength = smoothing_clicks / overall
+    request = state.request
 
-    def rate(clicks: np.ndarray, examined: np.ndarray, above: np.ndarray) -> np.ndarray:
-        return (clicks + strength * above) / (examined + strength)
+    def rate(sums: np.ndarray, above: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Clicks over exam, smoothed towards the rate above; `sums` is [.., 2] exam, clicks."""
+        return (sums[:, 1] + weight * above) / (sums[:, 0] + weight)
 
-    user_rate = rate(state.user[:, GRID_SIZE + 2], state.user[:, GRID_SIZE + 1], overall)
-    query_rate = rate(query.clicks.sum(1), query.examined.sum(1), overall)
-    item_rate = rate(state.item[:, 2], state.item[:, 1], overall)
+    query_sums = np.stack([query.examined.sum(1), query.clicks.sum(1)], axis=1)
+    user_rate = rate(state.user[:, GRID_SIZE + 1 :], overall, strength)
+    query_rate = rate(query_sums, overall, strength)
+    weight = strength[request]
     price_known = ~np.isnan(state.log_price)
     numeric = {
         "expected": state.expected,
@@ -116,28 +126,28 @@ def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> 
         "taught": (state.source == SOURCES.index("teacher")).astype(np.float64),
         "log_price": np.where(price_known, state.log_price, 0.0),
         "price_known": price_known.astype(np.float64),
-        "price_above_query": _above_mean(state.log_price, query.log_price, query.priced_clicks),
-        "price_above_user": _above_mean(state.log_price, state.user_price[:, 0], state.user_price[:, 1]),
-        "user_rate": np.log(user_rate),
-        "user_examined": np.log1p(state.user[:, GRID_SIZE + 1]),
-        "user_requests": np.log1p(state.user[:, GRID_SIZE]),
-        "user_brand_rate": np.log(rate(state.user_brand[:, 1], state.user_brand[:, 0], user_rate)),
+        "price_above_query": _above_mean(state.log_price, query.log_price[request], query.priced_clicks[request]),
+        "price_above_user": _above_mean(state.log_price, *state.user_price[request].T),
+        "user_rate": np.log(user_rate)[request],
+        "user_examined": np.log1p(state.user[:, GRID_SIZE + 1])[request],
+        "user_requests": np.log1p(state.user[:, GRID_SIZE])[request],
+        "user_brand_rate": np.log(rate(state.user_brand, user_rate[request], weight)),
         "user_brand_examined": np.log1p(state.user_brand[:, 0]),
-        "user_category_rate": np.log(rate(state.user_category[:, 1], state.user_category[:, 0], user_rate)),
+        "user_category_rate": np.log(rate(state.user_category, user_rate[request], weight)),
         "user_category_examined": np.log1p(state.user_category[:, 0]),
-        "query_rate": np.log(query_rate),
-        "query_examined": np.log1p(query.examined.sum(1)),
-        "item_rate": np.log(item_rate),
-        "item_examined": np.log1p(state.item[:, 1]),
-        "pair_rate": np.log(rate(state.pair[:, 2], state.pair[:, 1], query_rate)),
-        "pair_examined": np.log1p(state.pair[:, 1]),
+        "query_rate": np.log(query_rate)[request],
+        "query_examined": np.log1p(query_sums[:, 0])[request],
+        "item_rate": np.log(rate(state.item, overall[request], weight)),
+        "item_examined": np.log1p(state.item[:, 0]),
+        "pair_rate": np.log(rate(state.pair, query_rate[request], weight)),
+        "pair_examined": np.log1p(state.pair[:, 0]),
     }
     assert tuple(numeric) == NUMERIC
     return {
         "numeric": numeric,
         "match": level_logarithms(state.levels),
         "tolerance": _tolerance(state, query, category, model),
-        "query_preference": _query_preference(query, category, total, strength),
+        "query_preference": _query_preference(state, query, category, total, strength),
     }
 
 
@@ -160,6 +170,7 @@ def _above_mean(log_price: np.ndarray, total: np.ndarray, count: np.ndarray) -> 
 
 def _tolerance(state: RawState, query: LevelSums, category: LevelSums, model: PreferenceModel) -> dict[str, np.ndarray]:
     """Posterior means, deviations and counts, and where the row's relevance lies from them [ours, MODEL.md 3a]."""
+    request, of = state.request, state.category_of
     user_posterior = posterior(state.user[:, :GRID_SIZE], model.user_prior)
     user_mean, user_sd = moments(user_posterior)
     query_mean, query_sd = moments(posterior(query.grid, state.query_prior))
@@ -167,39 +178,43 @@ def _tolerance(state: RawState, query: LevelSums, category: LevelSums, model: Pr
     query_shift = query_mean - model.query_centre
     threshold = np.clip(user_mean + query_shift, GRID[0], GRID[-1])
     made = {
-        "user_tolerance": user_mean,
-        "user_tolerance_sd": user_sd,
-        "user_tolerance_count": np.log1p(state.user[:, GRID_SIZE + 1]),
-        "query_tolerance": query_mean,
-        "query_tolerance_sd": query_sd,
-        "query_tolerance_count": np.log1p(query.examined.sum(1)),
-        "category_tolerance": category_mean,
-        "category_tolerance_sd": category_sd,
-        "category_tolerance_count": np.log1p(category.examined.sum(1)),
-        "threshold": threshold,
-        "above_user": state.expected - user_mean,
-        "above_query": state.expected - query_mean,
-        "above_threshold": state.expected - threshold,
-        "predictive_click": np.log(predictive(user_posterior, state.expected - query_shift, model.click)),
+        "user_tolerance": user_mean[request],
+        "user_tolerance_sd": user_sd[request],
+        "user_tolerance_count": np.log1p(state.user[:, GRID_SIZE + 1])[request],
+        "query_tolerance": query_mean[request],
+        "query_tolerance_sd": query_sd[request],
+        "query_tolerance_count": np.log1p(query.examined.sum(1))[request],
+        "category_tolerance": category_mean[of],
+        "category_tolerance_sd": category_sd[of],
+        "category_tolerance_count": np.log1p(category.examined.sum(1))[of],
+        "threshold": threshold[request],
+        "above_user": state.expected - user_mean[request],
+        "above_query": state.expected - query_mean[request],
+        "above_threshold": state.expected - threshold[request],
+        "predictive_click": np.log(
+            predictive(user_posterior[request], state.expected - query_shift[request], model.click)
+        ),
     }
     assert tuple(made) == TOLERANCE
     return made
 
 
 def _query_preference(
-    query: LevelSums, category: LevelSums, total: LevelSums, strength: np.ndarray
+    state: RawState, query: LevelSums, category: LevelSums, total: LevelSums, strength: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """g_q: per level the smoothed rate (query -> category -> whole log), share of clicks and impressions."""
-    weight = strength[:, None]
-    of_total = (total.clicks + 1.0) / (total.examined + 20.0)
-    of_category = (category.clicks + weight * of_total) / (category.examined + weight)
-    of_query = (query.clicks + weight * of_category) / (query.examined + weight)
-    clicks = query.clicks.sum(1, keepdims=True)
-    share_above = of_category / of_category.sum(1, keepdims=True)
-    share = (query.clicks + share_above) / (clicks + 1.0)
-    made = {f"level_{level}_rate": np.log(of_query[:, level]) for level in range(LEVELS)}
-    made |= {f"level_{level}_click_share": share[:, level] for level in range(LEVELS)}
-    made |= {f"level_{level}_impressions": np.log1p(query.impressions[:, level]) for level in range(LEVELS)}
-    made |= {"query_users": np.log1p(query.users), "backed_off": (clicks[:, 0] == 0).astype(np.float64)}
+    """g_q: per level the smoothed rate (query -> category -> whole log), share of clicks and impressions.
+
+    Which category a query backs off to is that of the row's item.
+    """
+    request, of = state.request, state.category_of
+    of_category = category_rates(category.rows(of), total.rows(request), strength[request])
+    smoothed = query_rates(query.rows(request), of_category, strength[request])
+    made = {f"level_{level}_rate": np.log(smoothed.rate[:, level]) for level in range(LEVELS)}
+    made |= {f"level_{level}_click_share": smoothed.click_share[:, level] for level in range(LEVELS)}
+    made |= {f"level_{level}_impressions": np.log1p(query.impressions[:, level])[request] for level in range(LEVELS)}
+    made |= {
+        "query_users": np.log1p(state.query_users)[request],
+        "backed_off": (query.clicks.sum(1) == 0).astype(np.float64)[request],
+    }
     assert tuple(made) == QUERY_PREFERENCE
     return made

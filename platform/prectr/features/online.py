@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from prectr.features.derive import MATCH_LEVELS, SOURCES, RawState, derive
 from prectr.features.inputs import Behaviours, PairArrays, RowArrays, stack
 from prectr.features.spec import activity_group
 from prectr.features.store import OnlineStore, pair_name
-from prectr.preferences.aggregates import LEVEL_WIDTH, USER_WIDTH
+from prectr.preferences.sums import LEVEL_WIDTH, USER_NAMES, USER_WIDTH, fades
 from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.lexical import match_features
@@ -46,7 +47,10 @@ class OnlineFeatures:
     def __init__(self, bundle: Bundle, relevance: RelevanceEncoder) -> None:
         self._bundle, self._relevance = bundle, relevance
         self._store = OnlineStore(bundle.path / "online")
-        self._total = _sums(self._store.get("total", ""), "sums", LEVEL_WIDTH)
+        total = self._store.get("total", "") or {}
+        self._total = _sums(total, "sums", LEVEL_WIDTH)
+        self._half_life: float | None = total.get("half_life_days")
+        self._as_of = _midnight(total.get("as_of", "1970-01-01"))
         self._match = bundle.spec.scalers["match"].names[len(MATCH_LEVELS) :]
 
     def request(
@@ -69,7 +73,7 @@ class OnlineFeatures:
         user = self._store.get("user", user_id) or {}
         known_query = self._store.get("query", query)
         pairs = self._pairs(query, items)
-        state = self._state(user, query, known_query or {}, items, pairs)
+        state = self._state(user, query, known_query or {}, items, pairs, self._left(now))
         derived = derive(state, self._bundle.preferences, self._bundle.smoothing_clicks)
 
         spec, count = self._bundle.spec, len(items)
@@ -123,10 +127,15 @@ class OnlineFeatures:
             sources=[SOURCES[index] for index in state.source],
             user_known="sums" in user,
             query_known=known_query is not None,
-            earlier_requests=int(state.user[0, GRID_SIZE]) if count else 0,
-            user_tolerance=_moments(state.user[:1, :GRID_SIZE], model.user_prior),
-            query_tolerance=_moments(state.query[:1, :GRID_SIZE], state.query_prior[:1]),
+            earlier_requests=int(state.user[0, GRID_SIZE]),
+            user_tolerance=_moments(state.user[:, :GRID_SIZE], model.user_prior),
+            query_tolerance=_moments(state.query[:, :GRID_SIZE], state.query_prior),
         )
+
+    def _left(self, now: float) -> float:
+        """Share of what was known when the state was written that is left on the day of a request."""
+        days = max(0.0, np.floor((now - self._as_of) / 86_400))
+        return 1.0 if self._half_life is None else float(np.exp2(-days / self._half_life))
 
     def _items(self, candidates: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
         given = [{"item_id": entry} if isinstance(entry, str) else dict(entry) for entry in candidates]
@@ -166,7 +175,7 @@ class OnlineFeatures:
             encoder_expected=np.array([value["encoder_expected"] for value in known], dtype=np.float64),
             source=np.array([SOURCES.index(value["source"]) for value in known], dtype=np.int64),
             match=np.array([value["match"] for value in known], dtype=np.float64).reshape(len(known), len(self._match)),
-            sums=_table([value["sums"] for value in known], 3),
+            sums=_table([value["sums"] for value in known], 2),
             tokens=tokens,
         )
 
@@ -177,34 +186,38 @@ class OnlineFeatures:
         known_query: dict[str, Any],
         items: list[dict[str, Any]],
         pairs: "_Pairs",
+        left: float,
     ) -> RawState:
-        count = len(items)
         categories = [item["category"] or "" for item in items]
-        category_sums = self._store.get_many("category", categories)
+        distinct = sorted(set(categories))
+        category_sums = self._store.get_many("category", distinct)
         own_pairs = user.get("pairs", {})
         own_pair_sums = [own_pairs.get(pair_name(query, item["item_id"])) for item in items]
-        query_sums = _sums(known_query, "sums", LEVEL_WIDTH)
-        query_sums = query_sums - _sums(user.get("queries", {}), query, LEVEL_WIDTH)
+        own_queries = user.get("queries", {})
+        query_sums = _sums(known_query, "sums", LEVEL_WIDTH) - _sums(own_queries, query, LEVEL_WIDTH)
         query_sums[GRID_SIZE:] = np.maximum(query_sums[GRID_SIZE:], 0.0)
         # A query that the training days never showed has no category, as in build-samples: its candidates must not
         # choose one, or an item's score would depend on what it is compared with.
         prior = self._bundle.preferences.query_priors([known_query.get("category")])
         return RawState(
+            request=np.zeros(len(items), np.int64),
             expected=pairs.levels @ np.arange(4) / 3,
             encoder_expected=pairs.encoder_expected,
             levels=pairs.levels,
             source=pairs.source,
             log_price=_log_prices(items, "price"),
-            user=np.tile(_sums(user, "sums", USER_WIDTH), (count, 1)),
-            user_price=np.tile(_sums(user, "price", 2), (count, 1)),
-            user_brand=_table([user.get("brands", {}).get(item["brand"] or "") for item in items], 2),
-            user_category=_table([user.get("categories", {}).get(name) for name in categories], 2),
-            query=np.tile(query_sums, (count, 1)),
-            category=_table([value and value["sums"] for value in category_sums], LEVEL_WIDTH),
-            total=np.tile(self._total, (count, 1)),
-            item=_table([item["sums"] for item in items], 3),
-            pair=np.maximum(pairs.sums - _table(own_pair_sums, 3), 0.0),
-            query_prior=np.repeat(prior, count, axis=0),
+            user=(_sums(user, "sums", USER_WIDTH) * np.where(fades(USER_NAMES), left, 1.0))[None, :],
+            user_price=_sums(user, "price", 2)[None, :] * left,
+            user_brand=_table([user.get("brands", {}).get(item["brand"] or "") for item in items], 2) * left,
+            user_category=_table([user.get("categories", {}).get(name) for name in categories], 2) * left,
+            query=query_sums[None, :] * left,
+            query_users=np.array([max(known_query.get("users", 0.0) - (query in own_queries), 0.0)]),
+            category=_table([value and value["sums"] for value in category_sums], LEVEL_WIDTH) * left,
+            category_of=np.array([distinct.index(name) for name in categories], np.int64),
+            total=self._total[None, :] * left,
+            item=_table([item["sums"] for item in items], 2) * left,
+            pair=np.maximum(pairs.sums - _table(own_pair_sums, 2), 0.0) * left,
+            query_prior=prior,
         )
 
     def _categorical(self, user: dict[str, Any], codes: dict[str, np.ndarray], state: RawState) -> np.ndarray:
@@ -213,7 +226,7 @@ class OnlineFeatures:
         columns = {
             **codes,
             "price": spec.price_bucket(state.log_price),
-            "activity": activity_group(state.user[:, GRID_SIZE]),
+            "activity": np.repeat(activity_group(state.user[:, GRID_SIZE]), count),
             **{name: np.full(count, values.get(str(profile.get(name)), 0)) for name, values in spec.profile.items()},
         }
         return np.stack([columns[name] for name in spec.categorical_fields], axis=1).astype(np.int32)
@@ -241,6 +254,10 @@ class _Pairs:
     match: np.ndarray
     sums: np.ndarray
     tokens: PairTokens
+
+
+def _midnight(day: str) -> float:
+    return datetime.combine(date.fromisoformat(day), time(), UTC).timestamp()
 
 
 def _log_prices(items: list[dict[str, Any]], key: str) -> np.ndarray:

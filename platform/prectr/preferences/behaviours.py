@@ -4,50 +4,91 @@ A state (query, date) lists at most `limit + 1` behaviours of distinct users, cl
 One more than is used, because a row's own user is taken out when the list is read, and is in it at most once.
 """
 
+from collections.abc import Iterator
+from datetime import date
+
+import numpy as np
 import polars as pl
+
+from prectr.coding import code_column
+from prectr.preferences.shown import ShownRows
+from prectr.relevance.pair_index import PairIndex
 
 BEHAVIOUR_SCHEMA = {
     "query": pl.String,
-    "date": pl.Date,
     "user_id": pl.String,
-    "pair": pl.Int32,
+    "item_id": pl.String,
     "clicked": pl.Boolean,
     "ts": pl.Datetime("us", "UTC"),
     "user_group": pl.Int32,
 }
-_BEST_FIRST = ["query", "clicked", "ts", "user_id", "pair"]
+LISTED = ("user_id", "item_id", "clicked", "ts", "user_group")
+_BEST_FIRST = ["query", "clicked", "ts", "user_id", "item_id"]
 _DESCENDING = [False, True, True, False, False]
 
 
-def day_behaviours(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
-    """One file's best behaviours: for every query one of each user, the `limit + 1` best.
+def of_part(rows: ShownRows, index: PairIndex, activity: np.ndarray, limit: int) -> pl.DataFrame:
+    """The best behaviours of a part: for every query one of each user, the `limit + 1` best.
 
     Args:
-        rows: query, date, user_id, pair, clicked, ts, user_group.
+        rows: shown rows with request_id and ts.
+        index: the scored pairs.
+        activity: [users] activity group of each user before the day.
         limit: behaviours that a list will hold.
     """
-    return _best(rows.select(list(BEHAVIOUR_SCHEMA)), limit)
+    best = _best_of_requests(rows, index)
+    user = rows.user.codes[best]
+    return best_behaviours(
+        pl.DataFrame(
+            [
+                rows.query.keys.gather(rows.query.codes[best]).alias("query"),
+                rows.user.keys.gather(user).alias("user_id"),
+                rows.item.keys.gather(rows.item.codes[best]).alias("item_id"),
+                pl.Series("clicked", rows.clicked[best]),
+                rows.frame["ts"].gather(best),
+                pl.Series("user_group", activity[user], pl.Int32),
+            ]
+        ),
+        limit,
+    )
 
 
-def behaviour_states(behaviours: pl.DataFrame, limit: int) -> pl.DataFrame:
-    """Merge days: the state (query, date) holds the best behaviours of all days up to `date`.
+def states(days: Iterator[tuple[date, pl.DataFrame]], limit: int) -> Iterator[tuple[date | None, pl.DataFrame]]:
+    """Go through the days and say what was known before each.
 
-    Returns:
-        query, date, and the lists user_id, pair, clicked, ts, user_group (best first).
+    Args:
+        days: in order, each with its best behaviours.
+        limit: behaviours that a list will hold.
+
+    Yields:
+        for each day, the best behaviours of all days before it, of the queries that it shows; at the end, with None for
+        the day, those of all days and queries.
     """
-    states: list[pl.DataFrame] = []
-    state = behaviours.clear()
-    for day in behaviours["date"].unique().sort():
-        today = behaviours.filter(pl.col("date") == day)
-        touched = today["query"].unique()
-        merged = _best(pl.concat([state.filter(pl.col("query").is_in(touched.implode())), today]), limit)
-        state = pl.concat([state.filter(~pl.col("query").is_in(touched.implode())), merged])
-        states.append(merged.with_columns(pl.lit(day).alias("date")))
-    joined = pl.concat(states) if states else behaviours.clear()
-    return joined.group_by("query", "date", maintain_order=True).agg("user_id", "pair", "clicked", "ts", "user_group")
+    known = pl.DataFrame(schema=BEHAVIOUR_SCHEMA)
+    for day, today in days:
+        shown = today["query"].unique().implode()
+        touched, rest = known.filter(pl.col("query").is_in(shown)), known.filter(~pl.col("query").is_in(shown))
+        yield day, touched
+        known = pl.concat([rest, best_behaviours(pl.concat([touched, today]), limit)])
+    yield None, known.sort(_BEST_FIRST, descending=_DESCENDING)
 
 
-def _best(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
-    ordered = rows.sort(_BEST_FIRST, descending=_DESCENDING)
+def best_behaviours(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
+    """One behaviour of each user for every query, the `limit + 1` best, best first."""
+    ordered = rows.select(list(BEHAVIOUR_SCHEMA)).sort(_BEST_FIRST, descending=_DESCENDING)
     one_a_user = ordered.unique(["query", "user_id"], keep="first", maintain_order=True)
     return one_a_user.filter(pl.int_range(pl.len()).over("query") <= limit)
+
+
+def _best_of_requests(rows: ShownRows, index: PairIndex) -> np.ndarray:
+    """The row of each request that counts: a click if there is one, then the first pair in the order of the index.
+
+    A request shows ten rows of one user and query, of which a list holds one, so this leaves a tenth to be sorted.
+    """
+    request = code_column(rows.frame["request_id"])
+    worth = np.where(rows.clicked, 0, len(index.key)) + rows.place
+    best = np.full(len(request), np.iinfo(np.int64).max)
+    np.minimum.at(best, request.codes, worth)
+    candidates = np.flatnonzero(worth == best[request.codes])
+    _, first = np.unique(request.codes[candidates], return_index=True)
+    return np.asarray(candidates[first])

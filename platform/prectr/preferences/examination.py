@@ -13,7 +13,6 @@ import polars as pl
 from scipy.optimize import minimize_scalar
 
 from prectr.preferences.config import PreferencesConfig
-from prectr.schema import EXPLORE_POLICY
 
 MAX_EXPONENT = 3.0
 
@@ -31,32 +30,49 @@ class Examination:
         return np.asarray(position, dtype=np.float64) ** -self.exponent
 
 
-def fit_examination(shown: pl.DataFrame, config: PreferencesConfig) -> Examination:
+def examination_counts(
+    level: np.ndarray, position: np.ndarray, clicked: np.ndarray, explore: np.ndarray
+) -> pl.DataFrame:
+    """What the fit needs of rows: level, position, explored, shown and clicks; may be added up over parts.
+
+    Args:
+        level: [n] relevance level.
+        position: [n] from 1.
+        clicked: [n] bool.
+        explore: [n] whether the row belongs to the randomised slice.
+    """
+    rows = pl.DataFrame({"level": level, "position": position, "explored": explore, "clicked": clicked})
+    return rows.group_by("level", "position", "explored").agg(
+        pl.len().cast(pl.Int64).alias("shown"), pl.col("clicked").sum().cast(pl.Int64).alias("clicks")
+    )
+
+
+def fit_examination(counts: pl.DataFrame, config: PreferencesConfig) -> Examination:
     """Estimate the exponent.
 
     Args:
-        shown: rows with position, clicked, level and, where the log has it, policy.
+        counts: of `examination_counts`, of any number of parts.
         config: which rows to use.
     """
     if config.examination == "fixed":
         return Examination(config.examination_exponent, "fixed by configuration", 0)
-    randomised = shown.filter(pl.col("policy") == EXPLORE_POLICY) if "policy" in shown.columns else shown.clear()
-    clicks = int(randomised["clicked"].sum() or 0)
+    randomised = counts.filter("explored")
+    clicks = int(randomised["clicks"].sum())
     enough = clicks >= config.min_randomised_clicks
     if config.examination == "randomised" or (config.examination == "auto" and enough):
-        rows, source = randomised, "randomised slice"
+        used, source = randomised, "randomised slice"
     else:
-        rows, source = shown, "logged rows, level-stratified (no sufficient randomised slice)"
-        clicks = int(shown["clicked"].sum() or 0)
+        used, source = counts, "logged rows, level-stratified (no sufficient randomised slice)"
+        clicks = int(counts["clicks"].sum())
     if clicks == 0:
         return Examination(config.examination_exponent, "fixed: no clicks to estimate from", 0)
-    return Examination(_fit_exponent(rows), source, clicks)
+    return Examination(_fit_exponent(used), source, clicks)
 
 
-def _fit_exponent(rows: pl.DataFrame) -> float:
-    counts = rows.group_by("level", "position").agg(pl.len().alias("shown"), pl.col("clicked").sum().alias("clicks"))
+def _fit_exponent(counts: pl.DataFrame) -> float:
+    cells = counts.group_by("level", "position").agg(pl.col("shown", "clicks").sum()).sort("level", "position")
     level, position, shown, clicks = (
-        counts[name].to_numpy().astype(np.float64) for name in ("level", "position", "shown", "clicks")
+        cells[name].to_numpy().astype(np.float64) for name in ("level", "position", "shown", "clicks")
     )
     levels = np.unique(level)
     total_clicks = np.array([clicks[level == value].sum() for value in levels])

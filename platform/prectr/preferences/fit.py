@@ -10,8 +10,7 @@ import polars as pl
 from scipy.optimize import minimize
 from scipy.special import expit, logit, logsumexp
 
-from prectr.preferences.config import PreferencesConfig
-from prectr.preferences.examination import Examination, fit_examination
+from prectr.preferences.examination import Examination
 from prectr.preferences.grouping import sum_by
 from prectr.preferences.tolerance import GRID, GRID_SIZE, ClickParameters, log_likelihood, posterior
 from prectr.text import hash_fraction
@@ -76,16 +75,15 @@ class PreferenceModel:
         )
 
 
-def fit_preference_model(shown: pl.DataFrame, categories: pl.DataFrame, config: PreferencesConfig) -> PreferenceModel:
-    """Fit everything on shown rows of the training days.
+def fit_preference_model(sample: pl.DataFrame, examination: Examination, categories: pl.DataFrame) -> PreferenceModel:
+    """Fit the click curve and the priors on shown rows of the training days.
 
     Args:
-        shown: user_id, query, category, position, clicked, expected (0..1), level and, if logged, policy.
+        sample: user_id, query, position, clicked, expected (0..1); whole users.
+        examination: the fitted curve.
         categories: query -> category, for the back-off of query priors.
-        config: sizes and the examination estimator.
     """
-    examination = fit_examination(shown, config)
-    sample = _draw_users(shown, config.fit_rows)
+    sample = sample.sort("user_id", "query", "position", "expected", "clicked")
     clicked = sample["clicked"].to_numpy()
     relevance = sample["expected"].to_numpy().astype(np.float64)
     exam = examination(sample["position"].to_numpy())
@@ -103,13 +101,9 @@ def fit_preference_model(shown: pl.DataFrame, categories: pl.DataFrame, config: 
     return PreferenceModel(click, examination, user_prior, query_prior, by_category)
 
 
-def _draw_users(shown: pl.DataFrame, rows: int) -> pl.DataFrame:
-    if shown.height <= rows:
-        return shown
-    users = shown["user_id"].unique().sort()
-    keep = rows / shown.height
-    drawn = [user for user in users if hash_fraction(user, "fit-preferences") < keep]
-    return shown.filter(pl.col("user_id").is_in(drawn))
+def draw_users(users: pl.Series, share: float) -> np.ndarray:
+    """[m] which of some distinct users belong to the sample; always the same for a user."""
+    return np.array([hash_fraction(user, "fit-preferences") < share for user in users], dtype=bool)
 
 
 def _codes(column: pl.Series) -> tuple[np.ndarray, list[str]]:
@@ -162,7 +156,7 @@ def _category_priors(
 ) -> dict[str, np.ndarray]:
     category_of = dict(categories.iter_rows())
     posteriors = posterior(query_sums, query_prior)
-    names, codes = np.unique([category_of[name] for name in query_names], return_inverse=True)
+    names, codes = np.unique([category_of.get(name, "") for name in query_names], return_inverse=True)
     totals = sum_by(codes, posteriors)
     queries = np.bincount(codes)[:, None]
     blended = (totals + CATEGORY_PRIOR_QUERIES * query_prior) / (queries + CATEGORY_PRIOR_QUERIES)

@@ -1,112 +1,179 @@
-"""Shown rows of one file as mining and sampling see them: with category, price, pair, relevance and examination.
+"""Shown rows of a part of the log, coded: what mining and sampling both start from.
 
 Both stages read through here, because a user's own part can only be taken out of a query's sum exactly if both compute
 a row's contribution in the same way.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
+from prectr.coding import Coded, code_column, find_codes
 from prectr.errors import PrectrError
-from prectr.preferences.aggregates import as_of
-from prectr.preferences.fit import PreferenceModel
-from prectr.relevance.pairs import read_pairs
-from prectr.schema import LEVEL_COLUMNS
-from prectr.tables import Tables, read_day_file
+from prectr.plan import Part, Slice
+from prectr.preferences.tolerance import bounded_position
+from prectr.relevance.pair_index import PairIndex
+from prectr.schema import EXPLORE_POLICY, IMPRESSIONS
+from prectr.tables import Tables, read_parquet
+from prectr.text import normalise_queries
 
-IMPRESSION_COLUMNS = (
-    "request_id",
-    "user_id",
-    "ts",
-    "query",
-    "item_id",
-    "position",
-    "clicked",
-    "purchased",
-    "policy",
-    "price",
-)
+NEVER_NULL = tuple(name for name in IMPRESSIONS.required_names)
+OPTIONAL = {"purchased": pl.Boolean, "policy": pl.String, "price": pl.Float64}
+LEAST_PRICE = 0.01
+"""Prices below are taken for it, because their logarithm is used."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items in the order of `PairIndex.items`, and one place more, the last, for an item that is not in it."""
+
+    category: np.ndarray
+    """[I + 1] code of the category."""
+    categories: pl.Series
+    brand: pl.Series
+    """[I + 1] null where there is none."""
+    price: pl.Series
+    """[I + 1] null where there is none."""
+
+    @classmethod
+    def of(cls, items: pl.DataFrame, order: pl.Series) -> "Catalogue":
+        """Lay the columns of `items` out in the order of the item ids in `order`."""
+        arranged = pl.concat([order.alias("item_id"), pl.Series("item_id", [None], pl.String)]).to_frame()
+        arranged = arranged.join(
+            items.select("item_id", "category", "brand", pl.col("price").cast(pl.Float64)),
+            on="item_id",
+            how="left",
+            maintain_order="left",
+        )
+        category = code_column(arranged["category"].fill_null(""))
+        return cls(category.codes, category.keys, arranged["brand"], arranged["price"])
+
+
+@dataclass(frozen=True)
+class ShownRows:
+    """n shown rows of one day with their keys coded. Arrays are [n]."""
+
+    frame: pl.DataFrame
+    """The columns that were asked for, as read."""
+    user: Coded
+    query: Coded
+    """Normalised."""
+    item: Coded
+    item_place: np.ndarray
+    """Place of the row's item in the catalogue."""
+    place: np.ndarray
+    """Place of the row's pair in the index."""
+    clicked: np.ndarray
+    position: np.ndarray
+    """Bounded (`bounded_position`)."""
+
+    def __len__(self) -> int:
+        return len(self.clicked)
 
 
 @dataclass(frozen=True)
 class ShownReader:
-    """Reads files of impressions and joins what is known of item and pair."""
+    """Reads parts of the log and looks up what is known of item and pair."""
 
-    catalogue: pl.DataFrame
-    pairs: pl.DataFrame
+    index: PairIndex
+    catalogue: Catalogue
 
     @classmethod
     def open(cls, tables: Path, relevance: Path) -> "ShownReader":
         """Load the small sides of the joins: the catalogue and the scored pairs."""
-        items = Tables(tables).items()
-        pairs = read_pairs(relevance, ["query", "item_id", "expected", *LEVEL_COLUMNS])
-        return cls(
-            items.select("item_id", "category", "brand", pl.col("price").cast(pl.Float64).alias("list_price")),
-            pairs.with_columns(
-                pl.concat_list(LEVEL_COLUMNS).list.arg_max().cast(pl.Int32).alias("level"),
-                pl.col("expected").cast(pl.Float64),
-            ).drop(LEVEL_COLUMNS),
-        )
+        return cls.of(Tables(tables).items(), PairIndex.open(relevance))
 
-    def read(self, file: Path, day: date) -> pl.DataFrame:
-        """The rows of one file with date, file, category, brand, price, log_price, pair, expected (0..1) and level.
+    @classmethod
+    def of(cls, items: pl.DataFrame, index: PairIndex) -> "ShownReader":
+        """Arrange the catalogue for the index."""
+        return cls(index, Catalogue.of(items, index.items))
 
-        `price` is the price at exposure where the log has it, else the catalogue's; null where neither knows it.
+    def read(self, part: Part, columns: Sequence[str]) -> ShownRows:
+        """Read a part.
+
+        Args:
+            part: the rows to read.
+            columns: columns of the log beside the keys, position and click.
 
         Raises:
-            PrectrError: a row's pair was not scored.
+            PrectrError: a file cannot be read, a key is null, a row does not belong to the day, or a pair was not
+                scored.
         """
-        rows = read_day_file(file, IMPRESSION_COLUMNS).with_columns(
-            pl.lit(day).alias("date"),
-            pl.lit(file.name).alias("file"),
-            pl.col("policy").cast(pl.String),
-            pl.col("purchased").cast(pl.Boolean),
-            pl.col("price").cast(pl.Float64),
-        )
-        joined = rows.join(self.catalogue, on="item_id", how="left", maintain_order="left").join(
-            self.pairs, on=["query", "item_id"], how="left", maintain_order="left"
-        )
-        unscored = joined["pair"].null_count()
+        wanted = list(dict.fromkeys(["user_id", "query", "item_id", "position", "clicked", *columns]))
+        frames = [_read_slice(piece, wanted, part.day) for piece in part.slices]
+        return self.code(pl.concat(frames), str(part.slices[0].file) if part.slices else "")
+
+    def code(self, frame: pl.DataFrame, source: str) -> ShownRows:
+        """Code rows that are in memory; `source` names them in messages."""
+        user, typed, item = (code_column(frame[name]) for name in ("user_id", "query", "item_id"))
+        normal = normalise_queries(typed.keys)
+        query = typed.mapped(typed.keys.replace_strict(normal, return_dtype=pl.String)) if len(typed) else typed
+        place = self.index.find(query, item)
+        unscored = int((place < 0).sum())
         if unscored:
             raise PrectrError(
-                f"{file}: {unscored:,} of {joined.height:,} rows are pairs that the relevance artifact does not hold; "
+                f"{source}: {unscored:,} of {len(place):,} rows are pairs that the relevance artifact does not hold; "
                 "it was made from other tables. Run `prectr score-relevance` on these, then this stage again."
             )
-        priced = joined.with_columns(pl.coalesce("price", "list_price").alias("price")).drop("list_price")
-        return priced.with_columns(pl.col("price").clip(lower_bound=0.01).log().alias("log_price"))
+        return ShownRows(
+            frame=frame,
+            user=user,
+            query=query,
+            item=item,
+            item_place=find_codes(item.keys, self.index.items)[item.codes],
+            place=place,
+            clicked=frame["clicked"].to_numpy(),
+            position=bounded_position(frame["position"].to_numpy()),
+        )
+
+    def price(self, rows: ShownRows) -> pl.Series:
+        """[n] the price at exposure where the log has it, else the catalogue's; null where neither knows it."""
+        listed = self.catalogue.price.gather(rows.item_place)
+        if "price" not in rows.frame.columns:
+            return listed
+        return rows.frame.select(pl.coalesce("price", listed.alias("listed"))).to_series()
 
 
-def with_examination(rows: pl.DataFrame, model: PreferenceModel) -> pl.DataFrame:
-    """Add `exam`, the probability that the row's position was looked at."""
-    return rows.with_columns(pl.Series("exam", model.examination(rows["position"].to_numpy())))
+def log_prices(prices: pl.Series) -> np.ndarray:
+    """[n] NaN where null."""
+    bounded = prices.cast(pl.Float64).clip(lower_bound=LEAST_PRICE)
+    return np.asarray(bounded.log().fill_null(np.nan).to_numpy())
 
 
-def with_shifts(rows: pl.DataFrame, centres: pl.DataFrame | None) -> pl.DataFrame:
-    """Add `user_relevance` (corrected for the query's tolerance) and `query_relevance` (for the user's).
+def explored(rows: pl.DataFrame) -> np.ndarray:
+    """[n] whether the row belongs to the randomised slice; needs the column `policy`."""
+    return np.asarray((rows["policy"] == EXPLORE_POLICY).fill_null(False).to_numpy())
 
-    Only tolerances as of the start of the row's day are used, so a correction never knows the row's own future.
+
+def _read_slice(piece: Slice, columns: list[str], day: date) -> pl.DataFrame:
+    frame = read_parquet(piece.file, columns, OPTIONAL, start=piece.start, rows=piece.rows)
+    nulls = frame.select(pl.col(name).null_count() for name in columns if name in NEVER_NULL).row(0, named=True)
+    for name, count in nulls.items():
+        if count:
+            raise PrectrError(
+                f"{piece.file}: column '{name}' is null in {count:,} of {frame.height:,} rows. "
+                "Run `prectr validate` on the log: it sets such rows aside with their reason."
+            )
+    if "ts" in columns and frame.height:
+        first, last = frame["ts"].min(), frame["ts"].max()
+        if first.date() != day or last.date() != day:  # type: ignore[union-attr]
+            raise PrectrError(
+                f"{piece.file}: column 'ts' runs from {first} to {last}, but the file lies in date={day}. "
+                "Run `prectr validate` on the log: it sets such rows aside with their reason."
+            )
+    return frame
+
+
+def categories_shown(shown: pl.DataFrame) -> pl.DataFrame:
+    """query -> the category most often shown for it (ties: first by name). Holds no label.
 
     Args:
-        rows: shown rows.
-        centres: (kind, key, date, shift), how far users and queries lie from their priors; None: no correction.
+        shown: query, category and how many rows were shown, in any number of parts.
     """
-    if centres is None:
-        return rows.with_columns(
-            pl.col("expected").alias("user_relevance"), pl.col("expected").alias("query_relevance")
-        )
-    expected = rows["expected"].to_numpy()
-    shifted = {}
-    for kind, column, target in (("query", "query", "user_relevance"), ("user", "user_id", "query_relevance")):
-        known = centres.filter(pl.col("kind") == kind).select("key", "date", pl.concat_list("shift").alias("sums"))
-        shifted[target] = expected - as_of(rows, known, column, 1)[:, 0]
-    return rows.with_columns(**{name: pl.Series(values) for name, values in shifted.items()})
-
-
-def categories_shown(rows: pl.DataFrame) -> pl.DataFrame:
-    """query -> the category most often shown for it (ties: first by name). Holds no label."""
-    counts = rows.group_by("query", "category").len()
-    ranked = counts.sort(["query", "len", "category"], descending=[False, True, False])
+    counts = shown.group_by("query", "category").agg(pl.col("shown").sum())
+    ranked = counts.sort(["query", "shown", "category"], descending=[False, True, False])
     return ranked.unique("query", keep="first", maintain_order=True).select("query", "category")

@@ -1,5 +1,7 @@
 """Settings of `build-samples`."""
 
+from pydantic import Field
+
 from prectr.configuration import FrozenConfig
 
 
@@ -8,14 +10,14 @@ class SamplesConfig(FrozenConfig):
 
     profile_columns: tuple[str, ...] = ("age_band", "city_tier", "device")
     """Columns of `users.parquet` used as features, where they are there."""
-    user_behaviours: int = 20
+    user_behaviours: int = Field(default=20, ge=1)
     """S_u: the user's own most recent clicks."""
-    price_buckets: int = 16
-    query_buckets: int = 4096
+    price_buckets: int = Field(default=16, ge=2)
+    query_buckets: int = Field(default=4096, ge=1)
     """Queries are hashed into so many buckets where a behaviour names its query."""
-    max_positions: int = 64
+    max_positions: int = Field(default=64, ge=1)
     """Positions from here on share one bias."""
-    holdout_days: int = 2
-    """Last days that scalers are not fitted on: validation and test."""
-    shards: int = 4
-    """Blocks that rows are shuffled into by user."""
+    scaler_rows: int = Field(default=2_000_000, ge=1)
+    """Rows of the training days, taken evenly, that means and deviations of features are fitted on."""
+    online: bool = True
+    """Write the state that serving starts from; a log that is only trained on does without."""

@@ -1,156 +1,127 @@
 """The state at the end of the log, for serving: the same sums that samples are made from, after all rows.
 
 What a request at a later moment reads here is what `build-samples` would find for it, so online features equal offline
-ones.
+ones. Sums are those of the morning after the log's last day; serving lets them fade from there.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from prectr.arrow import from_arrow, to_arrow
-from prectr.features.store import pair_name, write_store
-from prectr.preferences.aggregates import matrix
-from prectr.preferences.grouping import sum_by
+from prectr.features.store import pair_name
+from prectr.preferences.behaviours import LISTED
+from prectr.preferences.mined import KEYS
+from prectr.preferences.sums import COUNT_NAMES, NAMES, USER_NAMES, fades, matrix
 from prectr.relevance.pairs import read_pairs
-from prectr.samples import history
 from prectr.samples.build import SampleContext
-from prectr.samples.history import UserBlock
+from prectr.samples.history import Cells, UserBlock
 from prectr.samples.pair_table import pair_table
 from prectr.tables import Tables
 
 Entry = tuple[str, str, dict[str, Any]]
 
 
-def write_online_state(
-    by_user: Any, source: Tables, relevance: Path, context: SampleContext, out: Path
-) -> dict[str, int]:
-    """Write the store.
-
-    Args:
-        by_user: Ray dataset of shown rows, each block the whole log of some users.
-        source: the tables.
-        relevance: the relevance artifact.
-        context: what samples were made with.
-        out: directory of the store.
-
-    Returns:
-        entries by kind.
-    """
-
-    def states(block: pa.Table) -> pa.Table:
-        return to_arrow(user_states(from_arrow(block), context))
-
-    dataset = by_user.map_batches(states, batch_size=None, batch_format="pyarrow", num_cpus=1)
-    users = pl.concat([from_arrow(batch) for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow")])
-    return write_store(out, _entries(users, source, relevance, context))
-
-
-def user_states(rows: pl.DataFrame, context: SampleContext) -> pl.DataFrame:
+def user_states(block: UserBlock, context: SampleContext) -> pl.DataFrame:
     """One row a user of a block: sums, price taste, sums by brand, category, query and pair, and recent clicks."""
-    block = UserBlock.of(rows)
-    model, ordered = context.preferences.model, block.rows
-    query_sums, pair_sums = history.query_sums(block, model), history.pair_sums(block)
-    users = ordered["user_id"].unique().sort()
-    clicks = history.last_clicks(block, context.spec.user_behaviours)
+    as_of = _number(_as_of(context))
+    clicks = block.last_clicks(context.spec.user_behaviours)
+    _, sums = block.moments.after(block.moment_sums(), block.half_life, as_of, fades(USER_NAMES))
+    _, price = block.moments.after(block.moment_prices(), block.half_life, as_of)
     made = pl.DataFrame(
         {
-            "user_id": users,
-            "sums": _rows(block.after_all(history.user_sums(block, model))),
-            "price": _rows(block.after_all(history.price_sums(block))),
-            "click_pairs": clicks.to_series(ordered["pair"]),
-            "click_ts": clicks.to_series(ordered["ts"].dt.epoch("us")),
+            "user_id": block.users,
+            "sums": _rows(sums),
+            "price": _rows(price),
+            "click_pairs": clicks.to_series(block.rows["pair"]),
+            "click_ts": clicks.to_series(block.rows["ts"].dt.epoch("us")),
         }
     )
-    for name, column, sums in (
-        ("brands", "brand", history.click_sums(block)),
-        ("categories", "category", history.click_sums(block)),
-        ("queries", "query", query_sums),
-        ("pairs", "pair", pair_sums),
-    ):
-        made = made.join(
-            _sums_within(ordered, column, sums).rename({"keys": name, "sums": f"{name}_sums"}), on="user_id"
-        )
+    for name, column in (("brands", "brand"), ("categories", "category"), ("queries", "query"), ("pairs", "pair")):
+        cells, values = block.cells(column, by_day=True)
+        added = block.query_sums(cells) if column == "query" else cells.sums(block.counts())
+        made = made.with_columns(_by_user(block, cells, values, added, as_of, name))
     return made
+
+
+def _by_user(
+    block: UserBlock, cells: Cells, values: pl.Series, added: np.ndarray, as_of: int, name: str
+) -> list[pl.Series]:
+    """Each user's values of a column and their sums, as two list columns."""
+    group, sums = cells.after(added, block.half_life, as_of)
+    user = group // max(len(values), 1)
+    listed = pl.DataFrame(
+        {"user": user, name: values.gather(group % max(len(values), 1)), f"{name}_sums": _rows(sums)}
+    ).group_by("user", maintain_order=True)
+    return listed.agg(name, f"{name}_sums").drop("user").get_columns()
 
 
 def _rows(array: np.ndarray) -> pl.Series:
     return pl.Series(np.ascontiguousarray(array)).arr.to_list()
 
 
-def _sums_within(rows: pl.DataFrame, column: str, sums: np.ndarray) -> pl.DataFrame:
-    """user_id, the list of the user's values of `column`, and the list of their sums (as lists)."""
-    keyed = rows.select("user_id", pl.col(column).cast(pl.String).fill_null("").alias("keys"))
-    cells = keyed.unique().sort("user_id", "keys").with_row_index("cell")
-    codes = keyed.join(cells, on=["user_id", "keys"], how="left", maintain_order="left")["cell"].to_numpy()
-    totals = cells.with_columns(_rows(sum_by(codes.astype(np.int64), sums)).alias("sums"))
-    return totals.group_by("user_id", maintain_order=True).agg("keys", "sums")
+def online_entries(users: Iterable[pl.DataFrame], source: Tables, context: SampleContext) -> Iterator[Entry]:
+    """All entries of the online store.
 
-
-def _entries(users: pl.DataFrame, source: Tables, relevance: Path, context: SampleContext) -> Iterator[Entry]:
-    mined, spec = context.preferences, context.spec
+    Args:
+        users: what `user_states` gave for each block.
+        source: the tables.
+        context: what the samples were made with.
+    """
+    spec, mined = context.spec, context.preferences
     items = source.items()
-    item_of = {row["item_id"]: row for row in items.iter_rows(named=True)}
-    pairs = read_pairs(relevance)
+    pairs = read_pairs(context.relevance)
     fields = _pair_fields(pairs, items, context)
-    profiles = dict(zip(context.users["user_id"], context.users.select(pl.exclude("user_id")).iter_rows(named=True)))
-    names = list(zip(pairs["query"], pairs["item_id"]))
+    pairs = pairs.with_columns(
+        pl.Series("name", [pair_name(*key) for key in pairs.select("query", "item_id").iter_rows()])
+    )
+    names = pairs["name"].to_list()
+    profiles = source.users()
+    profile_of = dict(
+        zip(profiles["user_id"], profiles.select(pl.exclude("user_id")).iter_rows(named=True), strict=True)
+    )
 
-    known = dict(zip(users["user_id"], users.iter_rows(named=True)))
-    for user_id in known.keys() | profiles.keys():
-        value: dict[str, Any] = {"profile": {key: profiles.get(user_id, {}).get(key) for key in spec.profile}}
-        state = known.get(user_id)
-        if state is not None:
-            value |= {
-                "sums": state["sums"],
-                "price": state["price"],
-                "clicks": [[*fields[pair], ts / 1e6] for pair, ts in zip(state["click_pairs"], state["click_ts"])],
-                "brands": dict(zip(state["brands"], state["brands_sums"])),
-                "categories": dict(zip(state["categories"], state["categories_sums"])),
-                "queries": dict(zip(state["queries"], state["queries_sums"])),
-                "pairs": {pair_name(*names[int(p)]): sums for p, sums in zip(state["pairs"], state["pairs_sums"])},
-            }
-        yield "user", user_id, value
+    def profile(user_id: str) -> dict[str, Any]:
+        return {"profile": {key: profile_of.get(user_id, {}).get(key) for key in spec.profile}}
 
-    last = {kind: _last(totals) for kind, totals in mined.totals.items()}
-    behaviours = {
-        row["query"]: row for row in mined.behaviours.sort("date").unique("query", keep="last").iter_rows(named=True)
-    }
-    category_of = dict(mined.query_category.iter_rows())
-    for query, sums in last["query"].items():
-        listed = behaviours[query]
-        yield (
-            "query",
-            query,
-            {
-                "sums": sums,
-                "category": category_of.get(query),
-                "behaviours": [
-                    [user, *fields[pair], int(clicked), ts.timestamp(), group]
-                    for user, pair, clicked, ts, group in zip(
-                        listed["user_id"], listed["pair"], listed["clicked"], listed["ts"], listed["user_group"]
-                    )
-                ],
-            },
-        )
-    for category, sums in last["category"].items():
-        yield "category", category, {"sums": sums}
-    yield "total", "", {"sums": last["total"][""]}
-    for item_id, item in item_of.items():
-        yield (
-            "item",
-            item_id,
-            {key: item[key] for key in ("title", "category", "brand", "price")} | {"sums": last["item"].get(item_id)},
-        )
+    seen: set[str] = set()
+    for block in users:
+        for state in block.iter_rows(named=True):
+            seen.add(state["user_id"])
+            yield (
+                "user",
+                state["user_id"],
+                profile(state["user_id"])
+                | {
+                    "sums": state["sums"],
+                    "price": state["price"],
+                    "clicks": [[*fields[pair], ts / 1e6] for pair, ts in zip(state["click_pairs"], state["click_ts"])],
+                    "brands": dict(zip(state["brands"], state["brands_sums"])),
+                    "categories": dict(zip(state["categories"], state["categories_sums"])),
+                    "queries": dict(zip(state["queries"], state["queries_sums"])),
+                    "pairs": {names[int(pair)]: sums for pair, sums in zip(state["pairs"], state["pairs_sums"])},
+                },
+            )
+    for user_id in profile_of.keys() - seen:
+        yield "user", user_id, profile(user_id)
+    yield from _query_entries(context, pairs, fields)
+    for row, sums in _snapshot(context, "category"):
+        yield "category", row["category"], {"sums": sums}
+    ((_, total),) = _snapshot(context, "total")
+    half_life = mined.config.half_life_days
+    yield "total", "", {"sums": total, "as_of": _as_of(context).isoformat(), "half_life_days": half_life}
+    of_item = {row["item_id"]: sums for row, sums in _snapshot(context, "item")}
+    for item in items.iter_rows(named=True):
+        described = {key: item[key] for key in ("title", "category", "brand", "price")}
+        yield "item", item["item_id"], described | {"sums": of_item.get(item["item_id"])}
+    of_pair = {pair_name(row["query"], row["item_id"]): sums for row, sums in _snapshot(context, "pair")}
     match = sorted(name for name in pairs.columns if name.startswith("match_"))
     for row in pairs.iter_rows(named=True):
         yield (
             "pair",
-            pair_name(row["query"], row["item_id"]),
+            row["name"],
             {
                 "levels": [row[f"level_{level}"] for level in range(4)],
                 "encoder_expected": row["encoder_expected"],
@@ -158,14 +129,46 @@ def _entries(users: pl.DataFrame, source: Tables, relevance: Path, context: Samp
                 "match": [row[name] for name in match],
                 "input_ids": row["input_ids"],
                 "query_tokens": row["query_tokens"],
-                "sums": last["pair"].get(str(row["pair"])),
+                "sums": of_pair.get(row["name"]),
             },
         )
 
 
-def _last(totals: pl.DataFrame) -> dict[str, list[float]]:
-    final = totals.sort("key", "date").unique("key", keep="last", maintain_order=True)
-    return dict(zip(final["key"], matrix(final["sums"]).tolist()))
+def _query_entries(context: SampleContext, pairs: pl.DataFrame, fields: list[list[int]]) -> Iterator[Entry]:
+    listed = context.preferences.snapshot("behaviour").join(
+        pairs.select("query", "item_id", "pair"), on=["query", "item_id"], how="left", maintain_order="left"
+    )
+    behaviours = {
+        row["query"]: [
+            [user, *fields[pair], int(clicked), ts.timestamp(), group]
+            for user, pair, clicked, ts, group in zip(
+                row["user_id"], row["pair"], row["clicked"], row["ts"], row["user_group"]
+            )
+        ]
+        for row in listed.group_by("query", maintain_order=True).agg(*LISTED, "pair").iter_rows(named=True)
+    }
+    category_of = dict(context.preferences.query_category.iter_rows())
+    for row, sums in _snapshot(context, "query"):
+        query = row["query"]
+        content = {"sums": sums, "users": row["users"], "category": category_of.get(query)}
+        yield "query", query, content | {"behaviours": behaviours[query]}
+
+
+def _snapshot(context: SampleContext, kind: str) -> Iterator[tuple[dict[str, Any], list[float]]]:
+    """The keys of a snapshot's rows (of queries also their users), and what serving reads of their sums."""
+    rows = context.preferences.snapshot(kind)
+    names = {"item": COUNT_NAMES[1:], "pair": COUNT_NAMES[1:]}.get(kind, NAMES[kind])
+    shown = [*KEYS[kind], *(["users"] if kind == "query" else [])]
+    keys = rows.select(shown).iter_rows(named=True) if shown else iter([{}] * rows.height)
+    yield from zip(keys, matrix(rows, names).tolist(), strict=True)
+
+
+def _as_of(context: SampleContext) -> date:
+    return context.preferences.days[-1] + timedelta(days=1)
+
+
+def _number(day: date) -> int:
+    return (day - date(1970, 1, 1)).days
 
 
 def _pair_fields(pairs: pl.DataFrame, items: pl.DataFrame, context: SampleContext) -> list[list[int]]:

@@ -1,0 +1,115 @@
+"""Merging days: from the partial aggregates of single days to what was known before each day, and after the last.
+
+    known(D) = sum over days d < D of 2^(-(D - d) / half_life) * day(d)
+
+A fold holds the state of a range of keys and goes from day to day, vectorised over the keys. Its memory is that of the
+range, whatever the log.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from prectr.coding import code_column
+from prectr.plan import KeyRange
+from prectr.preferences.grouping import sum_by
+from prectr.preferences.sums import columns, fades, matrix, scale
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What was known of some keys.
+
+    Attributes:
+        before: keys, date and sums: known before each day that has rows of the key.
+        after: keys and sums: known on the morning after the log's last day.
+    """
+
+    before: pl.DataFrame
+    after: pl.DataFrame
+
+
+def read_days(folder: Path, kind: str, days: Sequence[date], key: str, keys: KeyRange) -> pl.DataFrame:
+    """One kind of partials of some days in a range of keys, with the column `date`; a key may have several parts a day.
+
+    Files are sorted by key, so that only the row groups of the range are read.
+    """
+    wanted = pl.lit(True)
+    if keys.low is not None:
+        wanted &= pl.col(key) >= keys.low
+    if keys.high is not None:
+        wanted &= pl.col(key) < keys.high
+    scans = [
+        pl.scan_parquet(file, hive_partitioning=False).filter(wanted).with_columns(pl.lit(day).alias("date"))
+        for day in days
+        for file in sorted((folder / f"date={day}" / kind).glob("*.parquet"))
+    ]
+    return pl.concat(pl.collect_all(scans))
+
+
+def fold(
+    days: pl.DataFrame, keys: list[str], names: tuple[str, ...], last_day: date, half_life: float | None
+) -> Folded:
+    """Fold partial sums, a day after the other.
+
+    Args:
+        days: keys, date and the whole numbers `names`, in any order, several rows for a key and day allowed.
+        keys: the key columns, text.
+        names: the columns to add up.
+        last_day: the log's last day.
+        half_life: in days; None: nothing fades.
+    """
+    ordered = days if days["date"].is_sorted() else days.sort("date", maintain_order=True)
+    code, first = key_codes(ordered, keys)
+    number = ordered["date"].to_physical().to_numpy()
+    bounds = np.r_[np.flatnonzero(np.r_[True, number[1:] != number[:-1]]), len(number)] if len(number) else np.zeros(1)
+    known, fading = np.zeros((len(first), len(names))), fades(names)
+    rows: list[np.ndarray] = []
+    before: list[np.ndarray] = []
+    today = None
+    for start, end in zip(bounds[:-1].astype(int), bounds[1:].astype(int), strict=True):
+        if half_life is not None and today is not None:
+            known[:, fading] *= np.exp2(-(number[start] - today) / half_life)
+        today = number[start]
+        shown, place, daily = _of_day(code[start:end], matrix(ordered[start:end], names))
+        rows.append(start + place)
+        before.append(known[shown])
+        known[shown] += daily * scale(names)
+    if half_life is not None and today is not None:
+        known[:, fading] *= np.exp2(-((last_day - date(1970, 1, 1)).days + 1 - today) / half_life)
+    cells = ordered.select(*keys, "date")
+    by_key = cells.drop("date")[first].with_columns(columns(known, names))
+    if not rows:
+        return Folded(cells.with_columns(columns(known, names)), by_key)
+    return Folded(
+        cells[np.concatenate(rows)].with_columns(columns(np.concatenate(before), names)),
+        by_key.sort(keys),
+    )
+
+
+def key_codes(rows: pl.DataFrame, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Dense codes [n] of the rows' keys, of one or two text columns, and the first row [m] of each code."""
+    parts = [code_column(rows[key]) for key in keys]
+    code = parts[0].codes.astype(np.int64)
+    for part in parts[1:]:
+        code = code * max(len(part), 1) + part.codes
+    dense = (
+        pl.DataFrame({"code": code})
+        .with_row_index("row")
+        .group_by("code", maintain_order=True)
+        .agg(pl.col("row").first())
+    )
+    places = pl.DataFrame({"code": code}).join(
+        dense.select("code").with_row_index("place"), on="code", how="left", maintain_order="left"
+    )["place"]
+    return places.to_numpy().astype(np.int64), dense["row"].to_numpy().astype(np.int64)
+
+
+def _of_day(code: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct codes of a day [m], a row of each [m], and their sums over the day's parts [m, w]."""
+    shown, place, dense = np.unique(code, return_index=True, return_inverse=True)
+    return shown, place, sums[place] if len(shown) == len(code) else sum_by(dense, sums)

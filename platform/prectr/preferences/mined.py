@@ -1,0 +1,99 @@
+"""Reading a `mine-preferences` artifact: what was known of some keys before some days, or at the end of the log."""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from prectr.artifacts import read_manifest
+from prectr.errors import PrectrError
+from prectr.preferences.config import PreferencesConfig
+from prectr.preferences.fit import PreferenceModel
+from prectr.preferences.sums import NAMES, matrix
+from prectr.preferences.tolerance import LogLikelihoodTable, log_likelihood_table
+from prectr.storage import read_table
+
+KEYS = {
+    "user": ["user_id"],
+    "query": ["query"],
+    "category": ["category"],
+    "total": [],
+    "item": ["item_id"],
+    "pair": ["query", "item_id"],
+}
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """An opened artifact; its tables are read when they are asked for, and as far as they are."""
+
+    path: Path
+    config: PreferencesConfig
+    model: PreferenceModel
+    query_category: pl.DataFrame
+    days: tuple[date, ...]
+
+    @classmethod
+    def open(cls, path: Path) -> "Preferences":
+        """Read what is small of the artifact.
+
+        Raises:
+            PrectrError: it is not a `mine-preferences` artifact.
+        """
+        manifest = read_manifest(path)
+        if manifest is None or manifest["stage"] != "mine-preferences":
+            raise PrectrError(f"{path}: no preferences here; make them with `prectr mine-preferences --out {path}`.")
+        days = sorted(date.fromisoformat(day) for of in manifest["days"].values() for day in of)
+        return cls(
+            path,
+            PreferencesConfig.model_validate(manifest["config"]),
+            PreferenceModel.load(path / "parameters.json"),
+            pl.read_parquet(path / "query_category.parquet"),
+            tuple(days),
+        )
+
+    @property
+    def table(self) -> LogLikelihoodTable:
+        """The fitted click curve."""
+        return log_likelihood_table(self.model.click, self.model.examination.exponent)
+
+    def before(self, kind: str, wanted: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
+        """What was known before some days.
+
+        Args:
+            kind: query, category, total, item or pair.
+            wanted: its keys and `date`, distinct, [m] rows.
+
+        Returns:
+            the rows found in the order of `wanted`, null where nothing was known; and their sums, zero there.
+        """
+        keys = [*KEYS[kind], "date"]
+        known = pl.scan_parquet(self.path / "before" / kind / "*.parquet", hive_partitioning=False)
+        found = known.join(wanted.lazy(), on=keys, how="semi").collect(engine="streaming")
+        rows = wanted.join(found, on=keys, how="left", maintain_order="left")
+        return rows, np.nan_to_num(matrix(rows.select(pl.col(NAMES[kind]).fill_null(0.0)), NAMES[kind]))
+
+    def behaviours_before(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        """S_q of some queries before some days (query, date, distinct): a row a behaviour, best first."""
+        known = pl.scan_parquet(self.path / "before" / "behaviour" / "*.parquet", hive_partitioning=False)
+        return known.join(wanted.lazy(), on=["query", "date"], how="semi", maintain_order="left").collect()
+
+    def snapshot(self, kind: str) -> pl.DataFrame:
+        """What is known on the morning after the log's last day."""
+        return read_table(self.path / "snapshot" / kind)
+
+    def query_priors(self, queries: pl.Series) -> np.ndarray:
+        """[m, G] tolerance prior of some distinct queries, by the category mostly shown for each."""
+        named = queries.alias("query").to_frame().join(
+            self.query_category, on="query", how="left", maintain_order="left"
+        )  # fmt: skip
+        return self.model.query_priors(named["category"].to_list())
+
+
+@lru_cache(maxsize=1)
+def opened(path: Path) -> Preferences:
+    """The artifact, opened once a process: its tasks share it."""
+    return Preferences.open(path)

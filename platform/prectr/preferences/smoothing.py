@@ -1,0 +1,46 @@
+"""Click rates by relevance level, smoothed towards the rate one level above: query -> category -> whole log.
+
+    rate = (clicks + strength * rate above) / (examined + strength)
+
+Empirical Bayes [ours]: the rates above are estimated from the log, and `strength` is so many examined impressions as
+bring `smoothing_clicks` clicks on average. Clicks are divided by examined impressions, so a rate is one at the first
+position.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from prectr.preferences.sums import LevelSums
+
+
+@dataclass(frozen=True)
+class LevelRates:
+    """Smoothed figures of m keys by level, each [m, k]."""
+
+    rate: np.ndarray
+    click_share: np.ndarray
+    """Share of the key's clicks that fall on the level; sums to 1."""
+
+
+def overall_rate(total: LevelSums) -> np.ndarray:
+    """[m] clicks per examined impression of the whole log, which a single early click cannot drive far."""
+    return np.asarray((total.clicks.sum(1) + 1.0) / (total.examined.sum(1) + 20.0))
+
+
+def category_rates(category: LevelSums, total: LevelSums, strength: np.ndarray) -> np.ndarray:
+    """[m, k] rates of categories, backed off to the whole log; `strength` is [m]."""
+    of_total = (total.clicks + 1.0) / (total.examined + 20.0)
+    weight = strength[:, None]
+    return np.asarray((category.clicks + weight * of_total) / (category.examined + weight))
+
+
+def query_rates(query: LevelSums, of_category: np.ndarray, strength: np.ndarray) -> LevelRates:
+    """Rates and click shares of queries, backed off to their categories' rates [m, k]; `strength` is [m]."""
+    weight = strength[:, None]
+    clicks = query.clicks.sum(1, keepdims=True)
+    share_above = of_category / of_category.sum(1, keepdims=True)
+    return LevelRates(
+        rate=(query.clicks + weight * of_category) / (query.examined + weight),
+        click_share=(query.clicks + share_above) / (clicks + 1.0),
+    )

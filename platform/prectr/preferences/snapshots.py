@@ -1,0 +1,209 @@
+"""Folding the days of a range of keys into the tables that later stages read.
+
+    centres/{user,query}            keys, date, shift (lattice steps; of users also requests): tolerances on the morning
+                                    of each day that shows the key, before either side is corrected for the other
+    before/{query,category,total,item,pair}   keys, date, sums: known before each day that shows the key
+    before/behaviour                date, query and the columns of S_q, best first
+    snapshot/...                    the same after the log's last day, with what a person wants to read off them
+
+Each function is the work of one task: it reads a range of the sorted day partials and writes one part of each table.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from prectr.model_config import LEVELS
+from prectr.plan import KeyRange
+from prectr.preferences import behaviours, distinct_users, prices
+from prectr.preferences.fit import PreferenceModel
+from prectr.preferences.fold import Folded, fold, read_days
+from prectr.preferences.smoothing import category_rates, overall_rate, query_rates
+from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelSums, columns, matrix
+from prectr.preferences.tolerance import GRID_SIZE, moments, on_lattice, posterior
+from prectr.storage import read_table, write_part
+
+GRID_NAMES = LEVEL_NAMES[:GRID_SIZE]
+
+
+@dataclass(frozen=True)
+class Folding:
+    """What all folds of a run share."""
+
+    out: Path
+    """The artifact being built: reads `days/`, writes `centres/`, `before/` and `snapshot/`."""
+    days: tuple[date, ...]
+    model: PreferenceModel
+    query_category: pl.DataFrame
+    half_life: float | None
+    smoothing_clicks: float
+    behaviours_per_query: int
+
+    def read(self, kind: str, key: str, keys: KeyRange) -> pl.DataFrame:
+        """Day partials of a range."""
+        return read_days(self.out / "days", kind, self.days, key, keys)
+
+    def fold(self, kind: str, by: list[str], names: tuple[str, ...], keys: KeyRange) -> Folded:
+        """Fold one kind of a range."""
+        return fold(self.read(kind, by[0], keys), by, names, self.days[-1], self.half_life)
+
+    def tolerance(self, sums: np.ndarray, prior: np.ndarray) -> list[pl.Series]:
+        """Posterior mean and deviation columns from [m, >= G] sums."""
+        mean, deviation = moments(posterior(sums[:, :GRID_SIZE], prior))
+        return [pl.Series("tolerance", mean), pl.Series("tolerance_sd", deviation)]
+
+    def query_priors(self, queries: pl.Series) -> tuple[pl.Series, np.ndarray]:
+        """Category (null where unknown) and tolerance prior [m, G] of each query."""
+        named = queries.alias("query").to_frame().join(
+            self.query_category, on="query", how="left", maintain_order="left"
+        )["category"]  # fmt: skip
+        return named, self.model.query_priors(named.to_list())
+
+
+def centres_of_users(keys: KeyRange, folding: Folding) -> None:
+    """`centres/user` of a range of users."""
+    before = folding.fold("plain_user", ["user_id"], USER_NAMES, keys).before
+    sums = matrix(before, USER_NAMES)
+    mean, _ = moments(posterior(sums[:, :GRID_SIZE], folding.model.user_prior))
+    made = before.select(
+        "user_id",
+        "date",
+        pl.Series("shift", on_lattice(mean - folding.model.user_centre)),
+        pl.Series("requests", sums[:, GRID_SIZE]),
+    )
+    write_part(folding.out / "centres" / "user", keys.number, made.sort("date", "user_id"))
+
+
+def centres_of_queries(keys: KeyRange, folding: Folding) -> None:
+    """`centres/query` of a range of queries."""
+    before = folding.fold("plain_query", ["query"], GRID_NAMES, keys).before
+    _, prior = folding.query_priors(before["query"])
+    mean, _ = moments(posterior(matrix(before, GRID_NAMES), prior))
+    made = before.select("query", "date", pl.Series("shift", on_lattice(mean - folding.model.query_centre)))
+    write_part(folding.out / "centres" / "query", keys.number, made.sort("date", "query"))
+
+
+def fold_users(keys: KeyRange, folding: Folding) -> dict[str, int]:
+    """`snapshot/user` of a range: sums, tolerance and deviation. Returns row counts by table, as all folds do."""
+    after = folding.fold("user", ["user_id"], USER_NAMES, keys).after
+    after = after.with_columns(folding.tolerance(matrix(after, USER_NAMES), folding.model.user_prior))
+    write_part(folding.out / "snapshot" / "user", keys.number, after)
+    return {"user": after.height}
+
+
+def fold_items(keys: KeyRange, folding: Folding) -> dict[str, int]:
+    """`before/item` and `snapshot/item` of a range."""
+    folded = folding.fold("item", ["item_id"], COUNT_NAMES, keys)
+    write_part(folding.out / "before" / "item", keys.number, folded.before.sort("date", "item_id"))
+    write_part(folding.out / "snapshot" / "item", keys.number, folded.after)
+    return {"item": folded.after.height}
+
+
+def fold_categories(folding: Folding) -> int:
+    """Categories and the whole log, which are few: `before/` and `snapshot/` of both. Returns how many categories."""
+    everything = KeyRange(None, None, 0)
+    days = folding.read("category", "category", everything)
+    folded = fold(days, ["category"], LEVEL_NAMES, folding.days[-1], folding.half_life)
+    whole = fold(
+        days.with_columns(pl.lit("").alias("total")), ["total"], LEVEL_NAMES, folding.days[-1], folding.half_life
+    )
+    price = _price_quantiles(folding, everything, "category", "category")
+    after, total = folded.after, whole.after
+    overall = LevelSums.split(matrix(total, LEVEL_NAMES))
+    strength = folding.smoothing_clicks / overall_rate(overall)
+    rates = category_rates(LevelSums.split(matrix(after, LEVEL_NAMES)), overall, strength)
+    after = after.with_columns(
+        folding.tolerance(matrix(after, LEVEL_NAMES), folding.model.query_prior)
+        + columns(rates, tuple(f"rate_{level}" for level in range(LEVELS)))
+    ).join(price, on="category", how="left", maintain_order="left")
+    write_part(folding.out / "before" / "category", 0, folded.before.sort("date", "category"))
+    write_part(folding.out / "before" / "total", 0, whole.before.drop("total").sort("date"))
+    write_part(folding.out / "snapshot" / "category", 0, after)
+    write_part(folding.out / "snapshot" / "total", 0, total.drop("total"))
+    return after.height
+
+
+def fold_queries(keys: KeyRange, folding: Folding) -> dict[str, int]:
+    """Queries, their pairs, users and behaviours of a range."""
+    folded = folding.fold("query", ["query"], LEVEL_NAMES, keys)
+    users = distinct_users.counts_before(folding.read("seen", "query", keys))
+    before = folded.before.join(users, on=["query", "date"], how="left", maintain_order="left")
+    before = before.with_columns(pl.col("users").fill_null(0.0))
+    write_part(folding.out / "before" / "query", keys.number, before.sort("date", "query"))
+    after = folded.after.join(
+        users.filter(pl.col("date").is_null()).drop("date"), on="query", how="left", maintain_order="left"
+    )
+    write_part(folding.out / "snapshot" / "query", keys.number, _readable_queries(after, keys, folding))
+
+    pairs = folding.fold("pair", ["query", "item_id"], COUNT_NAMES, keys)
+    write_part(folding.out / "before" / "pair", keys.number, pairs.before.sort("date", "query", "item_id"))
+    write_part(folding.out / "snapshot" / "pair", keys.number, pairs.after)
+    return {
+        "query": after.height,
+        "pair": pairs.after.height,
+        "behaviour": _fold_behaviours(keys, folding),
+    }
+
+
+def _readable_queries(after: pl.DataFrame, keys: KeyRange, folding: Folding) -> pl.DataFrame:
+    """Add category, tolerance, smoothed rates and click shares by level, and price quantiles to the queries' sums."""
+    total = LevelSums.split(matrix(_snapshot(folding, "total"), LEVEL_NAMES))
+    strength = np.repeat(folding.smoothing_clicks / overall_rate(total), after.height)
+    names = tuple(f"rate_{level}" for level in range(LEVELS))
+    categories, prior = folding.query_priors(after["query"])
+    by_category = _snapshot(folding, "category").select("category", *names)
+    above = categories.alias("category").to_frame().join(by_category, on="category", how="left", maintain_order="left")
+    of_total = (total.clicks + 1.0) / (total.examined + 20.0)
+    of_category = np.where(above[names[0]].is_null().to_numpy()[:, None], of_total, matrix(above, names))
+    sums = matrix(after, LEVEL_NAMES)
+    rates = query_rates(LevelSums.split(sums), of_category, strength)
+    shares = tuple(f"click_share_{level}" for level in range(LEVELS))
+    readable = after.with_columns(
+        categories.alias("category"),
+        *folding.tolerance(sums, prior),
+        *columns(rates.rate, names),
+        *columns(rates.click_share, shares),
+    )
+    price = _price_quantiles(folding, keys, "query", "query")
+    return readable.join(price, on="query", how="left", maintain_order="left")
+
+
+def _price_quantiles(folding: Folding, keys: KeyRange, of: str, name: str) -> pl.DataFrame:
+    """Quantiles of clicked prices by key; the days' histograms fade as all sums do."""
+    histogram = folding.read("price", "key", keys).filter(pl.col("of") == of)
+    if folding.half_life is not None:
+        age = (pl.lit(folding.days[-1]) - pl.col("date")).dt.total_days() + 1
+        histogram = histogram.with_columns(pl.col("clicks") * (-age / folding.half_life * np.log(2.0)).exp())
+    merged = (
+        histogram.sort("key", "bin", "date").group_by("key", "bin", maintain_order=True).agg(pl.col("clicks").sum())
+    )
+    return prices.quantiles(merged).rename({"key": name})
+
+
+def _fold_behaviours(keys: KeyRange, folding: Folding) -> int:
+    days = folding.read("behaviour", "query", keys).partition_by("date", as_dict=True, include_key=False)
+
+    def in_order() -> Iterator[tuple[date, pl.DataFrame]]:
+        for day in folding.days:
+            if (day,) in days:
+                yield day, days[(day,)]
+
+    limit = folding.behaviours_per_query
+    before: list[pl.DataFrame] = []
+    after = 0
+    for day, known in behaviours.states(in_order(), limit):
+        if day is None:
+            write_part(folding.out / "snapshot" / "behaviour", keys.number, known)
+            after = known.height
+        dated = known.with_columns(pl.lit(day, dtype=pl.Date).alias("date"))
+        before.append(dated if day is not None else dated.clear())
+    write_part(folding.out / "before" / "behaviour", keys.number, pl.concat(before))
+    return after
+
+
+def _snapshot(folding: Folding, table: str) -> pl.DataFrame:
+    return read_table(folding.out / "snapshot" / table)

@@ -1,0 +1,87 @@
+"""What is added up of shown rows, by name: the columns of partial aggregates, snapshots and point-in-time states.
+
+    of a         columns
+    user         tolerance grid [G], requests, examined, clicks
+    query,       tolerance grid [G], then by level [k]: impressions, examined, clicks, debiased clicks;
+    category,    then log-price of clicks, priced clicks
+    total
+    item, pair   impressions, examined, clicks
+
+`examined` is the sum of exam(pos): impressions, debiased for position. `debiased_clicks` is the sum of 1 / exam(pos)
+over clicks (inverse examination). Partials hold whole numbers: the columns that are not counts in units of 2^-20
+(`prectr.preferences.tolerance`). Snapshots hold numbers of their natural size, decayed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from prectr.model_config import LEVELS
+from prectr.preferences.tolerance import GRID_SIZE, UNIT
+
+_GRID_NAMES = tuple(f"grid_{place:02d}" for place in range(GRID_SIZE))
+_BY_LEVEL = ("impressions", "examined", "clicks", "debiased_clicks")
+USER_NAMES = (*_GRID_NAMES, "requests", "examined", "clicks")
+LEVEL_NAMES = (
+    *_GRID_NAMES,
+    *(f"{name}_{level}" for name in _BY_LEVEL for level in range(LEVELS)),
+    "log_price",
+    "priced_clicks",
+)
+COUNT_NAMES = ("impressions", "examined", "clicks")
+USER_WIDTH, LEVEL_WIDTH, COUNT_WIDTH = len(USER_NAMES), len(LEVEL_NAMES), len(COUNT_NAMES)
+NAMES = {
+    "user": USER_NAMES,
+    "query": LEVEL_NAMES,
+    "category": LEVEL_NAMES,
+    "total": LEVEL_NAMES,
+    "item": COUNT_NAMES,
+    "pair": COUNT_NAMES,
+}
+_COUNTS = ("impressions", "clicks", "priced_clicks", "requests")
+
+
+@dataclass(frozen=True)
+class LevelSums:
+    """The sums of queries and categories by name; each array is [m], [m, k] or, the grid, [m, G]."""
+
+    grid: np.ndarray
+    impressions: np.ndarray
+    examined: np.ndarray
+    clicks: np.ndarray
+    debiased_clicks: np.ndarray
+    log_price: np.ndarray
+    priced_clicks: np.ndarray
+
+    @classmethod
+    def split(cls, sums: np.ndarray) -> "LevelSums":
+        """Name the columns of a [m, LEVEL_WIDTH] array."""
+        grid, rest = sums[:, :GRID_SIZE], sums[:, GRID_SIZE:]
+        by_level = (rest[:, part * LEVELS : (part + 1) * LEVELS] for part in range(len(_BY_LEVEL)))
+        return cls(grid, *by_level, sums[:, LEVEL_WIDTH - 2], sums[:, LEVEL_WIDTH - 1])
+
+    def rows(self, places: np.ndarray) -> "LevelSums":
+        """The keys at some places, [n] of them, the grid left out: it is wide, and read once a key."""
+        parts = (self.impressions, self.examined, self.clicks, self.debiased_clicks, self.log_price, self.priced_clicks)
+        return LevelSums(np.zeros((len(places), 0)), *(part[places] for part in parts))
+
+
+def scale(names: tuple[str, ...]) -> np.ndarray:
+    """What a column's whole numbers are multiplied by to get their natural size, [w]."""
+    return np.array([1.0 if name.startswith(_COUNTS) else 1.0 / UNIT for name in names])
+
+
+def fades(names: tuple[str, ...]) -> np.ndarray:
+    """Which columns fade with time, bool [w]: all but a user's requests, by which users are told new from known."""
+    return np.array([name != "requests" for name in names])
+
+
+def matrix(frame: pl.DataFrame, names: tuple[str, ...]) -> np.ndarray:
+    """Columns of a frame as [n, w]."""
+    return np.ascontiguousarray(frame.select(names).to_numpy())
+
+
+def columns(sums: np.ndarray, names: tuple[str, ...]) -> list[pl.Series]:
+    """The reverse of `matrix`."""
+    return [pl.Series(name, np.ascontiguousarray(sums[:, place])) for place, name in enumerate(names)]

@@ -1,0 +1,94 @@
+"""The first half of `build-samples`: shown rows of a part, with all that depends on their day and pair looked up.
+
+What is left for the second half, after the shuffle by user, needs the user's whole history.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from prectr.coding import code_column
+from prectr.plan import Part
+from prectr.preferences.mined import Preferences
+from prectr.preferences.passes import day_centres, fetch_reader, known_centres
+from prectr.preferences.shown import ShownReader, ShownRows, log_prices
+from prectr.storage import read_table
+
+COLUMNS = ("request_id", "ts", "purchased", "policy", "price")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What all tasks share."""
+
+    preferences: Preferences
+    reader: Any
+    """The `ShownReader`, or its reference in the object store."""
+
+
+def read_rows(part: Part, shared: Reading) -> pl.DataFrame:
+    """Rows of a part.
+
+    Returns:
+        request_id, user_id, ts, query (normalised), item_id, position, clicked, purchased, policy, price, log_price
+        (NaN where unknown), date, pair, level, category, brand; the cells of the log-likelihood table as the user's and
+        the query's tolerance see the row; item_* and pair_*: exam and clicks of item and pair before the day.
+    """
+    reader, mined = fetch_reader(shared.reader), shared.preferences
+    rows = reader.read(part, COLUMNS)
+    index, catalogue = reader.index, reader.catalogue
+    centres = known_centres(rows, day_centres(mined.path, part.day), mined.config.alternate)
+    expected = index.expected[rows.place]
+    price = reader.price(rows)
+    cells = (
+        mined.table.cells(rows.clicked, rows.position, expected - shift)
+        for shift in (centres.query[rows.query.codes], centres.user[rows.user.codes])
+    )
+    user_cell, query_cell = cells
+    return rows.frame.select(
+        "request_id",
+        "user_id",
+        "ts",
+        rows.query.decoded().alias("query"),
+        "item_id",
+        "position",
+        "clicked",
+        "purchased",
+        "policy",
+        price.alias("price"),
+        pl.Series("log_price", log_prices(price)),
+        pl.lit(part.day).alias("date"),
+        pl.Series("pair", index.pair[rows.place]),
+        pl.Series("level", index.level[rows.place]),
+        catalogue.categories.gather(catalogue.category[rows.item_place]).alias("category"),
+        catalogue.brand.gather(rows.item_place).alias("brand"),
+        pl.Series("user_cell", user_cell),
+        pl.Series("query_cell", query_cell),
+        *_known_of_items(rows, mined, part),
+        *_known_of_pairs(rows, reader, mined, part),
+    )
+
+
+def _known_of_items(rows: ShownRows, mined: Preferences, part: Part) -> list[pl.Series]:
+    """Exam and clicks of each row's item before the day."""
+    known = read_table(mined.path / "before" / "item", [part.day])
+    found = rows.item.keys.alias("item_id").to_frame().join(known, on="item_id", how="left", maintain_order="left")
+    return [found[name].fill_null(0.0).gather(rows.item.codes).alias(f"item_{name}") for name in ("examined", "clicks")]
+
+
+def _known_of_pairs(rows: ShownRows, reader: ShownReader, mined: Preferences, part: Part) -> list[pl.Series]:
+    """Exam and clicks of each row's pair before the day."""
+    known = read_table(mined.path / "before" / "pair", [part.day])
+    place = reader.index.find(code_column(known["query"]), code_column(known["item_id"]))
+    found = (
+        pl.Series("place", rows.place)
+        .to_frame()
+        .join(
+            known.select(pl.Series("place", place), "examined", "clicks"),
+            on="place",
+            how="left",
+            maintain_order="left",
+        )
+    )
+    return [found[name].fill_null(0.0).alias(f"pair_{name}") for name in ("examined", "clicks")]

@@ -1,0 +1,27 @@
+"""Writing tables as sorted Parquet parts that later stages read by range."""
+
+import os
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+ROW_GROUP = 50_000
+"""Rows of a row group: small, so that who reads a range or a day of a sorted file skips most of it."""
+
+
+def write_part(folder: Path, number: int, frame: pl.DataFrame) -> Path:
+    """Write one part of a table; a task that is run again replaces what it wrote, and none is ever half there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"part-{number:04d}.parquet"
+    aside = folder / f".{file.name}.{os.getpid()}"
+    frame.write_parquet(aside, row_group_size=ROW_GROUP)
+    os.replace(aside, file)
+    return file
+
+
+def read_table(folder: Path, days: Sequence[date] | None = None) -> pl.DataFrame:
+    """A table that was written in parts; of some days only, if asked for."""
+    rows = pl.scan_parquet(folder / "*.parquet", hive_partitioning=False)
+    return (rows if days is None else rows.filter(pl.col("date").is_in(list(days)))).collect()
