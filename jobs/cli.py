@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show the configuration.")
 app.add_typer(config_app, name="config")
+preferences_app = typer.Typer(no_args_is_help=True, help="Show what mine-preferences found, or check it.")
+app.add_typer(preferences_app, name="preferences")
 
 INTERRUPTED = 130
 
@@ -405,6 +407,41 @@ def config_show(config: ConfigFile = None, set_: Assignments = None, json_: Json
     """Print the resolved configuration; `--config` reads it back."""
     settings = _settings(config, set_ or [])
     typer.echo(json.dumps(settings.model_dump(mode="json")) if json_ else dump_yaml(settings).rstrip())
+
+
+@preferences_app.command("show")
+def preferences_show(
+    preferences: Preferences,
+    query: Annotated[str | None, typer.Argument(help="The query to show, as anybody may type it.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with plots of all that was mined.")] = None,
+    tables: Annotated[Path | None, typer.Option("--tables", help="Validated tables: adds titles.")] = None,
+    relevance: Annotated[
+        Path | None,
+        typer.Option("--relevance", help="Artifact of score-relevance: adds levels and sources."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Show what was mined for a query; with --html, write a page about all of it; --json alone prints its figures."""
+    from jobs import preferences as job
+
+    content = job.show(preferences, query=query, html=html, tables=tables, relevance=relevance, as_json=json_)
+    _answer(Answer(content, show=lambda: job.print_shown(content)), json_)
+
+
+@preferences_app.command("check")
+def preferences_check(preferences: Preferences, relevance: Relevance, tables: TablesIn, json_: Json = False) -> None:
+    """Compare mined tolerances with the true ones of a simulated log, beside a naive estimate and a ceiling."""
+    from jobs import preferences as job
+
+    content = job.check(preferences, relevance=relevance, tables=tables)
+    _answer(Answer(content, show=lambda: job.print_check(content)), json_)
+
+
+def _answer(answer: Answer, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(answer.content, default=str))
+    else:
+        answer.show()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,25 +3,46 @@
 from pathlib import Path
 from typing import Any
 
-from prectr.artifacts import StageResult, require_artifact, run_stage
+from prectr.artifacts import StageResult, read_manifest, require_artifact, run_stage
 from prectr.configuration import FrozenConfig
 
 PAGE = "report.html"
+MINED = ("tables", "relevance", "preferences")
+"""Artifacts of the workspace that coverage and the check against the truth are computed from."""
 
 
 def run(*, workspace: Path, evaluation: Path, out: Path, force: bool = False) -> StageResult:
-    """Write the page about `workspace`, with the figures of `evaluation`, into the artifact `out`."""
+    """Write the page about `workspace`, with the figures of `evaluation`, into the artifact `out`.
+
+    Raises:
+        UsageError: `evaluation` is none, or the workspace's preferences were mined from other tables or relevance.
+    """
     require_artifact(evaluation, "evaluate")
+    mined = {name: workspace / name for name in MINED}
+    whole = all(read_manifest(path) is not None for path in mined.values())
 
     def build(staging: Path) -> dict[str, Any]:
         from jobs.evaluate import read
         from prectr.reporting.page import render_page
 
-        (staging / PAGE).write_text(render_page(workspace, read(evaluation)), encoding="utf-8")
-        return {}
+        coverage, check = _preferences(**mined) if whole else (None, None)
+        page = render_page(workspace, read(evaluation), coverage, check)
+        (staging / PAGE).write_text(page, encoding="utf-8")
+        return {"tolerance_check": check}
 
-    inputs: dict[str, Path | str] = {"evaluation": evaluation}
+    inputs: dict[str, Path | str] = {"evaluation": evaluation, **(mined if whole else {})}
     return run_stage("report", out, config=FrozenConfig(), inputs=inputs, build=build, force=force)
+
+
+def _preferences(tables: Path, relevance: Path, preferences: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Coverage by source and, where the log has a truth, the check against it."""
+    from prectr.preferences.mined import Preferences
+    from prectr.preferences_report.coverage import coverage_by_source
+    from prectr.preferences_report.truth_check import check_against_truth
+
+    coverage = coverage_by_source(Preferences.open(preferences), relevance)
+    has_truth = (tables / "truth").is_dir()
+    return coverage, check_against_truth(preferences, relevance, tables) if has_truth else None
 
 
 if __name__ == "__main__":

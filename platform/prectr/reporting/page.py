@@ -1,12 +1,13 @@
 """The report page: what a workspace's artifacts say, on one self-contained HTML page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from prectr.artifacts import read_manifest
+from prectr.preferences_report import page as preferences_page
 from prectr.reporting import pictures
+from prectr.reporting.drawing import templates
 from prectr.tabulate import MODEL_NAMES, QUALITY_COLUMNS
 from prectr.training.launch import read_curve
 
@@ -14,12 +15,19 @@ STAGES = ("tables", "teacher", "labels", "encoder", "relevance", "preferences", 
 LEARNING_CURVE = "learning_curve.jsonl"
 
 
-def render_page(workspace: Path, evaluation: dict[str, Any]) -> str:
+def render_page(
+    workspace: Path,
+    evaluation: dict[str, Any],
+    coverage: Mapping[str, Any] | None = None,
+    check: Mapping[str, Any] | None = None,
+) -> str:
     """The page as HTML.
 
     Args:
         workspace: directory with the stages' artifacts; stages that are not there are left out.
         evaluation: the content of an `evaluate` artifact.
+        coverage: shares of pairs and impressions by source of relevance; None where the artifacts are not there.
+        check: mined tolerances against the truth; None where there is no truth.
     """
     manifests = {name: manifest for name in STAGES if (manifest := read_manifest(workspace / name)) is not None}
     rankers = {
@@ -34,24 +42,20 @@ def render_page(workspace: Path, evaluation: dict[str, Any]) -> str:
         "models": pictures.model_bars(evaluation["models"], MODEL_NAMES),
         "curves": pictures.learning_curves(curves, MODEL_NAMES) if curves else None,
         "quality": pictures.quality_bars(evaluation["quality"]) if "lexical" in evaluation["quality"] else None,
-        "tolerance": pictures.tolerance_bars(evaluation["tolerance"]) if evaluation.get("tolerance") else None,
     }
-    parameters = manifests.get("preferences", {}).get("parameters")
-    if parameters:
-        drawn["examination"] = pictures.examination_curve(parameters["examination"]["exponent"])
-        drawn["click"] = pictures.click_curve(**parameters["click"])
+    mined = manifests.get("preferences")
     times = [(manifest["stage"], manifest["wall_seconds"]) for manifest in manifests.values()]
     times += [(f"train {name}", manifest["wall_seconds"]) for name, manifest in rankers.items()]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True, trim_blocks=True
-    )
-    environment.filters["figure"] = lambda value: "–" if value is None or value != value else f"{value:.4f}"
+    environment = templates(Path(__file__).parent, preferences_page.FOLDER)
+    environment.filters |= preferences_page.FILTERS
     return environment.get_template("page.html.j2").render(
         evaluation=evaluation,
         names=MODEL_NAMES,
         quality_columns=QUALITY_COLUMNS,
         pictures=drawn,
-        parameters=parameters,
+        preferences=None
+        if mined is None
+        else preferences_page.section(mined["parameters"], mined["relevance_sources"], coverage, check),
         times=times,
         total=sum(seconds for _, seconds in times),
         rankers=rankers,

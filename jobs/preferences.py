@@ -1,0 +1,102 @@
+"""preferences: what mine-preferences found, for people: `show` it, or `check` it against a simulator's truth.
+
+Reads artifacts and publishes none; no Ray.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prectr import progress
+from prectr.artifacts import require_artifact, without_nan
+from prectr.errors import PrectrError, UsageError
+
+
+def show(
+    preferences: Path,
+    *,
+    query: str | None = None,
+    html: Path | None = None,
+    tables: Path | None = None,
+    relevance: Path | None = None,
+    as_json: bool = False,
+) -> dict[str, Any]:
+    """What was mined: `query` of one query, `overview` of all, `page` where the page was written; each if asked for.
+
+    Args:
+        preferences: artifact of mine-preferences.
+        query: the query; without it the overview is the answer.
+        html: where to write the page.
+        tables: adds titles to the behaviours of a query.
+        relevance: adds levels to them, and shares by source to the page.
+        as_json: whether the overview is wanted for itself.
+
+    Raises:
+        UsageError: neither query nor page nor JSON is wanted, or a path is not what its option asks for.
+        PrectrError: nobody typed the query, or the page cannot be written.
+    """
+    from prectr.preferences.mined import Preferences
+    from prectr.preferences_report.coverage import coverage_by_source
+    from prectr.preferences_report.mined_query import mined_query
+    from prectr.preferences_report.overview import overview
+    from prectr.preferences_report.page import render_overview
+
+    if query is None and html is None and not as_json:
+        raise UsageError(
+            "Name a QUERY to show, or a file for the page about all with --html; --json prints its figures."
+        )
+    require_artifact(preferences, "mine-preferences")
+    if relevance is not None:
+        require_artifact(relevance, "score-relevance")
+    opened = Preferences.open(preferences)
+    content: dict[str, Any] = {}
+    if query is not None:
+        content["query"] = mined_query(opened, query, tables, relevance)
+    if query is None or html is not None:
+        content["overview"] = overview(opened)
+    if html is not None:
+        coverage = None if relevance is None else coverage_by_source(opened, relevance)
+        try:
+            html.write_text(render_overview(content["overview"], coverage), encoding="utf-8")
+        except OSError as error:
+            raise PrectrError(f"{html}: the page cannot be written ({error.strerror}).") from None
+        progress.say(f"  page written: {html}")
+        content["page"] = str(html)
+    return dict(without_nan(content))
+
+
+def check(preferences: Path, *, relevance: Path, tables: Path) -> dict[str, Any]:
+    """Mined tolerances against the truth of a simulated log, and the coverage by source.
+
+    Raises:
+        UsageError: the log has no truth, or the preferences were not mined from these tables and this relevance.
+    """
+    from prectr.preferences.mined import Preferences
+    from prectr.preferences_report.coverage import coverage_by_source
+    from prectr.preferences_report.truth_check import check_against_truth
+
+    figures = check_against_truth(preferences, relevance, tables)
+    return {**figures, "coverage": coverage_by_source(Preferences.open(preferences), relevance)}
+
+
+def print_shown(content: Mapping[str, Any]) -> None:
+    """Print the query, where one was asked for, and where the page is."""
+    from prectr.preferences_report.terminal import print_query
+
+    if "query" in content:
+        print_query(content["query"])
+    if "page" in content:
+        print(content["page"])
+
+
+def print_check(content: Mapping[str, Any]) -> None:
+    """Print what `check` found."""
+    from prectr.preferences_report import terminal
+
+    terminal.print_check(content)
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("preferences")

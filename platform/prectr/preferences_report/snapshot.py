@@ -1,0 +1,40 @@
+"""Reading what was known at the end of the log a little at a time: single keys, single columns."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from prectr.preferences.mined import Preferences
+from prectr.preferences.smoothing import overall_rate
+from prectr.preferences.sums import LEVEL_NAMES, LevelSums, matrix
+
+
+def rows(preferences: Preferences, table: str, **keys: str) -> pl.DataFrame:
+    """Rows of a snapshot table whose key columns have these values; of the sorted parts only their row groups are read."""
+    wanted = [pl.col(name) == value for name, value in keys.items()]
+    return _scan(preferences, table).filter(wanted).collect()
+
+
+def columns(preferences: Preferences, table: str, names: Sequence[str]) -> pl.DataFrame:
+    """Some columns of a whole snapshot table."""
+    return _scan(preferences, table).select(names).collect()
+
+
+def prior_strength(preferences: Preferences) -> float:
+    """Examined impressions that the back-off of a click rate weighs as much as."""
+    return float(preferences.config.smoothing_clicks / overall_rate(_total(preferences))[0])
+
+
+def overall_rates(preferences: Preferences) -> np.ndarray:
+    """[k] clicks per examined impression of the whole log by level: where the back-off ends."""
+    total = _total(preferences)
+    return np.asarray((total.clicks + 1.0) / (total.examined + 20.0))[0]
+
+
+def _total(preferences: Preferences) -> LevelSums:
+    return LevelSums.split(matrix(columns(preferences, "total", LEVEL_NAMES), LEVEL_NAMES))
+
+
+def _scan(preferences: Preferences, table: str) -> pl.LazyFrame:
+    return pl.scan_parquet(preferences.path / "snapshot" / table / "*.parquet", hive_partitioning=False)

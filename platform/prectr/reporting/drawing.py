@@ -1,0 +1,44 @@
+"""How pictures and pages are made, whatever they show: inline SVG with fixed metadata, templates with one style."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+INK, ACCENT, SOFT = "#1f2933", "#0b7285", "#adb5bd"
+COLOURS = ("#868e96", "#f08c00", "#0b7285", "#c2255c", "#5f3dc4")
+
+
+def axes(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of so many inches and its axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    made = figure.subplots()
+    for side in ("top", "right"):
+        made.spines[side].set_visible(False)
+    made.tick_params(labelsize=8, colors=INK)
+    made.xaxis.label.set_fontsize(9)
+    made.yaxis.label.set_fontsize(9)
+    return figure, made
+
+
+def svg(figure: Any) -> str:
+    """The figure as an `<svg>` element; the same figure gives the same text."""
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "prectr", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
+    content = stream.getvalue()
+    return content[content.index("<svg") :]
+
+
+def templates(*folders: Path) -> Environment:
+    """Templates of some folders, and of this one, which holds `style.css`."""
+    places: Sequence[Path] = (*folders, Path(__file__).parent)
+    environment = Environment(
+        loader=FileSystemLoader(places), undefined=StrictUndefined, autoescape=True, trim_blocks=True
+    )
+    environment.filters["figure"] = lambda value: "–" if value is None or value != value else f"{value:.4f}"
+    return environment
