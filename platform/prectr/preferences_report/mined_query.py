@@ -161,7 +161,7 @@ def _unknown(preferences: Preferences, query: str) -> str:
         f"  An unknown query is taken for an average one: tolerance {assumed['mean']:.2f} ± {assumed['sd']:.2f}, "
         f"clicks per examined impression {_by_level(snapshot.overall_rates(preferences))}.",
     ]
-    categories = [known["category"][known["query"].index_of(near)] for near in nearest[:1]]
+    categories = known.filter(pl.col("query").is_in(nearest[:1]))["category"].to_list()
     if categories and categories[0] is not None:
         of_category = snapshot.rows(preferences, "category", category=categories[0])
         prior = _tolerance(preferences.model.query_priors(categories)[0])

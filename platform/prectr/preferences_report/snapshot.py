@@ -11,7 +11,7 @@ from prectr.preferences.sums import LEVEL_NAMES, LevelSums, matrix
 
 
 def rows(preferences: Preferences, table: str, **keys: str) -> pl.DataFrame:
-    """Rows of a snapshot table whose key columns have these values; of the sorted parts only their row groups are read."""
+    """Rows of a snapshot table whose key columns have these values; of sorted parts only their row groups are read."""
     wanted = [pl.col(name) == value for name, value in keys.items()]
     return _scan(preferences, table).filter(wanted).collect()
 
