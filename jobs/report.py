@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from prectr import progress
 from prectr.artifacts import StageResult, read_manifest, require_artifact, run_stage
 from prectr.configuration import FrozenConfig
+from prectr.errors import PrectrError
 
 PAGE = "report.html"
 MINED = ("tables", "relevance", "preferences")
@@ -15,7 +17,7 @@ def run(*, workspace: Path, evaluation: Path, out: Path, force: bool = False) ->
     """Write the page about `workspace`, with the figures of `evaluation`, into the artifact `out`.
 
     Raises:
-        UsageError: `evaluation` is none, or the workspace's preferences were mined from other tables or relevance.
+        UsageError: `evaluation` is not an evaluation.
     """
     require_artifact(evaluation, "evaluate")
     mined = {name: workspace / name for name in MINED}
@@ -41,8 +43,13 @@ def _preferences(tables: Path, relevance: Path, preferences: Path) -> tuple[dict
     from prectr.preferences_report.truth_check import check_against_truth
 
     coverage = coverage_by_source(Preferences.open(preferences), relevance)
-    has_truth = (tables / "truth").is_dir()
-    return coverage, check_against_truth(preferences, relevance, tables) if has_truth else None
+    if not (tables / "truth").is_dir():
+        return coverage, None
+    try:
+        return coverage, check_against_truth(preferences, relevance, tables)
+    except PrectrError as error:
+        progress.say(f"  the report does without the check of tolerances against the truth: {error}")
+        return coverage, None
 
 
 if __name__ == "__main__":

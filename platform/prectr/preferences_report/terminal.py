@@ -68,7 +68,7 @@ def print_check(check: Mapping[str, Any]) -> None:
         out.print(table)
     out.print(
         "  naive: mean relevance clicked minus shown, 0 without a click; ceiling: the posterior with all else known.\n"
-        f"  [] is the interval: {check['interval']}.",
+        f"  [] is the interval: {check['interval']}. A dash: too few, or all equal (a placebo log), or no such truth.",
         style="dim",
         markup=False,
     )

@@ -34,13 +34,13 @@ class Truth:
         folder: `truth/` of the tables.
         users: user_id and tolerance, t_u.
         queries: query (normalised) and tolerance, d_q.
-        curve: the true click curve.
+        curve: the true click curve; None where another simulator made the log.
     """
 
     folder: Path
     users: pl.DataFrame
     queries: pl.DataFrame
-    curve: TrueCurve
+    curve: TrueCurve | None
 
     @classmethod
     def open(cls, tables: Tables) -> "Truth":
@@ -48,7 +48,7 @@ class Truth:
 
         Raises:
             UsageError: the log has no truth.
-            PrectrError: the truth is not of this version's simulator.
+            PrectrError: the truth does not hold the tolerances.
         """
         folder = tables.path / "truth"
         if not folder.is_dir():
@@ -57,20 +57,16 @@ class Truth:
                 "Make one with `prectr simulate --out DIR`."
             )
         try:
-            constants = json.loads((folder / "params.json").read_text(encoding="utf-8"))["constants"]
-            base, slope, floor, (least, most) = (constants[name] for name in _CONSTANTS)
             users = pl.read_parquet(folder / "users.parquet", columns=["user_id", "t_u"])
             queries = pl.read_parquet(folder / "queries.parquet", columns=["query", "d_q"])
-        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        except (OSError, pl.exceptions.PolarsError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise PrectrError(
-                f"{folder}: is not the truth of a log of `prectr simulate` ({error}); simulate the log again."
+                f"{folder}: does not hold the tolerances t_u of users.parquet and d_q of queries.parquet ({reason}). "
+                "`prectr simulate` writes them."
             ) from None
-        return cls(
-            folder,
-            users.rename({"t_u": "tolerance"}),
-            queries.rename({"d_q": "tolerance"}),
-            TrueCurve(base, slope, floor, least, most),
-        )
+        users, queries = users.rename({"t_u": "tolerance"}), queries.rename({"d_q": "tolerance"})
+        return cls(folder, users, queries, _read_curve(folder / "params.json"))
 
     def of_shown(self, day: date, shown: pl.DataFrame) -> pl.DataFrame:
         """True relevance, examination and attraction of shown rows, in their order: columns SHOWN.
@@ -93,3 +89,13 @@ class Truth:
                 "impressions; the truth is of another log."
             )
         return found.select(SHOWN)
+
+
+def _read_curve(file: Path) -> TrueCurve | None:
+    """The click curve of a log of `prectr simulate`; None where the file is not of its kind."""
+    try:
+        constants = json.loads(file.read_text(encoding="utf-8"))["constants"]
+        base, slope, floor, (least, most) = (constants[name] for name in _CONSTANTS)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return TrueCurve(base, slope, floor, least, most)

@@ -34,6 +34,7 @@ from prectr.tables import Tables, count_rows
 
 ESTIMATES = ("posterior", "naive", "ceiling")
 INTERVAL = "95 %, Fisher z with the standard error of Bonett and Wright (2000)"
+_UNDEFINED: dict[str, float | None] = {"spearman": None, "low": None, "high": None}
 LEAST_KEYS = 10
 """Groups of fewer keys get no figure."""
 USER_GROUPS = ((1, 3), (4, 9), (10, 29), (30, None))
@@ -45,7 +46,7 @@ QUERY_GROUPS = ((1, 99), (100, 299), (300, 999), (1_000, 9_999), (10_000, None))
 def check_against_truth(preferences: Path, relevance: Path, tables: Path) -> dict[str, Any]:
     """Compare users' and queries' tolerances with the truth; figures as a JSON object.
 
-    Goes through the log a day at a time.
+    Goes through the log a day at a time. Of a log that another simulator made there is no ceiling.
 
     Raises:
         UsageError: the log has no truth, or the preferences were not mined from these tables and this relevance.
@@ -61,13 +62,15 @@ def check_against_truth(preferences: Path, relevance: Path, tables: Path) -> dic
                 f"{preferences}: was mined from other {name} than {given}, or they changed since. Give those that it "
                 "was mined from, or run `prectr mine-preferences` again."
             )
+    if truth.curve is None:
+        progress.say(f"  no ceiling: {truth.folder} does not say the click curve of `prectr simulate`")
     users, queries = _Side.of(truth.users, "user_id", truth), _Side.of(truth.queries, "query", truth)
     days = source.days_with_rows("impressions")
     reader = ShownReader.open(tables, relevance)
     with progress.track("preferences check", total=sum(_rows(source, day) for day in days)) as bar:
         for day in days:
             rows = reader.read(_whole_day(source, day), ["request_id"])
-            _count_in(rows, reader, truth.of_shown(day, rows.frame), users, queries)
+            _count_in(rows, reader, truth, day, users, queries)
             bar.advance(len(rows))
     return {
         "simulated": True,
@@ -80,7 +83,7 @@ def check_against_truth(preferences: Path, relevance: Path, tables: Path) -> dic
 def agreement(estimate: np.ndarray, true: np.ndarray) -> dict[str, float | None]:
     """Spearman correlation of [n] estimates with the truth and its interval; None where it is not defined."""
     if len(true) < LEAST_KEYS or np.ptp(estimate) == 0 or np.ptp(true) == 0:
-        return {"spearman": None, "low": None, "high": None}
+        return _UNDEFINED
     found = float(spearmanr(estimate, true).statistic)
     z = np.arctanh(np.clip(found, -1 + 1e-12, 1 - 1e-12))
     reach = 1.959964 * np.sqrt((1 + found**2 / 2) / (len(true) - 3))
@@ -94,7 +97,7 @@ class _Side:
     name: str
     keys: pl.Series
     true: np.ndarray
-    ceiling: Ceiling
+    ceiling: Ceiling | None
     requests: np.ndarray
     impressions: np.ndarray
     clicks: np.ndarray
@@ -106,7 +109,8 @@ class _Side:
     @classmethod
     def of(cls, known: pl.DataFrame, name: str, truth: Truth) -> "_Side":
         true = known["tolerance"].to_numpy().astype(np.float64)
-        return cls(name, known[name], true, Ceiling(true, truth.curve), *(np.zeros(len(true)) for _ in range(5)))
+        ceiling = None if truth.curve is None else Ceiling(true, truth.curve)
+        return cls(name, known[name], true, ceiling, *(np.zeros(len(true)) for _ in range(5)))
 
     def find(self, keys: pl.Series) -> np.ndarray:
         """Place of each key among the true ones.
@@ -128,14 +132,12 @@ class _Side:
         return np.where(self.clicks > 0, clicked - self.relevance_shown / np.maximum(self.impressions, 1), 0.0)
 
 
-def _count_in(rows: ShownRows, reader: ShownReader, known: pl.DataFrame, users: _Side, queries: _Side) -> None:
+def _count_in(rows: ShownRows, reader: ShownReader, truth: Truth, day: date, users: _Side, queries: _Side) -> None:
     user = users.find(rows.user.keys)[rows.user.codes]
     query = queries.find(rows.query.keys)[rows.query.codes]
     mined_relevance = reader.index.expected[rows.place] / LATTICE
-    true_relevance = known["r"].to_numpy()
-    chance = (known["p_exam"] * known["attraction"]).to_numpy()
     first = request_starts(rows)
-    for side, key, other in ((users, user, queries.true[query]), (queries, query, users.true[user])):
+    for side, key in ((users, user), (queries, query)):
         keys = len(side.keys)
         side.requests[:] += np.bincount(key[first], minlength=keys)
         side.impressions[:] += np.bincount(key, minlength=keys)
@@ -144,7 +146,11 @@ def _count_in(rows: ShownRows, reader: ShownReader, known: pl.DataFrame, users: 
         side.relevance_clicked[:] += np.bincount(
             key[rows.clicked], weights=mined_relevance[rows.clicked], minlength=keys
         )
-        side.ceiling.add(key, rows.clicked, true_relevance, other, chance)
+    if users.ceiling is not None and queries.ceiling is not None:
+        known = truth.of_shown(day, rows.frame)
+        relevance, chance = known["r"].to_numpy(), (known["p_exam"] * known["attraction"]).to_numpy()
+        users.ceiling.add(user, rows.clicked, relevance, queries.true[query], chance)
+        queries.ceiling.add(query, rows.clicked, relevance, users.true[user], chance)
 
 
 def _figures(
@@ -155,9 +161,9 @@ def _figures(
     place = find_codes(side.keys.gather(seen), mined[side.name])
     if (place < 0).any():
         raise PrectrError(f"{preferences}: lacks {(place < 0).sum():,} of the log's values of '{side.name}'.")
-    estimates = dict(
-        zip(ESTIMATES, (mined["tolerance"].to_numpy()[place], side.naive()[seen], side.ceiling.means()[seen]))
-    )
+    estimates = {"posterior": mined["tolerance"].to_numpy()[place], "naive": side.naive()[seen]}
+    if side.ceiling is not None:
+        estimates["ceiling"] = side.ceiling.means()[seen]
     amount, clicks, true = getattr(side, counted)[seen], side.clicks[seen], side.true[seen]
 
     def rows(among: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -167,7 +173,10 @@ def _figures(
                 counted: "all" if low == 1 and high is None else f"{low}+" if high is None else f"{low}-{high}",
                 "keys": int(chosen.sum()),
                 "without_click": int((chosen & (clicks == 0)).sum()),
-                **{name: agreement(values[chosen], true[chosen]) for name, values in estimates.items()},
+                **{
+                    name: agreement(estimates[name][chosen], true[chosen]) if name in estimates else _UNDEFINED
+                    for name in ESTIMATES
+                },
             }
 
     return {
