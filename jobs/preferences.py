@@ -40,6 +40,7 @@ def show(
     from prectr.preferences_report.mined_query import mined_query
     from prectr.preferences_report.overview import overview
     from prectr.preferences_report.page import render_overview
+    from prectr.preferences_report.snapshot import require_mined_from
 
     if query is None and html is None and not as_json:
         raise UsageError(
@@ -48,6 +49,7 @@ def show(
     require_artifact(preferences, "mine-preferences")
     if relevance is not None:
         require_artifact(relevance, "score-relevance")
+        require_mined_from(preferences, relevance=relevance)
     opened = Preferences.open(preferences)
     content: dict[str, Any] = {}
     if query is not None:

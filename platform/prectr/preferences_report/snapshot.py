@@ -1,13 +1,35 @@
 """Reading what was known at the end of the log a little at a time: single keys, single columns."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from prectr.artifacts import fingerprint, require_artifact
+from prectr.errors import UsageError
 from prectr.preferences.mined import Preferences
 from prectr.preferences.smoothing import overall_rate
 from prectr.preferences.sums import LEVEL_NAMES, LevelSums, matrix
+
+
+def require_mined_from(preferences: Path, **inputs: Path) -> None:
+    """Refuse inputs that the artifact was not mined from.
+
+    Args:
+        preferences: a `mine-preferences` artifact.
+        inputs: `tables`, `relevance`, or both.
+
+    Raises:
+        UsageError: one is another one, or changed since.
+    """
+    mined_from = require_artifact(preferences, "mine-preferences")["inputs"]
+    for name, given in inputs.items():
+        if mined_from[name] != fingerprint(given):
+            raise UsageError(
+                f"{preferences}: was mined from other {name} than {given}, or they changed since. Give those that it "
+                "was mined from, or run `prectr mine-preferences` again."
+            )
 
 
 def rows(preferences: Preferences, table: str, **keys: str) -> pl.DataFrame:

@@ -20,13 +20,14 @@ import polars as pl
 from scipy.stats import spearmanr
 
 from prectr import progress
-from prectr.artifacts import fingerprint, require_artifact
+from prectr.artifacts import require_artifact
 from prectr.coding import find_codes
-from prectr.errors import PrectrError, UsageError
+from prectr.errors import PrectrError
 from prectr.plan import Part, Slice
 from prectr.preferences.partials import request_starts
 from prectr.preferences.shown import ShownReader, ShownRows
 from prectr.preferences.tolerance import LATTICE
+from prectr.preferences_report import snapshot
 from prectr.preferences_report.ceiling import Ceiling
 from prectr.preferences_report.truth import Truth
 from prectr.storage import read_table
@@ -52,16 +53,11 @@ def check_against_truth(preferences: Path, relevance: Path, tables: Path) -> dic
         UsageError: the log has no truth, or the preferences were not mined from these tables and this relevance.
         PrectrError: the truth is of another log.
     """
-    mined_from = require_artifact(preferences, "mine-preferences")["inputs"]
+    require_artifact(preferences, "mine-preferences")
     require_artifact(relevance, "score-relevance")
     source = Tables(tables)
     truth = Truth.open(source)
-    for name, given in (("tables", tables), ("relevance", relevance)):
-        if mined_from[name] != fingerprint(given):
-            raise UsageError(
-                f"{preferences}: was mined from other {name} than {given}, or they changed since. Give those that it "
-                "was mined from, or run `prectr mine-preferences` again."
-            )
+    snapshot.require_mined_from(preferences, tables=tables, relevance=relevance)
     if truth.curve is None:
         progress.say(f"  no ceiling: {truth.folder} does not say the click curve of `prectr simulate`")
     users, queries = _Side.of(truth.users, "user_id", truth), _Side.of(truth.queries, "query", truth)

@@ -1,0 +1,133 @@
+"""`prectr preferences show` and `check`: answers, exit codes and messages. No Ray here."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from jobs import cli, simulate
+from prectr.marketplace.config import MarketplaceConfig
+from tests.mined_preferences import write_artifacts_of
+
+Prectr = Callable[..., tuple[int, str, str]]
+
+
+@dataclass(frozen=True)
+class World:
+    """A tiny simulated log and its artifacts."""
+
+    tables: Path
+    relevance: Path
+    preferences: Path
+
+    @property
+    def query(self) -> str:
+        """The query that has a behaviour."""
+        behaviours = pl.read_parquet(self.preferences / "snapshot" / "behaviour" / "*.parquet")
+        return str(behaviours["query"].item())
+
+    def options(self) -> list[str]:
+        """All three artifacts as options."""
+        return [f"--{name}={path}" for name, path in vars(self).items()]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("command")
+    config = MarketplaceConfig(users=40, items=300, queries=20, requests=200, days=2)
+    tables = simulate.run(out=root / "tables", config=config).path
+    return World(tables, *write_artifacts_of(tables, root))
+
+
+@pytest.fixture
+def prectr(capsys: pytest.CaptureFixture[str]) -> Prectr:
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main(["preferences", *(str(argument) for argument in arguments)])
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_a_query_as_a_table_with_titles(world: World, prectr: Prectr) -> None:
+    item = pl.read_parquet(world.preferences / "snapshot" / "behaviour" / "*.parquet")["item_id"].item()
+    titles = pl.read_parquet(world.tables / "items.parquet")
+    title = titles.filter(pl.col("item_id") == item)["title"].item()
+    code, out, _ = prectr("show", world.query.upper(), *world.options())
+    assert code == 0
+    assert world.query in out and "Share of clicks by relevance level" in out and title[:30] in out
+
+
+def test_a_query_as_json(world: World, prectr: Prectr) -> None:
+    code, out, _ = prectr("show", world.query, "--json", f"--preferences={world.preferences}")
+    content = json.loads(out)
+    assert code == 0 and set(content) == {"query"}
+    assert content["query"]["query"] == world.query
+    assert [level["level"] for level in content["query"]["levels"]] == [0, 1, 2, 3]
+
+
+def test_the_page_and_its_figures(world: World, prectr: Prectr, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    code, out, _ = prectr("show", "--html", file, "--json", *world.options())
+    content = json.loads(out)
+    assert code == 0 and set(content) == {"overview", "page"}
+    assert content["page"] == str(file) and content["overview"]["simulated"]
+    page = file.read_text(encoding="utf-8")
+    assert "Cold start" in page and "of impressions" in page
+    code, out, _ = prectr("show", "--html", file, f"--preferences={world.preferences}")
+    assert code == 0 and out.strip() == str(file)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["show"], 2, "Name a QUERY to show"),
+        (["show", "no such thing"], 1, "Nearest known queries"),
+        (["show", "--html", "nowhere/page.html"], 1, "the page cannot be written"),
+    ],
+    ids=["nothing asked", "unknown query", "no such folder"],
+)
+def test_mistakes_of_show(world: World, prectr: Prectr, arguments: list[str], code: int, message: str) -> None:
+    ended, _, said = prectr(*arguments, f"--preferences={world.preferences}")
+    assert ended == code
+    assert message in said and "Traceback" not in said
+
+
+def test_another_artifact_is_refused(world: World, prectr: Prectr, tmp_path: Path) -> None:
+    code, _, said = prectr("show", "phone", f"--preferences={world.relevance}")
+    assert code == 2 and "one of mine-preferences is needed" in said
+    shutil.copytree(world.relevance, tmp_path / "relevance")
+    manifest = json.loads((tmp_path / "relevance" / "manifest.json").read_text())
+    (tmp_path / "relevance" / "manifest.json").write_text(json.dumps(manifest | {"started": "later"}))
+    code, _, said = prectr(
+        "show", world.query, *World(world.tables, tmp_path / "relevance", world.preferences).options()
+    )
+    assert code == 2 and "was mined from other relevance" in said
+
+
+def test_check_as_table_and_json(world: World, prectr: Prectr) -> None:
+    code, out, _ = prectr("check", *world.options())
+    assert code == 0
+    assert "Spearman correlation (simulated log)" in out and "1.000" in out and "Coverage by source" in out
+    code, out, _ = prectr("check", "--json", *world.options())
+    content = json.loads(out)
+    assert code == 0 and content["simulated"] and set(content["coverage"]) == {"encoder"}
+    assert content["users"]["all"][-1]["posterior"]["spearman"] == pytest.approx(1.0)
+
+
+def test_check_needs_a_truth(world: World, prectr: Prectr, tmp_path: Path) -> None:
+    shutil.copytree(world.tables, tmp_path / "tables")
+    shutil.rmtree(tmp_path / "tables" / "truth")
+    code, _, said = prectr("check", *World(tmp_path / "tables", world.relevance, world.preferences).options())
+    assert code == 2 and "has no truth/ to check against" in said and "prectr simulate" in said
