@@ -25,6 +25,7 @@ from prectr.features.store import write_store
 from prectr.plan import plan_parts
 from prectr.preferences.mined import Preferences
 from prectr.preferences.shown import ShownReader
+from prectr.ray_errors import user_errors
 from prectr.ray_session import RayConfig, ray_session, task_budget
 from prectr.relevance.pairs import read_pairs
 from prectr.samples.build import FEATURE_GROUPS, SampleContext, sample_rows
@@ -93,7 +94,8 @@ def _build(
     parts = plan_parts(source, source.days_with_rows("impressions"), budget)
     reading = Reading(mined, ray.put(ShownReader.open(source.path, relevance)))
     context = SampleContext(mined, spec, source.path, relevance)
-    blocks = -(-sum(part.rows for part in parts) // budget.rows(BLOCK_ROW_BYTES))
+    rows = sum(part.rows for part in parts)
+    blocks = -(-rows // budget.rows(BLOCK_ROW_BYTES))
     at_once = {"num_cpus": 1, "batch_size": None, "batch_format": "pyarrow"}
 
     tasks = [{"part": pickle.dumps(part)} for part in parts]
@@ -112,11 +114,11 @@ def _build(
         )
     )
     counts: dict[str, int] = {}
-    with progress.track("build-samples", total=sum(part.rows for part in parts), unit="rows") as bar:
+    with user_errors(), progress.track("build-samples", total=rows, unit="rows") as bar:
         for batch in made.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for day, rows in zip(batch["date"].to_pylist(), batch["rows"].to_pylist(), strict=True):
-                counts[day] = counts.get(day, 0) + rows
-                bar.advance(rows)
+            for day, made_rows in zip(batch["date"].to_pylist(), batch["rows"].to_pylist(), strict=True):
+                counts[day] = counts.get(day, 0) + made_rows
+                bar.advance(made_rows)
 
     pairs = pair_table(read_pairs(relevance), source.items(), spec)
     training = source.days_with_rows("impressions")

@@ -44,6 +44,9 @@ Samples = Annotated[Path, typer.Option("--samples", help="Artifact of build-samp
 Relevance = Annotated[Path, typer.Option("--relevance", help="Artifact of score-relevance.")]
 Preferences = Annotated[Path, typer.Option("--preferences", help="Artifact of mine-preferences.")]
 Labels = Annotated[Path, typer.Option("--labels", help="Artifact of label.")]
+Memory = Annotated[
+    str | None, typer.Option("--memory", help="Memory for the tasks of each machine, as 6GiB; they are cut to fit.")
+]
 Encoder = Annotated[Path, typer.Option("--encoder", help="Artifact of distill.")]
 
 
@@ -243,6 +246,15 @@ def score_relevance(
     )
 
 
+def _memory(given: str | None) -> str | None:
+    """`--memory` as an assignment of the setting behind it."""
+    if given is None:
+        return None
+    from prectr.ray_session import parse_gib
+
+    return f"ray.memory_gib={parse_gib(given)}"
+
+
 @command("mine-preferences")
 def mine_preferences(
     load: Load,
@@ -250,9 +262,10 @@ def mine_preferences(
     tables: TablesIn,
     relevance: Relevance,
     out: Out,
+    memory: Memory = None,
 ) -> Any:
     """Mine which relevance levels people really click, per user, query and category."""
-    settings = load()
+    settings = load(_memory(memory))
     from jobs import mine_preferences as job
 
     return job.run(
@@ -273,9 +286,10 @@ def build_samples(
     relevance: Relevance,
     preferences: Preferences,
     out: Out,
+    memory: Memory = None,
 ) -> Any:
     """Logged impressions with everything that was known before them, and the state that serving starts from."""
-    settings = load()
+    settings = load(_memory(memory))
     from jobs import build_samples as job
 
     return job.run(

@@ -46,6 +46,7 @@ REFITTED_BY = (
     "examination",
     "examination_exponent",
     "min_randomised_clicks",
+    "parameters_from",
 )
 """Settings that the parameters depend on."""
 REMINED_BY = ("alternate", "behaviours_per_query")
@@ -112,6 +113,7 @@ class Mining:
         self._old_manifest = manifest or {}
         reader = ray.put(ShownReader.open(tables.path, relevance))
         self._unfitted = Pass(out, reader)
+        self._encoder = require_artifact(relevance, "score-relevance")["inputs"].get("encoder")
 
     def run(self) -> dict[str, Any]:
         """Mine; returns the facts for the manifest."""
@@ -133,8 +135,9 @@ class Mining:
 
         centres = {day: kept_days.centres_hash(passes.day_centres(self._out, day)) for day in self._days}
         stale = [day for day, one in kept.items() if one.centres != centres[day]]
-        if stale and self._config.late_days == "renew":
-            parts, stale = self._renew(parts, stale), []
+        renewed = stale if self._config.late_days == "renew" else []
+        if renewed:
+            parts, stale = self._renew(parts, renewed), []
         elif stale:
             progress.say(
                 f"  {len(stale)} days keep the corrections of when they were mined; "
@@ -147,8 +150,10 @@ class Mining:
         return {
             "rows": self._merge(folding, keys),
             "days": {"mined": [str(day) for day in new], "kept": [str(day) for day in kept]},
+            "renewed_corrections": [str(day) for day in renewed],
             "stale_corrections": [str(day) for day in stale],
             "fitted_on": fitted,
+            "encoder": self._encoder,
             "relevance_sources": relevance_coverage(self._relevance),
             "parameters": {"click": model.click.to_json(), "examination": vars(model.examination)},
         }
@@ -156,7 +161,15 @@ class Mining:
     def _parameters(self) -> tuple[PreferenceModel, list[str]]:
         """The fitted model and the days it was fitted on: the old artifact's, or a new fit."""
         before, now = self._old_manifest.get("config", {}), self._config.model_dump(mode="json")
-        if self._old is not None and all(before.get(name) == now[name] for name in REFITTED_BY):
+        if self._config.parameters_from is not None:
+            given = Path(self._config.parameters_from)
+            fitted = list(require_artifact(given, "mine-preferences")["fitted_on"])
+            model, category = PreferenceModel.load(given / "parameters.json"), _query_category(given)
+        elif (
+            self._old is not None
+            and all(before.get(name) == now[name] for name in REFITTED_BY)
+            and self._old_manifest["encoder"] == self._encoder
+        ):
             model = PreferenceModel.load(self._old / "parameters.json")
             category, fitted = _query_category(self._old), list(self._old_manifest["fitted_on"])
             progress.say("  parameters kept; --force fits them anew")

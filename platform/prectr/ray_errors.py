@@ -5,12 +5,26 @@ constructor). Nothing here imports Ray: the command line looks at every error wi
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prectr.errors import PrectrError, UsageError
 
 _KINDS = {kind.__name__: kind for kind in (PrectrError, UsageError)}
 # The last line, or lines, of a traceback; an empty line ends them.
 _RAISED = re.compile(rf"^prectr\.errors\.({'|'.join(_KINDS)}): (.+(?:\n.+)*)", re.MULTILINE)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Raise what a task of the block told the user, rather than Ray's account of how the task failed."""
+    try:
+        yield
+    except Exception as error:
+        told = find_user_error(error)
+        if told is None or told is error:
+            raise
+        raise told from None
 
 
 def find_user_error(error: BaseException) -> PrectrError | None:

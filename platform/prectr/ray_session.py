@@ -6,6 +6,7 @@ joins that cluster instead of starting one.
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pydantic import Field
 
 from prectr import progress
 from prectr.configuration import FrozenConfig
+from prectr.errors import UsageError
 
 
 class RayConfig(FrozenConfig):
@@ -80,6 +82,19 @@ def prepare_environment() -> None:
     if progress.verbosity() < 1:
         for name, value in _QUIET_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+
+
+def parse_gib(text: str) -> float:
+    """A size of memory, as `6GiB`, `512 MiB` or `4G`, in GiB.
+
+    Raises:
+        UsageError: the text is no size.
+    """
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT])i?B?\s*", text, re.IGNORECASE)
+    size = float(found.group(1)) * 1024.0 ** ("KMGT".index(found.group(2).upper()) - 2) if found else 0.0
+    if size <= 0:
+        raise UsageError(f"--memory {text!r}: not a size; give it as 6GiB or 512MiB.")
+    return size
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from prectr.ray_errors import user_errors
+
 Task = TypeVar("Task")
 
 
@@ -44,9 +46,10 @@ def run_tasks(
         num_cpus=1,
     )
     results: dict[int, Any] = {}
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for number, result in zip(batch["number"].to_pylist(), batch["result"].to_pylist(), strict=True):
-            results[number] = pickle.loads(result)
-            if on_done is not None:
-                on_done(number)
+    with user_errors():
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for number, result in zip(batch["number"].to_pylist(), batch["result"].to_pylist(), strict=True):
+                results[number] = pickle.loads(result)
+                if on_done is not None:
+                    on_done(number)
     return [results[number] for number in range(len(tasks))]

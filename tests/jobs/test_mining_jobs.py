@@ -14,20 +14,21 @@ from prectr.artifacts import StageResult, run_stage
 from prectr.errors import PrectrError
 from prectr.features.store import OnlineStore, pair_name
 from prectr.marketplace import MarketplaceConfig
-from prectr.preferences.aggregates import LevelSums, matrix
 from prectr.preferences.config import PreferencesConfig
-from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
+from prectr.preferences.mined import Preferences
+from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelSums, matrix
+from prectr.preferences.tolerance import GRID_SIZE
+from prectr.ray_session import RayConfig
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.lexical import match_features
-from prectr.samples.build import Preferences
 from prectr.samples.config import SamplesConfig
 from prectr.samples.load import Samples, split_days
 from prectr.tables import Tables
 
 pytestmark = pytest.mark.slow
 
-MINE = PreferencesConfig(shards=2, holdout_days=1)
-SAMPLE = SamplesConfig(shards=2, holdout_days=1)
+MINE = PreferencesConfig(holdout_days=1, half_life_days=None)
+SAMPLE = SamplesConfig()
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,8 @@ class World:
         )
 
     def totals(self, kind: str) -> pl.DataFrame:
-        """Totals of all days."""
-        return (
-            pl.read_parquet(self.preferences.path / "totals" / f"{kind}.parquet")
-            .sort("key", "date")
-            .unique("key", keep="last", maintain_order=True)
-        )
+        """Totals of all days, by key."""
+        return Preferences.open(self.preferences.path).snapshot(kind)
 
 
 def _relevance(tables: Path, out: Path) -> None:
@@ -116,8 +113,8 @@ def test_manifests_state_the_facts(world: World) -> None:
     log, mined, made = world.log(), world.preferences.manifest, world.samples.manifest
     assert not world.preferences.skipped and not world.samples.skipped
     for kind, column in (("user", "user_id"), ("query", "query"), ("item", "item_id"), ("pair", "pair")):
-        assert mined["rows"][kind] == log[column].n_unique()
-    assert mined["rows"]["total"] == 1
+        assert mined["rows"][kind] == log[column].n_unique(), kind
+    assert mined["days"]["kept"] == [] and len(mined["days"]["mined"]) == 4
     assert list(mined["relevance_sources"]) == ["teacher"]
     assert mined["parameters"]["examination"]["source"]
     assert made["rows"]["samples"] == log.height
@@ -132,40 +129,49 @@ def test_a_second_run_is_skipped(world: World) -> None:
 
 def test_totals_equal_a_direct_group_by(world: World) -> None:
     log = world.log()
-    for kind, column in (("query", "query"), ("pair", "pair"), ("item", "item_id")):
+    for kind, keys in (("query", ["query"]), ("pair", ["query", "item_id"]), ("item", ["item_id"])):
         totals = world.totals(kind)
-        direct = log.group_by(pl.col(column).cast(pl.String)).agg(
+        direct = log.group_by(keys).agg(
             pl.len().alias("shown"),
             pl.col("clicked").sum().alias("clicks"),
-            pl.col("request_id").n_unique().alias("requests"),
+            pl.col("user_id").n_unique().alias("users"),
             *((pl.col("level") == level).sum().alias(f"shown_{level}") for level in range(4)),
             *(pl.col("clicked").filter(pl.col("level") == level).sum().alias(f"clicks_{level}") for level in range(4)),
-        ).sort(column)  # fmt: skip
-        assert totals["key"].to_list() == direct[column].to_list()
-        sums = matrix(totals["sums"])
+        ).sort(keys)  # fmt: skip
+        assert totals.select(keys).equals(direct.select(keys))
         if kind == "query":
-            named = LevelSums.split(sums)
+            named = LevelSums.split(matrix(totals, LEVEL_NAMES))
             np.testing.assert_array_equal(named.impressions, direct.select(f"shown_{i}" for i in range(4)).to_numpy())
             np.testing.assert_array_equal(named.clicks, direct.select(f"clicks_{i}" for i in range(4)).to_numpy())
-            np.testing.assert_array_equal(named.requests, direct["requests"].to_numpy())
+            np.testing.assert_array_equal(totals["users"], direct["users"])
         else:
+            sums = matrix(totals, COUNT_NAMES)
             np.testing.assert_array_equal(sums[:, 0], direct["shown"].to_numpy())
             np.testing.assert_array_equal(sums[:, 2], direct["clicks"].to_numpy())
     users, direct = world.totals("user"), log.group_by("user_id").agg(pl.col("request_id").n_unique()).sort("user_id")
-    assert matrix(users["sums"])[:, GRID_SIZE].tolist() == direct["request_id"].to_list()
+    assert matrix(users, USER_NAMES)[:, GRID_SIZE].tolist() == direct["request_id"].to_list()
+
+
+def test_snapshots_hold_what_a_person_wants_to_read(world: World) -> None:
+    queries, log = world.totals("query"), world.log().filter("clicked")
+    assert queries.select(pl.sum_horizontal(f"click_share_{level}" for level in range(4))).to_series().to_list() == (
+        pytest.approx([1.0] * queries.height)
+    )
+    assert queries["tolerance"].is_between(0, 1.1).all() and (queries["tolerance_sd"] > 0).all()
+    priced = log.group_by("query").agg(pl.col("price").median(), pl.len()).filter(pl.col("len") >= 15)
+    both = queries.join(priced, on="query")
+    assert both.height >= 3
+    np.testing.assert_allclose(both["price_p50"], both["price"], rtol=0.2)
 
 
 def test_tolerances_follow_the_truth(world: World) -> None:
-    mined = Preferences.open(world.preferences.path)
     users = world.totals("user")
-    sums = matrix(users["sums"])
-    mean, _ = moments(posterior(sums[:, :GRID_SIZE], mined.model.user_prior))
-    truth = users.select(user_id="key").join(
+    truth = users.select("user_id").join(
         pl.read_parquet(world.tables / "truth" / "users.parquet"), on="user_id", how="left", maintain_order="left"
     )
-    many = sums[:, GRID_SIZE] >= 15
+    many = users["requests"].to_numpy() >= 15
     assert many.sum() >= 15
-    assert spearmanr(mean[many], truth["t_u"].to_numpy()[many])[0] > 0.3
+    assert spearmanr(users["tolerance"].to_numpy()[many], truth["t_u"].to_numpy()[many])[0] > 0.3
 
 
 def test_every_impression_is_a_sample_once(world: World) -> None:
@@ -202,7 +208,10 @@ def test_online_store_holds_the_end_of_the_log(world: World) -> None:
     query, item = own.row(0, named=True)["query"], own.row(0, named=True)["item_id"]
     pair = store.get("pair", pair_name(query, item))
     assert pair is not None
-    assert pair["sums"][0] == log.filter((pl.col("query") == query) & (pl.col("item_id") == item)).height
+    assert (
+        pair["sums"][1]
+        == log.filter(pl.col("clicked") & (pl.col("query") == query) & (pl.col("item_id") == item)).height
+    )
     store.close()
 
 
@@ -221,14 +230,15 @@ def test_relevance_of_other_tables_is_refused(world: World, tmp_path: Path) -> N
     assert not (tmp_path / "preferences").exists()
 
 
-def test_any_number_of_shards_gives_the_same_samples(world: World, tmp_path: Path) -> None:
+def test_any_number_of_parts_and_blocks_gives_the_same_samples(world: World, tmp_path: Path) -> None:
     """How work is cut into blocks is no part of the result."""
     other = build_samples.run(
         tables=world.tables,
         relevance=world.relevance,
         preferences=world.preferences.path,
         out=tmp_path / "samples",
-        config=SAMPLE.model_copy(update={"shards": 5}),
+        config=SAMPLE,
+        ray_config=RayConfig(memory_gib=0.2),
     )
     one, two = (Samples.open(path) for path in (world.samples.path, other.path))
     assert one.frame(one.days()).equals(two.frame(two.days()))

@@ -8,24 +8,25 @@ import pytest
 
 from prectr.features.derive import RawState, derive, history_counts
 from prectr.features.spec import ACTIVITY_GROUPS, RECENCY_BUCKETS, activity_group, recency_bucket
-from prectr.preferences.aggregates import LEVEL_WIDTH, USER_WIDTH
 from prectr.preferences.fit import PreferenceModel
+from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
 from prectr.preferences.tolerance import GRID_SIZE
 
 
 @pytest.fixture
 def model(laboratory: SimpleNamespace) -> PreferenceModel:
-    return laboratory.mine(*laboratory.draw_log(0)).context.preferences.model
+    return laboratory.model
 
 
 def _levels(impressions: list[float], examined: list[float], clicks: list[float]) -> np.ndarray:
-    return np.r_[np.zeros(GRID_SIZE), impressions, examined, clicks, 5.0, 3.0, 4.0, 2.0][None, :]
+    return np.r_[np.zeros(GRID_SIZE), impressions, examined, clicks, clicks, 4.0, 2.0][None, :]
 
 
 def _state(model: PreferenceModel) -> RawState:
     """One row of a known user and query: mean log-price of the query's clicks 4 / 2."""
     nothing = np.zeros((1, 2))
     return RawState(
+        request=np.zeros(1, np.int64),
         expected=np.array([0.7]),
         encoder_expected=np.array([0.6]),
         levels=np.array([[0.0, 0.2, 0.3, 0.5]]),
@@ -36,10 +37,12 @@ def _state(model: PreferenceModel) -> RawState:
         user_brand=np.array([[4.0, 2.0]]),
         user_category=nothing,
         query=_levels([10, 0, 0, 10], [5, 0, 0, 5], [0, 0, 0, 2]),
+        query_users=np.array([3.0]),
         category=np.zeros((1, LEVEL_WIDTH)),
+        category_of=np.zeros(1, np.int64),
         total=_levels([100, 100, 100, 100], [20, 20, 20, 20], [1, 1, 2, 5]),
-        item=np.array([[8.0, 4.0, 1.0]]),
-        pair=np.zeros((1, 3)),
+        item=np.array([[4.0, 1.0]]),
+        pair=np.zeros((1, 2)),
         query_prior=model.query_prior[None, :],
     )
 

@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from prectr.preferences.config import PreferencesConfig
-from prectr.preferences.examination import fit_examination
+from prectr.preferences.examination import Examination, examination_counts, fit_examination
+from prectr.preferences.shown import explored
 from prectr.schema import EXPLORE_POLICY
 
 
@@ -27,16 +28,26 @@ def _shown(exponent: float, requests: int, policy: str, sort_by_level: bool, see
     )
 
 
+def _fit(shown: pl.DataFrame, config: PreferencesConfig) -> Examination:
+    """Counted in two parts, as two tasks would."""
+    parts = (shown[::2], shown[1::2])
+    counts = [
+        examination_counts(*(part[name].to_numpy() for name in ("level", "position", "clicked")), explored(part))
+        for part in parts
+    ]
+    return fit_examination(pl.concat(counts), config)
+
+
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
 def test_exponent_is_recovered_from_the_randomised_slice(exponent: float) -> None:
-    found = fit_examination(_shown(exponent, 3000, EXPLORE_POLICY, sort_by_level=False), PreferencesConfig())
+    found = _fit(_shown(exponent, 3000, EXPLORE_POLICY, sort_by_level=False), PreferencesConfig())
     assert found.exponent == pytest.approx(exponent, abs=0.1)
     assert found.source == "randomised slice"
 
 
 def test_levels_absorb_that_better_items_stand_higher() -> None:
     logged = _shown(1.0, 3000, "production", sort_by_level=True)
-    found = fit_examination(logged, PreferencesConfig(examination="logged"))
+    found = _fit(logged, PreferencesConfig(examination="logged"))
     assert found.exponent == pytest.approx(1.0, abs=0.1)
     by_position = logged.group_by("position").agg(pl.col("clicked").mean()).sort("position")
     naive = np.polyfit(np.log(by_position["position"]), np.log(by_position["clicked"]), 1)[0]
@@ -45,7 +56,7 @@ def test_levels_absorb_that_better_items_stand_higher() -> None:
 
 def test_only_the_randomised_slice_counts_where_there_is_one() -> None:
     logged, randomised = _shown(0.3, 3000, "production", True), _shown(1.2, 3000, EXPLORE_POLICY, False)
-    found = fit_examination(pl.concat([logged, randomised]), PreferencesConfig())
+    found = _fit(pl.concat([logged, randomised]), PreferencesConfig())
     assert found.exponent == pytest.approx(1.2, abs=0.1)
     assert found.clicks == randomised["clicked"].sum()
 
@@ -54,21 +65,21 @@ def test_only_the_randomised_slice_counts_where_there_is_one() -> None:
 def test_too_small_a_slice_falls_back_and_says_so(slice_requests: int) -> None:
     logged = _shown(1.0, 2000, "production", True)
     shown = pl.concat([logged, _shown(1.0, slice_requests, EXPLORE_POLICY, False)])
-    found = fit_examination(shown, PreferencesConfig())
+    found = _fit(shown, PreferencesConfig())
     assert found.source == "logged rows, level-stratified (no sufficient randomised slice)"
     assert found.clicks == shown["clicked"].sum()
-    without_policy = fit_examination(logged.drop("policy"), PreferencesConfig())
+    without_policy = _fit(logged.with_columns(policy=pl.lit(None, pl.String)), PreferencesConfig())
     assert without_policy.source == found.source
 
 
 def test_fixed_by_configuration() -> None:
     config = PreferencesConfig(examination="fixed", examination_exponent=0.7)
-    found = fit_examination(_shown(1.0, 10, "production", True), config)
+    found = _fit(_shown(1.0, 10, "production", True), config)
     assert (found.exponent, found.source) == (0.7, "fixed by configuration")
 
 
 @pytest.mark.parametrize("examination", ["auto", "randomised", "logged"])
 def test_no_clicks_at_all_is_said(examination: str) -> None:
     shown = _shown(1.0, 10, "production", True).with_columns(clicked=False)
-    found = fit_examination(shown, PreferencesConfig(examination=examination))  # type: ignore[arg-type]
+    found = _fit(shown, PreferencesConfig(examination=examination))  # type: ignore[arg-type]
     assert (found.exponent, found.source) == (1.0, "fixed: no clicks to estimate from")

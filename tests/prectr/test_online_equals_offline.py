@@ -22,8 +22,9 @@ from prectr.model_config import ModelConfig
 from prectr.relevance.tokenisation import PairTokens
 from prectr.samples.build import FEATURE_GROUPS, sample_rows
 from prectr.samples.load import match_columns, pair_arrays, row_arrays
-from prectr.samples.online import _entries, user_states
+from prectr.samples.online import online_entries, user_states
 from prectr.samples.pair_table import pair_table
+from prectr.tables import Tables
 
 
 class StubEncoder:
@@ -50,13 +51,18 @@ class Both:
     """Offline samples of the last day, and an online store of the days before it."""
 
     def __init__(
-        self, laboratory: SimpleNamespace, seed: int, folder: Path, rename: Callable[[str], str] = str
+        self,
+        laboratory: SimpleNamespace,
+        seed: int,
+        folder: Path,
+        rename: Callable[[str], str] = str,
+        half_life: float | None = 1.5,
     ) -> None:
         shown, items, pairs = laboratory.draw_log(seed)
         pairs = pairs.rename({"match_a": rename("match_a"), "match_b": rename("match_b")})
         last = laboratory.days[-1]
-        whole = laboratory.mine(shown, items, pairs)
-        known = laboratory.mine(shown, items, pairs, laboratory.days[:-1])
+        whole = laboratory.mine(shown, items, pairs, half_life=half_life)
+        known = laboratory.mine(shown, items, pairs, known=laboratory.days[:-1], half_life=half_life)
         samples = sample_rows(whole.rows, whole.context)
         earlier = samples.filter(pl.col("date") < last)
         groups = {
@@ -72,13 +78,11 @@ class Both:
         self.samples = samples.filter(pl.col("date") == last)
         self.pairs: PairArrays = pair_arrays(table, self.spec)
         self.encoder = StubEncoder()
-        (folder / "pairs").mkdir(parents=True)
-        pairs.write_parquet(folder / "pairs" / "part-0.parquet")
         context = replace(known.context, spec=self.spec)
         rows = known.rows.filter(pl.col("date") < last)
-        users = pl.concat([user_states(rows.filter(part), context) for part in _halves(rows)])
-        source: Any = SimpleNamespace(items=lambda: items)
-        self.counts = write_store(folder / "bundle" / "online", _entries(users, source, folder, context))
+        users = [user_states(context.block(rows.filter(part)), context) for part in _halves(rows)]
+        entries = online_entries(users, Tables(context.tables), context)
+        self.counts = write_store(folder / "bundle" / "online", entries)
         self.features = OnlineFeatures(self._bundle(folder / "bundle", known), self.encoder)  # type: ignore[arg-type]
 
     def _bundle(self, path: Path, log: Any) -> Bundle:
@@ -115,9 +119,11 @@ def _halves(rows: pl.DataFrame) -> list[pl.Expr]:
     return [part for part in (first, ~first) if rows.filter(part).height]
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_arrays_of_a_request_are_equal(laboratory: SimpleNamespace, tmp_path: Path, seed: int) -> None:
-    both = Both(laboratory, seed, tmp_path)
+@pytest.mark.parametrize(("seed", "half_life"), [(0, None), *((seed, 1.5) for seed in range(6))])
+def test_arrays_of_a_request_are_equal(
+    laboratory: SimpleNamespace, tmp_path: Path, seed: int, half_life: float | None
+) -> None:
+    both = Both(laboratory, seed, tmp_path, half_life=half_life)
     requests = both.first_requests()
     assert requests
     lengths = (both.spec.user_behaviours, both.spec.query_behaviours)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.examination import Examination
 from prectr.preferences.fit import PreferenceModel, fit_preference_model
 from prectr.preferences.tolerance import (
@@ -121,7 +120,7 @@ def fitted() -> tuple[PreferenceModel, float]:
         }
     )
     categories = pl.DataFrame({"query": [f"q{q}" for q in range(40)], "category": ["c"] * 40})
-    return fit_preference_model(shown, categories, PreferencesConfig(examination="fixed")), float(threshold.mean())
+    return fit_preference_model(shown, Examination(1.0, "known", 0), categories), float(threshold.mean())
 
 
 def test_click_curve_and_prior_are_recovered(fitted: tuple[PreferenceModel, float]) -> None:

@@ -14,7 +14,7 @@ from prectr.coding import code_column
 from prectr.preferences.shown import ShownRows
 from prectr.relevance.pair_index import PairIndex
 
-BEHAVIOUR_SCHEMA = {
+BEHAVIOUR_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "query": pl.String,
     "user_id": pl.String,
     "item_id": pl.String,

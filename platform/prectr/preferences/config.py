@@ -25,6 +25,8 @@ class PreferencesConfig(FrozenConfig):
     min_randomised_clicks: int = 100
     alternate: bool = True
     """Correct users for the queries they typed and queries for the users who typed them [ours, once]."""
+    parameters_from: str | None = None
+    """Another preferences artifact whose fitted parameters are used as they are; null: fit them."""
     late_days: Literal["alone", "renew"] = "alone"
     """When a day was corrected: mine it alone, and leave the corrections (`alternate`) of the days after it as they
     were known then; or renew them too, at the cost of reading those days again."""

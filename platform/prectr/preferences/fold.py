@@ -8,7 +8,7 @@ range, whatever the log.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -52,42 +52,37 @@ def read_days(folder: Path, kind: str, days: Sequence[date], key: str, keys: Key
 
 
 def fold(
-    days: pl.DataFrame, keys: list[str], names: tuple[str, ...], last_day: date, half_life: float | None
+    partials: pl.DataFrame, keys: list[str], names: tuple[str, ...], days: Sequence[date], half_life: float | None
 ) -> Folded:
     """Fold partial sums, a day after the other.
 
+    What is known fades from each day of the log to the next, whether the keys have rows or not: so a result does not
+    depend on which other keys are folded with it.
+
     Args:
-        days: keys, date and the whole numbers `names`, in any order, several rows for a key and day allowed.
+        partials: keys, date and the whole numbers `names`, in any order, several rows for a key and day allowed.
         keys: the key columns, text.
         names: the columns to add up.
-        last_day: the log's last day.
+        days: all days of the log, in order.
         half_life: in days; None: nothing fades.
     """
-    ordered = days if days["date"].is_sorted() else days.sort("date", maintain_order=True)
+    ordered = partials if partials["date"].is_sorted() else partials.sort("date", maintain_order=True)
     code, first = key_codes(ordered, keys)
-    number = ordered["date"].to_physical().to_numpy()
-    bounds = np.r_[np.flatnonzero(np.r_[True, number[1:] != number[:-1]]), len(number)] if len(number) else np.zeros(1)
+    bounds = np.searchsorted(ordered["date"].to_numpy(), np.array(days, dtype="datetime64[D]"), side="right")
     known, fading = np.zeros((len(first), len(names))), fades(names)
-    rows: list[np.ndarray] = []
-    before: list[np.ndarray] = []
-    today = None
-    for start, end in zip(bounds[:-1].astype(int), bounds[1:].astype(int), strict=True):
-        if half_life is not None and today is not None:
-            known[:, fading] *= np.exp2(-(number[start] - today) / half_life)
-        today = number[start]
+    rows, before = [np.zeros(0, np.int64)], [np.zeros((0, len(names)))]
+    morning_after = days[-1] + timedelta(days=1)
+    for start, end, day, next_day in zip([0, *bounds], bounds, days, [*days[1:], morning_after], strict=False):
         shown, place, daily = _of_day(code[start:end], matrix(ordered[start:end], names))
         rows.append(start + place)
         before.append(known[shown])
         known[shown] += daily * scale(names)
-    if half_life is not None and today is not None:
-        known[:, fading] *= np.exp2(-((last_day - date(1970, 1, 1)).days + 1 - today) / half_life)
+        if half_life is not None:
+            known[:, fading] *= np.exp2(-(next_day - day).days / half_life)
     cells = ordered.select(*keys, "date")
-    by_key = cells.drop("date")[first].with_columns(columns(known, names))
-    if not rows:
-        return Folded(cells.with_columns(columns(known, names)), by_key)
     return Folded(
         cells[np.concatenate(rows)].with_columns(columns(np.concatenate(before), names)),
-        by_key.sort(keys),
+        cells.drop("date")[first].with_columns(columns(known, names)).sort(keys),
     )
 
 

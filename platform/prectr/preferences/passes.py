@@ -11,12 +11,13 @@ import polars as pl
 
 from prectr.coding import code_column, find_codes
 from prectr.errors import PrectrError
+from prectr.plan import Part
 from prectr.preferences import partials
 from prectr.preferences.days import day_folder, kept_relevance, relevance_hash
 from prectr.preferences.examination import examination_counts
 from prectr.preferences.fit import PreferenceModel, draw_users
 from prectr.preferences.partials import Centres, Frames
-from prectr.preferences.shown import Part, ShownReader, ShownRows, explored
+from prectr.preferences.shown import ShownReader, ShownRows, explored
 from prectr.preferences.tolerance import LATTICE, LogLikelihoodTable, log_likelihood_table
 from prectr.storage import read_table, write_part
 

@@ -159,8 +159,8 @@ def _read_slice(piece: Slice, columns: list[str], day: date) -> pl.DataFrame:
                 "Run `prectr validate` on the log: it sets such rows aside with their reason."
             )
     if "ts" in columns and frame.height:
-        first, last = frame["ts"].min(), frame["ts"].max()
-        if first.date() != day or last.date() != day:  # type: ignore[union-attr]
+        first, last = frame.select(pl.min("ts").alias("first"), pl.max("ts").alias("last")).row(0)
+        if first.date() != day or last.date() != day:
             raise PrectrError(
                 f"{piece.file}: column 'ts' runs from {first} to {last}, but the file lies in date={day}. "
                 "Run `prectr validate` on the log: it sets such rows aside with their reason."

@@ -49,7 +49,7 @@ class Folding:
 
     def fold(self, kind: str, by: list[str], names: tuple[str, ...], keys: KeyRange) -> Folded:
         """Fold one kind of a range."""
-        return fold(self.read(kind, by[0], keys), by, names, self.days[-1], self.half_life)
+        return fold(self.read(kind, by[0], keys), by, names, self.days, self.half_life)
 
     def tolerance(self, sums: np.ndarray, prior: np.ndarray) -> list[pl.Series]:
         """Posterior mean and deviation columns from [m, >= G] sums."""
@@ -107,10 +107,8 @@ def fold_categories(folding: Folding) -> int:
     """Categories and the whole log, which are few: `before/` and `snapshot/` of both. Returns how many categories."""
     everything = KeyRange(None, None, 0)
     days = folding.read("category", "category", everything)
-    folded = fold(days, ["category"], LEVEL_NAMES, folding.days[-1], folding.half_life)
-    whole = fold(
-        days.with_columns(pl.lit("").alias("total")), ["total"], LEVEL_NAMES, folding.days[-1], folding.half_life
-    )
+    folded = fold(days, ["category"], LEVEL_NAMES, folding.days, folding.half_life)
+    whole = fold(days.with_columns(pl.lit("").alias("total")), ["total"], LEVEL_NAMES, folding.days, folding.half_life)
     price = _price_quantiles(folding, everything, "category", "category")
     after, total = folded.after, whole.after
     overall = LevelSums.split(matrix(total, LEVEL_NAMES))

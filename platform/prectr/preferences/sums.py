@@ -58,8 +58,11 @@ class LevelSums:
     def split(cls, sums: np.ndarray) -> "LevelSums":
         """Name the columns of a [m, LEVEL_WIDTH] array."""
         grid, rest = sums[:, :GRID_SIZE], sums[:, GRID_SIZE:]
-        by_level = (rest[:, part * LEVELS : (part + 1) * LEVELS] for part in range(len(_BY_LEVEL)))
-        return cls(grid, *by_level, sums[:, LEVEL_WIDTH - 2], sums[:, LEVEL_WIDTH - 1])
+        impressions, examined, clicks, debiased = (
+            rest[:, part * LEVELS : (part + 1) * LEVELS] for part in range(len(_BY_LEVEL))
+        )
+        log_price, priced = sums[:, LEVEL_WIDTH - 2], sums[:, LEVEL_WIDTH - 1]
+        return cls(grid, impressions, examined, clicks, debiased, log_price, priced)
 
     def rows(self, places: np.ndarray) -> "LevelSums":
         """The keys at some places, [n] of them, the grid left out: it is wide, and read once a key."""
