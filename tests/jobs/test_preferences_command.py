@@ -9,7 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from jobs import cli, simulate
+from jobs import cli, report, simulate
+from prectr.artifacts import StageResult, run_stage, write_json
+from prectr.configuration import FrozenConfig
 from prectr.marketplace.config import MarketplaceConfig
 from tests.mined_preferences import write_artifacts_of
 
@@ -131,3 +133,51 @@ def test_check_needs_a_truth(world: World, prectr: Prectr, tmp_path: Path) -> No
     shutil.rmtree(tmp_path / "tables" / "truth")
     code, _, said = prectr("check", *World(tmp_path / "tables", world.relevance, world.preferences).options())
     assert code == 2 and "has no truth/ to check against" in said and "prectr simulate" in said
+
+
+def _report(workspace: Path) -> StageResult:
+    """The report about a workspace whose evaluation knows one model and one judged query."""
+    rates = dict.fromkeys(("auc", "gauc", "auc_free", "gauc_free"), 0.5)
+    slices = {"all": {**rates, "users": 1, "users_dropped": 0}, "cold": rates}
+    quality = dict.fromkeys(("kappa", "auc", "ndcg_10", "macro_f1", "rmse"), 0.5)
+    content = {
+        "simulated": True,
+        "test_rows": 10,
+        "test_day": "2025-03-04",
+        "cold_requests": 3,
+        "models": {"position-only": slices},
+        "quality": {"pairs": 4, "queries": 1, "teacher": quality},
+        "definitions": {},
+        "log": {},
+    }
+
+    def build(staging: Path) -> dict[str, object]:
+        write_json(staging / "evaluation.json", content)
+        return {}
+
+    evaluation = run_stage("evaluate", workspace / "evaluation", config=FrozenConfig(), inputs={}, build=build)
+    return report.run(workspace=workspace, evaluation=evaluation.path, out=workspace / "report")
+
+
+def test_report_has_the_check_the_curves_and_the_coverage(world: World) -> None:
+    made = _report(world.tables.parent)
+    everyone = made.manifest["tolerance_check"]["users"]["all"][-1]
+    assert everyone["posterior"]["spearman"] == pytest.approx(1.0)
+    page = (made.path / report.PAGE).read_text(encoding="utf-8")
+    assert "Mined tolerance against the truth" in page and "from: randomised slice (321 clicks)" in page
+    assert f"<td>all</td><td>{everyone['keys']}</td>" in page and "1.000 [1.00, 1.00]" in page
+    assert "<td>encoder</td>" in page and "<td>100.0%</td><td>100.0%</td>" in page
+    assert _report(world.tables.parent).skipped
+
+
+def test_report_says_that_it_does_without_a_truth_of_another_kind(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (world.tables, world.relevance, world.preferences):
+        shutil.copytree(path, tmp_path / path.name)
+    (tmp_path / "tables" / "truth" / "users.parquet").unlink()
+    made = _report(tmp_path)
+    assert made.manifest["tolerance_check"] is None
+    assert "does without the check of tolerances against the truth" in capsys.readouterr().err
+    page = (made.path / report.PAGE).read_text(encoding="utf-8")
+    assert "Mined tolerance against the truth" not in page and "Coverage by source" in page
