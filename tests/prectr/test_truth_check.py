@@ -202,6 +202,9 @@ def test_truth_of_another_log_is_refused(world: World, tmp_path: Path) -> None:
     pl.read_parquet(file, hive_partitioning=False).tail(-4).write_parquet(file)
     with pytest.raises(PrectrError, match=rf"{file.parent.name}: lacks 4 of the day's"):
         copy.check()
+    shutil.rmtree(file.parent)
+    with pytest.raises(PrectrError, match=rf"{file.parent.name}: lacks 2,000 of the day's 2,000"):
+        copy.check()
 
 
 def test_another_simulators_log_has_no_ceiling(world: World, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def overview(preferences: Preferences) -> dict[str, Any]:
     )
     users = snapshot.columns(preferences, "user", ["requests", "tolerance", "tolerance_sd"])
     return {
+        # A simulated log that was validated again is not marked: only its tables know.
         "simulated": str(manifest["inputs"]["tables"]).startswith("simulate:"),
         "days": [str(preferences.days[0]), str(preferences.days[-1])],
         "half_life_days": preferences.config.half_life_days,

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from prectr.errors import PrectrError, UsageError
-from prectr.tables import Tables
+from prectr.tables import Tables, read_parquet
 
 SHOWN = ("r", "p_exam", "attraction")
 _CONSTANTS = ("TOLERANCE_BASE", "ACCEPTANCE_SLOPE", "ACCEPTANCE_FLOOR", "THRESHOLD_RANGE")
@@ -76,11 +76,12 @@ class Truth:
             shown: request_id and item_id.
 
         Raises:
-            PrectrError: a row is not in the truth.
+            PrectrError: a row is not in the truth, or a file of it is damaged.
         """
         keys = ["request_id", "item_id"]
         files = sorted((self.folder / "impressions" / f"date={day}").glob("*.parquet"))
-        known = pl.concat([pl.read_parquet(file, columns=[*keys, *SHOWN], hive_partitioning=False) for file in files])
+        schema = dict.fromkeys(keys, pl.String) | dict.fromkeys(SHOWN, pl.Float64)
+        known = pl.concat([pl.DataFrame(schema=schema), *(read_parquet(file, list(schema), schema) for file in files)])
         found = shown.select(keys).join(known, on=keys, how="left", maintain_order="left")
         missing = found["r"].null_count()
         if missing:

@@ -6,7 +6,9 @@
     ceiling                      everything but the key's own tolerance (`prectr.preferences_report.ceiling`)
 
 All three are compared on the same keys, by how much is known of them: once all keys, once those with a click. Without a
-click the naive figure does not exist; 0, the guess "as everyone", lets the columns be compared on all keys.
+click the naive figure does not exist; 0, the guess "as everyone", lets the columns be compared on all keys. Mined is
+what is known on the morning after the log, so all of its requests and impressions are earlier ones; they are counted
+in full, faded or not.
 """
 
 from collections.abc import Iterator
