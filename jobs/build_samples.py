@@ -34,6 +34,7 @@ from prectr.samples.load import match_columns
 from prectr.samples.online import online_entries, user_states
 from prectr.samples.pair_table import pair_table
 from prectr.samples.read import Reading, read_rows
+from prectr.samples.texts import split_texts
 from prectr.storage import write_part
 from prectr.tables import Tables
 from prectr.text import stable_hash
@@ -54,8 +55,9 @@ def run(
 ) -> StageResult:
     """Build samples from a log, its relevance and its preferences, and publish them at `out`.
 
-    Writes `rows/date=*/` (one row an impression), `pairs.parquet` (token ids, levels and match features of each
-    distinct pair), `feature_spec.json` and `online/` (the state serving starts from).
+    Writes `rows/date=*/` (one row an impression), `pairs.parquet` (levels and match features of each distinct pair),
+    `texts.parquet` (token ids of each distinct query and title), `feature_spec.json` and `online/` (the state that
+    serving starts from).
     """
     require_artifact(relevance, "score-relevance")
     require_artifact(preferences, "mine-preferences")
@@ -126,6 +128,8 @@ def _build(
     features = _training_features(staging, training, config.scaler_rows)
     fitted = spec.fit_scalers(features | {"match": match_columns(pairs)})
     fitted.save(staging / "feature_spec.json")
+    texts, pairs = split_texts(pairs, source.items().select("item_id", "title"))
+    texts.write_parquet(staging / "texts.parquet")
     pairs.write_parquet(staging / "pairs.parquet")
     facts: dict[str, Any] = {"samples": sum(counts.values()), "pairs": pairs.height}
     if config.online:

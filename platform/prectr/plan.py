@@ -110,6 +110,6 @@ def plan_ranges(keys: Sequence[str], rows_a_sample: int, rows_a_range: int) -> l
         rows_a_range: rows wanted.
     """
     step = max(1, rows_a_range // rows_a_sample)
-    bounds = sorted(set(keys[step::step]))
+    bounds = sorted(set(keys[step::step]) - set(keys[:1]))  # nothing lies below the first
     edges = [None, *bounds, None]
     return [KeyRange(low, high, number) for number, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True))]

@@ -24,6 +24,7 @@ from prectr.model_config import EncoderConfig, ModelConfig
 from prectr.samples.build import FEATURE_GROUPS, sample_rows
 from prectr.samples.load import Samples, match_columns
 from prectr.samples.pair_table import pair_table
+from prectr.samples.texts import split_texts
 from prectr.training import ranker_loop
 from prectr.training.config import TrainConfig
 from prectr.training.launch import read_curve
@@ -52,7 +53,9 @@ def write_samples(laboratory: SimpleNamespace, path: Path) -> None:
         for (day,), part in rows.partition_by("date", as_dict=True).items():
             (staging / "rows" / f"date={day}").mkdir(parents=True)
             part.drop("date").write_parquet(staging / "rows" / f"date={day}" / "part-0000.parquet")
-        table.write_parquet(staging / "pairs.parquet")
+        texts, stored = split_texts(table, items.select("item_id", "title"))
+        texts.write_parquet(staging / "texts.parquet")
+        stored.write_parquet(staging / "pairs.parquet")
         log.context.spec.fit_scalers(groups | {"match": match_columns(table)}).save(staging / "feature_spec.json")
         return {}
 

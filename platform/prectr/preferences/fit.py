@@ -45,7 +45,8 @@ class PreferenceModel:
     def query_priors(self, categories: list[str | None]) -> np.ndarray:
         """[m, G] prior of each query by its category; global where the category is unknown."""
         known, default = self.category_query_prior, self.query_prior
-        return np.stack([default if name is None else known.get(name, default) for name in categories])
+        priors = [default if name is None else known.get(name, default) for name in categories]
+        return np.array(priors, dtype=np.float64).reshape(len(categories), GRID_SIZE)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `load` reads it back."""

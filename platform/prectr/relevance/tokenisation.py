@@ -96,8 +96,8 @@ class PairTokeniser:
         values[start] = self._start
         values[start + query_length + 1] = self._separator
         values[offsets[1:] - 1] = self._separator
-        _copy_segments(first, first_offsets[query_of], query_length, values, start + 1)
-        _copy_segments(second, second_offsets[title_of], title_length, values, start + query_length + 2)
+        copy_segments(first, first_offsets[query_of], query_length, values, start + 1)
+        copy_segments(second, second_offsets[title_of], title_length, values, start + query_length + 2)
         return PairTokens(values, offsets, (query_length + 2).astype(np.int16))
 
     def _distinct(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -111,7 +111,7 @@ class PairTokeniser:
         return values, offsets, row_to_distinct
 
 
-def _copy_segments(
+def copy_segments(
     source: np.ndarray, begin: np.ndarray, length: np.ndarray, target: np.ndarray, to: np.ndarray
 ) -> None:
     """target[to[i] : to[i] + length[i]] = source[begin[i] : begin[i] + length[i]] for all i at once."""

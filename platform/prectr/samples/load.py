@@ -14,6 +14,7 @@ from prectr.features.derive import level_logarithms
 from prectr.features.inputs import Behaviours, PairArrays, RowArrays, stack
 from prectr.features.spec import FeatureSpec
 from prectr.relevance.tokenisation import PairTokens
+from prectr.samples.texts import join_texts
 from prectr.schema import LEVEL_COLUMNS
 
 
@@ -36,9 +37,7 @@ class Samples:
         require_artifact(path, "build-samples")
         spec = FeatureSpec.load(path / "feature_spec.json")
         pairs = pl.read_parquet(path / "pairs.parquet")
-        input_ids = pairs["input_ids"]
-        offsets = np.r_[0, np.cumsum(input_ids.list.len().to_numpy().astype(np.int64))]
-        tokens = PairTokens(input_ids.explode().to_numpy().astype(np.int32), offsets, pairs["query_tokens"].to_numpy())
+        tokens = join_texts(pl.read_parquet(path / "texts.parquet"), pairs)
         return cls(path, spec, pair_arrays(pairs, spec), tokens)
 
     def days(self) -> list[date]:

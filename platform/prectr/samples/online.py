@@ -127,8 +127,6 @@ def online_entries(users: Iterable[pl.DataFrame], source: Tables, context: Sampl
                 "encoder_expected": row["encoder_expected"],
                 "source": row["source"],
                 "match": [row[name] for name in match],
-                "input_ids": row["input_ids"],
-                "query_tokens": row["query_tokens"],
                 "sums": of_pair.get(row["name"]),
             },
         )
