@@ -41,6 +41,8 @@ from prectr.text import stable_hash
 
 BLOCK_ROW_BYTES = 2_500
 """What making a sample row of a shown row takes (measured): its features, and its share of its request's states."""
+LEAST_BLOCKS = 4
+"""So that a small log is not one machine's work; not as many as there are machines, or the files would depend on it."""
 
 
 def run(
@@ -108,7 +110,7 @@ def _build(
             **{**at_once, "batch_size": 1},
             compute=ray.data.TaskPoolStrategy(size=min(budget.at_once, len(parts))),
         )
-        .repartition(max(blocks, min(budget.at_once, len(parts))), keys=["user_id"])
+        .repartition(max(blocks, min(LEAST_BLOCKS, len(parts))), keys=["user_id"])
         .map_batches(
             partial(_make, context=context, out=staging, online=config.online),
             **at_once,
