@@ -12,6 +12,7 @@ vectorised, into the partials of the part's day, which are kept; what follows re
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,7 @@ REFITTED_BY = (
     "examination_exponent",
     "min_randomised_clicks",
     "parameters_from",
+    "smoothing_clicks",
 )
 """Settings that the parameters depend on."""
 REMINED_BY = ("alternate", "behaviours_per_query")
@@ -113,6 +115,7 @@ class Mining:
         self._old_manifest = manifest or {}
         reader = ray.put(ShownReader.open(tables.path, relevance))
         self._unfitted = Pass(out, reader)
+        self._fitted_now = False
         self._encoder = require_artifact(relevance, "score-relevance")["inputs"].get("encoder")
 
     def run(self) -> dict[str, Any]:
@@ -146,6 +149,8 @@ class Mining:
         main = self._pass("second pass", parts, partial(passes.main_pass, shared=shared))
         self._write_days(parts, plain, main, kept, sources, centres)
 
+        model = self._smoothed(model, folding, fitted)
+        folding = replace(folding, model=model)
         keys = KeySamples([keys.samples, *(one.keys for one in main)])
         return {
             "rows": self._merge(folding, keys),
@@ -155,7 +160,11 @@ class Mining:
             "fitted_on": fitted,
             "encoder": self._encoder,
             "relevance_sources": relevance_coverage(self._relevance),
-            "parameters": {"click": model.click.to_json(), "examination": vars(model.examination)},
+            "parameters": {
+                "click": model.click.to_json(),
+                "examination": vars(model.examination),
+                "smoothing_clicks": model.smoothing_clicks,
+            },
         }
 
     def _parameters(self) -> tuple[PreferenceModel, list[str]]:
@@ -175,13 +184,24 @@ class Mining:
             progress.say("  parameters kept; --force fits them anew")
         else:
             model, category, fitted = self._fit()
-        write_json(self._out / "parameters.json", model.to_json())
+            self._fitted_now = True
         category.write_parquet(self._out / "query_category.parquet")
         progress.say(
             f"  click curve a={model.click.a:.3f} s={model.click.s:.3f} eps={model.click.eps:.4f}; "
             f"exam(pos) = pos^-{model.examination.exponent:.2f} from {model.examination.source}"
         )
         return model, fitted
+
+    def _smoothed(self, model: PreferenceModel, folding: Folding, fitted: Sequence[str]) -> PreferenceModel:
+        """The model with the strength of the back-off: as set, as fitted before, or fitted on the days of the fit."""
+        given = self._config.smoothing_clicks
+        if given is None and self._fitted_now:
+            days = [date.fromisoformat(day) for day in fitted]
+            given = snapshots.fitted_smoothing(replace(folding, days=tuple(days)))
+        model = model if given is None else replace(model, smoothing_clicks=given)
+        progress.say(f"  click rates back off with the strength of {model.smoothing_clicks:.1f} clicks")
+        write_json(self._out / "parameters.json", model.to_json())
+        return model
 
     def _fit(self) -> tuple[PreferenceModel, pl.DataFrame, list[str]]:
         training = self._days[: max(1, len(self._days) - self._config.holdout_days)]
@@ -277,7 +297,6 @@ class Mining:
             model=model,
             query_category=_query_category(self._out),
             half_life=self._config.half_life_days,
-            smoothing_clicks=self._config.smoothing_clicks,
             behaviours_per_query=self._config.behaviours_per_query,
         )
 

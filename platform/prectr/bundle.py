@@ -24,7 +24,7 @@ from prectr.model_config import FeatureSizes, ModelConfig
 from prectr.preferences.fit import PreferenceModel
 from prectr.training.config import TrainConfig
 
-BUNDLE_VERSION = 1
+BUNDLE_VERSION = 2
 RELEVANCE_FILES = ("relevance.onnx", "relevance.json", "tokenizer.json")
 
 
@@ -40,7 +40,6 @@ class Bundle:
     sizes: FeatureSizes
     spec: FeatureSpec
     preferences: PreferenceModel
-    smoothing_clicks: float
     position_form: str
     position_logits: tuple[float, ...]
     """Bias of each position on the logit, or its log examination probability; from position 1."""
@@ -68,7 +67,6 @@ class Bundle:
             sizes=FeatureSizes.model_validate(content["sizes"]),
             spec=FeatureSpec.load(path / "feature_spec.json"),
             preferences=PreferenceModel.load(path / "preferences.json"),
-            smoothing_clicks=content["smoothing_clicks"],
             position_form=content["position"]["form"],
             position_logits=tuple(content["position"]["logits"]),
         )
@@ -95,7 +93,7 @@ def write_bundle(
     _share(samples / "online" / "data.mdb", out / "online" / "data.mdb")
     shutil.copy2(samples / "feature_spec.json", out / "feature_spec.json")
     shutil.copy2(preferences / "parameters.json", out / "preferences.json")
-    mined = require_artifact(preferences, "mine-preferences")
+    require_artifact(preferences, "mine-preferences")
     spec = FeatureSpec.load(samples / "feature_spec.json")
     width = json.loads((encoder / "relevance.json").read_text(encoding="utf-8"))["width"]
     write_json(
@@ -104,7 +102,6 @@ def write_bundle(
             "bundle_version": BUNDLE_VERSION,
             "model": config.model.model_dump(mode="json"),
             "sizes": spec.sizes(width).model_dump(mode="json"),
-            "smoothing_clicks": mined["config"]["smoothing_clicks"],
             "position": json.loads((trained / "position.json").read_text(encoding="utf-8")),
         },
     )

@@ -149,9 +149,7 @@ def _mine_parts(parts: list[Part], reader: ShownReader, out: Path, config: Prefe
     category = pl.DataFrame({"query": ["nokia 3310", "sofa"], "category": ["phones > old", "sofas"]})
     category.write_parquet(out / "query_category.parquet")
     shared = Pass(out, reader, MODEL, config.behaviours_per_query, config.alternate)
-    folding = Folding(
-        out, tuple(days), MODEL, category, config.half_life_days, config.smoothing_clicks, config.behaviours_per_query
-    )
+    folding = Folding(out, tuple(days), MODEL, category, config.half_life_days, config.behaviours_per_query)
     for part in parts:
         passes.plain_pass(part, shared)
     _over("u2", partial(snapshots.centres_of_users, folding=folding))

@@ -94,7 +94,6 @@ class Both:
             sizes=self.spec.sizes(8),
             spec=self.spec,
             preferences=log.context.preferences.model,
-            smoothing_clicks=2.0,
             position_form="additive",
             position_logits=(0.0,),
         )

@@ -74,7 +74,7 @@ class OnlineFeatures:
         known_query = self._store.get("query", query)
         pairs = self._pairs(query, items)
         state = self._state(user, query, known_query or {}, items, pairs, self._left(now))
-        derived = derive(state, self._bundle.preferences, self._bundle.smoothing_clicks)
+        derived = derive(state, self._bundle.preferences, self._bundle.preferences.smoothing_clicks)
 
         spec, count = self._bundle.spec, len(items)
         scaled = {

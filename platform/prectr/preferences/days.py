@@ -78,7 +78,8 @@ def source_hashes(
     """
     files = {day: tables.day_files("impressions", day) for day in days}
     digests = file_digests([file for of_day in files.values() for file in of_day])
-    basis = json.dumps([FORMAT, pl.__version__, model.to_json(), settings], sort_keys=True)
+    partials_read = {name: value for name, value in model.to_json().items() if name != "smoothing_clicks"}
+    basis = json.dumps([FORMAT, pl.__version__, partials_read, settings], sort_keys=True)
     hashes = {}
     for day, of_day in files.items():
         seen: dict[str, Path] = {}

@@ -31,6 +31,8 @@ class PreferenceModel:
     query_prior: np.ndarray
     category_query_prior: dict[str, np.ndarray]
     """Prior of queries whose results mostly lie in that category: the back-off query -> category -> global."""
+    smoothing_clicks: float = 2.0
+    """Strength of the back-off of click rates (`prectr.preferences.smoothing`)."""
 
     @property
     def user_centre(self) -> float:
@@ -60,6 +62,7 @@ class PreferenceModel:
             "grid": GRID.tolist(),
             "user_prior": self.user_prior.tolist(),
             "query_prior": self.query_prior.tolist(),
+            "smoothing_clicks": self.smoothing_clicks,
             "category_query_prior": {name: prior.tolist() for name, prior in self.category_query_prior.items()},
         }
 
@@ -73,6 +76,7 @@ class PreferenceModel:
             np.array(content["user_prior"]),
             np.array(content["query_prior"]),
             {name: np.array(prior) for name, prior in content["category_query_prior"].items()},
+            content["smoothing_clicks"],
         )
 
 

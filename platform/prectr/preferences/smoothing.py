@@ -5,13 +5,21 @@
 Empirical Bayes [ours]: the rates above are estimated from the log, and `strength` is so many examined impressions as
 bring `smoothing_clicks` clicks on average. Clicks are divided by examined impressions, so a rate is one at the first
 position.
+
+The strength is estimated too. A key's rate is drawn from Gamma(shape = smoothing_clicks, mean = rate above) and its
+clicks from Poisson(examined * rate): the posterior mean is the formula above, and the clicks of all keys are negative
+binomial, of which `fit_smoothing` maximises the likelihood.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import gammaln
 
 from prectr.preferences.sums import LevelSums
+
+LEAST_SMOOTHING, MOST_SMOOTHING = 0.1, 1000.0
 
 
 @dataclass(frozen=True)
@@ -44,3 +52,22 @@ def query_rates(query: LevelSums, of_category: np.ndarray, strength: np.ndarray)
         rate=(query.clicks + weight * of_category) / (query.examined + weight),
         click_share=(query.clicks + share_above) / (clicks + 1.0),
     )
+
+
+def fit_smoothing(query: LevelSums, of_category: np.ndarray) -> float:
+    """The most probable `smoothing_clicks`, between LEAST_SMOOTHING and MOST_SMOOTHING.
+
+    Args:
+        query: sums of q queries.
+        of_category: [q, k] rates of their categories.
+    """
+    shown = query.examined > 0
+    clicks, expected = query.clicks[shown], (query.examined * of_category)[shown]
+
+    def negative_log_likelihood(logarithm: float) -> float:
+        shape = np.exp(logarithm)
+        of_clicks = gammaln(clicks + shape) - gammaln(shape) + clicks * np.log(expected / (shape + expected))
+        return -float((of_clicks + shape * np.log(shape / (shape + expected))).sum())
+
+    bounds = (np.log(LEAST_SMOOTHING), np.log(MOST_SMOOTHING))
+    return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x))

@@ -22,8 +22,9 @@ from prectr.plan import KeyRange
 from prectr.preferences import behaviours, distinct_users, prices
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.fold import Folded, fold, read_days
-from prectr.preferences.smoothing import category_rates, overall_rate, query_rates
-from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelSums, columns, matrix
+from prectr.preferences.grouping import sum_by
+from prectr.preferences.smoothing import category_rates, fit_smoothing, overall_rate, query_rates
+from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelSums, columns, matrix, scale
 from prectr.preferences.tolerance import GRID_SIZE, moments, on_lattice, posterior
 from prectr.storage import read_table, write_part
 
@@ -40,7 +41,6 @@ class Folding:
     model: PreferenceModel
     query_category: pl.DataFrame
     half_life: float | None
-    smoothing_clicks: float
     behaviours_per_query: int
 
     def read(self, kind: str, key: str, keys: KeyRange) -> pl.DataFrame:
@@ -112,7 +112,7 @@ def fold_categories(folding: Folding) -> int:
     price = _price_quantiles(folding, everything, "category", "category")
     after, total = folded.after, whole.after
     overall = LevelSums.split(matrix(total, LEVEL_NAMES))
-    strength = folding.smoothing_clicks / overall_rate(overall)
+    strength = folding.model.smoothing_clicks / overall_rate(overall)
     rates = category_rates(LevelSums.split(matrix(after, LEVEL_NAMES)), overall, strength)
     after = after.with_columns(
         folding.tolerance(matrix(after, LEVEL_NAMES), folding.model.query_prior)
@@ -123,6 +123,24 @@ def fold_categories(folding: Folding) -> int:
     write_part(folding.out / "snapshot" / "category", 0, after)
     write_part(folding.out / "snapshot" / "total", 0, total.drop("total"))
     return after.height
+
+
+def fitted_smoothing(folding: Folding) -> float:
+    """`smoothing_clicks`, fitted on the queries of the folding's days."""
+    names = LEVEL_NAMES[GRID_SIZE:]
+    partials = [
+        pl.scan_parquet(folding.out / "days" / f"date={day}" / "query" / "*.parquet", hive_partitioning=False)
+        for day in folding.days
+    ]
+    queries = pl.concat(partials).group_by("query").agg(pl.col(names).sum()).sort("query").collect(engine="streaming")
+    categories, _ = folding.query_priors(queries["query"])
+    sums = np.concatenate([np.zeros((queries.height, GRID_SIZE)), matrix(queries, names) * scale(names)], axis=1)
+    names_of, code = np.unique(categories.fill_null("").to_numpy(), return_inverse=True)
+    by_category = LevelSums.split(sum_by(code, sums))
+    total = LevelSums.split(sums.sum(axis=0, keepdims=True))
+    # Rates of categories with many queries need no smoothing; one click's worth keeps the others finite.
+    strength = np.repeat(1.0 / overall_rate(total), len(names_of))
+    return fit_smoothing(LevelSums.split(sums), category_rates(by_category, total, strength)[code])
 
 
 def fold_queries(keys: KeyRange, folding: Folding) -> dict[str, int]:
@@ -150,7 +168,7 @@ def fold_queries(keys: KeyRange, folding: Folding) -> dict[str, int]:
 def _readable_queries(after: pl.DataFrame, keys: KeyRange, folding: Folding) -> pl.DataFrame:
     """Add category, tolerance, smoothed rates and click shares by level, and price quantiles to the queries' sums."""
     total = LevelSums.split(matrix(_snapshot(folding, "total"), LEVEL_NAMES))
-    strength = np.repeat(folding.smoothing_clicks / overall_rate(total), after.height)
+    strength = np.repeat(folding.model.smoothing_clicks / overall_rate(total), after.height)
     names = tuple(f"rate_{level}" for level in range(LEVELS))
     categories, prior = folding.query_priors(after["query"])
     by_category = _snapshot(folding, "category").select("category", *names)

@@ -68,7 +68,7 @@ def sample_rows(rows: pl.DataFrame, context: SampleContext) -> pl.DataFrame:
     """
     block = context.block(rows)
     state = raw_state(block, context)
-    derived = derive(state, context.preferences.model, context.preferences.config.smoothing_clicks)
+    derived = derive(state, context.preferences.model, context.preferences.model.smoothing_clicks)
     ordered = block.rows
     features = [
         pl.Series(f"{group}.{name}", values.astype(np.float32))
