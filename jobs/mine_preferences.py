@@ -84,6 +84,10 @@ def run(
     return run_stage("mine-preferences", out, config=config, inputs=inputs, build=build, force=force)
 
 
+Fold = Callable[[KeyRange, Folding], Any]
+"""One of `snapshots`' functions: folds a range of keys and writes its part of some tables."""
+
+
 class Mining:
     """One run of the stage."""
 
@@ -120,6 +124,10 @@ class Mining:
 
     def run(self) -> dict[str, Any]:
         """Mine; returns the facts for the manifest."""
+        coverage = relevance_coverage(self._relevance)
+        pairs = sum(coverage.values())
+        told = ", ".join(f"{count / pairs:.1%} {source}" for source, count in coverage.items())
+        progress.say(f"  {pairs:,} pairs with a relevance: {told}")
         model, fitted = self._parameters()
         shared = Pass(
             self._out, self._unfitted.reader, model, self._config.behaviours_per_query, self._config.alternate
@@ -133,8 +141,9 @@ class Mining:
 
         folding = self._folding(model)
         keys = KeySamples([one.samples for one in kept.values()] + [one.keys for one in plain])
-        self._fold("user tolerances", self._ranges(keys, "user_id"), snapshots.centres_of_users, folding)
-        self._fold("query tolerances", self._ranges(keys, "query"), snapshots.centres_of_queries, folding)
+        self._fold(
+            "tolerances", keys, folding, {"user_id": snapshots.centres_of_users, "query": snapshots.centres_of_queries}
+        )
 
         centres = {day: kept_days.centres_hash(passes.day_centres(self._out, day)) for day in self._days}
         stale = [day for day, one in kept.items() if one.centres != centres[day]]
@@ -159,7 +168,7 @@ class Mining:
             "stale_corrections": [str(day) for day in stale],
             "fitted_on": fitted,
             "encoder": self._encoder,
-            "relevance_sources": relevance_coverage(self._relevance),
+            "relevance_sources": coverage,
             "parameters": {
                 "click": model.click.to_json(),
                 "examination": vars(model.examination),
@@ -268,27 +277,26 @@ class Mining:
     def _merge(self, folding: Folding, keys: "KeySamples") -> dict[str, int]:
         """Fold all days; row counts by table."""
         rows = {"category": snapshots.fold_categories(folding)}
-        for key, name, work in (
-            ("query", "queries", snapshots.fold_queries),
-            ("user_id", "users", snapshots.fold_users),
-            ("item_id", "items", snapshots.fold_items),
-        ):
-            for counts in self._fold(name, self._ranges(keys, key), work, folding):
-                rows = {table: rows.get(table, 0) + counts.get(table, 0) for table in rows | counts}
+        folds = {"query": snapshots.fold_queries, "user_id": snapshots.fold_users, "item_id": snapshots.fold_items}
+        for counts in self._fold("merge", keys, folding, folds):
+            rows = {table: rows.get(table, 0) + counts.get(table, 0) for table in rows | counts}
         return rows
 
     def _pass(self, name: str, parts: Sequence[Part], work: Callable[[Part], Any]) -> list[Any]:
         with progress.track(f"mine-preferences: {name}", total=sum(part.rows for part in parts), unit="rows") as bar:
             return run_tasks(work, parts, self._budget.at_once, lambda number: bar.advance(parts[number].rows))
 
-    def _fold(
-        self, name: str, ranges: Sequence[KeyRange], work: Callable[[KeyRange, Folding], Any], folding: Folding
-    ) -> list[Any]:
-        with progress.track(f"mine-preferences: {name}", total=len(ranges), unit="ranges") as bar:
-            return run_tasks(partial(work, folding=folding), ranges, self._budget.at_once, lambda _: bar.advance(1))
-
-    def _ranges(self, keys: "KeySamples", key: str) -> list[KeyRange]:
-        return plan_ranges(keys.samples.get(key, []), passes.SAMPLE_ROWS, self._budget.rows(FOLD_ROW_BYTES))
+    def _fold(self, name: str, keys: "KeySamples", folding: Folding, folds: dict[str, Fold]) -> list[Any]:
+        """Run folds, each over the ranges of its key column."""
+        rows = self._budget.rows(FOLD_ROW_BYTES)
+        tasks = [
+            (fold, keys_of)
+            for key, fold in folds.items()
+            for keys_of in plan_ranges(keys.samples.get(key, []), passes.SAMPLE_ROWS, rows)
+        ]
+        with progress.track(f"mine-preferences: {name}", total=len(tasks), unit="ranges") as bar:
+            work = partial(_fold_range, folding=folding)
+            return run_tasks(work, tasks, self._budget.at_once, lambda _: bar.advance(1))
 
     def _folding(self, model: PreferenceModel) -> Folding:
         return Folding(
@@ -307,6 +315,11 @@ class KeySamples:
     def __init__(self, samples: Sequence[dict[str, list[str]]]) -> None:
         names = sorted({name for sample in samples for name in sample})
         self.samples = {name: sorted(key for sample in samples for key in sample.get(name, [])) for name in names}
+
+
+def _fold_range(task: tuple[Fold, KeyRange], folding: Folding) -> Any:
+    fold, keys = task
+    return fold(keys, folding)
 
 
 def _query_category(artifact: Path) -> pl.DataFrame:

@@ -1,6 +1,8 @@
 """Writing tables as sorted Parquet parts that later stages read by range."""
 
+import errno
 import os
+import shutil
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -12,11 +14,21 @@ ROW_GROUP = 50_000
 
 
 def write_part(folder: Path, number: int, frame: pl.DataFrame) -> Path:
-    """Write one part of a table; a task that is run again replaces what it wrote, and none is ever half there."""
+    """Write one part of a table; a task that is run again replaces what it wrote, and none is ever half there.
+
+    Raises:
+        OSError: the disk is full.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"part-{number:04d}.parquet"
     aside = folder / f".{file.name}.{os.getpid()}"
-    frame.write_parquet(aside, row_group_size=ROW_GROUP)
+    try:
+        frame.write_parquet(aside, row_group_size=ROW_GROUP)
+    except pl.exceptions.PolarsError as error:
+        # Polars calls a write that a full disk cut short an error of the format.
+        if shutil.disk_usage(folder).free < frame.estimated_size():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
+        raise
     os.replace(aside, file)
     return file
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -281,20 +282,58 @@ def test_a_query_of_ten_kilobytes_and_one_with_a_third_of_the_log(log: Path, tmp
     assert rows.height == logged["len"].sum()
 
 
-@pytest.mark.parametrize("after", [3.0, 6.0, 8.5])
-def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(log: Path, tmp_path: Path, after: float) -> None:
-    root, out = copied(log, tmp_path), tmp_path / "preferences"
-    command = [
-        sys.executable, "-m", "jobs.mine_preferences", "--tables", str(root / "tables"), "--relevance",
-        str(root / "relevance"), "--out", str(out), "--set", "preferences.holdout_days=1", "--set",
-        "preferences.half_life_days=2.0", "--set", f"preferences.parameters_from={log / 'fitted'}",
-    ]  # fmt: skip
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 600 kB, where this process may make one."""
+    disk, mount = tmp_path / "disk", shutil.which("mount")
+    disk.mkdir()
+    made = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=600k", "prectr-test", str(disk)], check=False)
+    if not made or made.returncode:
+        pytest.skip("cannot mount a small tmpfs")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_up_is_said_and_leaves_nothing(log: Path, small_disk: Path) -> None:
+    """The tasks' partials fill it, in other processes than the one that tells."""
+    with pytest.raises(PrectrError, match=r"preferences: the disk is full, so mine-preferences was stopped"):
+        mine(log, small_disk / "preferences", parameters_from=str(log / "fitted"))
+    assert list(small_disk.iterdir()) == []
+
+
+def _killed(command: list[str], after: float) -> None:
+    """Start a job in a process of its own and kill it, so that nothing of it can clean up."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    started = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    started = subprocess.Popen(
+        [sys.executable, "-m", *command], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     time.sleep(after)
     started.send_signal(signal.SIGKILL)
     started.wait()
+
+
+@pytest.mark.parametrize("after", [3.0, 6.0, 8.5])
+def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(log: Path, tmp_path: Path, after: float) -> None:
+    root, out = copied(log, tmp_path), tmp_path / "preferences"
+    _killed(
+        [
+            "jobs.mine_preferences", "--tables", str(root / "tables"), "--relevance", str(root / "relevance"),
+            "--out", str(out), "--set", "preferences.holdout_days=1", "--set", "preferences.half_life_days=2.0",
+            "--set", f"preferences.parameters_from={log / 'fitted'}",
+        ],
+        after,
+    )  # fmt: skip
     assert not out.exists() or content(out) == content(log / "preferences")
     mine(root, out, parameters_from=str(log / "fitted"))
     assert content(out) == content(log / "preferences")
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".preferences")] == []
+
+
+def test_samples_killed_and_made_again_are_the_same_bytes(log: Path, tmp_path: Path) -> None:
+    out, inputs = tmp_path / "samples", {name: log / name for name in ("tables", "relevance", "preferences")}
+    build_samples.run(**inputs, out=tmp_path / "whole", config=SamplesConfig())
+    given = [word for name, path in inputs.items() for word in (f"--{name}", str(path))]
+    _killed(["jobs.build_samples", *given, "--out", str(out)], 7.0)
+    build_samples.run(**inputs, out=out, config=SamplesConfig())
+    expected, found = content(tmp_path / "whole"), content(out)
+    assert {name for name in found if name.startswith("rows/")} and found == expected
