@@ -115,7 +115,7 @@ class Mining:
         self._tables, self._relevance, self._out, self._config, self._budget = tables, relevance, out, config, budget
         self._days = tables.days_with_rows("impressions")
         manifest = read_manifest(old) if old is not None else None
-        self._old = old if manifest is not None else None
+        self._old = old if manifest is not None and "fitted_on" in manifest else None
         self._old_manifest = manifest or {}
         reader = ray.put(ShownReader.open(tables.path, relevance))
         self._unfitted = Pass(out, reader)

@@ -46,6 +46,8 @@ class Preferences:
         manifest = read_manifest(path)
         if manifest is None or manifest["stage"] != "mine-preferences":
             raise PrectrError(f"{path}: no preferences here; make them with `prectr mine-preferences --out {path}`.")
+        if "days" not in manifest:
+            raise PrectrError(f"{path}: mined by an earlier version of the project; run its stage again with --force.")
         days = sorted(date.fromisoformat(day) for of in manifest["days"].values() for day in of)
         return cls(
             path,
