@@ -1,4 +1,4 @@
-"""What running a command takes: its time, and the peak memory of its process and all processes below it."""
+"""What running a command takes: time, and processor time and peak memory of its process and all processes below it."""
 
 import statistics
 import subprocess
@@ -19,10 +19,13 @@ class Cost:
 
     Attributes:
         seconds: from the start of the process to its end.
+        cpu_seconds: processor time of the process tree, sampled, so a little too low; unlike `seconds` it depends
+            little on what else the machine does.
         peak_gib: most memory of the process tree at a time (proportional set size: shared pages count once).
     """
 
     seconds: float
+    cpu_seconds: float
     peak_gib: float
 
     def to_json(self) -> dict[str, float]:
@@ -38,51 +41,56 @@ def measured(command: Sequence[str], environment: Mapping[str, str] | None = Non
     """
     started = time.perf_counter()
     process = subprocess.Popen(command, env=None if environment is None else dict(environment), stdout=sys.stderr)
-    peak = _Peak(process.pid)
+    tree = _Tree(process.pid)
     code = process.wait()
     seconds = time.perf_counter() - started
     if code:
         raise SystemExit(f"failed with {code}: {' '.join(command)}")
-    return Cost(seconds, peak.stop() / 2**30)
+    tree.stop()
+    return Cost(seconds, sum(tree.cpu_seconds.values()), tree.most_bytes / 2**30)
 
 
 def median(costs: Sequence[Cost]) -> Cost:
-    """The median time, and the highest peak."""
-    return Cost(statistics.median(cost.seconds for cost in costs), max(cost.peak_gib for cost in costs))
+    """The median times, and the highest peak."""
+    return Cost(
+        statistics.median(cost.seconds for cost in costs),
+        statistics.median(cost.cpu_seconds for cost in costs),
+        max(cost.peak_gib for cost in costs),
+    )
 
 
-class _Peak:
+class _Tree:
     """Samples a process tree in the background.
 
     A process that was once seen below the root is followed to its end, also when its parent is gone: Ray's are.
+
+    Attributes:
+        most_bytes: most memory of all processes at a time.
+        cpu_seconds: by process, as last seen.
     """
 
     def __init__(self, root: int) -> None:
-        self._seen = {psutil.Process(root)}
-        self._most = 0
+        self.most_bytes = 0
+        self.cpu_seconds: dict[psutil.Process, float] = {psutil.Process(root): 0.0}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def stop(self) -> int:
-        """The most bytes seen."""
+    def stop(self) -> None:
+        """End sampling."""
         self._done.set()
         self._thread.join()
-        return self._most
 
     def _watch(self) -> None:
+        alive = set(self.cpu_seconds)
         while not self._done.wait(SAMPLE_SECONDS):
-            for process in list(self._seen):
+            memory = 0
+            for process in list(alive):
                 try:
-                    self._seen.update(process.children(recursive=True))
-                except psutil.NoSuchProcess:
-                    self._seen.discard(process)
-            self._most = max(self._most, sum(_share_of_memory(process) for process in self._seen))
-
-
-def _share_of_memory(process: psutil.Process) -> int:
-    """Proportional set size in bytes; 0 of a process that has just ended."""
-    try:
-        return int(process.memory_full_info().pss)
-    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-        return 0
+                    alive.update(process.children(recursive=True))
+                    times = process.cpu_times()
+                    self.cpu_seconds[process] = times.user + times.system
+                    memory += process.memory_full_info().pss
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
+                    alive.discard(process)
+            self.most_bytes = max(self.most_bytes, memory)
