@@ -48,7 +48,7 @@ REFITTED_BY = (
     "examination_exponent",
     "min_randomised_clicks",
     "parameters_from",
-    "smoothing_clicks",
+    "level_smoothing_clicks",
 )
 """Settings that the parameters depend on."""
 REMINED_BY = ("alternate", "behaviours_per_query")
@@ -172,7 +172,7 @@ class Mining:
             "parameters": {
                 "click": model.click.to_json(),
                 "examination": vars(model.examination),
-                "smoothing_clicks": model.smoothing_clicks,
+                "level_smoothing_clicks": model.level_smoothing_clicks,
             },
         }
 
@@ -203,12 +203,13 @@ class Mining:
 
     def _smoothed(self, model: PreferenceModel, folding: Folding, fitted: Sequence[str]) -> PreferenceModel:
         """The model with the strength of the back-off: as set, as fitted before, or fitted on the days of the fit."""
-        given = self._config.smoothing_clicks
+        model = replace(model, smoothing_clicks=self._config.smoothing_clicks)
+        given = self._config.level_smoothing_clicks
         if given is None and self._fitted_now:
             days = [date.fromisoformat(day) for day in fitted]
             given = snapshots.fitted_smoothing(replace(folding, days=tuple(days)))
-        model = model if given is None else replace(model, smoothing_clicks=given)
-        progress.say(f"  click rates back off with the strength of {model.smoothing_clicks:.1f} clicks")
+        model = model if given is None else replace(model, level_smoothing_clicks=given)
+        progress.say(f"  click rates by level back off with the strength of {model.level_smoothing_clicks:.1f} clicks")
         write_json(self._out / "parameters.json", model.to_json())
         return model
 

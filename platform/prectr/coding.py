@@ -42,3 +42,10 @@ def find_codes(wanted: pl.Series, keys: pl.Series) -> np.ndarray:
     known = keys.to_frame("key").with_columns(place=pl.int_range(pl.len(), dtype=pl.Int64))
     found = wanted.alias("key").to_frame().join(known, on="key", how="left", maintain_order="left")
     return found["place"].fill_null(-1).to_numpy()
+
+
+def distinct(codes: np.ndarray, size: int) -> np.ndarray:
+    """The distinct values of `codes` [n], ascending; all are below `size`."""
+    if size > 4 * len(codes):
+        return np.unique(codes)
+    return np.flatnonzero(np.bincount(codes, minlength=size))

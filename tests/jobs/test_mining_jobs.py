@@ -164,6 +164,19 @@ def test_snapshots_hold_what_a_person_wants_to_read(world: World) -> None:
     np.testing.assert_allclose(both["price_p50"], both["price"], rtol=0.2)
 
 
+def test_what_queries_back_off_to_is_readable_too(world: World) -> None:
+    items = Tables(world.tables).items().select("item_id", "category", list_price="price")
+    log = world.log().join(items, on="item_id", how="left").sort("category")
+    categories, total = world.totals("category"), world.totals("total")
+    direct = log.group_by("category", maintain_order=True).agg(pl.col("user_id").n_unique())
+    assert categories.select("category", "users").rows() == direct.rows()
+    assert total["users"].to_list() == [log["user_id"].n_unique()]
+    prices = log.filter("clicked").select(pl.coalesce("price", "list_price")).to_series().drop_nulls()
+    assert total["price_p50"][0] == pytest.approx(prices.median(), rel=0.06)
+    shares = [f"click_share_{level}" for level in range(4)]
+    np.testing.assert_allclose(pl.concat([categories.select(shares), total.select(shares)]).sum_horizontal(), 1.0)
+
+
 def test_tolerances_follow_the_truth(world: World) -> None:
     users = world.totals("user")
     truth = users.select("user_id").join(

@@ -90,7 +90,7 @@ def _seen(users: dict[int, list[int]], query: str = "q") -> pl.DataFrame:
     frames = []
     for day, numbers in users.items():
         hashes = pl.Series([f"u{number}" for number in numbers]).hash(seed=0)
-        pairs = pl.DataFrame({"query": query, "user_hash": hashes}).unique()
+        pairs = pl.DataFrame({"key": query, "user_hash": hashes})
         frames.append(distinct_users._smallest(pairs).with_columns(date=pl.lit(DAYS[day])))
     return pl.concat(frames)
 

@@ -147,7 +147,7 @@ def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> 
         "numeric": numeric,
         "match": level_logarithms(state.levels),
         "tolerance": _tolerance(state, query, category, model),
-        "query_preference": _query_preference(state, query, category, total, strength),
+        "query_preference": _query_preference(state, query, category, total, model.level_smoothing_clicks / overall),
     }
 
 

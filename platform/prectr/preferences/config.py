@@ -30,7 +30,9 @@ class PreferencesConfig(FrozenConfig):
     late_days: Literal["alone", "renew"] = "alone"
     """When a day was corrected: mine it alone, and leave the corrections (`alternate`) of the days after it as they
     were known then; or renew them too, at the cost of reading those days again."""
-    smoothing_clicks: float | None = Field(default=None, gt=0)
-    """Strength of the empirical-Bayes back-off: prior clicks that one level above contributes; null: the strength
-    under which the queries of the training days are most probable (`prectr.preferences.smoothing`)."""
+    smoothing_clicks: float = Field(default=2.0, gt=0)
+    """Prior clicks that smooth the click rates of users, queries, items and pairs towards the one above."""
+    level_smoothing_clicks: float | None = Field(default=None, gt=0)
+    """Prior clicks of the back-off of rates by relevance level, query -> category -> whole log; null: so many as make
+    the clicks of the training days' queries most probable (`prectr.preferences.smoothing`)."""
     behaviours_per_query: int = Field(default=30, ge=1)

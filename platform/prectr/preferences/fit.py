@@ -32,7 +32,9 @@ class PreferenceModel:
     category_query_prior: dict[str, np.ndarray]
     """Prior of queries whose results mostly lie in that category: the back-off query -> category -> global."""
     smoothing_clicks: float = 2.0
-    """Strength of the back-off of click rates (`prectr.preferences.smoothing`)."""
+    """Prior clicks of the rates of users, queries, items and pairs; a setting."""
+    level_smoothing_clicks: float = 2.0
+    """Prior clicks of the back-off of rates by relevance level (`prectr.preferences.smoothing`)."""
 
     @property
     def user_centre(self) -> float:
@@ -63,6 +65,7 @@ class PreferenceModel:
             "user_prior": self.user_prior.tolist(),
             "query_prior": self.query_prior.tolist(),
             "smoothing_clicks": self.smoothing_clicks,
+            "level_smoothing_clicks": self.level_smoothing_clicks,
             "category_query_prior": {name: prior.tolist() for name, prior in self.category_query_prior.items()},
         }
 
@@ -77,6 +80,7 @@ class PreferenceModel:
             np.array(content["query_prior"]),
             {name: np.array(prior) for name, prior in content["category_query_prior"].items()},
             content["smoothing_clicks"],
+            content["level_smoothing_clicks"],
         )
 
 

@@ -12,7 +12,8 @@ a frame, sorted by its keys:
     item            item_id             COUNT_NAMES
     pair            query, item_id      COUNT_NAMES
     price           of, key, bin        clicks by price, of queries and categories
-    seen            query, user_hash    distinct users (`prectr.preferences.distinct_users`)
+    seen_query      key, user_hash      distinct users (`prectr.preferences.distinct_users`)
+    seen_category   key, user_hash      likewise
     behaviour       query               candidates of S_q (`prectr.preferences.behaviours`)
 
 No Python runs per row or per key: rows are counted by dense codes.
@@ -36,7 +37,7 @@ PLAIN_COLUMNS = ("request_id",)
 COLUMNS = ("request_id", "ts", "price")
 """Columns of the log that the two passes read beside keys, position and click."""
 
-MAIN_KINDS = ("user", "query", "category", "item", "pair", "price", "seen", "behaviour")
+MAIN_KINDS = ("user", "query", "category", "item", "pair", "price", "seen_query", "seen_category", "behaviour")
 """What the second pass makes."""
 
 Frames = dict[str, pl.DataFrame]
@@ -107,7 +108,6 @@ def partials(
 
     by_category = by(category).filter(pl.sum_horizontal(f"impressions_{level}" for level in range(LEVELS)) > 0)
     pair_counts = _counts(rows, shown_pair.codes, len(shown_pair.places), table)
-    first_row = request_starts(rows)
     activity = activity_group(centres.requests)
     return {
         "user": _keyed("user_id", rows.user.keys, user_sums(rows, user_cells, table), USER_NAMES),
@@ -122,7 +122,8 @@ def partials(
             ]
         ),
         "price": prices.clicked_prices(rows, category, log_price),
-        "seen": distinct_users.seen(rows, first_row),
+        "seen_query": distinct_users.seen(rows, rows.query),
+        "seen_category": distinct_users.seen(rows, category),
         "behaviour": behaviours.of_part(rows, index, activity, behaviours_per_query),
     }
 

@@ -3,10 +3,10 @@
     rate = (clicks + strength * rate above) / (examined + strength)
 
 Empirical Bayes [ours]: the rates above are estimated from the log, and `strength` is so many examined impressions as
-bring `smoothing_clicks` clicks on average. Clicks are divided by examined impressions, so a rate is one at the first
-position.
+bring `level_smoothing_clicks` clicks on average. Clicks are divided by examined impressions, so a rate is one at the
+first position.
 
-The strength is estimated too. A key's rate is drawn from Gamma(shape = smoothing_clicks, mean = rate above) and its
+The strength is estimated too. A key's rate is drawn from Gamma(shape = level_smoothing_clicks, mean = rate above), its
 clicks from Poisson(examined * rate): the posterior mean is the formula above, and the clicks of all keys are negative
 binomial, of which `fit_smoothing` maximises the likelihood.
 """
@@ -55,7 +55,7 @@ def query_rates(query: LevelSums, of_category: np.ndarray, strength: np.ndarray)
 
 
 def fit_smoothing(query: LevelSums, of_category: np.ndarray) -> float:
-    """The most probable `smoothing_clicks`, between LEAST_SMOOTHING and MOST_SMOOTHING.
+    """The most probable `level_smoothing_clicks`, between LEAST_SMOOTHING and MOST_SMOOTHING.
 
     Args:
         query: sums of q queries.

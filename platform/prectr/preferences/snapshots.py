@@ -23,12 +23,15 @@ from prectr.preferences import behaviours, distinct_users, prices
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.fold import Folded, fold, read_days
 from prectr.preferences.grouping import sum_by
-from prectr.preferences.smoothing import category_rates, fit_smoothing, overall_rate, query_rates
+from prectr.preferences.smoothing import LevelRates, category_rates, fit_smoothing, overall_rate, query_rates
 from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelSums, columns, matrix, scale
 from prectr.preferences.tolerance import GRID_SIZE, moments, on_lattice, posterior
 from prectr.storage import read_table, write_part
 
 GRID_NAMES = LEVEL_NAMES[:GRID_SIZE]
+RATE_NAMES = tuple(f"rate_{level}" for level in range(LEVELS))
+"""Smoothed click rates by level, at the first position."""
+SHARE_NAMES = tuple(f"click_share_{level}" for level in range(LEVELS))
 
 
 @dataclass(frozen=True)
@@ -109,24 +112,44 @@ def fold_categories(folding: Folding) -> int:
     days = folding.read("category", "category", everything)
     folded = fold(days, ["category"], LEVEL_NAMES, folding.days, folding.half_life)
     whole = fold(days.with_columns(pl.lit("").alias("total")), ["total"], LEVEL_NAMES, folding.days, folding.half_life)
-    price = _price_quantiles(folding, everything, "category", "category")
-    after, total = folded.after, whole.after
-    overall = LevelSums.split(matrix(total, LEVEL_NAMES))
-    strength = folding.model.smoothing_clicks / overall_rate(overall)
-    rates = category_rates(LevelSums.split(matrix(after, LEVEL_NAMES)), overall, strength)
-    after = after.with_columns(
-        folding.tolerance(matrix(after, LEVEL_NAMES), folding.model.query_prior)
-        + columns(rates, tuple(f"rate_{level}" for level in range(LEVELS)))
-    ).join(price, on="category", how="left", maintain_order="left")
     write_part(folding.out / "before" / "category", 0, folded.before.sort("date", "category"))
     write_part(folding.out / "before" / "total", 0, whole.before.drop("total").sort("date"))
-    write_part(folding.out / "snapshot" / "category", 0, after)
-    write_part(folding.out / "snapshot" / "total", 0, total.drop("total"))
-    return after.height
+
+    prices_clicked = folding.read("price", "key", everything).filter(pl.col("of") == "category").drop("of")
+    seen = folding.read("seen_category", "key", everything)
+    total, after = (matrix(part.after, LEVEL_NAMES) for part in (whole, folded))
+    overall = LevelSums.split(total)
+    of_total = (overall.clicks + 1.0) / (overall.examined + 20.0)
+    strength = folding.model.level_smoothing_clicks / overall_rate(overall)
+    for name, table, sums, key in (
+        ("total", whole.after, total, pl.lit("")),
+        ("category", folded.after, after, pl.col("key")),
+    ):
+        weight, above = np.repeat(strength, len(sums)), np.repeat(of_total, len(sums), axis=0)
+        readable = table.with_columns(
+            *folding.tolerance(sums, folding.model.query_prior),
+            *_readable_rates(query_rates(LevelSums.split(sums), above, weight)),
+        )
+        price = _price_quantiles(folding, prices_clicked.with_columns(key.alias("key")))
+        users = _users_in_all(distinct_users.counts_before(seen.with_columns(key.alias("key"))))
+        for part in (price, users):
+            readable = readable.join(part.rename({"key": name}), on=name, how="left", maintain_order="left")
+        write_part(folding.out / "snapshot" / name, 0, readable)
+    return folded.after.height
+
+
+def _readable_rates(smoothed: LevelRates) -> list[pl.Series]:
+    """Columns RATE_NAMES and SHARE_NAMES."""
+    return [*columns(smoothed.rate, RATE_NAMES), *columns(smoothed.click_share, SHARE_NAMES)]
+
+
+def _users_in_all(counts: pl.DataFrame) -> pl.DataFrame:
+    """key and users after the last day, of what `counts_before` gave."""
+    return counts.filter(pl.col("date").is_null()).drop("date")
 
 
 def fitted_smoothing(folding: Folding) -> float:
-    """`smoothing_clicks`, fitted on the queries of the folding's days."""
+    """`level_smoothing_clicks`, fitted on the queries of the folding's days."""
     names = LEVEL_NAMES[GRID_SIZE:]
     partials = [
         pl.scan_parquet(folding.out / "days" / f"date={day}" / "query" / "*.parquet", hive_partitioning=False)
@@ -146,13 +169,11 @@ def fitted_smoothing(folding: Folding) -> float:
 def fold_queries(keys: KeyRange, folding: Folding) -> dict[str, int]:
     """Queries, their pairs, users and behaviours of a range."""
     folded = folding.fold("query", ["query"], LEVEL_NAMES, keys)
-    users = distinct_users.counts_before(folding.read("seen", "query", keys))
+    users = distinct_users.counts_before(folding.read("seen_query", "key", keys)).rename({"key": "query"})
     before = folded.before.join(users, on=["query", "date"], how="left", maintain_order="left")
     before = before.with_columns(pl.col("users").fill_null(0.0))
     write_part(folding.out / "before" / "query", keys.number, before.sort("date", "query"))
-    after = folded.after.join(
-        users.filter(pl.col("date").is_null()).drop("date"), on="query", how="left", maintain_order="left"
-    )
+    after = folded.after.join(_users_in_all(users), on="query", how="left", maintain_order="left")
     write_part(folding.out / "snapshot" / "query", keys.number, _readable_queries(after, keys, folding))
 
     pairs = folding.fold("pair", ["query", "item_id"], COUNT_NAMES, keys)
@@ -168,36 +189,32 @@ def fold_queries(keys: KeyRange, folding: Folding) -> dict[str, int]:
 def _readable_queries(after: pl.DataFrame, keys: KeyRange, folding: Folding) -> pl.DataFrame:
     """Add category, tolerance, smoothed rates and click shares by level, and price quantiles to the queries' sums."""
     total = LevelSums.split(matrix(_snapshot(folding, "total"), LEVEL_NAMES))
-    strength = np.repeat(folding.model.smoothing_clicks / overall_rate(total), after.height)
-    names = tuple(f"rate_{level}" for level in range(LEVELS))
+    strength = np.repeat(folding.model.level_smoothing_clicks / overall_rate(total), after.height)
     categories, prior = folding.query_priors(after["query"])
-    by_category = _snapshot(folding, "category").select("category", *names)
+    by_category = _snapshot(folding, "category").select("category", *RATE_NAMES)
     above = categories.alias("category").to_frame().join(by_category, on="category", how="left", maintain_order="left")
     of_total = (total.clicks + 1.0) / (total.examined + 20.0)
-    of_category = np.where(above[names[0]].is_null().to_numpy()[:, None], of_total, matrix(above, names))
+    unknown = above[RATE_NAMES[0]].is_null().to_numpy()[:, None]
+    of_category = np.where(unknown, of_total, matrix(above, RATE_NAMES))
     sums = matrix(after, LEVEL_NAMES)
-    rates = query_rates(LevelSums.split(sums), of_category, strength)
-    shares = tuple(f"click_share_{level}" for level in range(LEVELS))
     readable = after.with_columns(
         categories.alias("category"),
         *folding.tolerance(sums, prior),
-        *columns(rates.rate, names),
-        *columns(rates.click_share, shares),
+        *_readable_rates(query_rates(LevelSums.split(sums), of_category, strength)),
     )
-    price = _price_quantiles(folding, keys, "query", "query")
+    clicked = folding.read("price", "key", keys).filter(pl.col("of") == "query").drop("of")
+    price = _price_quantiles(folding, clicked).rename({"key": "query"})
     return readable.join(price, on="query", how="left", maintain_order="left")
 
 
-def _price_quantiles(folding: Folding, keys: KeyRange, of: str, name: str) -> pl.DataFrame:
+def _price_quantiles(folding: Folding, histogram: pl.DataFrame) -> pl.DataFrame:
     """Quantiles of clicked prices by key; the days' histograms fade as all sums do."""
-    histogram = folding.read("price", "key", keys).filter(pl.col("of") == of)
     if folding.half_life is not None:
         age = (pl.lit(folding.days[-1]) - pl.col("date")).dt.total_days() + 1
         histogram = histogram.with_columns(pl.col("clicks") * (-age / folding.half_life * np.log(2.0)).exp())
-    merged = (
-        histogram.sort("key", "bin", "date").group_by("key", "bin", maintain_order=True).agg(pl.col("clicks").sum())
-    )
-    return prices.quantiles(merged).rename({"key": name})
+    ordered = histogram.sort("key", "bin", "date")
+    merged = ordered.group_by("key", "bin", maintain_order=True).agg(pl.col("clicks").sum())
+    return prices.quantiles(merged)
 
 
 def _fold_behaviours(keys: KeyRange, folding: Folding) -> int:

@@ -45,7 +45,7 @@ def columns(preferences: Preferences, table: str, names: Sequence[str]) -> pl.Da
 
 def prior_strength(preferences: Preferences) -> float:
     """Examined impressions that the back-off of a click rate weighs as much as."""
-    return float(preferences.model.smoothing_clicks / overall_rate(_total(preferences))[0])
+    return float(preferences.model.level_smoothing_clicks / overall_rate(_total(preferences))[0])
 
 
 def overall_rates(preferences: Preferences) -> np.ndarray:
