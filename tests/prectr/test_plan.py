@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.errors import PrectrError
+from prectr.errors import PrectrError, UsageError
 from prectr.plan import Part, plan_parts, plan_ranges
-from prectr.ray_session import Budget
+from prectr.ray_session import Budget, parse_gib
 from prectr.tables import Tables
 
 DAY = date(2026, 3, 1)
@@ -72,3 +72,14 @@ def test_ranges_cover_every_key_once(keys: list[str], a_sample: int, a_range: in
         held = [one for one in ranges if (one.low is None or key >= one.low) and (one.high is None or key < one.high)]
         assert len(held) == 1
     assert [one.number for one in ranges] == list(range(len(ranges)))
+
+
+@pytest.mark.parametrize(("text", "gib"), [("6GiB", 6.0), ("512 MiB", 0.5), ("4g", 4.0), ("1.5TB", 1536.0)])
+def test_sizes_of_memory_are_read(text: str, gib: float) -> None:
+    assert parse_gib(text) == gib
+
+
+@pytest.mark.parametrize("text", ["6", "lots", "0GiB", "-1GiB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--memory '.*': not a size; give it as 6GiB or 512MiB"):
+        parse_gib(text)
