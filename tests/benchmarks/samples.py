@@ -42,12 +42,14 @@ def compare_rows(ours: Path, theirs: Path) -> dict[str, float]:
         SystemExit: a row is missing, or a value differs.
     """
     largest: dict[str, float] = {}
-    days = sorted(ours.glob("rows/date=*"))
     expected_rows = pl.scan_parquet(theirs / "rows.parquet")
-    for folder in days:
+    days = expected_rows.select(pl.col("date").unique().sort()).collect()["date"]
+    folders = sorted(ours.glob("rows/date=*"))
+    if [folder.name for folder in folders] != [f"date={day}" for day in days]:
+        raise SystemExit("the days of ours are not those of DuckDB")
+    for day, folder in zip(days, folders):
         found = pl.read_parquet(folder / "*.parquet", hive_partitioning=False).sort(ORDER)
-        day = pl.lit(folder.name.removeprefix("date=")).str.to_date()
-        expected = expected_rows.filter(pl.col("date") == day).collect().sort(ORDER)
+        expected = expected_rows.filter(pl.col("date") == pl.lit(day)).collect().sort(ORDER)
         if found.height != expected.height:
             raise SystemExit(f"{folder.name}: {found.height:,} rows of ours, {expected.height:,} of DuckDB")
         for name in found.columns:
@@ -66,7 +68,7 @@ def difference(found: pl.Series, expected: pl.Series) -> float:
         lengths = (column.list.len().fill_null(0) for column in (found, expected))
         values = (column.explode().drop_nulls().cast(pl.Int64) for column in (found, expected))
         return 0.0 if next(lengths).equals(next(lengths)) and next(values).equals(next(values)) else np.inf
-    if found.dtype.is_float() and found.null_count() == expected.null_count():
+    if found.dtype.is_float() and found.is_null().equals(expected.is_null()):
         off = (found - expected).abs().drop_nulls().to_numpy()
         return float(np.nan_to_num(off, nan=np.inf).max(initial=0.0))
     return 0.0 if found.equals(expected.cast(found.dtype)) else np.inf
