@@ -45,9 +45,9 @@ def window(partition: str, order: str) -> str:
     )
 
 
-def rate(clicks: str, examined: str, above: str) -> str:
+def rate(clicks: str, examined: str, above: str, weight: str = "weight") -> str:
     """Clicks by examined impressions, smoothed towards the rate above."""
-    return f"(({clicks} + weight * {above}) / ({examined} + weight))"
+    return f"(({clicks} + {weight} * {above}) / ({examined} + {weight}))"
 
 
 def above_mean(total: str, count: str) -> str:
@@ -195,16 +195,18 @@ class Script:
         examined, clicks = (listed(f"total.{name}_#", _LEVELS, " + ") for name in ("examined", "clicks"))
         overall = f"(({clicks} + 1.0) / ({examined} + 20.0))"
         of_total = listed("(total.clicks_# + 1) / (total.examined_# + 20) AS of_total_#", _LEVELS)
-        total = f"""SELECT date, {overall} AS overall, {self._fitted["smoothing_clicks"]!r} / {overall} AS weight,
-                   {of_total}
+        total = f"""SELECT date, {overall} AS overall, {of_total},
+                   {self._fitted["smoothing_clicks"]!r} / {overall} AS weight,
+                   {self._fitted["level_smoothing_clicks"]!r} / {overall} AS level_weight
             FROM {self._known("total")} AS total"""
-        above = listed("(known.clicks_# + weight * of_total_#) / (known.examined_# + weight) AS above_#", _LEVELS)
+        above = rate("known.clicks_#", "known.examined_#", "of_total_#", "level_weight")
         prior = logarithms(self._fitted["query_prior"])
-        category = f"""SELECT known.category, known.date, overall, weight, {above},
+        category = f"""SELECT known.category, known.date, overall, weight, level_weight,
+                   {listed(f"{above} AS above_#", _LEVELS)},
                    {listed("known.examined_#", _LEVELS, " + ")} AS examined,
                    {", ".join(f"known.grid_{i:02d} + {prior[i]} AS l{i}" for i in self._places)}
             FROM {self._known("category")} AS known JOIN ({total}) USING (date)"""
-        kept = f"category, date, overall, weight, examined, {listed('above_#', _LEVELS)}"
+        kept = f"category, date, overall, weight, level_weight, examined, {listed('above_#', _LEVELS)}"
         return f"CREATE TEMP TABLE categories AS {self._posterior(category, kept)}"
 
     def _history(self, name: str, column: str, order: str) -> str:
@@ -333,9 +335,8 @@ def _numeric() -> dict[str, str]:
 def _query_preference() -> dict[str, str]:
     all_above = listed("above_#", _LEVELS, " + ")
     clicks = _of_query("clicks")
-    made = {
-        f"level_{i}_rate": f"ln({rate(f'queries.clicks_{i}', f'queries.examined_{i}', f'above_{i}')})" for i in _LEVELS
-    }
+    smoothed = rate("queries.clicks_#", "queries.examined_#", "above_#", "level_weight")
+    made = {f"level_{i}_rate": f"ln({listed(smoothed, [i])})" for i in _LEVELS}
     made |= {
         f"level_{i}_click_share": f"(queries.clicks_{i} + above_{i} / ({all_above})) / ({clicks} + 1)" for i in _LEVELS
     }
