@@ -26,7 +26,7 @@ from prectr.plan import plan_parts
 from prectr.preferences.mined import Preferences
 from prectr.preferences.shown import ShownReader
 from prectr.ray_errors import user_errors
-from prectr.ray_session import RayConfig, ray_session, task_budget
+from prectr.ray_session import RayConfig, busy_session, task_budget
 from prectr.relevance.pairs import read_pairs
 from prectr.samples.build import FEATURE_GROUPS, SampleContext, sample_rows
 from prectr.samples.config import SamplesConfig
@@ -66,7 +66,7 @@ def run(
     source = Tables(tables)
 
     def build(staging: Path) -> dict[str, Any]:
-        with ray_session(ray_config):
+        with busy_session(ray_config):
             return _build(source, relevance, preferences, staging, config, ray_config)
 
     inputs = {"tables": tables, "relevance": relevance, "preferences": preferences}

@@ -18,10 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from prectr import progress
 from prectr.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
+from prectr.model_config import LEVELS
 from prectr.plan import KeyRange, Part, plan_parts, plan_ranges
 from prectr.preferences import days as kept_days
 from prectr.preferences import passes, snapshots
@@ -33,7 +35,7 @@ from prectr.preferences.partials import MAIN_KINDS
 from prectr.preferences.passes import Pass, Passed
 from prectr.preferences.shown import ShownReader, categories_shown
 from prectr.preferences.snapshots import Folding
-from prectr.ray_session import Budget, RayConfig, ray_session, task_budget
+from prectr.ray_session import Budget, RayConfig, busy_session, task_budget
 from prectr.ray_tasks import run_tasks
 from prectr.relevance.pairs import read_pairs
 from prectr.tables import Tables
@@ -48,7 +50,7 @@ REFITTED_BY = (
     "examination_exponent",
     "min_randomised_clicks",
     "parameters_from",
-    "level_smoothing_clicks",
+    "level_prior_clicks",
 )
 """Settings that the parameters depend on."""
 REMINED_BY = ("alternate", "behaviours_per_query")
@@ -76,7 +78,7 @@ def run(
     source = Tables(tables)
 
     def build(staging: Path) -> dict[str, Any]:
-        with ray_session(ray_config):
+        with busy_session(ray_config):
             mining = Mining(source, relevance, staging, None if force else out, config, task_budget(ray_config))
             return mining.run()
 
@@ -172,7 +174,7 @@ class Mining:
             "parameters": {
                 "click": model.click.to_json(),
                 "examination": vars(model.examination),
-                "level_smoothing_clicks": model.level_smoothing_clicks,
+                "level_prior_clicks": model.level_prior_clicks.tolist(),
             },
         }
 
@@ -204,12 +206,13 @@ class Mining:
     def _smoothed(self, model: PreferenceModel, folding: Folding, fitted: Sequence[str]) -> PreferenceModel:
         """The model with the strength of the back-off: as set, as fitted before, or fitted on the days of the fit."""
         model = replace(model, smoothing_clicks=self._config.smoothing_clicks)
-        given = self._config.level_smoothing_clicks
-        if given is None and self._fitted_now:
-            days = [date.fromisoformat(day) for day in fitted]
-            given = snapshots.fitted_smoothing(replace(folding, days=tuple(days)))
-        model = model if given is None else replace(model, level_smoothing_clicks=given)
-        progress.say(f"  click rates by level back off with the strength of {model.level_smoothing_clicks:.1f} clicks")
+        if self._config.level_prior_clicks is not None:
+            model = replace(model, level_prior_clicks=np.full(LEVELS, self._config.level_prior_clicks))
+        elif self._fitted_now:
+            days = tuple(date.fromisoformat(day) for day in fitted)
+            model = replace(model, level_prior_clicks=snapshots.fitted_prior_clicks(replace(folding, days=days)))
+        told = ", ".join(f"{clicks:.1f}" for clicks in model.level_prior_clicks)
+        progress.say(f"  rates of levels 0 to {LEVELS - 1} back off with {told} clicks")
         write_json(self._out / "parameters.json", model.to_json())
         return model
 

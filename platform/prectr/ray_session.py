@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,12 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def busy_session(config: RayConfig | None = None) -> AbstractContextManager[None]:
+    """`ray_session` for stages whose tasks all compute: a worker a core and one more, because many start slowly."""
+    config = config or RayConfig()
+    return ray_session(config.model_copy(update={"num_cpus": min(config.num_cpus, (os.cpu_count() or 1) + 1)}))
 
 
 def task_budget(config: RayConfig | None = None) -> Budget:

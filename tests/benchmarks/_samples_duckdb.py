@@ -45,9 +45,15 @@ def window(partition: str, order: str) -> str:
     )
 
 
-def rate(clicks: str, examined: str, above: str, weight: str = "weight") -> str:
+def rate(clicks: str, examined: str, above: str) -> str:
     """Clicks by examined impressions, smoothed towards the rate above."""
-    return f"(({clicks} + {weight} * {above}) / ({examined} + {weight}))"
+    return f"(({clicks} + weight * {above}) / ({examined} + weight))"
+
+
+def level_rate(prior: list[float], known: str, above: str, level: int) -> str:
+    """Clicks by examined impressions of a level, smoothed towards the rate above by the level's prior clicks."""
+    clicks = repr(prior[level])
+    return f"(({known}.clicks_{level} + {clicks}) / ({known}.examined_{level} + {clicks} / {above}_{level}))"
 
 
 def above_mean(total: str, count: str) -> str:
@@ -196,17 +202,16 @@ class Script:
         overall = f"(({clicks} + 1.0) / ({examined} + 20.0))"
         of_total = listed("(total.clicks_# + 1) / (total.examined_# + 20) AS of_total_#", _LEVELS)
         total = f"""SELECT date, {overall} AS overall, {of_total},
-                   {self._fitted["smoothing_clicks"]!r} / {overall} AS weight,
-                   {self._fitted["level_smoothing_clicks"]!r} / {overall} AS level_weight
+                   {self._fitted["smoothing_clicks"]!r} / {overall} AS weight
             FROM {self._known("total")} AS total"""
-        above = rate("known.clicks_#", "known.examined_#", "of_total_#", "level_weight")
         prior = logarithms(self._fitted["query_prior"])
-        category = f"""SELECT known.category, known.date, overall, weight, level_weight,
-                   {listed(f"{above} AS above_#", _LEVELS)},
+        prior_clicks = self._fitted["level_prior_clicks"]
+        above = ", ".join(f"{level_rate(prior_clicks, 'known', 'of_total', i)} AS above_{i}" for i in _LEVELS)
+        category = f"""SELECT known.category, known.date, overall, weight, {above},
                    {listed("known.examined_#", _LEVELS, " + ")} AS examined,
                    {", ".join(f"known.grid_{i:02d} + {prior[i]} AS l{i}" for i in self._places)}
             FROM {self._known("category")} AS known JOIN ({total}) USING (date)"""
-        kept = f"category, date, overall, weight, level_weight, examined, {listed('above_#', _LEVELS)}"
+        kept = f"category, date, overall, weight, examined, {listed('above_#', _LEVELS)}"
         return f"CREATE TEMP TABLE categories AS {self._posterior(category, kept)}"
 
     def _history(self, name: str, column: str, order: str) -> str:
@@ -245,7 +250,11 @@ class Script:
                   LEFT JOIN behaved USING (query, date))"""
 
     def _rows(self) -> str:
-        groups = {"numeric": _numeric(), "tolerance": self._tolerance(), "query_preference": _query_preference()}
+        groups = {
+            "numeric": _numeric(),
+            "tolerance": self._tolerance(),
+            "query_preference": _query_preference(self._fitted["level_prior_clicks"]),
+        }
         features = ", ".join(
             f'({value})::FLOAT AS "{group}.{name}"' for group, of in groups.items() for name, value in of.items()
         )
@@ -332,11 +341,10 @@ def _numeric() -> dict[str, str]:
     }
 
 
-def _query_preference() -> dict[str, str]:
+def _query_preference(prior_clicks: list[float]) -> dict[str, str]:
     all_above = listed("above_#", _LEVELS, " + ")
     clicks = _of_query("clicks")
-    smoothed = rate("queries.clicks_#", "queries.examined_#", "above_#", "level_weight")
-    made = {f"level_{i}_rate": f"ln({listed(smoothed, [i])})" for i in _LEVELS}
+    made = {f"level_{i}_rate": f"ln({level_rate(prior_clicks, 'queries', 'above', i)})" for i in _LEVELS}
     made |= {
         f"level_{i}_click_share": f"(queries.clicks_{i} + above_{i} / ({all_above})) / ({clicks} + 1)" for i in _LEVELS
     }

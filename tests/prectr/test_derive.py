@@ -66,9 +66,9 @@ def test_rates_are_smoothed_towards_the_one_above(model: PreferenceModel) -> Non
 
 def test_levels_of_a_query_back_off_to_category_and_log(model: PreferenceModel) -> None:
     found = {name: values[0] for name, values in derive(_state(model), model, 2.0)["query_preference"].items()}
-    strength = 20.0
-    of_total = np.array([2, 2, 3, 6]) / 40
-    expected = (np.array([0, 0, 0, 2]) + strength * of_total) / (np.array([5, 0, 0, 5]) + strength)
+    of_total = np.array([2, 2, 3, 6]) / 40  # the category knows nothing: its rates are the log's
+    prior = model.level_prior_clicks
+    expected = (np.array([0, 0, 0, 2]) + prior) / (np.array([5, 0, 0, 5]) + prior / of_total)
     share = (np.array([0, 0, 0, 2]) + of_total / of_total.sum()) / 3
     for level in range(4):
         assert found[f"level_{level}_rate"] == pytest.approx(np.log(expected[level]))

@@ -49,8 +49,8 @@ BEHAVIOURS = (
     behaviour("nokia 3310", "u3", "i9", True, 20),
     behaviour("sofa", "u4", "i3", True, 30),
 )
-STRENGTH = 2.0 / ((10.0 + 1.0) / (60.0 + 20.0))
-"""Two prior clicks over the log's rate: 10 clicks of 60 examined impressions, 1 and 20 added."""
+STRENGTHS = (2 / (1 / 24), 2 / (3 / 36), 2 / (6 / 50), 2 / (4 / 30))
+"""Two prior clicks over the log's rate of each level: 0, 2, 5, 3 clicks of 4, 16, 30, 10 examined; 1 and 20 added."""
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_levels_of_a_query(preferences: Preferences) -> None:
     assert relevant["ctr"] == pytest.approx(0.05)
     assert (relevant["examined"], relevant["debiased_clicks"]) == (30.0, 9.0)
     assert (relevant["rate"], relevant["click_share"]) == (0.15, 0.6)
-    assert relevant["own_weight"] == pytest.approx(30.0 / (30.0 + STRENGTH))
+    assert relevant["own_weight"] == pytest.approx(30.0 / (30.0 + STRENGTHS[2]))
     assert found["prices"]["query"] == {"price_p10": 5.0, "price_p50": 10.0, "price_p90": 20.0}
 
 
@@ -162,10 +162,10 @@ def test_overview_counts_by_hand(preferences: Preferences) -> None:
     assert shares["< 10"] == (0.5, pytest.approx(6 / 186))
     assert shares["10 to 100"] == (0.25, pytest.approx(20 / 186))
     assert shares["100 to 1,000"] == (0.25, pytest.approx(160 / 186))
-    # 4 and 0 examined impressions are fewer than the strength of 14.5; 16 are not.
-    assert found["back_off"]["strength"] == pytest.approx(STRENGTH)
-    assert found["back_off"]["queries"] == 0.5
-    assert found["back_off"]["impressions"] == pytest.approx(6 / 186)
+    # 4, 16 and 0 examined impressions are fewer than the mean strength of 20.4; 40 are not.
+    assert found["back_off"]["strength"] == pytest.approx(np.dot(STRENGTHS, [4, 16, 30, 10]) / 60)
+    assert found["back_off"]["queries"] == 0.75
+    assert found["back_off"]["impressions"] == pytest.approx(26 / 186)
 
 
 def test_users_are_grouped_by_what_they_did(preferences: Preferences) -> None:

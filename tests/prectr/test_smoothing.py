@@ -3,29 +3,39 @@
 import numpy as np
 import pytest
 
-from prectr.preferences.smoothing import LEAST_SMOOTHING, MOST_SMOOTHING, fit_smoothing
+from prectr.preferences.smoothing import LEAST_PRIOR_CLICKS, MOST_PRIOR_CLICKS, fit_prior_clicks, smoothed_rates
 from prectr.preferences.sums import LEVEL_WIDTH, LevelSums
 from prectr.preferences.tolerance import GRID_SIZE
 
 RATES = np.array([0.01, 0.03, 0.08, 0.15])
 
 
-def _drawn(shape: float | None, queries: int = 1500, seed: int = 0) -> LevelSums:
-    """Queries whose rates are drawn from Gamma(shape, mean = RATES), or are RATES themselves."""
+def _drawn(shape: np.ndarray, queries: int = 2500, seed: int = 0) -> LevelSums:
+    """Queries whose rates of each level are drawn from Gamma(shape, mean = RATES); inf: they are RATES themselves."""
     rng = np.random.default_rng(seed)
-    examined = rng.exponential(150, (queries, 4))
-    rate = np.tile(RATES, (queries, 1)) if shape is None else rng.gamma(shape, RATES / shape, (queries, 4))
+    examined = rng.exponential(250, (queries, 4))
+    finite = np.where(np.isinf(shape), 1.0, shape)
+    rate = np.where(np.isinf(shape), RATES, rng.gamma(finite, RATES / finite, (queries, 4)))
     sums = np.zeros((queries, LEVEL_WIDTH))
     sums[:, GRID_SIZE + 4 : GRID_SIZE + 8] = examined
     sums[:, GRID_SIZE + 8 : GRID_SIZE + 12] = rng.poisson(examined * rate)
     return LevelSums.split(sums)
 
 
-@pytest.mark.parametrize("shape", [0.5, 3.0, 20.0])
-def test_strength_is_recovered(shape: float) -> None:
-    assert fit_smoothing(_drawn(shape), np.tile(RATES, (1500, 1))) == pytest.approx(shape, rel=0.25)
+@pytest.mark.parametrize("shape", [[0.5, 3.0, 8.0, 20.0], [20.0, 1.0, 1.0, 3.0]])
+def test_prior_clicks_of_each_level_are_recovered(shape: list[float]) -> None:
+    found = fit_prior_clicks(_drawn(np.array(shape)), np.tile(RATES, (2500, 1)))
+    np.testing.assert_allclose(found, shape, rtol=0.3)
 
 
-def test_queries_that_do_not_differ_are_smoothed_as_much_as_may_be() -> None:
-    assert fit_smoothing(_drawn(None), np.tile(RATES, (1500, 1))) > MOST_SMOOTHING / 10
-    assert fit_smoothing(_drawn(0.02), np.tile(RATES, (1500, 1))) == pytest.approx(LEAST_SMOOTHING, rel=0.1)
+def test_levels_at_which_queries_do_not_differ_are_smoothed_as_much_as_may_be() -> None:
+    found = fit_prior_clicks(_drawn(np.array([np.inf, 0.02, np.inf, 2.0])), np.tile(RATES, (2500, 1)))
+    assert found[2] > MOST_PRIOR_CLICKS / 2
+    assert found[1] == pytest.approx(LEAST_PRIOR_CLICKS, rel=0.1)
+
+
+def test_smoothed_rates_by_hand() -> None:
+    query = _drawn(np.full(4, 3.0), queries=1)
+    clicks = np.array([1.0, 2.0, 3.0, 4.0])
+    expected = (query.clicks[0] + clicks) / (query.examined[0] + clicks / RATES)
+    np.testing.assert_allclose(smoothed_rates(query, RATES[None, :], clicks)[0], expected)

@@ -13,7 +13,7 @@ import numpy as np
 
 from prectr.model_config import LEVELS
 from prectr.preferences.fit import PreferenceModel
-from prectr.preferences.smoothing import category_rates, overall_rate, query_rates
+from prectr.preferences.smoothing import level_rates, overall_rate, smoothed_rates, total_rates
 from prectr.preferences.sums import LevelSums
 from prectr.preferences.tolerance import GRID, GRID_SIZE, moments, posterior, predictive
 
@@ -147,7 +147,7 @@ def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> 
         "numeric": numeric,
         "match": level_logarithms(state.levels),
         "tolerance": _tolerance(state, query, category, model),
-        "query_preference": _query_preference(state, query, category, total, model.level_smoothing_clicks / overall),
+        "query_preference": _query_preference(state, query, category, total, model.level_prior_clicks),
     }
 
 
@@ -200,15 +200,15 @@ def _tolerance(state: RawState, query: LevelSums, category: LevelSums, model: Pr
 
 
 def _query_preference(
-    state: RawState, query: LevelSums, category: LevelSums, total: LevelSums, strength: np.ndarray
+    state: RawState, query: LevelSums, category: LevelSums, total: LevelSums, prior_clicks: np.ndarray
 ) -> dict[str, np.ndarray]:
     """g_q: per level the smoothed rate (query -> category -> whole log), share of clicks and impressions.
 
     Which category a query backs off to is that of the row's item.
     """
     request, of = state.request, state.category_of
-    of_category = category_rates(category.rows(of), total.rows(request), strength[request])
-    smoothed = query_rates(query.rows(request), of_category, strength[request])
+    of_category = smoothed_rates(category.rows(of), total_rates(total.rows(request)), prior_clicks)
+    smoothed = level_rates(query.rows(request), of_category, prior_clicks)
     made = {f"level_{level}_rate": np.log(smoothed.rate[:, level]) for level in range(LEVELS)}
     made |= {f"level_{level}_click_share": smoothed.click_share[:, level] for level in range(LEVELS)}
     made |= {f"level_{level}_impressions": np.log1p(query.impressions[:, level])[request] for level in range(LEVELS)}

@@ -32,7 +32,7 @@ class PreferencesConfig(FrozenConfig):
     were known then; or renew them too, at the cost of reading those days again."""
     smoothing_clicks: float = Field(default=2.0, gt=0)
     """Prior clicks that smooth the click rates of users, queries, items and pairs towards the one above."""
-    level_smoothing_clicks: float | None = Field(default=None, gt=0)
-    """Prior clicks of the back-off of rates by relevance level, query -> category -> whole log; null: so many as make
-    the clicks of the training days' queries most probable (`prectr.preferences.smoothing`)."""
+    level_prior_clicks: float | None = Field(default=None, gt=0)
+    """Prior clicks of the back-off of rates by relevance level, query -> category -> whole log; null: for each level so
+    many as make the clicks of the training days' queries most probable (`prectr.preferences.smoothing`)."""
     behaviours_per_query: int = Field(default=30, ge=1)

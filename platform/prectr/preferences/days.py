@@ -78,7 +78,7 @@ def source_hashes(
     """
     files = {day: tables.day_files("impressions", day) for day in days}
     digests = file_digests([file for of_day in files.values() for file in of_day])
-    partials_read = {name: value for name, value in model.to_json().items() if "smoothing" not in name}
+    partials_read = {name: value for name, value in model.to_json().items() if "_clicks" not in name}
     basis = json.dumps([FORMAT, pl.__version__, partials_read, settings], sort_keys=True)
     hashes = {}
     for day, of_day in files.items():

@@ -1,15 +1,17 @@
 """Fitting the click curve and the priors on a sample: marginal likelihood, then EM, twice [ours, MODEL.md 3a]."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from scipy.optimize import minimize
+from scipy.sparse import coo_array, csr_array
 from scipy.special import expit, logit, logsumexp
 
+from prectr.model_config import LEVELS
 from prectr.preferences.examination import Examination
 from prectr.preferences.grouping import sum_by
 from prectr.preferences.tolerance import GRID, GRID_SIZE, ClickParameters, log_likelihood, posterior
@@ -33,8 +35,8 @@ class PreferenceModel:
     """Prior of queries whose results mostly lie in that category: the back-off query -> category -> global."""
     smoothing_clicks: float = 2.0
     """Prior clicks of the rates of users, queries, items and pairs; a setting."""
-    level_smoothing_clicks: float = 2.0
-    """Prior clicks of the back-off of rates by relevance level (`prectr.preferences.smoothing`)."""
+    level_prior_clicks: np.ndarray = field(default_factory=lambda: np.full(LEVELS, 2.0))
+    """[k] prior clicks of the back-off of rates by relevance level (`prectr.preferences.smoothing`)."""
 
     @property
     def user_centre(self) -> float:
@@ -65,7 +67,7 @@ class PreferenceModel:
             "user_prior": self.user_prior.tolist(),
             "query_prior": self.query_prior.tolist(),
             "smoothing_clicks": self.smoothing_clicks,
-            "level_smoothing_clicks": self.level_smoothing_clicks,
+            "level_prior_clicks": self.level_prior_clicks.tolist(),
             "category_query_prior": {name: prior.tolist() for name, prior in self.category_query_prior.items()},
         }
 
@@ -80,7 +82,7 @@ class PreferenceModel:
             np.array(content["query_prior"]),
             {name: np.array(prior) for name, prior in content["category_query_prior"].items()},
             content["smoothing_clicks"],
-            content["level_smoothing_clicks"],
+            np.array(content["level_prior_clicks"]),
         )
 
 
@@ -92,21 +94,23 @@ def fit_preference_model(sample: pl.DataFrame, examination: Examination, categor
         examination: the fitted curve.
         categories: query -> category, for the back-off of query priors.
     """
-    sample = sample.sort("user_id", "query", "position", "expected", "clicked")
-    clicked = sample["clicked"].to_numpy()
-    relevance = sample["expected"].to_numpy().astype(np.float64)
-    exam = examination(sample["position"].to_numpy())
-    user, _ = _codes(sample["user_id"])
-    query, query_names = _codes(sample["query"])
+    # Rows with the same click, position and relevance are equally likely, so likelihoods are computed once for each.
+    kind = ["clicked", "position", "expected"]
+    kinds = sample.select(kind).unique().sort(kind)
+    places = sample.join(kinds.with_row_index("kind"), on=kind, how="left", maintain_order="left")["kind"].to_numpy()
+    clicked, relevance = kinds["clicked"].to_numpy(), kinds["expected"].to_numpy().astype(np.float64)
+    exam = examination(kinds["position"].to_numpy())
+    by_user, _ = _counted(sample["user_id"], places)
+    by_query, queries = _counted(sample["query"], places)
 
     click, user_prior = _START, _normal_prior()
     for _ in range(2):
-        click = _fit_click_curve(clicked, relevance, exam, user, user_prior, click)
+        click = _fit_click_curve(clicked, relevance, exam, by_user, user_prior, click)
         rows = log_likelihood(clicked, relevance, exam, click)
-        user_prior = _expectation_maximisation(sum_by(user, rows), user_prior)
-    query_sums = sum_by(query, rows)
+        user_prior = _expectation_maximisation(by_user @ rows, user_prior)
+    query_sums = by_query @ rows
     query_prior = _expectation_maximisation(query_sums, user_prior)
-    by_category = _category_priors(categories, query_names, query_sums, query_prior)
+    by_category = _category_priors(categories, queries, query_sums, query_prior)
     return PreferenceModel(click, examination, user_prior, query_prior, by_category)
 
 
@@ -115,9 +119,11 @@ def draw_users(users: pl.Series, share: float) -> np.ndarray:
     return np.array([hash_fraction(user, "fit-preferences") < share for user in users], dtype=bool)
 
 
-def _codes(column: pl.Series) -> tuple[np.ndarray, list[str]]:
-    names, codes = np.unique(column.to_numpy(), return_inverse=True)
-    return codes, names.tolist()
+def _counted(keys: pl.Series, kinds: np.ndarray) -> tuple[csr_array, list[str]]:
+    """Rows counted by key and kind, a sparse matrix [keys, kinds], and the keys."""
+    names, codes = np.unique(keys.to_numpy(), return_inverse=True)
+    ones = np.ones(len(codes))
+    return coo_array((ones, (codes, kinds)), shape=(len(names), int(kinds.max()) + 1)).tocsr(), names.tolist()
 
 
 def _normal_prior() -> np.ndarray:
@@ -129,7 +135,7 @@ def _fit_click_curve(
     clicked: np.ndarray,
     relevance: np.ndarray,
     exam: np.ndarray,
-    user: np.ndarray,
+    by_user: csr_array,
     prior: np.ndarray,
     start: ClickParameters,
 ) -> ClickParameters:
@@ -142,7 +148,7 @@ def _fit_click_curve(
         )
 
     def negative_marginal(point: np.ndarray) -> float:
-        sums = sum_by(user, log_likelihood(clicked, relevance, exam, unpack(point)))
+        sums = by_user @ log_likelihood(clicked, relevance, exam, unpack(point))
         return -float(logsumexp(sums + log_prior, axis=1).sum())
 
     origin = np.array([logit(start.a), np.log(start.s), logit(min(max(start.eps / 0.2, 1e-3), 0.999))])

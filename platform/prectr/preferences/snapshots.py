@@ -23,7 +23,7 @@ from prectr.preferences import behaviours, distinct_users, prices
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.fold import Folded, fold, read_days
 from prectr.preferences.grouping import sum_by
-from prectr.preferences.smoothing import LevelRates, category_rates, fit_smoothing, overall_rate, query_rates
+from prectr.preferences.smoothing import LevelRates, fit_prior_clicks, level_rates, smoothed_rates, total_rates
 from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelSums, columns, matrix, scale
 from prectr.preferences.tolerance import GRID_SIZE, moments, on_lattice, posterior
 from prectr.storage import read_table, write_part
@@ -119,16 +119,15 @@ def fold_categories(folding: Folding) -> int:
     seen = folding.read("seen_category", "key", everything)
     total, after = (matrix(part.after, LEVEL_NAMES) for part in (whole, folded))
     overall = LevelSums.split(total)
-    of_total = (overall.clicks + 1.0) / (overall.examined + 20.0)
-    strength = folding.model.level_smoothing_clicks / overall_rate(overall)
+    of_total = total_rates(overall)
     for name, table, sums, key in (
         ("total", whole.after, total, pl.lit("")),
         ("category", folded.after, after, pl.col("key")),
     ):
-        weight, above = np.repeat(strength, len(sums)), np.repeat(of_total, len(sums), axis=0)
+        above = np.repeat(of_total, len(sums), axis=0)
         readable = table.with_columns(
             *folding.tolerance(sums, folding.model.query_prior),
-            *_readable_rates(query_rates(LevelSums.split(sums), above, weight)),
+            *_readable_rates(level_rates(LevelSums.split(sums), above, folding.model.level_prior_clicks)),
         )
         price = _price_quantiles(folding, prices_clicked.with_columns(key.alias("key")))
         users = _users_in_all(distinct_users.counts_before(seen.with_columns(key.alias("key"))))
@@ -148,8 +147,8 @@ def _users_in_all(counts: pl.DataFrame) -> pl.DataFrame:
     return counts.filter(pl.col("date").is_null()).drop("date")
 
 
-def fitted_smoothing(folding: Folding) -> float:
-    """`level_smoothing_clicks`, fitted on the queries of the folding's days."""
+def fitted_prior_clicks(folding: Folding) -> np.ndarray:
+    """`level_prior_clicks` [k], fitted on the queries of the folding's days."""
     names = LEVEL_NAMES[GRID_SIZE:]
     partials = [
         pl.scan_parquet(folding.out / "days" / f"date={day}" / "query" / "*.parquet", hive_partitioning=False)
@@ -158,12 +157,12 @@ def fitted_smoothing(folding: Folding) -> float:
     queries = pl.concat(partials).group_by("query").agg(pl.col(names).sum()).sort("query").collect(engine="streaming")
     categories, _ = folding.query_priors(queries["query"])
     sums = np.concatenate([np.zeros((queries.height, GRID_SIZE)), matrix(queries, names) * scale(names)], axis=1)
-    names_of, code = np.unique(categories.fill_null("").to_numpy(), return_inverse=True)
-    by_category = LevelSums.split(sum_by(code, sums))
-    total = LevelSums.split(sums.sum(axis=0, keepdims=True))
-    # Rates of categories with many queries need no smoothing; one click's worth keeps the others finite.
-    strength = np.repeat(1.0 / overall_rate(total), len(names_of))
-    return fit_smoothing(LevelSums.split(sums), category_rates(by_category, total, strength)[code])
+    _, category = np.unique(categories.fill_null("").to_numpy(), return_inverse=True)
+    by_category = LevelSums.split(sum_by(category, sums))
+    total = total_rates(LevelSums.split(sums.sum(axis=0, keepdims=True)))
+    # Categories hold many queries: two clicks keep the rates of the small ones from being extreme.
+    of_category = smoothed_rates(by_category, total, np.full(LEVELS, 2.0))
+    return fit_prior_clicks(LevelSums.split(sums), of_category[category])
 
 
 def fold_queries(keys: KeyRange, folding: Folding) -> dict[str, int]:
@@ -189,18 +188,16 @@ def fold_queries(keys: KeyRange, folding: Folding) -> dict[str, int]:
 def _readable_queries(after: pl.DataFrame, keys: KeyRange, folding: Folding) -> pl.DataFrame:
     """Add category, tolerance, smoothed rates and click shares by level, and price quantiles to the queries' sums."""
     total = LevelSums.split(matrix(_snapshot(folding, "total"), LEVEL_NAMES))
-    strength = np.repeat(folding.model.level_smoothing_clicks / overall_rate(total), after.height)
     categories, prior = folding.query_priors(after["query"])
     by_category = _snapshot(folding, "category").select("category", *RATE_NAMES)
     above = categories.alias("category").to_frame().join(by_category, on="category", how="left", maintain_order="left")
-    of_total = (total.clicks + 1.0) / (total.examined + 20.0)
     unknown = above[RATE_NAMES[0]].is_null().to_numpy()[:, None]
-    of_category = np.where(unknown, of_total, matrix(above, RATE_NAMES))
+    of_category = np.where(unknown, total_rates(total), matrix(above, RATE_NAMES))
     sums = matrix(after, LEVEL_NAMES)
     readable = after.with_columns(
         categories.alias("category"),
         *folding.tolerance(sums, prior),
-        *_readable_rates(query_rates(LevelSums.split(sums), of_category, strength)),
+        *_readable_rates(level_rates(LevelSums.split(sums), of_category, folding.model.level_prior_clicks)),
     )
     clicked = folding.read("price", "key", keys).filter(pl.col("of") == "query").drop("of")
     price = _price_quantiles(folding, clicked).rename({"key": "query"})

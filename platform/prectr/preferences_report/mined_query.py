@@ -100,7 +100,7 @@ def nearest_queries(queries: pl.Series, wanted: str, count: int = NEAREST) -> li
     return difflib.get_close_matches(wanted, candidates, n=count, cutoff=0.0)
 
 
-def _levels(row: dict[str, Any], sums: LevelSums, strength: float) -> list[dict[str, Any]]:
+def _levels(row: dict[str, Any], sums: LevelSums, strength: np.ndarray) -> list[dict[str, Any]]:
     made = []
     for level, name in enumerate(LEVEL_LABELS):
         shown, clicks = float(sums.impressions[0, level]), float(sums.clicks[0, level])
@@ -115,7 +115,7 @@ def _levels(row: dict[str, Any], sums: LevelSums, strength: float) -> list[dict[
                 "examined": examined,
                 "debiased_clicks": float(sums.debiased_clicks[0, level]),
                 "rate": row[RATE_NAMES[level]],
-                "own_weight": examined / (examined + strength),
+                "own_weight": examined / (examined + float(strength[level])),
                 "click_share": row[SHARE_NAMES[level]],
             }
         )

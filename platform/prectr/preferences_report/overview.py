@@ -47,7 +47,7 @@ def overview(preferences: Preferences) -> dict[str, Any]:
         "by_length": _by_length(queries),
         "queries_by_impressions": _shares(queries, "impressions", IMPRESSION_GROUPS),
         "queries_by_users": _shares(queries, "users", USER_GROUPS),
-        "back_off": _back_off(queries, snapshot.prior_strength(preferences)),
+        "back_off": _back_off(queries, snapshot.mean_prior_strength(preferences)),
         "users_by_requests": _cold_start(users),
         "user_prior": _prior(preferences),
     }

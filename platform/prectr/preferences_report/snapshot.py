@@ -9,7 +9,7 @@ import polars as pl
 from prectr.artifacts import fingerprint, require_artifact
 from prectr.errors import UsageError
 from prectr.preferences.mined import Preferences
-from prectr.preferences.smoothing import overall_rate
+from prectr.preferences.smoothing import total_rates
 from prectr.preferences.sums import LEVEL_NAMES, LevelSums, matrix
 
 
@@ -43,15 +43,19 @@ def columns(preferences: Preferences, table: str, names: Sequence[str]) -> pl.Da
     return _scan(preferences, table).select(names).collect()
 
 
-def prior_strength(preferences: Preferences) -> float:
-    """Examined impressions that the back-off of a click rate weighs as much as."""
-    return float(preferences.model.level_smoothing_clicks / overall_rate(_total(preferences))[0])
+def prior_strength(preferences: Preferences) -> np.ndarray:
+    """[k] examined impressions of each level that the back-off of its rate weighs as much as, at the log's rates."""
+    return np.asarray(preferences.model.level_prior_clicks / overall_rates(preferences))
+
+
+def mean_prior_strength(preferences: Preferences) -> float:
+    """`prior_strength`, weighted by how often each level was looked at."""
+    return float(np.average(prior_strength(preferences), weights=_total(preferences).examined[0] + 1e-9))
 
 
 def overall_rates(preferences: Preferences) -> np.ndarray:
     """[k] clicks per examined impression of the whole log by level: where the back-off ends."""
-    total = _total(preferences)
-    return np.asarray((total.clicks + 1.0) / (total.examined + 20.0))[0]
+    return np.asarray(total_rates(_total(preferences))[0])
 
 
 def _total(preferences: Preferences) -> LevelSums:
