@@ -39,7 +39,7 @@ from prectr.storage import write_part
 from prectr.tables import Tables
 from prectr.text import stable_hash
 
-BLOCK_ROW_BYTES = 2_500
+BLOCK_ROW_BYTES = 4_500
 """What making a sample row of a shown row takes (measured): its features, and its share of its request's states."""
 LEAST_BLOCKS = 4
 """So that a small log is not one machine's work; not as many as there are machines, or the files would depend on it."""
