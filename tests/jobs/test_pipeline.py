@@ -48,8 +48,6 @@ distill:
   encoder: {layers: 1, width: 32, heads: 2, feed_forward: 32, vocabulary: 500, max_length: 24}
   epochs: 1
 relevance: {actors: 1}
-preferences: {shards: 1}
-samples: {shards: 1}
 train: {epochs: 1, batch_size: 1024, evaluations_per_epoch: 2}
 """
 STAGES = (
