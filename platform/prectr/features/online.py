@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from prectr.features.derive import MATCH_LEVELS, SOURCES, RawState, derive
 from prectr.features.inputs import Behaviours, PairArrays, RowArrays, stack
 from prectr.features.spec import activity_group
 from prectr.features.store import OnlineStore, pair_name
-from prectr.preferences.sums import LEVEL_WIDTH, USER_NAMES, USER_WIDTH, fades
+from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
 from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.lexical import match_features
@@ -47,10 +46,7 @@ class OnlineFeatures:
     def __init__(self, bundle: Bundle, relevance: RelevanceEncoder) -> None:
         self._bundle, self._relevance = bundle, relevance
         self._store = OnlineStore(bundle.path / "online")
-        total = self._store.get("total", "") or {}
-        self._total = _sums(total, "sums", LEVEL_WIDTH)
-        self._half_life: float | None = total.get("half_life_days")
-        self._as_of = _midnight(total.get("as_of", "1970-01-01"))
+        self._total = _sums(self._store.get("total", ""), "sums", LEVEL_WIDTH)
         self._match = bundle.spec.scalers["match"].names[len(MATCH_LEVELS) :]
 
     def request(
@@ -73,7 +69,7 @@ class OnlineFeatures:
         user = self._store.get("user", user_id) or {}
         known_query = self._store.get("query", query)
         pairs = self._pairs(query, items)
-        state = self._state(user, query, known_query or {}, items, pairs, self._left(now))
+        state = self._state(user, query, known_query or {}, items, pairs)
         derived = derive(state, self._bundle.preferences, self._bundle.preferences.smoothing_clicks)
 
         spec, count = self._bundle.spec, len(items)
@@ -132,11 +128,6 @@ class OnlineFeatures:
             query_tolerance=_moments(state.query[:, :GRID_SIZE], state.query_prior),
         )
 
-    def _left(self, now: float) -> float:
-        """Share of what was known when the state was written that is left on the day of a request."""
-        days = max(0.0, np.floor((now - self._as_of) / 86_400))
-        return 1.0 if self._half_life is None else float(np.exp2(-days / self._half_life))
-
     def _items(self, candidates: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
         given = [{"item_id": entry} if isinstance(entry, str) else dict(entry) for entry in candidates]
         stored = self._store.get_many("item", [entry["item_id"] for entry in given])
@@ -186,7 +177,6 @@ class OnlineFeatures:
         known_query: dict[str, Any],
         items: list[dict[str, Any]],
         pairs: "_Pairs",
-        left: float,
     ) -> RawState:
         categories = [item["category"] or "" for item in items]
         distinct = sorted(set(categories))
@@ -206,17 +196,17 @@ class OnlineFeatures:
             levels=pairs.levels,
             source=pairs.source,
             log_price=_log_prices(items, "price"),
-            user=(_sums(user, "sums", USER_WIDTH) * np.where(fades(USER_NAMES), left, 1.0))[None, :],
-            user_price=_sums(user, "price", 2)[None, :] * left,
-            user_brand=_table([user.get("brands", {}).get(item["brand"] or "") for item in items], 2) * left,
-            user_category=_table([user.get("categories", {}).get(name) for name in categories], 2) * left,
-            query=query_sums[None, :] * left,
+            user=_sums(user, "sums", USER_WIDTH)[None, :],
+            user_price=_sums(user, "price", 2)[None, :],
+            user_brand=_table([user.get("brands", {}).get(item["brand"] or "") for item in items], 2),
+            user_category=_table([user.get("categories", {}).get(name) for name in categories], 2),
+            query=query_sums[None, :],
             query_users=np.array([max(known_query.get("users", 0.0) - (query in own_queries), 0.0)]),
-            category=_table([value and value["sums"] for value in category_sums], LEVEL_WIDTH) * left,
+            category=_table([value and value["sums"] for value in category_sums], LEVEL_WIDTH),
             category_of=np.array([distinct.index(name) for name in categories], np.int64),
-            total=self._total[None, :] * left,
-            item=_table([item["sums"] for item in items], 2) * left,
-            pair=np.maximum(pairs.sums - _table(own_pair_sums, 2), 0.0) * left,
+            total=self._total[None, :],
+            item=_table([item["sums"] for item in items], 2),
+            pair=np.maximum(pairs.sums - _table(own_pair_sums, 2), 0.0),
             query_prior=prior,
         )
 
@@ -254,10 +244,6 @@ class _Pairs:
     match: np.ndarray
     sums: np.ndarray
     tokens: PairTokens
-
-
-def _midnight(day: str) -> float:
-    return datetime.combine(date.fromisoformat(day), time(), UTC).timestamp()
 
 
 def _log_prices(items: list[dict[str, Any]], key: str) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The state at the end of the log, for serving: the same sums that samples are made from, after all rows.
 
 What a request at a later moment reads here is what `build-samples` would find for it, so online features equal offline
-ones. Sums are those of the morning after the log's last day; serving lets them fade from there.
+ones. Sums are those of the morning after the log's last day. Serving does not let them fade any further: how old the
+state may become is a question of how often it is written.
 """
 
 from collections.abc import Iterable, Iterator
@@ -70,7 +71,7 @@ def online_entries(users: Iterable[pl.DataFrame], source: Tables, context: Sampl
         source: the tables.
         context: what the samples were made with.
     """
-    spec, mined = context.spec, context.preferences
+    spec = context.spec
     items = source.items()
     pairs = read_pairs(context.relevance)
     fields = _pair_fields(pairs, items, context)
@@ -110,8 +111,7 @@ def online_entries(users: Iterable[pl.DataFrame], source: Tables, context: Sampl
     for row, sums in _snapshot(context, "category"):
         yield "category", row["category"], {"sums": sums}
     ((_, total),) = _snapshot(context, "total")
-    half_life = mined.config.half_life_days
-    yield "total", "", {"sums": total, "as_of": _as_of(context).isoformat(), "half_life_days": half_life}
+    yield "total", "", {"sums": total}
     of_item = {row["item_id"]: sums for row, sums in _snapshot(context, "item")}
     for item in items.iter_rows(named=True):
         described = {key: item[key] for key in ("title", "category", "brand", "price")}
