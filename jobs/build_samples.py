@@ -95,7 +95,8 @@ def _build(
         positions=config.max_positions,
     )
     budget = task_budget(ray_config)
-    parts = plan_parts(source, source.days_with_rows("impressions"), budget)
+    days = source.days_with_rows("impressions")
+    parts = plan_parts(source, days, budget)
     reading = Reading(mined, ray.put(ShownReader.open(source.path, relevance)))
     context = SampleContext(mined, spec, source.path, relevance)
     rows = sum(part.rows for part in parts)
@@ -125,8 +126,7 @@ def _build(
                 bar.advance(made_rows)
 
     pairs = pair_table(read_pairs(relevance), source.items(), spec)
-    training = source.days_with_rows("impressions")
-    training = training[: max(1, len(training) - mined.config.holdout_days)]
+    training = days[: max(1, len(days) - mined.config.holdout_days)]
     features = _training_features(staging, training, config.scaler_rows)
     fitted = spec.fit_scalers(features | {"match": match_columns(pairs)})
     fitted.save(staging / "feature_spec.json")

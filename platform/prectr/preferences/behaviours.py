@@ -10,7 +10,6 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-from prectr.coding import code_column
 from prectr.preferences.shown import ShownRows
 from prectr.relevance.pair_index import PairIndex
 
@@ -85,7 +84,7 @@ def _best_of_requests(rows: ShownRows, index: PairIndex) -> np.ndarray:
 
     A request shows ten rows of one user and query, of which a list holds one, so this leaves a tenth to be sorted.
     """
-    request = code_column(rows.frame["request_id"])
+    request = rows.request
     worth = np.where(rows.clicked, 0, len(index.key)) + rows.place
     best = np.full(len(request), np.iinfo(np.int64).max)
     np.minimum.at(best, request.codes, worth)

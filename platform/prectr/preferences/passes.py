@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr.coding import code_column, find_codes
+from prectr.coding import distinct, find_codes
 from prectr.errors import PrectrError
 from prectr.plan import Part
 from prectr.preferences import partials
@@ -116,7 +116,7 @@ def main_pass(part: Part, shared: Pass) -> Passed:
     _refuse_repeats(rows, part)
     centres = known_centres(rows, day_centres(shared.out, part.day), shared.alternate)
     made = partials.partials(rows, reader, shared.table, centres, shared.behaviours_per_query)
-    shown = np.flatnonzero(np.bincount(rows.place, minlength=len(reader.index.key)))
+    shown = distinct(rows.place, len(reader.index.key))
     return Passed(_write(shared.out, part, made), relevance_hash(reader, shown))
 
 
@@ -151,8 +151,7 @@ def known_centres(rows: ShownRows, centres: dict[str, pl.DataFrame], alternate: 
 
 def _refuse_repeats(rows: ShownRows, part: Part) -> None:
     """One impression twice in a part: a day that is there twice, or a log that nobody validated."""
-    request = code_column(rows.frame["request_id"])
-    key = np.sort(request.codes.astype(np.int64) * max(len(rows.item), 1) + rows.item.codes)
+    key = np.sort(rows.request.codes.astype(np.int64) * max(len(rows.item), 1) + rows.item.codes)
     repeats = int((key[1:] == key[:-1]).sum())
     if repeats:
         files = ", ".join(str(piece.file) for piece in part.slices)

@@ -7,6 +7,7 @@ a row's contribution in the same way.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,11 @@ class ShownRows:
 
     def __len__(self) -> int:
         return len(self.clicked)
+
+    @cached_property
+    def request(self) -> Coded:
+        """The requests, where request_id was read; coded when first asked for."""
+        return code_column(self.frame["request_id"])
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ LEVEL_NAMES = (
     "priced_clicks",
 )
 COUNT_NAMES = ("impressions", "examined", "clicks")
-USER_WIDTH, LEVEL_WIDTH, COUNT_WIDTH = len(USER_NAMES), len(LEVEL_NAMES), len(COUNT_NAMES)
+USER_WIDTH, LEVEL_WIDTH = len(USER_NAMES), len(LEVEL_NAMES)
 NAMES = {
     "user": USER_NAMES,
     "query": LEVEL_NAMES,
