@@ -4,7 +4,7 @@ from pydantic import Field
 
 from prectr.configuration import FrozenConfig
 from prectr.importers.config import ImportConfig
-from prectr.labelling.config import LabelConfig, TeacherConfig
+from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
 from prectr.marketplace.config import MarketplaceConfig
 from prectr.preferences.config import PreferencesConfig
 from prectr.ray_session import RayConfig
@@ -45,6 +45,7 @@ class Settings(FrozenConfig):
     importing: ImportConfig = ImportConfig()
     validation: ValidateConfig = ValidateConfig()
     teacher: TeacherConfig = TeacherConfig()
+    selection: SelectionConfig = SelectionConfig()
     label: LabelConfig = LabelConfig()
     distill: DistillConfig = DistillConfig()
     relevance: ScoreConfig = ScoreConfig()
