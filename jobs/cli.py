@@ -17,6 +17,7 @@ import typer
 
 from prectr import progress
 from prectr.configuration import dump_yaml, load_config
+from prectr.errors import UsageError
 from prectr.ray_errors import find_user_error
 
 app = typer.Typer(
@@ -28,6 +29,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show the configuration.")
 app.add_typer(config_app, name="config")
+ledger_app = typer.Typer(no_args_is_help=True, help="Count, export or tidy the ledger of the teacher's labels.")
+app.add_typer(ledger_app, name="ledger")
 preferences_app = typer.Typer(no_args_is_help=True, help="Show what mine-preferences found, or check it.")
 app.add_typer(preferences_app, name="preferences")
 
@@ -48,6 +51,7 @@ Memory = Annotated[
     str | None, typer.Option("--memory", help="Memory for the tasks of each machine, as 6GiB; they are cut to fit.")
 ]
 Encoder = Annotated[Path, typer.Option("--encoder", help="Artifact of distill.")]
+LedgerIn = Annotated[Path, typer.Argument(help="Directory of the label ledger.")]
 
 
 Load = Callable[..., Any]
@@ -180,31 +184,113 @@ def train_teacher(load: Load, force: bool, tables: TablesIn, out: Out) -> Any:
     """Fit a causal language model to the judgments: the demo's teacher, an ordinary Hugging Face checkpoint."""
     settings = load()
     from jobs import train_teacher as job
-    from prectr.ray_session import ray_session
-    from prectr.tables import Tables
 
-    Tables(tables)  # a mistake is told before Ray starts
-    with ray_session(settings.ray):
-        return job.run(tables=tables, out=out, config=settings.teacher, force=force)
+    return job.run(tables=tables, out=out, config=settings.teacher, ray_config=settings.ray, force=force)
+
+
+@command("select-pairs")
+def select_pairs(load: Load, force: bool, tables: TablesIn, out: Out) -> Any:
+    """Choose which pairs the teacher is asked about; `label` does it by itself, unless it is given a selection."""
+    settings = load()
+    from jobs import select_pairs as job
+
+    return job.run(tables=tables, out=out, config=settings.selection, force=force)
 
 
 @command("label")
 def label(
     load: Load,
     force: bool,
-    tables: TablesIn,
-    teacher: Annotated[str, typer.Option("--teacher", help="Checkpoint directory, or a model's name on the hub.")],
-    out: Out,
+    teacher: Annotated[
+        str, typer.Option("--teacher", help="Checkpoint directory, a model's name on the hub, or a server's URL.")
+    ],
+    tables: Annotated[Path | None, typer.Option("--tables", help="Directory of validated canonical tables.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Directory of the artifact to publish.")] = None,
+    selection: Annotated[
+        Path | None, typer.Option("--selection", help="Artifact of select-pairs, or a file with query and item_id.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask even more questions than label.confirm_above.")] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Ask again what failed in earlier runs.")
+    ] = False,
+    report: Annotated[bool, typer.Option("--report", help="Also write OUT/report.html about the labels.")] = False,
+    show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Print one prompt, and label nothing.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the teacher over HTTP; --out is where its calibration comes from.")
+    ] = False,
+    port: Annotated[int | None, typer.Option(help="Port of --serve on the loopback address.")] = None,
 ) -> Any:
     """Have the teacher label query-item relevance with vLLM; resumable, a rerun labels only what is missing."""
-    settings = load()
-    from jobs import label as job
-    from prectr.ray_session import ray_session
-    from prectr.tables import Tables
+    settings = load(None if port is None else f"serve.port={port}")
+    if show_prompt:
+        from jobs import show_prompt as printer
 
-    Tables(tables)  # a mistake is told before Ray starts
-    with ray_session(settings.ray):
-        return job.run(tables=tables, teacher=teacher, out=out, config=settings.label, force=force)
+        text = printer.run(teacher=teacher, tables=tables, config=settings.label)
+        return Answer({"prompt": text}, show=lambda: typer.echo(text))
+    if serve:
+        from jobs import serve_teacher
+
+        serve_teacher.run(
+            teacher=teacher, labels=out, config=settings.label, serve=settings.serve, ray_config=settings.ray
+        )
+        return Answer({}, show=lambda: None)
+    if tables is None or out is None:
+        raise UsageError("label: give --tables and --out (only --show-prompt and --serve do without).")
+    from jobs import label as job
+
+    result = job.run(
+        tables=tables,
+        teacher=teacher,
+        out=out,
+        config=settings.label,
+        selection=selection or settings.selection,
+        ray_config=settings.ray,
+        yes=yes,
+        retry_errors=retry_errors,
+        force=force,
+    )
+    if report:
+        progress.say(f"label: report written ({job.write_report(result.path)})")
+    return result
+
+
+@ledger_app.command("stats")
+def ledger_stats(ledger: LedgerIn, json_: Json = False) -> None:
+    """Count labels, errors, repeats, shards and bytes of each prompt and model."""
+    from jobs import ledger as job
+
+    content = job.stats(ledger)
+    _answer(Answer(content, show=lambda: job.print_stats(content)), json_)
+
+
+@ledger_app.command("export")
+def ledger_export(
+    ledger: LedgerIn,
+    out: Annotated[Path, typer.Option("--out", help="File to write: .parquet, .csv or .jsonl.")],
+    kind: Annotated[str, typer.Option(help="labels, errors or repeats.")] = "labels",
+    context: Annotated[list[str] | None, typer.Option(help="Only this context; may be given more than once.")] = None,
+    json_: Json = False,
+) -> None:
+    """Write the ledger's rows into one file, with the prompt and model of each."""
+    from jobs import ledger as job
+
+    content = job.write_export(ledger, out, kind, context or [])
+    _answer(Answer(content, show=lambda: typer.echo(f"{content['rows']:,} rows: {content['path']}")), json_)
+
+
+@ledger_app.command("gc")
+def ledger_gc(
+    ledger: LedgerIn,
+    drop: Annotated[list[str] | None, typer.Option(help="Delete this context; may be given more than once.")] = None,
+    unused_days: Annotated[float | None, typer.Option(help="Delete contexts without a run in so many days.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Really delete.")] = False,
+    json_: Json = False,
+) -> None:
+    """Merge small files and remove settled errors; no label is lost unless a context is named to be deleted."""
+    from jobs import ledger as job
+
+    content = job.gc(ledger, drop or [], unused_days, yes)
+    _answer(Answer(content, show=lambda: None), json_)
 
 
 @command("distill")

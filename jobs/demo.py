@@ -67,7 +67,12 @@ def run(*, workspace: Path, source: Path | None, settings: Settings) -> None:
     split_days(Tables(tables).days())  # too short a log is told before minutes of work
     with ray_session(settings.ray):
         stage("train-teacher", lambda: train_teacher.run(tables=tables, out=teacher, config=settings.teacher))
-        labelled = stage("label", lambda: label.run(tables=tables, teacher=teacher, out=labels, config=settings.label))
+        labelled = stage(
+            "label",
+            lambda: label.run(
+                tables=tables, teacher=teacher, out=labels, config=settings.label, selection=settings.selection
+            ),
+        )
         progress.say(f"  labels came from the engine: {labelled.manifest['engine']}")
         stage("distill", lambda: distill.run(tables=tables, labels=labels, out=encoder, config=settings.distill))
         stage(

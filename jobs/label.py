@@ -1,186 +1,244 @@
-"""`label`: ask the teacher for the relevance level of selected pairs, each pair once ever.
+"""`label`: ask the teacher for the relevance level of selected pairs, each question once ever.
 
-Selection, then an anti-join with the ledger, then the engine over Ray Data for what is missing; answers go to the
-ledger shard by shard as they come: a killed run loses at most one shard. Calibration comes last.
+The selection is an artifact of its own beside the labels. Its questions are compared with the ledger, what is missing
+goes to the engine over Ray Data, and answers are committed shard by shard as they come: a killed run loses at most one.
+Calibration and quality on judged pairs come last, from the ledger alone.
 """
 
-import time
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from jobs import select_pairs
 from prectr import progress
-from prectr.artifacts import StageResult, run_stage
+from prectr.artifacts import StageResult, read_manifest, run_stage
 from prectr.errors import PrectrError, UsageError
-from prectr.labelling.calibration import Calibration, fit_calibration, negative_log_likelihood
-from prectr.labelling.config import LabelConfig
-from prectr.labelling.engines import EngineName, Question, answer, choose_engine
-from prectr.labelling.ledger import SCHEMA, LabelLedger, label_keys, model_fingerprint
-from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_prompts
-from prectr.labelling.selection import select_pairs
+from prectr.labelling.asking import Plan, ask, make_plan
+from prectr.labelling.config import LabelConfig, SelectionConfig
+from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
+from prectr.labelling.ledger import ContextLedger, LabelLedger
 from prectr.labelling.split import read_judged
-from prectr.ray_session import ray_session
+from prectr.labelling.teacher import Teacher, prepare_teacher, teacher_source, template_for
+from prectr.ray_session import RayConfig
 from prectr.schema import LEVEL_COLUMNS
+from prectr.tables import Tables
+from prectr.text import normalise_queries
 
 
-def run(*, tables: Path, teacher: str | Path, out: Path, config: LabelConfig, force: bool = False) -> StageResult:
-    """Label pairs of `tables` with `teacher` (a checkpoint directory or a name on the hub) into `out`."""
-    directory = Path(teacher)
-    if not directory.is_dir() and (
-        isinstance(teacher, Path) or directory.is_absolute() or str(teacher).startswith(".")
-    ):
-        raise UsageError(f"teacher {teacher}: no such directory; make one with `prectr train-teacher --out {teacher}`.")
-    source: Path | str = directory if directory.is_dir() else str(teacher)
+def run(
+    *,
+    tables: Path,
+    teacher: str | Path,
+    out: Path,
+    config: LabelConfig,
+    selection: SelectionConfig | Path | None = None,
+    ray_config: RayConfig | None = None,
+    yes: bool = False,
+    retry_errors: bool = False,
+    force: bool = False,
+) -> StageResult:
+    """Label pairs of `tables` with `teacher` into `out`.
+
+    Args:
+        tables: validated canonical tables.
+        teacher: a checkpoint directory, a model's name on the hub, or the URL of an OpenAI-compatible server.
+        out: the artifact; the selection and, unless configured, the ledger lie beside it.
+        config: how to ask.
+        selection: how to choose pairs, or an artifact of `select-pairs` or a file of pairs (query, item_id).
+        ray_config: how an embedded Ray is started, if anything has to be asked.
+        yes: ask even more than `label.confirm_above` questions.
+        retry_errors: ask again what failed in earlier runs.
+        force: build the artifact again; what the ledger holds is not asked again.
+    """
+    source = teacher_source(teacher)
+    if isinstance(selection, Path):
+        chosen = selection
+    else:
+        chosen = out.parent / f"{out.name}-selection"
+        select_pairs.run(tables=tables, out=chosen, config=selection or SelectionConfig())
+    if retry_errors and (published := read_manifest(out)) is not None:
+        force = force or bool(published.get("rows", {}).get("errors"))
 
     def build(staging: Path) -> dict[str, Any]:
-        ledger = config.ledger or out.parent / "label-ledger"
-        return _build(tables, str(source), staging, LabelLedger(ledger), config)
+        pairs = select_pairs.read_selection(chosen, tables)
+        template = template_for(config.prompt, config.language, Tables(tables).items()["title"])
+        ready = prepare_teacher(source, config, template)
+        ledger = LabelLedger(config.ledger or out.parent / "label-ledger").context(ready.context)
+        keyed = with_keys(pairs, ready)
+        plan, asked = _ask_missing(keyed, ready, ledger, config, ray_config, yes, retry_errors)
+        facts = _publish(tables, keyed, ready, ledger, plan, staging, config)
+        selected = read_manifest(chosen) or {}
+        return facts | {"run": asked, "selection": {key: selected.get(key) for key in ("rows", "cells", "config")}}
 
     return run_stage(
-        "label", out, config=config, inputs={"tables": tables, "teacher": source}, build=build, force=force
+        "label",
+        out,
+        config=config,
+        inputs={"tables": tables, "teacher": source, "selection": chosen},
+        build=build,
+        force=force,
     )
 
 
-def _build(tables: Path, teacher: str, staging: Path, ledger: LabelLedger, config: LabelConfig) -> dict[str, Any]:
-    from prectr.labelling.teacher_model import load_tokenizer
+def with_keys(pairs: pl.DataFrame, teacher: Teacher) -> pl.DataFrame:
+    """The pairs with `text_*`, what the prompt shows in normal form, and the `key` of their question."""
+    shown = ["query", "title", *teacher.question.template.shown]
+    distinct = pairs.unique("question", keep="first", maintain_order=True)
+    texts = distinct.select(
+        normal_form(distinct[column]).alias(f"text_{column}") for column in shown
+    )  # over distinct questions: every text is folded once
+    keyed = texts.with_columns(question=distinct["question"], key=teacher.context.keys(texts))
+    return pairs.join(keyed, on="question", how="left", maintain_order="left")
 
-    template = load_prompt(config.prompt)
-    tokenizer = load_tokenizer(teacher)
-    question = Question(
-        teacher=str(Path(teacher).resolve()) if Path(teacher).is_dir() else teacher,
-        label_tokens=tuple(label_token_ids(tokenizer)),
-        batch_size=config.batch_size,
-        data_type=config.data_type,
-        max_length=config.max_length,
+
+def normal_form(texts: pl.Series) -> pl.Series:
+    """Each text in the one normal form; null becomes ""."""
+    distinct = texts.unique().drop_nulls()
+    forms = normalise_queries(distinct.to_list())
+    folded = pl.DataFrame(
+        {"text": list(forms), "form": list(forms.values())}, schema={"text": pl.String, "form": pl.String}
     )
-    engine = choose_engine(config.engine)
-    context = f"{template.version}|{model_fingerprint(teacher)}|{question.decoding}"
-    pairs = select_pairs(tables, config)
-    pairs = pairs.with_columns(key=pl.Series(label_keys(pairs["query"].to_list(), pairs["title"].to_list(), context)))
+    return texts.to_frame("text").join(folded, on="text", how="left", maintain_order="left")["form"].fill_null("")
 
-    distinct = pairs.unique("key", keep="first", maintain_order=True)
-    known = ledger.read(distinct["key"])
-    missing = distinct.join(known, on="key", how="anti")
-    progress.say(
-        f"label: {len(pairs):,} pairs, {len(distinct):,} distinct, {len(known):,} known to the ledger, "
-        f"{len(missing):,} for the teacher ({engine})"
+
+def _ask_missing(
+    keyed: pl.DataFrame,
+    teacher: Teacher,
+    ledger: ContextLedger,
+    config: LabelConfig,
+    ray_config: RayConfig | None,
+    yes: bool,
+    retry_errors: bool,
+) -> tuple[Plan, dict[str, Any]]:
+    """State the plan, have a large one confirmed, and ask; the plan, and the record of the run if there was one."""
+    columns = [column for column in keyed.columns if column.startswith("text_")]
+    questions = (
+        keyed.unique("key", keep="first", maintain_order=True)
+        .select("key", *columns)
+        .rename({column: column.removeprefix("text_") for column in columns})
     )
-    started = time.perf_counter()
-    errors = pl.DataFrame(schema={"key": pl.String, "error": pl.String})
-    first_answer = 0.0
-    if len(missing):
-        errors, first_answer = _ask(missing, tokenizer, template, question, engine, ledger, config)
-    seconds = time.perf_counter() - started
 
-    raw = ledger.read(distinct["key"])
-    labelled = pairs.join(raw.drop("query", "title"), on="key", how="inner").sort("query", "item_id")
-    failed = distinct.join(errors, on="key", how="inner").select("query", "item_id", "title", "key", "error")
-    failed.write_parquet(staging / "errors.parquet")
-    if len(failed) > config.max_error_share * len(distinct):
+    def plan_now() -> Plan:
+        return make_plan(len(keyed), questions, ledger, config.repeat_sample, retry_errors)
+
+    plan = plan_now()
+    progress.say(f"label: {plan.describe(teacher.engine)}")
+    if not plan.asked:
+        return plan, {}
+    _confirm(plan, config, yes)
+    with ledger.writing():
+        current = plan_now()  # another run may have answered while this one waited
+        if not current.asked:
+            return current, {}
+        return current, ask(current, teacher.question, teacher.engine, ledger, ray_config)
+
+
+def _confirm(plan: Plan, config: LabelConfig, yes: bool) -> None:
+    """Have a run above `confirm_above` questions agreed to.
+
+    Raises:
+        UsageError: it was not.
+    """
+    if yes or plan.asked <= config.confirm_above:
+        return
+    told = f"label: {plan.asked:,} questions are more than label.confirm_above ({config.confirm_above:,})"
+    if sys.stdin.isatty():
+        print(f"{told}. Ask them? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return
+    raise UsageError(f"{told}; nothing was asked. Give --yes to go on, or a smaller selection.budget.")
+
+
+def _publish(
+    tables: Path,
+    keyed: pl.DataFrame,
+    teacher: Teacher,
+    ledger: ContextLedger,
+    plan: Plan,
+    staging: Path,
+    config: LabelConfig,
+) -> dict[str, Any]:
+    """Write labels and errors from the ledger, and say how good they are."""
+    keys = keyed["key"].unique()
+    raw = ledger.labels(keys).select("key", *LEVEL_COLUMNS, "outside_mass", "engine")
+    errors = ledger.errors(keys)
+    failed = keyed.join(errors.select("key", "error"), on="key", how="inner")
+    failed.select("query", "item_id", "title", "key", "error").write_parquet(staging / "errors.parquet")
+    if len(errors) > config.max_error_share * plan.questions:
         raise PrectrError(
-            f"label: the teacher failed on {len(failed):,} of {len(distinct):,} pairs, above label.max_error_share; "
-            f"first error: {failed['error'][0]}. The {len(raw):,} good labels are kept in the ledger."
+            f"label: {len(errors):,} of {plan.questions:,} questions have no label, above label.max_error_share "
+            f"({config.max_error_share:g}); first reason: {errors['error'][0]}. The {len(raw):,} good labels are in the "
+            "ledger; mend the cause, then run again with --retry-errors."
         )
-    calibration, metrics = _calibrate(tables, labelled, config)
+    labelled = keyed.join(raw, on="key", how="inner").sort("query", "item_id")
+    gold = labelled.join(
+        read_judged(tables).select("query", "item_id", "grade", "split"), on=["query", "item_id"], how="inner"
+    )
+    calibration, quality = calibrate_and_judge(gold, calibrate=config.calibrate)
     levels = calibration.apply(labelled.select(LEVEL_COLUMNS).to_numpy().astype(np.float64))
     finished = labelled.with_columns(
         *(pl.Series(name, levels[:, place], dtype=pl.Float32) for place, name in enumerate(LEVEL_COLUMNS)),
         expected=pl.Series(levels @ np.arange(4) / 3, dtype=pl.Float32),
     )
-    finished.select(
-        "query", "item_id", *LEVEL_COLUMNS, "outside_mass", "expected", "engine", "origin", "stratum", "key"
-    ).write_parquet(staging / "labels.parquet")
+    columns = [
+        "query",
+        "item_id",
+        *LEVEL_COLUMNS,
+        "outside_mass",
+        "expected",
+        "engine",
+        "origin",
+        "stratum",
+        "band",
+        "key",
+    ]
+    finished.select(columns).write_parquet(staging / "labels.parquet")
+    mean_outside = float(finished["outside_mass"].mean() or 0.0)  # type: ignore[arg-type]
+    quality["metrics"]["mean_outside_mass"] = round(mean_outside, 6)
     return {
         "rows": {
             "labels": len(finished),
-            "asked": len(missing),
-            "from_ledger": len(known),
+            "questions": plan.questions,
+            "asked": len(plan.missing),
+            "from_ledger": plan.cached,
             "errors": len(failed),
             **{f"origin_{name}": count for name, count in sorted(finished.group_by("origin").len().iter_rows())},
         },
-        "engine": engine,
+        "engine": teacher.engine,
         "engines": dict(sorted(finished.group_by("engine").len().iter_rows())),
-        "prompt": template.version,
+        "teacher": teacher.context.teacher,
+        "prompt": teacher.context.prompt,
+        "prompt_text": teacher.context.prompt_text,
+        "context": ledger.folder.name,
+        "decoding": teacher.context.decoding,
         "calibration": {"scale": round(calibration.scale, 4), "bias": [round(value, 4) for value in calibration.bias]},
-        "metrics": metrics
-        | {
-            "engine_seconds": round(seconds, 1),
-            "first_answer_seconds": round(first_answer, 1),
-            "mean_outside_mass": round(float(finished["outside_mass"].mean() or 0.0), 6),
-        },
+        "repeats": _repeats(ledger, keys),
+        **quality,
     }
 
 
-def _ask(
-    missing: pl.DataFrame,
-    tokenizer: Any,
-    template: Any,
-    question: Question,
-    engine: EngineName,
-    ledger: LabelLedger,
-    config: LabelConfig,
-) -> tuple[pl.DataFrame, float]:
-    """Run the engine over the missing pairs, committing shards; (key, error) of failed rows, seconds to an answer."""
-    import pyarrow as pa
-
-    prompts = tokenise_prompts(
-        tokenizer, template, missing["query"].to_list(), missing["title"].to_list(), question.max_length
+def _repeats(ledger: ContextLedger, keys: pl.Series) -> dict[str, Any]:
+    """How the second answers compare with the first."""
+    second = ledger.repeats(keys)
+    both = second.join(ledger.labels(second["key"]), on="key", how="inner", suffix="_first")
+    if both.is_empty():
+        return {}
+    return flip_rate(
+        both.select(f"{name}_first" for name in LEVEL_COLUMNS).to_numpy().astype(np.float64),
+        both.select(LEVEL_COLUMNS).to_numpy().astype(np.float64),
     )
-    # Neighbours of similar length waste little padding in the fallback engine.
-    lengths = np.array([len(prompt) for prompt in prompts])
-    order = np.argsort(lengths, kind="stable")
-    table = pa.table(
-        {
-            "key": missing["key"].gather(order).to_arrow(),
-            "prompt_tokens": pa.array([prompts[row] for row in order], pa.list_(pa.int32())),
-        }
-    )
-    texts = missing.select("key", "query", "title")
-    failures: list[pl.DataFrame] = []
-    started, first_answer = time.perf_counter(), 0.0
-    with ray_session(), progress.track("label", total=len(missing), unit="pairs") as bar:
-        import ray.data
-
-        blocks = max(1, min(len(missing), round(len(missing) / (config.batch_size * 4))))
-        dataset = answer(ray.data.from_arrow(table).repartition(blocks), question, engine)
-        waiting: list[pl.DataFrame] = []
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            first_answer = first_answer or time.perf_counter() - started
-            answers = pl.DataFrame(batch)
-            failures.append(answers.filter(pl.col("error") != "").select("key", "error"))
-            good = answers.filter(pl.col("error") == "").join(texts, on="key", how="inner")
-            waiting.append(good.with_columns(engine=pl.lit(engine)).select(list(SCHEMA)))
-            if sum(map(len, waiting)) >= config.shard_rows:
-                ledger.append(pl.concat(waiting))
-                waiting = []
-            bar.advance(len(answers))
-        if waiting:
-            ledger.append(pl.concat(waiting))
-    return pl.concat(failures), first_answer
 
 
-def _calibrate(tables: Path, labelled: pl.DataFrame, config: LabelConfig) -> tuple[Calibration, dict[str, Any]]:
-    """Fit on judged validation pairs, report on held-back ones (mean negative log-likelihood, nats)."""
-    gold = labelled.join(
-        read_judged(tables).select("query", "item_id", "grade", "split"), on=["query", "item_id"], how="inner"
-    )
-    metrics: dict[str, Any] = {}
-    calibration = Calibration()
-    parts = {
-        split: (rows.select(LEVEL_COLUMNS).to_numpy().astype(np.float64), rows["grade"].to_numpy().astype(np.int64))
-        for split in ("validation", "held-back")
-        if len(rows := gold.filter(pl.col("split") == split))
-    }
-    if config.calibrate and "validation" in parts:
-        calibration = fit_calibration(*parts["validation"])
-    for split, (probabilities, grades) in parts.items():
-        name = split.replace("-", "_")
-        metrics[f"{name}_pairs"] = len(grades)
-        metrics[f"{name}_nll_raw"] = round(negative_log_likelihood(probabilities, grades), 4)
-        metrics[f"{name}_nll_calibrated"] = round(negative_log_likelihood(calibration.apply(probabilities), grades), 4)
-    return calibration, metrics
+def write_report(labels: Path) -> Path:
+    """Write the page about an artifact of `label` into it; the page's path."""
+    from prectr.label_report.page import write_label_page
+
+    page = labels / "report.html"
+    write_label_page(labels, page)
+    return page
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def run_stage(
             "wall_seconds": wall_seconds,
             "config": config.model_dump(mode="json"),
             "inputs": fingerprints,
-            "versions": _versions(),
+            "versions": package_versions(),
             **without_nan(facts),
         }
         write_json(staging / MANIFEST, manifest)
@@ -278,7 +278,7 @@ def _publish(staging: Path, out: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     found = {}
     for package in RECORDED_PACKAGES:
         try:

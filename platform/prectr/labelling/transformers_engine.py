@@ -4,23 +4,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prectr.labelling.engines import Question
+from prectr.labelling.engines import Question, answer_columns, replica_gpus
+from prectr.labelling.prompt_tokens import with_prompt_tokens
 
 if TYPE_CHECKING:
     import ray.data
 
 
-def answer_with_transformers(prompts: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
-    """Answer in one actor that holds the model; a batch that fails is marked, not lost."""
+def answer_with_transformers(questions: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
+    """Answer in actors that hold the model each; a row that fails is marked, not lost."""
     import ray.data
 
-    return prompts.map_batches(
+    config = question.config
+    return with_prompt_tokens(questions, question).map_batches(
         TransformersTeacher,
         fn_constructor_kwargs={"question": question},
-        batch_size=question.batch_size,
+        batch_size=config.batch_size,
         batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(size=1),
-        num_cpus=1,
+        compute=ray.data.ActorPoolStrategy(min_size=config.replicas.at_least, max_size=config.replicas.at_most),
+        num_cpus=config.replicas.cpus,
+        num_gpus=replica_gpus(config),
+        resources=config.replicas.resources,
     )
 
 
@@ -32,19 +36,30 @@ class TransformersTeacher:
         from transformers import AutoModelForCausalLM
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        data_type: Any = question.data_type if question.data_type == "auto" else getattr(torch, question.data_type)
+        name = question.config.data_type
+        data_type: Any = name if name == "auto" else getattr(torch, name)
         self._model = AutoModelForCausalLM.from_pretrained(question.teacher, dtype=data_type).to(self._device).eval()
         self._labels = list(question.label_tokens)
+        self._longest = question.config.max_length
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Answer one batch of `key`, `prompt_tokens`."""
         prompts = [np.asarray(prompt) for prompt in batch["prompt_tokens"]]
-        rows = len(prompts)
+        mass = np.full((len(prompts), len(self._labels)), np.nan)
+        errors = [
+            f"the prompt has {len(prompt)} tokens, more than the {self._longest} that are allowed"
+            if len(prompt) > self._longest
+            else ""
+            for prompt in prompts
+        ]
+        good = [row for row, error in enumerate(errors) if not error]
         try:
-            mass, error = self.label_mass(prompts), [""] * rows
+            if good:
+                mass[good] = self.label_mass([prompts[row] for row in good])
         except RuntimeError as failure:
-            mass, error = np.full((rows, len(self._labels)), np.nan), [str(failure)[:500]] * rows
-        return {"key": batch["key"], **answer_columns(mass), "error": np.array(error, dtype=object)}
+            for row in good:
+                errors[row] = str(failure)[:500]
+        return {"key": batch["key"], **answer_columns(mass), "error": np.array(errors, dtype=object)}
 
     def label_mass(self, prompts: list[np.ndarray]) -> np.ndarray:
         """Probability of each label token as the next one: [n, labels], float64."""
@@ -62,12 +77,3 @@ class TransformersTeacher:
             last = hidden[torch.arange(len(prompts)), torch.from_numpy(lengths - 1)]
             logits = self._model.get_output_embeddings()(last).float()
             return torch.softmax(logits, dim=1)[:, self._labels].double().cpu().numpy()
-
-
-def answer_columns(mass: np.ndarray) -> dict[str, np.ndarray]:
-    """Label masses [n, 4] as columns: levels normalised over the labels, and what fell outside them."""
-    total = mass.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        levels = np.where(total[:, None] > 0, mass / total[:, None], 1.0 / mass.shape[1])
-    columns = {f"level_{level}": levels[:, level].astype(np.float32) for level in range(mass.shape[1])}
-    return columns | {"outside_mass": np.clip(1.0 - total, 0.0, 1.0).astype(np.float32)}

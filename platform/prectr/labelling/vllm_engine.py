@@ -1,9 +1,10 @@
 """The teacher through vLLM under `ray.data.llm`.
 
-One token is asked for, with the log-probabilities of exactly the label tokens (`logprob_token_ids`), taken before any
-sampling: the soft label needs no constrained decoding and no text parsing. Tokenising, chat template and detokenising
-stages are off: prompts come as token ids, the same ids that training saw, and on a small machine each further stage
-would hold a logical CPU for the whole pipeline (Ray then waits for ever).
+One token is asked for and must be a label (`allowed_token_ids`); the soft label is read from the log-probabilities of
+exactly the label tokens (`logprob_token_ids`), which vLLM takes before that constraint, so that the mass outside the
+labels is known, and no text is parsed. Chat template, tokenising and detokenising stages are off: prompts come as token
+ids, the same ids that training saw, and on a small machine each further stage would hold a logical CPU for the whole
+pipeline (Ray then waits for ever).
 """
 
 import logging
@@ -12,44 +13,69 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prectr import progress
-from prectr.labelling.engines import Question
-from prectr.labelling.transformers_engine import answer_columns
+from prectr.labelling.config import LabelConfig
+from prectr.labelling.engines import Question, answer_columns, replica_gpus
+from prectr.labelling.prompt_tokens import with_prompt_tokens
 from prectr.ray_session import silence_ray
 
 if TYPE_CHECKING:
     import ray.data
 
 
-def answer_with_vllm(prompts: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
-    """Answer with one vLLM engine (CPU, or one GPU where the cluster has any)."""
-    import ray
+def engine_arguments(config: LabelConfig) -> dict[str, Any]:
+    """What vLLM is started with, in the batch job and in the served teacher alike."""
+    arguments: dict[str, Any] = {
+        "max_model_len": config.max_length + 1,  # the prompt and its one answer token
+        "enforce_eager": config.vllm.eager,
+        "enable_prefix_caching": True,
+        "dtype": config.data_type,
+        "seed": config.seed,
+        "disable_log_stats": True,
+        "gpu_memory_utilization": config.vllm.gpu_memory_share,
+    }
+    if config.replicas.tensor_parallel > 1:
+        arguments["tensor_parallel_size"] = config.replicas.tensor_parallel
+    if config.vllm.trust_remote_code:
+        arguments["trust_remote_code"] = True
+    return arguments | config.vllm.options
+
+
+def sampling_arguments(tokens: list[int]) -> dict[str, Any]:
+    """How one answer is read."""
+    return {
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "allowed_token_ids": tokens,
+        "logprob_token_ids": tokens,
+        "detokenize": False,
+    }
+
+
+def answer_with_vllm(questions: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
+    """Answer with `replicas.at_least` to `at_most` vLLM engines, on GPUs or on the CPU."""
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    tokens = list(question.label_tokens)
-    # The prompt's length plus the one answer token.
-    engine = {
-        "max_model_len": question.max_length + 1,
-        "enforce_eager": True,
-        "enable_prefix_caching": True,
-        "dtype": question.data_type,
-    }
-    on_gpu = ray.cluster_resources().get("GPU", 0) >= 1
-    config = vLLMEngineProcessorConfig(
+    config, tokens = question.config, list(question.label_tokens)
+    replicas = config.replicas
+    worker: dict[str, float] = {"CPU": replicas.cpus, **replicas.resources}
+    if gpus := replica_gpus(config):
+        worker["GPU"] = gpus
+    processor_config = vLLMEngineProcessorConfig(
         model_source=question.teacher,
-        engine_kwargs=engine,
-        concurrency=1,
-        batch_size=question.batch_size,
+        engine_kwargs=engine_arguments(config),
+        concurrency=(replicas.at_least, replicas.at_most),
+        batch_size=config.batch_size,
         chat_template_stage=False,
         tokenize_stage=False,
         detokenize_stage=False,
         should_continue_on_error=True,
         log_engine_metrics=False,
         accelerator_type=None,
-        placement_group_config=None if on_gpu else {"bundles": [{"CPU": 1}]},
-        runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": "1"}},
+        placement_group_config={"bundles": [dict(worker) for _ in range(replicas.tensor_parallel)]},
+        runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": str(config.vllm.cpu_cache_gib)}},
     )
     # One dictionary for all rows: rows of different shapes would be unified by Arrow with None fields.
-    sampling = {"max_tokens": 1, "temperature": 0.0, "logprob_token_ids": tokens, "detokenize": False}
+    sampling = sampling_arguments(tokens)
 
     def ask(row: dict[str, Any]) -> dict[str, Any]:
         return {"key": row["key"], "tokenized_prompt": row["prompt_tokens"], "sampling_params": sampling}
@@ -59,12 +85,12 @@ def answer_with_vllm(prompts: "ray.data.Dataset", question: Question) -> "ray.da
     if quiet:
         logging.disable(logging.WARNING)
     try:
-        processor = build_processor(config, preprocess=ask)
+        processor = build_processor(processor_config, preprocess=ask, preprocess_map_kwargs={"num_cpus": 0.25})
     finally:
         if quiet:
             logging.disable(logging.NOTSET)
             silence_ray()
-    return processor(prompts).map_batches(
+    return processor(with_prompt_tokens(questions, question)).map_batches(
         collapse, fn_kwargs={"tokens": tokens}, batch_size=None, batch_format="pandas", num_cpus=0.25
     )
 

@@ -1,0 +1,71 @@
+"""`ledger stats | export | gc`: look into the label ledger, take it elsewhere, tidy it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prectr import progress
+from prectr.errors import UsageError
+from prectr.labelling.ledger import KINDS
+from prectr.labelling.ledger_upkeep import chosen, drop, export, open_ledger, statistics, tidy, unused_since
+from prectr.tabulate import console
+
+
+def stats(directory: Path) -> dict[str, Any]:
+    """Counts of each context, and their sum."""
+    contexts = statistics(open_ledger(directory))
+    total = {name: sum(one[name] for one in contexts) for name in ("labels", "errors", "repeats", "shards", "bytes")}
+    return {"ledger": str(directory), "contexts": contexts, "total": total}
+
+
+def print_stats(content: dict[str, Any]) -> None:
+    """The counts as a table."""
+    from rich.table import Table
+
+    table = Table(title=content["ledger"])
+    for name in ("context", "prompt", "teacher"):
+        table.add_column(name, overflow="fold")
+    for name in ("labels", "errors", "repeats", "shards", "MiB"):
+        table.add_column(name, justify="right")
+    table.add_column("last run")
+    for one in content["contexts"]:
+        counts = [f"{one[name]:,}" for name in ("labels", "errors", "repeats", "shards")]
+        size = f"{one['bytes'] / 2**20:.1f}"
+        table.add_row(one["context"], one["prompt"], one["teacher"], *counts, size, one["last_run"] or "")
+    console().print(table)
+
+
+def write_export(directory: Path, out: Path, kind: str, contexts: Sequence[str]) -> dict[str, Any]:
+    """Write labels, errors or repeats into one file."""
+    if kind not in KINDS:
+        raise UsageError(f"--kind {kind}: give one of {', '.join(KINDS)}.")
+    return {"path": str(out), "rows": export(open_ledger(directory), out, kind, contexts)}
+
+
+def gc(directory: Path, drop_contexts: Sequence[str], unused_days: float | None, yes: bool) -> dict[str, Any]:
+    """Tidy every context; with `yes`, drop those named and those not used for so many days.
+
+    Raises:
+        UsageError: something was to be dropped and `yes` was not given; nothing was done.
+    """
+    ledger = open_ledger(directory)
+    going = chosen(ledger, drop_contexts) if drop_contexts else []
+    if unused_days is not None:
+        named = {context.folder for context in going}
+        going += [context for context in unused_since(ledger, unused_days) if context.folder not in named]
+    if going and not yes:
+        counts = {one["context"]: one["labels"] for one in statistics(ledger)}
+        told = ", ".join(f"{context.folder.name} ({counts[context.folder.name]:,} labels)" for context in going)
+        raise UsageError(
+            f"{directory}: this deletes {told}, which a teacher was paid for; nothing was done. Give --yes."
+        )
+    dropped = {context.folder.name: drop(context) for context in going}
+    for name, labels in dropped.items():
+        progress.say(f"ledger gc: dropped {name} with {labels:,} labels")
+    tidied = {context.folder.name: asdict(tidy(context)) for context in ledger.contexts()}
+    for name, done in tidied.items():
+        progress.say(
+            f"ledger gc: {name}: " + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in done.items())
+        )
+    return {"dropped": dropped, "tidied": tidied}
