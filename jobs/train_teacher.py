@@ -14,7 +14,7 @@ from prectr import progress
 from prectr.artifacts import StageResult, run_stage
 from prectr.errors import PrectrError
 from prectr.labelling.config import TeacherConfig
-from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_prompts
+from prectr.labelling.prompt import catalogue_language, label_token_ids, load_prompt, tokenise_prompts
 from prectr.labelling.split import read_judged
 from prectr.ray_session import ray_session
 from prectr.relevance.warm_start import made_pairs
@@ -38,7 +38,6 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
     from prectr.training.launch import fit_on_ray
 
     quiet_transformers()
-    template = load_prompt(config.prompt)
     judged = read_judged(tables, required=True).filter(pl.col("split") != "held-back")
     training = judged["split"] == "train"
     if not training.any() or training.all():
@@ -48,6 +47,8 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
         )
 
     items = Tables(tables).items()
+    language = catalogue_language(items["title"]) if config.language == "auto" else config.language
+    template = load_prompt(config.prompt, language)
     if config.base_model is None:
         # The template as often as a frequent word, so that its own words become single tokens.
         texts = [
@@ -65,15 +66,13 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
         tokenizer = load_tokenizer(config.base_model)
         AutoModelForCausalLM.from_pretrained(config.base_model).save_pretrained(staging)
     tokenizer.save_pretrained(staging)
-    label_token_ids(tokenizer)
+    label_tokens = label_token_ids(tokenizer, template)
 
     warm = made_pairs(items, config.warm_start_pairs, config.seed).with_columns(role=WARM)
     judged = judged.with_columns(role=pl.when(training).then(TRAINING).otherwise(VALIDATION))
     columns = ["query", "title", "grade", "role"]
     pairs = pl.concat([warm.select(columns), judged.select(columns)], how="vertical_relaxed")
-    prompts = tokenise_prompts(
-        tokenizer, template, pairs["query"].to_list(), pairs["title"].to_list(), config.max_length
-    )
+    prompts = tokenise_prompts(tokenizer, template, pairs, config.max_length)
     data = staging / ".training.npz"
     lengths = np.array([len(prompt) for prompt in prompts])
     np.savez(
@@ -90,6 +89,7 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
     curve = staging / "curve.jsonl"
     loop_config = {
         "teacher": config.model_dump(mode="json"),
+        "label_tokens": label_tokens,
         "data": str(data.resolve()),
         "model": str(staging.resolve()),
         "out": str(staging.resolve()),

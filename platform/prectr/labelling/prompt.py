@@ -1,8 +1,8 @@
 """What the teacher is asked: a versioned template that ends where exactly one label token must follow.
 
-A template is a text file with the grade definitions first (the prefix that all prompts share, so that an engine's
-prefix cache holds it once) and `{query}` and `{title}` last; `{shared}` and `{missing}` may state which query words the
-title holds. This module renders and tokenises; it runs no model.
+A template is a YAML file `name.language.yaml`. Its `prefix` (what to do, and the definition of each grade) is the same
+for all pairs and comes first, so that an engine's prefix cache holds it once; its `pair` shows one query and item. This
+module loads, renders and tokenises templates; it runs no model.
 """
 
 import hashlib
@@ -12,141 +12,298 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import yaml
+
 from prectr.errors import UsageError
+from prectr.labelling.word_match import UNSPACED, query_words_by_match
+from prectr.text import normalise_queries
 
-LABELS = ("0", "1", "2", "3")
-"""The answers, in the order of the grades."""
+ITEM_FIELDS = ("category", "brand")
+"""What a template may show of an item besides its title."""
+RENDERING = 2
+"""Part of every version: raise it when the code below turns the same pair into another text."""
 
-_PLACEHOLDER = re.compile(r"(\{(?:query|title|shared|missing)\})")
+_PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
+_OF_A_GRADE = tuple(f"grade_{grade}" for grade in range(4))
+_OF_A_PAIR = ("query", "title", *ITEM_FIELDS, "shared", "missing")
+_REQUIRED = ("labels", "grades", "prefix", "pair")
+_FOLDER = Path(__file__).parent / "prompts"
+_SHARE_ABOVE = 64
+"""Prompts from which it pays to find out whether the prefix may be tokenised once."""
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A template's name, text and version (a hash of the text: an edited template is another version)."""
+    """A template in one language, its grades already written into the prefix."""
 
     name: str
-    text: str
+    language: str
+    prefix: str
+    pair: str
+    labels: tuple[str, ...] = ("0", "1", "2", "3")
+    """The answers, by grade."""
+    grades: tuple[str, ...] = ("", "", "", "")
+    """What each grade means, by grade."""
+    empty: str = "none"
+    """Stands for {shared} or {missing} where there is no such word."""
+
+    @property
+    def text(self) -> str:
+        """The whole template, its placeholders as they are written."""
+        return self.prefix + self.pair
 
     @property
     def version(self) -> str:
-        """Name and hash of the text, e.g. `relevance_v1-5f2c9a01`."""
-        return f"{self.name}-{hashlib.blake2b(self.text.encode(), digest_size=4).hexdigest()}"
+        """Name, language and a hash of all that changes the question, e.g. `relevance_v1.en-5f2c9a01`."""
+        parts = (str(RENDERING), self.prefix, self.pair, self.empty, *self.labels)
+        return f"{self.name}.{self.language}-{hashlib.blake2b(chr(31).join(parts).encode(), digest_size=4).hexdigest()}"
 
-    def render(self, queries: Sequence[str], titles: Sequence[str]) -> list[str]:
-        """One prompt a pair; a placeholder may appear several times. Titles come in lower case, as queries do: sellers'
-        capitals say nothing of relevance, and halve what a small model sees of a word."""
-        fields = {"{query}": [query.lower() for query in queries], "{title}": [title.lower() for title in titles]}
-        if "{shared}" in self.text or "{missing}" in self.text:
-            fields["{shared}"], fields["{missing}"] = query_words_by_match(queries, titles)
-        pieces = _PLACEHOLDER.split(self.text)
-        columns = [fields.get(piece) or [piece] * len(queries) for piece in pieces]
-        return ["".join(row) for row in zip(*columns, strict=True)]
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The item's fields that a pair shows besides its title."""
+        return tuple(field for field in ITEM_FIELDS if f"{{{field}}}" in self.pair)
 
+    def render(self, pairs: pl.DataFrame) -> list[str]:
+        """One prompt a pair.
 
-def query_words_by_match(queries: Sequence[str], titles: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The query's words that the title holds, and those that it does not, each joined by blanks or "none".
+        Texts are brought to the one normal form first: sellers' capitals say nothing of relevance and halve what a
+        small model sees of a word; and pairs that differ in nothing else are one question.
 
-    Words are compared in lower case. A small model finds it hard to see that two words are the same one; stating the
-    exact matches leaves it the part that words alone cannot tell (the cue of MarkedBERT, SIGIR 2020) [ours].
-    """
-    import polars as pl
-
-    def words(name: str) -> pl.Expr:
-        return pl.col(name).str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
-
-    pairs = pl.DataFrame(
-        {"query": list(queries), "title": list(titles)}, schema={"query": pl.String, "title": pl.String}
-    )
-    sets = pairs.with_row_index("row").select("row", query=words("query"), title=words("title"))
-    exploded = sets.select("row", word="query").explode("word", empty_as_null=True, keep_nulls=True)
-    held = (
-        sets.select("row", word="title")
-        .explode("word", empty_as_null=True, keep_nulls=True)
-        .unique()
-        .with_columns(held=True)
-    )
-    matched = exploded.join(held, on=["row", "word"], how="left", maintain_order="left")
-    joined = matched.group_by("row", maintain_order=True).agg(
-        shared=pl.col("word").filter(pl.col("held").is_not_null()).drop_nulls().str.join(" "),
-        missing=pl.col("word").filter(pl.col("held").is_null()).drop_nulls().str.join(" "),
-    )
-    filled = joined.with_columns(pl.col("shared", "missing").replace("", "none"))
-    return filled["shared"].to_list(), filled["missing"].to_list()
+        Args:
+            pairs: string columns query, title and those in `shown`; null stands for "".
+        """
+        fields = pairs.select(_normal(pairs[name]) for name in ("query", "title", *self.shown))
+        if "{shared}" in self.pair or "{missing}" in self.pair:
+            shared, missing = query_words_by_match(fields["query"].to_list(), fields["title"].to_list(), self.empty)
+            fields = fields.with_columns(
+                pl.Series("shared", shared, pl.String), pl.Series("missing", missing, pl.String)
+            )
+        pieces = [
+            pl.col(piece) if place % 2 else pl.lit(piece) for place, piece in enumerate(_PLACEHOLDER.split(self.pair))
+        ]
+        # An empty last field leaves no blank at the end, which some chat templates would trim and others not.
+        pair = pl.concat_str(pieces).str.strip_chars_end()
+        return fields.select(prompt=pl.concat_str(pl.lit(self.prefix), pair))["prompt"].to_list()
 
 
-def load_prompt(name: str) -> PromptTemplate:
-    """Load a template by the name of a file in `prompts/`, or by path.
+def _normal(column: pl.Series) -> pl.Series:
+    texts = column.fill_null("").to_list()
+    forms = normalise_queries(texts)
+    return pl.Series(column.name, [forms[text] for text in texts], pl.String)
+
+
+def load_prompt(name: str, language: str = "en") -> PromptTemplate:
+    """Load a template.
+
+    Args:
+        name: of a file `name.language.yaml` in `prompts/`; or the path of a `.yaml` file.
+        language: a path's own language, `mine.de.yaml`, outranks it.
 
     Raises:
-        UsageError: no such template, or it lacks a placeholder.
+        UsageError: no such template, or one that is not well formed; the message names the file and the key.
     """
-    folder = Path(__file__).parent / "prompts"
-    file = folder / f"{name}.txt" if not name.endswith(".txt") else Path(name)
+    if name.endswith((".yaml", ".yml")):
+        file = Path(name)
+        stem, _, own_language = file.stem.partition(".")
+        template_name, language = stem, own_language or language
+    else:
+        file, template_name = _FOLDER / f"{name}.{language}.yaml", name
     try:
-        text = file.read_text(encoding="utf-8").rstrip("\n")
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError:
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.txt")))
-        raise UsageError(f"prompt '{name}': no such template; known: {known}, or give a path to a .txt file.") from None
-    missing = [placeholder for placeholder in ("{query}", "{title}") if placeholder not in text]
-    if missing:
-        raise UsageError(f"{file}: the template lacks {' and '.join(missing)}.")
-    return PromptTemplate(file.stem, text)
+        known = ", ".join(sorted(path.name.removesuffix(".yaml") for path in _FOLDER.glob("*.yaml")))
+        raise UsageError(
+            f"prompt '{name}' in language '{language}': no file {file}; known: {known}. "
+            "Choose one of these, or give the path of a .yaml file of your own."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: not valid YAML: {error}") from None
+    return _template(file, template_name, language, content)
 
 
-def label_token_ids(tokenizer: Any) -> list[int]:
+def _template(file: Path, name: str, language: str, content: Any) -> PromptTemplate:
+    if not isinstance(content, dict):
+        raise UsageError(f"{file}: a template is a mapping of {', '.join(_REQUIRED)}, got {type(content).__name__}.")
+    if unknown := sorted(str(key) for key in content if key not in (*_REQUIRED, "empty")):
+        raise UsageError(
+            f"{file}: unknown key '{unknown[0]}'; a template has {', '.join(_REQUIRED)} and may have empty."
+        )
+    if absent := [key for key in _REQUIRED if key not in content]:
+        raise UsageError(f"{file}: the template lacks the key '{absent[0]}'.")
+    labels, grades = (_four_texts(file, key, content[key]) for key in ("labels", "grades"))
+    if any(label.split() != [label] for label in labels) or len(set(labels)) < len(labels):
+        raise UsageError(f"{file}: labels: {list(labels)} must be four different answers without blanks.")
+    for key in ("prefix", "pair", "empty"):
+        if not isinstance(content.get(key, "-"), str) or not content.get(key, "-").strip():
+            raise UsageError(f"{file}: {key}: must be text, got {content[key]!r}.")
+    prefix, pair = content["prefix"].lstrip(), content["pair"].rstrip()
+    _check_placeholders(file, "prefix", prefix, allowed=_OF_A_GRADE, required=())
+    _check_placeholders(file, "pair", pair, allowed=_OF_A_PAIR, required=("query", "title"))
+    filled = _PLACEHOLDER.sub(lambda found: grades[_OF_A_GRADE.index(found[1])], prefix)
+    return PromptTemplate(name, language, filled, pair, labels, grades, content.get("empty", "none"))
+
+
+def _four_texts(file: Path, key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) != len(_OF_A_GRADE):
+        raise UsageError(f"{file}: {key}: must be a list of four, for the grades 0, 1, 2, 3; got {value!r}.")
+    if wrong := [entry for entry in value if not isinstance(entry, str) or not entry.strip()]:
+        raise UsageError(f"{file}: {key}: {wrong[0]!r} is not text; write it in quotes.")
+    return tuple(value)
+
+
+def _check_placeholders(file: Path, key: str, text: str, allowed: Sequence[str], required: Sequence[str]) -> None:
+    found = _PLACEHOLDER.findall(text)
+    for name in found:
+        if name not in allowed:
+            why = " belongs into pair: all prompts must share the prefix" if name in _OF_A_PAIR else " is unknown"
+            known = ", ".join(f"{{{name}}}" for name in allowed)
+            raise UsageError(f"{file}: {key}: the placeholder {{{name}}}{why}; {key} may hold {known}.")
+    for name in required:
+        if name not in found:
+            raise UsageError(f"{file}: {key}: lacks the placeholder {{{name}}}.")
+
+
+def catalogue_language(titles: pl.Series) -> str:
+    """Language of a catalogue by the script of its titles: "zh", "ja" or else "en".
+
+    Chinese or Japanese if most titles hold such characters; of these Japanese if a third hold kana, since Chinese
+    sellers put a stray の into a title and Japanese ones hardly write a title without kana.
+    """
+    unspaced = titles.drop_nulls().head(10_000).str.contains(f"[{UNSPACED}]")
+    if not len(unspaced) or unspaced.mean() <= 0.5:  # type: ignore[operator]
+        return "en"
+    kana = titles.drop_nulls().head(10_000).filter(unspaced).str.contains(r"[\p{Hiragana}\p{Katakana}]")
+    return "ja" if kana.mean() >= 1 / 3 else "zh"  # type: ignore[operator]
+
+
+def label_token_ids(tokenizer: Any, template: PromptTemplate) -> list[int]:
     """The token of each label, in grade order.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
+        template: whose labels are looked up.
 
     Raises:
         UsageError: a label is not a single token of this tokenizer, or two labels share one.
     """
     tokens: list[int] = []
-    for label in LABELS:
+    for label in template.labels:
         pieces = tokenizer.encode(label, add_special_tokens=False)
         if len(pieces) != 1 or pieces[0] in tokens or pieces[0] == getattr(tokenizer, "unk_token_id", None):
             raise UsageError(
-                f"label '{label}' is not one token of its own in the teacher's tokenizer (it gives {pieces}); "
-                "use a teacher whose tokenizer holds the digits as single tokens."
+                f"label '{label}' of prompt {template.name}.{template.language} is not one token of its own in the "
+                f"teacher's tokenizer (it gives {pieces}); use a teacher whose tokenizer holds the labels as single "
+                "tokens, or a template with other labels."
             )
         tokens.append(pieces[0])
     return tokens
 
 
-def tokenise_prompts(
-    tokenizer: Any, template: PromptTemplate, queries: Sequence[str], titles: Sequence[str], max_length: int
-) -> list[list[int]]:
+def tokenise_prompts(tokenizer: Any, template: PromptTemplate, pairs: pl.DataFrame, max_length: int) -> list[list[int]]:
     """Token ids of each prompt, the same for training and for every engine.
 
     A tokenizer with a chat template gets the prompt as one user message with the answer opened; thinking is off. A
-    prompt longer than `max_length` loses the end of its title, never of its question.
+    prompt longer than `max_length` loses the end of its title and nothing else; one that is too long even without a
+    title comes back whole, for the engine to refuse.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        template: what is asked.
+        pairs: as `PromptTemplate.render` takes them, n rows.
+        max_length: tokens of a prompt.
+
+    Returns:
+        n lists of token ids.
     """
-    prompts = _tokenise(tokenizer, template.render(queries, titles))
+    prompts = _tokenise(tokenizer, template, pairs)
     long = [row for row, prompt in enumerate(prompts) if len(prompt) > max_length]
-    if long:
-        cut_titles = [
-            tokenizer.decode(pieces[: max(1, len(pieces) - (len(prompts[row]) - max_length) - 2)])
-            for row, pieces in zip(long, _pieces(tokenizer, [titles[row] for row in long]), strict=True)
-        ]
-        shorter = _tokenise(tokenizer, template.render([queries[row] for row in long], cut_titles))
-        for row, prompt in zip(long, shorter, strict=True):
-            prompts[row] = prompt if len(prompt) <= max_length else prompt[-max_length:]
+    if not long:
+        return prompts
+    cut = pairs[long].with_columns(_normal(pairs["title"][long]))
+    pieces = _encode(tokenizer, cut["title"].to_list())
+    kept, sizes = [len(title) for title in pieces], [len(prompts[row]) for row in long]
+    # A shorter title moves words from shared to missing, so one cut is mostly, and not always, enough.
+    while rest := [place for place, size in enumerate(sizes) if size > max_length and kept[place]]:
+        for place in rest:
+            kept[place] = max(0, kept[place] - (sizes[place] - max_length))
+        # The last token kept may hold half a character.
+        titles = [tokenizer.decode(pieces[place][: kept[place]]).rstrip("\ufffd") for place in rest]
+        shorter = _tokenise(tokenizer, template, cut[rest].with_columns(pl.Series("title", titles, pl.String)))
+        for place, prompt in zip(rest, shorter, strict=True):
+            sizes[place] = len(prompt)
+            if len(prompt) <= max_length:
+                prompts[long[place]] = prompt
     return prompts
 
 
-def _pieces(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+def _tokenise(tokenizer: Any, template: PromptTemplate, pairs: pl.DataFrame) -> list[list[int]]:
+    """Token ids of whole prompts, however long. The shared prefix is tokenised once where that changes nothing."""
+    head, tail = _chat_frame(tokenizer)
+    prefix = head + template.prefix
+    bodies = [prompt[len(template.prefix) :] + tail for prompt in template.render(pairs)]
+    # No tokenizer of a language model joins a line's end to the letter that starts the next line; one that treats the
+    # start of a text specially (a blank put before it) shows in any prompt.
+    if len(bodies) > _SHARE_ABOVE and prefix.endswith("\n") and re.match(r"\w", template.pair):
+        shared = _encode(tokenizer, [prefix])[0]
+        sample = bodies[:: len(bodies) // 8]
+        whole = _encode(tokenizer, [prefix + body for body in sample])
+        if whole == [shared + body for body in _encode(tokenizer, sample)]:
+            return [shared + body for body in _encode(tokenizer, bodies)]
+    return _encode(tokenizer, [prefix + body for body in bodies])
 
 
-def _tokenise(tokenizer: Any, prompts: list[str]) -> list[list[int]]:
-    if not prompts:
-        return []
-    if getattr(tokenizer, "chat_template", None):
-        prompts = tokenizer.apply_chat_template(
-            [[{"role": "user", "content": prompt}] for prompt in prompts],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
+def _chat_frame(tokenizer: Any) -> tuple[str, str]:
+    """What the tokenizer's chat template puts before and after one user message; two empty texts without one."""
+    if not getattr(tokenizer, "chat_template", None):
+        return "", ""
+    message = "prectr-prompt"
+    framed = tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    head, _, tail = framed.partition(message)
+    if head + message + tail != framed or message in tail or message not in framed:
+        raise UsageError(
+            "the teacher's chat template does not show a user's message once as it is; use another teacher."
         )
-    return tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    return head, tail
+
+
+def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids without special tokens of the tokenizer's own; the fast path makes no masks."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    backend.no_truncation()
+    backend.no_padding()
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def show_prompt(template: PromptTemplate, tokenizer: Any | None, pair: pl.DataFrame) -> str:
+    """A page about one prompt, for `prectr label --show-prompt`.
+
+    Args:
+        template: what is asked.
+        tokenizer: the teacher's; None for one behind a URL, which counts tokens and frames the chat by itself.
+        pair: as `PromptTemplate.render` takes them, one row.
+
+    Returns:
+        Version, language, labels with their tokens and definitions, numbers of tokens, and the prompt as it is asked.
+
+    Raises:
+        UsageError: a label is not one token.
+    """
+    prompt = template.render(pair)[0]
+    lines = [f"prompt    {template.version}", f"language  {template.language}"]
+    tokens = [""] * len(template.labels)
+    if tokenizer is None:
+        lines.append("tokens    counted by the teacher's server, which also frames the prompt as a chat")
+    else:
+        tokens = [f" (token {token})" for token in label_token_ids(tokenizer, template)]
+        head, tail = _chat_frame(tokenizer)
+        counts = [len(ids) for ids in _encode(tokenizer, [head + template.prefix, head + prompt + tail])]
+        lines.append(f"tokens    {counts[0]} in the prefix that all prompts share, {counts[1]} in this prompt")
+        prompt = head + prompt + tail
+    answers = zip(template.labels, tokens, template.grades, strict=True)
+    lines += [f"label     {label}{token}: {definition}" for label, token, definition in answers]
+    return "\n".join([*lines, "", prompt])
