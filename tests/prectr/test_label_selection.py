@@ -1,10 +1,17 @@
 import json
+import shutil
 
+import hypothesis.strategies as st
 import polars as pl
 import pytest
+from hypothesis import given
 
-from prectr.labelling.config import LabelConfig
-from prectr.labelling.selection import distinct_pairs, select_pairs, traffic_strata
+from prectr.errors import UsageError
+from prectr.labelling import selection as selections
+from prectr.labelling.bands import lexical_bands
+from prectr.labelling.config import SelectionConfig
+from prectr.labelling.quotas import share_out
+from prectr.labelling.selection import choose_pairs, distinct_pairs, read_selection, select_pairs, traffic_strata
 from prectr.labelling.split import read_judged, split_of
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.distillation_data import distillation_pairs
@@ -47,26 +54,168 @@ def test_the_query_with_most_traffic_is_head(tables):
 
 
 def test_budget_shares_and_measured_pairs(tables):
-    chosen = select_pairs(tables, LabelConfig(budget=150, unexposed_share=0.4))
+    chosen = select_pairs(tables, SelectionConfig(budget=150, unexposed_share=0.4))
     assert len(chosen) == 150 == len(chosen.unique(["query", "item_id"]))
     measured = read_judged(tables).filter(pl.col("split") != "train")
     assert len(chosen.filter(pl.col("origin") == "judged")) == len(measured)
     rest = chosen.filter(pl.col("origin") != "judged")
     assert rest.join(read_judged(tables), on=["query", "item_id"], how="semi").is_empty()
     assert abs((rest["origin"] == "unexposed").mean() - 0.4) < 0.1
-    assert chosen.equals(select_pairs(tables, LabelConfig(budget=150, unexposed_share=0.4)))
+    assert chosen.equals(select_pairs(tables, SelectionConfig(budget=150, unexposed_share=0.4)))
 
 
 def test_a_budget_above_what_there_is_takes_all(tables):
-    everything = select_pairs(tables, LabelConfig(budget=10_000))
+    everything = select_pairs(tables, SelectionConfig(budget=10_000))
     training_gold = read_judged(tables).filter(pl.col("split") == "train")
     assert len(everything) == 40 * 9 - len(training_gold)
+
+
+def test_a_larger_budget_asks_the_smaller_ones_questions_too(tables):
+    small, large = (select_pairs(tables, SelectionConfig(budget=budget)) for budget in (120, 180))
+    assert small.join(large, on=["query", "item_id"], how="anti").is_empty()
+    other = select_pairs(tables, SelectionConfig(budget=120, seed=18))
+    assert len(other.join(small, on=["query", "item_id"], how="anti")) > 10
+
+
+def test_chosen_questions_stay_chosen_when_the_log_grows(tables, tmp_path):
+    before = select_pairs(tables, SelectionConfig(budget=120))
+    grown = tmp_path / "grown"
+    shutil.copytree(tables, grown)
+    day = grown / "impressions" / "date=2026-01-02"
+    day.mkdir()
+    pl.DataFrame({"query": ["new"] * 9, "item_id": [f"i{n}" for n in range(9)]}).write_parquet(day / "p.parquet")
+    after = select_pairs(grown, SelectionConfig(budget=120))
+    assert len(before.join(after, on=["query", "item_id"], how="anti")) <= 9
+
+
+def test_a_small_budget_measures_both_splits(tables):
+    chosen = select_pairs(tables, SelectionConfig(budget=15))
+    assert set(chosen["origin"]) == {"judged"} and len(chosen) == 15
+    assert {split_of(query) for query in chosen["query"].to_list()} == {"validation", "held-back"}
+
+
+@pytest.fixture
+def twins(tmp_path):
+    """Items a and b have the same texts but for spelling, c another brand; one query in two spellings."""
+    log = {"query": ["red shoe", "RED  shoe", "red shoe"], "item_id": ["a", "b", "c"]}
+    for table, rows in (("impressions", [0]), ("candidates", [1, 2])):
+        day = tmp_path / table / "date=2026-01-01"
+        day.mkdir(parents=True)
+        pl.DataFrame(log)[rows].write_parquet(day / "part-0000.parquet")
+    items = {"item_id": ["a", "b", "c"], "title": ["Red boot", "red  BOOT", "red boot"], "brand": [None, "", "x"]}
+    pl.DataFrame(items).write_parquet(tmp_path / "items.parquet")
+    (tmp_path / "manifest.json").write_text(json.dumps({"stage": "simulate", "identity": "test"}))
+    return tmp_path
+
+
+def test_duplicates_are_one_question_and_all_listed(twins):
+    chosen = choose_pairs(twins, SelectionConfig(budget=2))
+    assert chosen.pairs.columns == list(selections.COLUMNS)
+    rows = {row["item_id"]: row for row in chosen.pairs.to_dicts()}
+    assert rows["a"]["question"] == rows["b"]["question"] != rows["c"]["question"]
+    assert {row["question"] for row in rows.values()} == {0, 1}
+    # The question of a was shown; its twin was not, but is the same question.
+    assert [rows[item]["origin"] for item in "abc"] == ["exposed", "exposed", "unexposed"]
+    assert [rows[item]["impressions"] for item in "abc"] == [1, 0, 0]
+    assert rows["b"]["title"] == "red  BOOT" and rows["a"]["brand"] == rows["a"]["category"] == ""
+    assert {row["band"] for row in rows.values()} == {"some"} and rows["a"]["query"] == "red shoe"
+    assert chosen.pool["questions"].to_list() == [1, 1]
+
+
+def test_a_budget_of_one_takes_both_twins(twins):
+    chosen = select_pairs(twins, SelectionConfig(budget=1, unexposed_share=0))
+    assert chosen["item_id"].to_list() == ["a", "b"]
+
+
+def test_bands_are_looked_up_for_a_sample_only(tables, monkeypatch):
+    monkeypatch.setattr(selections, "LOOKED_AT_PER_BUDGET", 1)
+    chosen = choose_pairs(tables, SelectionConfig(budget=60, unexposed_share=1))
+    exposed = chosen.pool.filter(pl.col("origin") == "exposed")
+    assert (exposed["looked_at"] < exposed["questions"]).any() and chosen.pool["looked_at"].max() == 60
+    assert chosen.cells["available"].sum() == chosen.pool["looked_at"].sum()
+
+
+@pytest.mark.parametrize(
+    ("query", "title", "band"),
+    [
+        ("red shoe", "a shoe, red!", "all"),
+        ("red shoe", "red shoes", "some"),
+        ("red shoe", "redshoe", "none"),
+        ("iphone12手机壳", "手机壳 iphone12 红色", "all"),
+        ("手机壳", "手机套", "some"),
+        ("猫", "三毛猫の本", "all"),
+        ("猫", "犬の本", "none"),
+        ("a a b", "a", "some"),
+        ("?!", "?!", "none"),
+        ("हिन्दी", "हिन", "none"),
+    ],
+)
+def test_bands_by_hand(query, title, band):
+    assert lexical_bands(pl.Series([query]), pl.Series([title])).to_list() == [band]
+
+
+def test_bands_of_many_pairs_keep_their_order():
+    queries, titles = pl.Series(["b c", "", "a", "b c"]), pl.Series(["c", "a", "a", "b c"])
+    assert lexical_bands(queries, titles).to_list() == ["some", "none", "all", "all"]
+    assert lexical_bands(queries.clear(), titles.clear()).to_list() == []
+
+
+def test_shares_by_hand():
+    assert share_out(10, [100, 100], [3, 1]) == [8, 2]  # 7 and 2 by share, the last one to the heavier cell
+    assert share_out(10, [2, 100, 1], [1, 1, 1]) == [2, 7, 1]
+    assert share_out(10, [2, 3], [1, 1]) == [2, 3]
+    assert share_out(10, [], []) == []
+
+
+@given(st.integers(0, 500), st.lists(st.tuples(st.integers(0, 80), st.floats(1e-9, 1)), max_size=8))
+def test_all_is_shared_out_and_no_cell_overdrawn(total, cells):
+    available, weights = [size for size, _ in cells], [weight for _, weight in cells]
+    taken = share_out(total, available, weights)
+    assert sum(taken) == min(total, sum(available))
+    assert all(0 <= one <= most for one, most in zip(taken, available, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_users_own_pairs(tables, tmp_path, kind):
+    own = pl.DataFrame({"query": ["Query 0", "title", "query 0"], "item_id": ["i0", "i9", "i0"], "note": [1, 2, 3]})
+    file = tmp_path / f"own.{kind}"
+    own.write_csv(file) if kind == "csv" else own.write_parquet(file)
+    rows = read_selection(file, tables).to_dicts()
+    assert [(row["query"], row["item_id"], row["title"]) for row in rows] == [
+        ("query 0", "i0", "title i0"),
+        ("title", "i9", "title i9"),
+    ]
+    assert [(row["origin"], row["stratum"], row["band"], row["impressions"]) for row in rows] == [
+        ("given", "head", "none", 501),
+        ("given", "tail", "all", 0),
+    ]
+
+
+def test_a_users_pairs_are_refused_with_file_and_row(tables, tmp_path):
+    file = tmp_path / "own.csv"
+    for text, message in (
+        (
+            "query,item_id\na,i0\nb,nowhere\n",
+            r"own.csv: row 2 names an item that is not in .*items.parquet .*'nowhere'",
+        ),
+        ("query,item_id\na,i0\n ,i1\n", r"own.csv: row 2 has no query"),
+        ("query,item_id\na,\n", r"own.csv: row 1 names no item_id"),
+        ("query,item_id\n", r"own.csv: no rows"),
+        ("text,item_id\na,i0\n", r"own.csv: no column query; it has text, item_id"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            read_selection(file, tables)
+    with pytest.raises(UsageError, match="neither an artifact of select-pairs nor"):
+        read_selection(tmp_path / "absent.parquet", tables)
+    with pytest.raises(UsageError, match="select-pairs"):
+        read_selection(tables, tables)
 
 
 @pytest.fixture(scope="module")
 def labels(tables, tmp_path_factory):
     path = tmp_path_factory.mktemp("labels")
-    chosen = select_pairs(tables, LabelConfig(budget=10_000)).select("query", "item_id")
+    chosen = select_pairs(tables, SelectionConfig(budget=10_000)).select("query", "item_id")
     levels = [pl.lit(value, pl.Float32).alias(f"level_{n}") for n, value in enumerate((0.1, 0.2, 0.3, 0.4))]
     chosen.with_columns(levels).write_parquet(path / "labels.parquet")
     return path

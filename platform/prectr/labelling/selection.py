@@ -1,53 +1,195 @@
-"""Which pairs the teacher is asked about: judged ones for measurement, then logged ones by exposure and traffic.
+"""Which pairs the teacher is asked about: judged ones for measurement, then logged ones by exposure, traffic and words.
 
 Teacher labels must cover head, torso and tail queries and low-ranked, unexposed candidates, not exposures only
-(MODEL.md 5). The choice is deterministic: same tables and configuration, same pairs, so an interrupted run continues.
+(MODEL.md 5). Pairs whose query and item texts are the same in normal form are one **question**: the budget counts
+questions, and every pair of a chosen question is listed, because it gets the label for nothing.
+
+A question's place in the random order is a hash of its texts: the choice is the same on every machine, a larger budget
+adds to a smaller one's questions, and most of yesterday's questions are chosen again when the log has grown by a day,
+so that the ledger knows them [ours]. Nothing here asks a teacher.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from prectr.labelling.config import LabelConfig
+from prectr.artifacts import fingerprint, require_artifact
+from prectr.errors import UsageError
+from prectr.labelling.bands import BANDS, lexical_bands
+from prectr.labelling.config import SelectionConfig
+from prectr.labelling.quotas import share_out
 from prectr.labelling.split import read_judged
 from prectr.tables import Tables, with_normal_query
+from prectr.text import normalise_queries, stable_hash
+
+SELECTION = "selection.parquet"
+COLUMNS = (
+    "question",
+    "query",
+    "item_id",
+    "title",
+    "category",
+    "brand",
+    "origin",
+    "stratum",
+    "band",
+    "impressions",
+)
+ORIGINS = ("judged", "exposed", "unexposed")
+STRATA = ("head", "torso", "tail")
+CELL = ("origin", "stratum", "band")
+LOOKED_AT_PER_BUDGET = 20
+"""Bands are found for so many questions per question of the budget, in each origin and stratum, and not for all."""
 
 
-def select_pairs(tables: Path, config: LabelConfig) -> pl.DataFrame:
+@dataclass(frozen=True)
+class Selection:
+    """The chosen pairs and what they were chosen from.
+
+    Attributes:
+        pairs: columns `COLUMNS`, one row a pair, sorted by query and item_id. `question` int64 numbers the distinct
+            questions from 0; `query` is in normal form; `title`, `category` and `brand` are as in the catalogue ("" for
+            none); `origin` is the question's: judged if any of its pairs was judged for measurement, else exposed if
+            any was shown, else unexposed; `stratum` of its query's traffic; `band` see `bands`; `impressions` int64 of
+            the pair.
+        cells: columns origin, stratum, band, available, chosen: questions of each cell. `available` counts those whose
+            band was looked at.
+        pool: columns origin, stratum, questions, looked_at.
+    """
+
+    pairs: pl.DataFrame
+    cells: pl.DataFrame
+    pool: pl.DataFrame
+
+
+def select_pairs(tables: Path, config: SelectionConfig) -> pl.DataFrame:
+    """The `pairs` of `choose_pairs`."""
+    return choose_pairs(tables, config).pairs
+
+
+def choose_pairs(tables: Path, config: SelectionConfig) -> Selection:
     """Choose the pairs to label.
 
-    All judged pairs of validation and held-back queries come first (calibration and measurement need them); judged
+    Judged questions of validation and held-back queries come first (calibration and measurement need them); judged
     training pairs are left out, because their gold is known. The rest of the budget is split between exposed and
-    unexposed pairs, equally over strata; what one cell cannot fill goes to the others.
+    unexposed questions, and either part equally over the cells of stratum and band; what one cell, or one origin,
+    cannot fill goes to the others.
+
+    Raises:
+        UsageError: there is no item, nothing to choose from, or the budget is 0.
+    """
+    if config.budget == 0:
+        raise UsageError("selection.budget is 0, so nothing would be asked; give the number of questions.")
+    logged = distinct_pairs(tables)
+    pairs = _with_judged(logged, read_judged(tables))
+    items = _item_texts(tables, pairs["item_id"])
+    pairs = _with_question(pairs.join(items.select("item_id", "normal_title", "text"), on="item_id", how="inner"))
+    if pairs.is_empty():
+        raise UsageError(
+            f"{tables}: no pair to label; impressions, candidates and the judgments of validation and held-back "
+            "queries hold no pair of a known item."
+        )
+    questions = pairs.group_by("question").agg(
+        pl.col("origin").min(), pl.col("query").first(), pl.col("normal_title").first()
+    )
+    questions = (
+        questions.join(traffic_strata(logged), on="query", how="left")
+        .with_columns(
+            pl.col("stratum").fill_null("tail"),
+            origin=pl.col("origin").replace_strict(dict(enumerate(ORIGINS)), return_dtype=pl.String),
+            order=_mixed(questions["question"].to_numpy(), config.seed),
+        )
+        .sort("order")
+    )
+    looked_at = questions.filter(
+        pl.int_range(pl.len()).over("origin", "stratum") < LOOKED_AT_PER_BUDGET * config.budget
+    )
+    looked_at = looked_at.with_columns(band=lexical_bands(looked_at["query"], looked_at["normal_title"]))
+    cells = _cells(looked_at, config)
+    chosen = looked_at.join(cells, on=CELL, how="left", maintain_order="left").filter(
+        pl.int_range(pl.len()).over(CELL) < pl.col("chosen")
+    )
+    listed = pairs.select("question", "query", "item_id", "impressions").join(
+        chosen.select("question", *CELL), on="question", how="inner"
+    )
+    counted = questions.group_by("origin", "stratum").agg(questions=pl.len())
+    pool = counted.join(looked_at.group_by("origin", "stratum").agg(looked_at=pl.len()), on=["origin", "stratum"])
+    return Selection(_finished(listed, items), cells, pool.sort(_place("origin", ORIGINS), _place("stratum", STRATA)))
+
+
+def read_selection(path: Path, tables: Path) -> pl.DataFrame:
+    """Pairs to label: the artifact of `select-pairs`, or a user's own file.
+
+    Args:
+        path: the artifact's directory, or a Parquet or CSV file with columns query and item_id.
+        tables: canonical tables, from which a file's titles are taken.
 
     Returns:
-        columns query (normalised), item_id, title, origin (judged, exposed, unexposed), stratum; by query, item_id.
+        as `Selection.pairs`.
+
+    Raises:
+        UsageError: neither, made from other tables, or a row that cannot be used.
     """
-    judged = read_judged(tables)
-    measured = judged.filter(pl.col("split") != "train").sort("split", "query", "item_id").head(config.budget)
+    if path.is_dir():
+        manifest = require_artifact(path, "select-pairs")
+        if manifest["inputs"]["tables"] != fingerprint(tables):
+            raise UsageError(f"{path}: was selected from other tables than {tables}; run `prectr select-pairs` again.")
+        return pl.read_parquet(path / SELECTION)
+    try:
+        given = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UsageError(
+            f"{path}: neither an artifact of select-pairs nor a Parquet or .csv file of pairs ({error})."
+        ) from None
+    return complete_selection(given, tables, path)
+
+
+def complete_selection(given: pl.DataFrame, tables: Path, source: Path) -> pl.DataFrame:
+    """A user's own pairs with everything that labelling and its page need; their origin is "given".
+
+    Args:
+        given: columns query and item_id; a pair may come twice.
+        tables: canonical tables.
+        source: the file, for messages.
+
+    Returns:
+        as `Selection.pairs`.
+
+    Raises:
+        UsageError: a column is missing, there is no row, or a row has no query or an item that is not in the tables.
+    """
+    absent = [name for name in ("query", "item_id") if name not in given.columns]
+    if absent:
+        raise UsageError(f"{source}: no column {' and no column '.join(absent)}; it has {', '.join(given.columns)}.")
+    if given.is_empty():
+        raise UsageError(f"{source}: no rows; give at least one pair of query and item_id.")
+    rows = given.select(pl.col("query", "item_id").cast(pl.String)).with_row_index("row", offset=1)
+    items = _item_texts(tables, rows["item_id"])
+    known = with_normal_query(rows).join(
+        items.select("item_id", "normal_title", "text"), on="item_id", how="left", maintain_order="left"
+    )
+    for what, which in (
+        ("has no query", pl.col("query").fill_null("") == ""),
+        ("names no item_id", pl.col("item_id").is_null()),
+        (f"names an item that is not in {tables / 'items.parquet'}", pl.col("text").is_null()),
+    ):
+        wrong = known.filter(which).head(1).to_dicts()
+        if wrong:
+            row, query, item_id = (wrong[0][name] for name in ("row", "query", "item_id"))
+            raise UsageError(f"{source}: row {row} {what} (query {query!r}, item_id {item_id!r}); mend or remove it.")
     logged = distinct_pairs(tables)
-    strata = traffic_strata(logged)
-    titles = Tables(tables).items().select("item_id", "title")
-    pool = (
-        logged.join(judged, on=["query", "item_id"], how="anti")
-        .join(titles, on="item_id", how="inner")
-        .join(strata, on="query", how="left")
-        .with_columns(
-            origin=pl.when(pl.col("exposed")).then(pl.lit("exposed")).otherwise(pl.lit("unexposed")),
-            stratum=pl.col("stratum").fill_null("tail"),
-        )
-        .sort("query", "item_id")
+    pairs = _with_question(known.unique(["query", "item_id"])).join(
+        logged.select("query", "item_id", "impressions"), on=["query", "item_id"], how="left", maintain_order="left"
     )
-    # A random order by a seeded generator: polars' own sampling and hashing may change between its versions.
-    order = np.random.default_rng(config.seed).random(len(pool))
-    pool = pool.with_columns(order=pl.Series(order)).sort("order")
-    chosen = _fill(pool, _quotas(pool, config.budget - len(measured), config.unexposed_share))
-    measured = measured.join(strata, on="query", how="left").with_columns(
-        origin=pl.lit("judged"), stratum=pl.col("stratum").fill_null("tail")
+    pairs = pairs.join(traffic_strata(logged), on="query", how="left", maintain_order="left").with_columns(
+        pl.col("impressions").fill_null(0),
+        pl.col("stratum").fill_null("tail"),
+        origin=pl.lit("given"),
+        band=lexical_bands(pairs["query"], pairs["normal_title"]),
     )
-    columns = ["query", "item_id", "title", "origin", "stratum"]
-    return pl.concat([measured.select(columns), chosen.select(columns)]).sort("query", "item_id")
+    return _finished(pairs.select("question", "query", "item_id", "impressions", *CELL), items)
 
 
 def distinct_pairs(tables: Path) -> pl.DataFrame:
@@ -94,33 +236,79 @@ def traffic_strata(pairs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _quotas(pool: pl.DataFrame, budget: int, unexposed_share: float) -> dict[tuple[str, str], int]:
-    """Rows to take per (origin, stratum): the wanted shares, capped by what is there, the rest handed on."""
-    available = {
-        (origin, stratum): count for origin, stratum, count in pool.group_by("origin", "stratum").len().iter_rows()
-    }
-    share = {"exposed": 1 - unexposed_share, "unexposed": unexposed_share}
-    quotas = dict.fromkeys(available, 0)
-    left = max(0, min(budget, sum(available.values())))
-    while left > 0:
-        open_cells = {cell: share[cell[0]] + 1e-9 for cell in available if quotas[cell] < available[cell]}
-        total = sum(open_cells.values())
-        granted = 0
-        for cell in sorted(open_cells, key=lambda cell: -open_cells[cell]):
-            grant = min(available[cell] - quotas[cell], max(1, int(left * open_cells[cell] / total)), left - granted)
-            quotas[cell] += grant
-            granted += grant
-        left -= granted
-    return quotas
+def _with_judged(logged: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
+    """Logged pairs and those judged for measurement, less judged training pairs; `origin` is a place in `ORIGINS`."""
+    both = logged.join(
+        judged.select("query", "item_id", "split"), on=["query", "item_id"], how="full", coalesce=True
+    ).filter(pl.col("split").is_null() | (pl.col("split") != "train"))
+    origin = pl.when(pl.col("split").is_not_null()).then(0).when(pl.col("exposed")).then(1).otherwise(2)
+    return both.select("query", "item_id", pl.col("impressions").fill_null(0), origin=origin.cast(pl.UInt8))
 
 
-def _fill(pool: pl.DataFrame, quotas: dict[tuple[str, str], int]) -> pl.DataFrame:
-    if not quotas:
-        return pool.head(0)
-    limits = pl.DataFrame(
-        [(origin, stratum, quota) for (origin, stratum), quota in quotas.items()],
-        schema={"origin": pl.String, "stratum": pl.String, "quota": pl.Int64},
-        orient="row",
+def _item_texts(tables: Path, wanted: pl.Series) -> pl.DataFrame:
+    """Columns item_id, title, category, brand ("" for null), normal_title, and `text`: a hash of the normal forms.
+
+    Hashes have 64 bits: the chance that any two of ten million texts share one is below 3 in a million.
+    """
+    items = Tables(tables).items()
+    if items.is_empty():
+        raise UsageError(f"{tables / 'items.parquet'}: no items; labelling needs their titles.")
+    items = items.join(wanted.unique().to_frame("item_id"), on="item_id", how="semi").select(
+        "item_id", pl.col("title", "category", "brand").fill_null("")
     )
-    rank = pl.int_range(pl.len()).over("origin", "stratum")
-    return pool.join(limits, on=["origin", "stratum"], how="left", maintain_order="left").filter(rank < pl.col("quota"))
+    normal = [_normal(items[name]) for name in ("title", "category", "brand")]
+    hashes = [stable_hash(*texts) for texts in zip(*(texts.to_list() for texts in normal))]
+    return items.with_columns(normal[0].alias("normal_title"), pl.Series("text", hashes, dtype=pl.UInt64))
+
+
+def _normal(texts: pl.Series) -> pl.Series:
+    forms = normalise_queries(texts.unique())
+    return texts.replace_strict(list(forms), list(forms.values()), return_dtype=pl.String)
+
+
+def _with_question(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Replace `text`, the hash of the item's texts, by `question`, a hash of these and the query."""
+    queries = pairs["query"].unique()
+    hashes = pl.DataFrame(
+        {"query": queries, "asked": pl.Series([stable_hash(query) for query in queries.to_list()], dtype=pl.UInt64)}
+    )
+    found = pairs.join(hashes, on="query", how="left", maintain_order="left")
+    question = _mixed(found["text"].to_numpy() ^ _mixed(found["asked"].to_numpy(), 0), 0)
+    return found.with_columns(pl.Series("question", question)).drop("text", "asked")
+
+
+def _mixed(values: np.ndarray, seed: int) -> np.ndarray:
+    """A permutation of 64-bit numbers that looks random (the finaliser of SplitMix64)."""
+    mixed = values + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _cells(questions: pl.DataFrame, config: SelectionConfig) -> pl.DataFrame:
+    """How many questions to take of each cell: columns origin, stratum, band, available, chosen."""
+    order = [_place("origin", ORIGINS), _place("stratum", STRATA), _place("band", BANDS)]
+    cells = questions.group_by(CELL).agg(available=pl.len().cast(pl.Int64)).sort(order)
+    held = [cells.filter(pl.col("origin") == origin)["available"].to_list() for origin in ORIGINS]
+    measured = min(config.budget, sum(held[0]))
+    # Judged questions as they come, so that both splits and all queries are measured; a share of nought is not exactly
+    # so, because it still takes what the other origin cannot fill.
+    shares = (1 - config.unexposed_share + 1e-9, config.unexposed_share + 1e-9)
+    taken = share_out(config.budget - measured, [sum(held[1]), sum(held[2])], shares)
+    chosen = share_out(measured, held[0], held[0])
+    for cell_sizes, wanted in zip(held[1:], taken, strict=True):
+        chosen += share_out(wanted, cell_sizes, [1.0] * len(cell_sizes))
+    return cells.with_columns(pl.Series("chosen", chosen, dtype=pl.Int64))
+
+
+def _place(column: str, names: tuple[str, ...]) -> pl.Expr:
+    return pl.col(column).replace_strict(names, range(len(names)), return_dtype=pl.UInt8)
+
+
+def _finished(pairs: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    return (
+        pairs.with_columns(pl.col("question").rank("dense").cast(pl.Int64) - 1)
+        .join(items.drop("normal_title", "text"), on="item_id", how="inner")
+        .select(COLUMNS)
+        .sort("query", "item_id")
+    )

@@ -1,0 +1,51 @@
+"""select-pairs: which pairs the teacher will be asked about, as an artifact with its counts.
+
+A stage of its own, so that a choice can be looked at before it is paid for, and the same pairs put to several teachers.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from prectr import progress
+from prectr.artifacts import StageResult, run_stage
+from prectr.labelling.bands import BANDS
+from prectr.labelling.config import SelectionConfig
+from prectr.labelling.selection import SELECTION, Selection, choose_pairs
+
+
+def run(*, tables: Path, out: Path, config: SelectionConfig, force: bool = False) -> StageResult:
+    """Choose pairs of `tables` for the teacher and publish them at `out`."""
+
+    def build(staging: Path) -> dict[str, Any]:
+        selection = choose_pairs(tables, config)
+        selection.pairs.write_parquet(staging / SELECTION)
+        pairs, questions = len(selection.pairs), selection.pairs["question"].n_unique()
+        _show(selection)
+        progress.say(f"  {questions:,} questions stand for {pairs:,} pairs ({pairs - questions:,} duplicates)")
+        return {
+            "rows": {"pairs": pairs, "questions": questions, "duplicates": pairs - questions},
+            "pool": selection.pool.to_dicts(),
+            "cells": selection.cells.to_dicts(),
+        }
+
+    return run_stage("select-pairs", out, config=config, inputs={"tables": tables}, build=build, force=force)
+
+
+def _show(selection: Selection) -> None:
+    """Questions chosen of those available, a line for each origin and stratum."""
+    of = pl.format(
+        "{} of {}", *(pl.col(name).map_elements("{:,}".format, pl.String) for name in ("chosen", "available"))
+    )
+    wide = selection.cells.with_columns(of=of).pivot("band", index=["origin", "stratum"], values="of").fill_null("")
+    rows = wide.with_columns(pl.lit("").alias(band) for band in BANDS if band not in wide.columns)
+    progress.say("  " + f"{'origin':<11}{'traffic':<9}" + "".join(f"{'words: ' + band:>22}" for band in BANDS))
+    for row in rows.to_dicts():
+        progress.say(f"  {row['origin']:<11}{row['stratum']:<9}" + "".join(f"{row[band]:>22}" for band in BANDS))
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("select-pairs")
