@@ -279,6 +279,7 @@ def _publish(staging: Path, out: Path) -> None:
 
 
 def package_versions() -> dict[str, str]:
+    """Versions of the packages that a result may hang on, where they are installed."""
     found = {}
     for package in RECORDED_PACKAGES:
         try:
