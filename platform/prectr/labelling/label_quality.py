@@ -1,0 +1,190 @@
+"""How far a teacher's labels can be trusted: against gold judgments, and against its own second answer [ours].
+
+Figures of one set of level probabilities on n judged pairs, raw or calibrated:
+
+| figure | definition |
+|---|---|
+| macro_f1 | mean over the four grades of F1, the prediction being the most probable level; an absent grade counts 0 |
+| kappa | quadratic-weighted Cohen's kappa of gold and the expected level, rounded to the nearest grade |
+| accuracy | share of pairs whose most probable level is the gold grade |
+| nll | mean of -log q[gold grade], nats |
+| ece | expected calibration error: sum over bins of (share of the pairs in the bin) x abs(mean confidence - accuracy) |
+| mean_expected_minus_grade | mean of the expected level (0..3) minus the gold grade; above 0: too lenient |
+| standard_error | of that mean, clustered by query, because the pairs of one query err together |
+| verdict | "too lenient" or "too strict" if the mean is more than two standard errors from 0, else "neither" |
+| share_above, share_below | pairs whose most probable level is above, below the gold grade |
+| confusion | [gold grade][most probable level] counts |
+| reliability | the bins of `ece`: mean confidence, accuracy and pairs of each |
+
+Confidence is the probability of the most probable level. The ten bins are of equal mass; equal confidences share a bin.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from prectr.labelling.calibration import Calibration, fit_calibration, negative_log_likelihood
+from prectr.labelling.quality import quadratic_kappa
+from prectr.schema import GRADES, LEVEL_COLUMNS
+
+BINS = 10
+STANDARD_ERRORS = 2.0
+"""A mean so many standard errors from zero is called a leaning."""
+
+
+def calibrate_and_judge(gold: pl.DataFrame, calibrate: bool) -> tuple[Calibration, dict[str, Any]]:
+    """Fit the calibration on judged validation pairs, and judge raw and calibrated labels on each split.
+
+    The figures of `validation` are those of the fit; only the ones of `held_back` are a measurement.
+
+    Args:
+        gold: judged pairs with columns query, split, grade and the teacher's raw level_0..3; other splits than
+            "validation" and "held-back" are ignored.
+        calibrate: whether to fit; else the calibration changes nothing.
+
+    Returns:
+        the calibration, and `validation_pairs`, `validation_nll_raw`, `validation_nll_calibrated`, the same for
+        `held_back`, and `quality`: {"validation": label_quality, "held_back": label_quality}. A split without pairs is
+        left out.
+    """
+    splits = {
+        split: rows for split in ("validation", "held-back") if len(rows := gold.filter(pl.col("split") == split))
+    }
+    calibration = Calibration()
+    if calibrate and "validation" in splits:
+        calibration = fit_calibration(*_levels_and_grades(splits["validation"]))
+    facts: dict[str, Any] = {}
+    quality: dict[str, Any] = {}
+    for split, rows in splits.items():
+        name = split.replace("-", "_")
+        raw, grades = _levels_and_grades(rows)
+        quality[name] = label_quality(raw, calibration, grades, rows["query"])
+        facts[f"{name}_pairs"] = len(rows)
+        facts[f"{name}_nll_raw"] = quality[name]["raw"]["nll"]
+        facts[f"{name}_nll_calibrated"] = quality[name]["calibrated"]["nll"]
+    return calibration, facts | {"quality": quality}
+
+
+def label_quality(
+    raw: np.ndarray, calibration: Calibration, grades: np.ndarray, queries: Sequence[str] | pl.Series
+) -> dict[str, Any]:
+    """The module's figures of a teacher on judged pairs.
+
+    Args:
+        raw: [n, 4] of the teacher, rows sum to one; n > 0.
+        calibration: what makes the calibrated ones.
+        grades: [n] integers 0..3.
+        queries: [n].
+
+    Returns:
+        `pairs`, `queries`, `grades` (pairs of each), and the figures of `raw` and `calibrated`.
+    """
+    clusters = pl.Series(queries).rank("dense").to_numpy().astype(np.int64) - 1
+    return {
+        "pairs": len(grades),
+        "queries": int(clusters.max()) + 1,
+        "grades": np.bincount(grades, minlength=len(GRADES)).tolist(),
+        "raw": _figures(raw, grades, clusters),
+        "calibrated": _figures(calibration.apply(raw), grades, clusters),
+    }
+
+
+def flip_rate(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """How often the same question gets another label when it is asked again.
+
+    Args:
+        first: [n, 4] level probabilities, rows sum to one.
+        second: [n, 4] of the same questions, asked once more.
+
+    Returns:
+        `pairs`; and where there are any: `flipped` (share whose most probable level changed), `flipped_low` and
+        `flipped_high` (95 % Wilson interval), `mean_difference` and `largest_difference` (of the expected level,
+        absolute, in grades), `mean_total_variation` (half the sum of absolute differences, 0..1).
+    """
+    if not len(first):
+        return {"pairs": 0}
+    flips = int((first.argmax(axis=1) != second.argmax(axis=1)).sum())
+    low, high = _wilson(flips, len(first))
+    difference = np.abs((first - second) @ np.arange(first.shape[1]))
+    return {
+        "pairs": len(first),
+        "flipped": _rounded(flips / len(first)),
+        "flipped_low": _rounded(low),
+        "flipped_high": _rounded(high),
+        "mean_difference": _rounded(difference.mean()),
+        "largest_difference": _rounded(difference.max()),
+        "mean_total_variation": _rounded(0.5 * np.abs(first - second).sum(axis=1).mean()),
+    }
+
+
+def _levels_and_grades(rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return rows.select(LEVEL_COLUMNS).to_numpy().astype(np.float64), rows["grade"].to_numpy().astype(np.int64)
+
+
+def _figures(probabilities: np.ndarray, grades: np.ndarray, clusters: np.ndarray) -> dict[str, Any]:
+    from sklearn.metrics import confusion_matrix, f1_score
+
+    predicted, expected = probabilities.argmax(axis=1), probabilities @ np.arange(len(GRADES))
+    kappa = quadratic_kappa(grades, np.rint(expected).astype(np.int64))
+    bins = _reliability(probabilities.max(axis=1), predicted == grades)
+    gaps = [one["pairs"] * abs(one["confidence"] - one["accuracy"]) for one in bins]
+    return {
+        "macro_f1": _rounded(f1_score(grades, predicted, labels=GRADES, average="macro", zero_division=0)),
+        "kappa": None if kappa is None else _rounded(kappa),
+        "accuracy": _rounded((predicted == grades).mean()),
+        "nll": _rounded(negative_log_likelihood(probabilities, grades)),
+        "ece": _rounded(sum(gaps) / len(grades)),
+        **_leaning(expected - grades, clusters),
+        "share_above": _rounded((predicted > grades).mean()),
+        "share_below": _rounded((predicted < grades).mean()),
+        "confusion": confusion_matrix(grades, predicted, labels=GRADES).tolist(),
+        "reliability": [{name: _rounded(value) for name, value in one.items()} for one in bins],
+    }
+
+
+def _leaning(difference: np.ndarray, clusters: np.ndarray) -> dict[str, Any]:
+    """Mean of `difference`, its standard error over clusters, and the verdict; no error or verdict from one query."""
+    mean, queries = difference.mean(), int(clusters.max()) + 1
+    if queries < 2:
+        return {"mean_expected_minus_grade": _rounded(mean), "standard_error": None, "verdict": None}
+    sums = np.bincount(clusters, weights=difference - mean)
+    error = np.sqrt(queries / (queries - 1) * (sums**2).sum()) / len(difference)
+    leans = abs(mean) > STANDARD_ERRORS * error
+    verdict = "neither" if not leans else "too lenient" if mean > 0 else "too strict"
+    return {"mean_expected_minus_grade": _rounded(mean), "standard_error": _rounded(error), "verdict": verdict}
+
+
+def _reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
+    """Bins of equal mass by confidence: mean confidence, accuracy, its 95 % Wilson interval, and pairs of each."""
+    # Labels are stored in single precision: confidences that differ by less are equal, and share a bin.
+    shown = np.round(confidence, 6)
+    below = np.searchsorted(np.sort(shown), shown, side="left")
+    bins = below * BINS // len(confidence)
+    found = []
+    for number in np.unique(bins):
+        inside = bins == number
+        pairs, correct = int(inside.sum()), int(right[inside].sum())
+        low, high = _wilson(correct, pairs)
+        found.append(
+            {
+                "confidence": float(confidence[inside].mean()),
+                "accuracy": correct / pairs,
+                "low": low,
+                "high": high,
+                "pairs": pairs,
+            }
+        )
+    return found
+
+
+def _wilson(count: int, of: int) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    interval = binomtest(count, of).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _rounded(value: Any) -> Any:
+    return value if isinstance(value, int) else round(float(value), 4)
