@@ -1,43 +1,125 @@
-"""`train-teacher`: fit a small causal language model to the judged training queries, as an ordinary checkpoint.
+"""`train-teacher`: fit a causal language model to the judged training queries, as an ordinary checkpoint.
 
-Tokenizer and fresh weights are made on the driver, the training runs under Ray Train, and the artifact is a Hugging
-Face checkpoint directory that vLLM and transformers load. Held-back queries are never read here.
+It starts from a Hugging Face checkpoint, or from fresh weights and a tokenizer of its own; all weights are trained, or
+LoRA adapters that are merged at the end. Prompts are made on the driver, the training runs under Ray Train, and the
+artifact is a checkpoint directory that vLLM and transformers load. Held-back queries are never read here.
 """
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from prectr import progress
 from prectr.artifacts import StageResult, run_stage
-from prectr.errors import PrectrError
+from prectr.errors import PrectrError, UsageError
 from prectr.labelling.config import TeacherConfig
-from prectr.labelling.prompt import catalogue_language, label_token_ids, load_prompt, tokenise_prompts
+from prectr.labelling.prompt import PromptTemplate, label_token_ids, tokenise_prompts
 from prectr.labelling.split import read_judged
-from prectr.ray_session import ray_session
+from prectr.labelling.teacher import template_for
+from prectr.labelling.teacher_data import TRAINING, VALIDATION, WARM, save_prompts
+from prectr.ray_session import RayConfig, ray_session
 from prectr.relevance.warm_start import made_pairs
 from prectr.tables import Tables
 
+ROLE_NAMES = {"training": TRAINING, "validation": VALIDATION, "warm_start": WARM}
 
-def run(*, tables: Path, out: Path, config: TeacherConfig, force: bool = False) -> StageResult:
-    """Train the teacher on `tables` and publish its checkpoint at `out`."""
+
+def run(
+    *, tables: Path, out: Path, config: TeacherConfig, ray_config: RayConfig | None = None, force: bool = False
+) -> StageResult:
+    """Train the teacher on `tables` and publish its checkpoint at `out`.
+
+    Raises:
+        UsageError: the base model or its tokenizer will not do; told before Ray starts.
+        PrectrError: too few judgments, or the training failed.
+    """
+    inputs: dict[str, Path | str] = {"tables": tables}
+    if config.base_model is not None:
+        from prectr.labelling.teacher_model import check_base_model
+
+        check_base_model(config.base_model, config.max_length)
+        if Path(config.base_model).is_dir():
+            inputs["base_model"] = Path(config.base_model)
 
     def build(staging: Path) -> dict[str, Any]:
-        return _build(tables, staging, config)
+        return _build(tables, staging, config, ray_config)
 
-    return run_stage("train-teacher", out, config=config, inputs={"tables": tables}, build=build, force=force)
+    return run_stage("train-teacher", out, config=config, inputs=inputs, build=build, force=force)
 
 
-def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]:
-    import torch
-
-    from prectr.labelling.teacher_model import load_tokenizer, new_model, quiet_transformers, train_bpe
-    from prectr.labelling.teacher_training import TRAINING, VALIDATION, WARM, train_teacher_loop
+def _build(tables: Path, staging: Path, config: TeacherConfig, ray_config: RayConfig | None) -> dict[str, Any]:
+    from prectr.labelling.teacher_model import load_tokenizer, quiet_transformers
+    from prectr.labelling.teacher_training import train_teacher_loop
     from prectr.training.launch import fit_on_ray
 
     quiet_transformers()
+    items = Tables(tables).items()
+    template = template_for(config.prompt, config.language, items["title"])
+    pairs = _pairs(tables, items, template, config)
+    start, work = _starting_checkpoint(staging, items, pairs, template, config)
+    tokenizer = load_tokenizer(start)
+    tokenizer.save_pretrained(staging)
+    label_tokens = label_token_ids(tokenizer, template)
+
+    prompts = pl.Series(tokenise_prompts(tokenizer, template, pairs, config.max_length), dtype=pl.List(pl.Int32))
+    lengths = prompts.list.len()
+    fits = lengths <= config.max_length
+    roles = pairs.filter(fits)["role"]
+    rows = {name: int((roles == role).sum()) for name, role in ROLE_NAMES.items()}
+    if not rows["training"] or not rows["validation"]:
+        raise UsageError(
+            f"teacher.max_length {config.max_length}: too short for {(~fits).sum():,} of {len(pairs):,} prompts even "
+            f"without a title; the shortest has {lengths.min()} tokens."
+        )
+    if dropped := int((~fits).sum()):
+        progress.say(f"train-teacher: {dropped:,} pairs left out: longer than {config.max_length} tokens")
+    progress.say(
+        f"train-teacher: {rows['training']:,} training pairs, {rows['validation']:,} validation pairs, "
+        f"{rows['warm_start']:,} made from the catalogue to warm up"
+    )
+    kept = prompts.filter(fits)
+    data = work / "prompts.npz"
+    save_prompts(data, kept.to_list(), pairs.filter(fits)["grade"].to_numpy(), roles.to_numpy())
+    curve = staging / "curve.jsonl"
+    loop_config = {
+        "teacher": config.model_dump(mode="json"),
+        "data": str(data.resolve()),
+        "label_tokens": label_tokens,
+        "blank": _blank_token(tokenizer),
+        "model": start,
+        "out": str(staging.resolve()),
+        "curve": str(curve.resolve()),
+    }
+    with ray_session(ray_config):
+        _require_resources(config)
+        facts = fit_on_ray(
+            train_teacher_loop,
+            loop_config,
+            name="train-teacher",
+            storage=staging,
+            workers=config.workers,
+            cpus_per_worker=config.cpus,
+            gpus_per_worker=config.gpus,
+            curve=curve,
+        )
+    shutil.rmtree(work)
+    lora = {"rank": config.lora_rank, "alpha": config.lora_alpha, "targets": config.lora_targets or "all linear"}
+    return {
+        "rows": rows | {"too_long": dropped},
+        "metrics": facts,
+        "prompt": template.version,
+        "language": template.language,
+        "labels": dict(zip(template.labels, label_tokens, strict=True)),
+        "lora": lora if config.lora_rank else None,
+        "mean_prompt_tokens": round(float(kept.list.len().mean() or 0.0), 1),  # type: ignore[arg-type]
+    }
+
+
+def _pairs(tables: Path, items: pl.DataFrame, template: PromptTemplate, config: TeacherConfig) -> pl.DataFrame:
+    """Made pairs, then judged ones: query, title, what else the prompt shows, grade, role."""
     judged = read_judged(tables, required=True).filter(pl.col("split") != "held-back")
     training = judged["split"] == "train"
     if not training.any() or training.all():
@@ -45,72 +127,67 @@ def _build(tables: Path, staging: Path, config: TeacherConfig) -> dict[str, Any]
             f"{tables / 'judgments.parquet'}: {len(judged)} judged pairs outside the held-back queries are too few to "
             "give both a training and a validation split; add judgments of more queries."
         )
-
-    items = Tables(tables).items()
-    language = catalogue_language(items["title"]) if config.language == "auto" else config.language
-    template = load_prompt(config.prompt, language)
-    if config.base_model is None:
-        # The template as often as a frequent word, so that its own words become single tokens.
-        texts = [
-            *[f"{template.text} none"] * 100,
-            *items["title"].str.to_lowercase().to_list(),
-            *items["category"].drop_nulls().str.to_lowercase().to_list(),
-            *judged.filter(training)["query"].unique().sort().to_list(),
-        ]
-        tokenizer = train_bpe(texts, config.vocabulary, config.max_length)
-        torch.manual_seed(config.seed)
-        new_model(config, len(tokenizer), tokenizer.eos_token_id).save_pretrained(staging)
-    else:
-        from transformers import AutoModelForCausalLM
-
-        tokenizer = load_tokenizer(config.base_model)
-        AutoModelForCausalLM.from_pretrained(config.base_model).save_pretrained(staging)
-    tokenizer.save_pretrained(staging)
-    label_tokens = label_token_ids(tokenizer, template)
-
-    warm = made_pairs(items, config.warm_start_pairs, config.seed).with_columns(role=WARM)
-    judged = judged.with_columns(role=pl.when(training).then(TRAINING).otherwise(VALIDATION))
-    columns = ["query", "title", "grade", "role"]
-    pairs = pl.concat([warm.select(columns), judged.select(columns)], how="vertical_relaxed")
-    prompts = tokenise_prompts(tokenizer, template, pairs, config.max_length)
-    data = staging / ".training.npz"
-    lengths = np.array([len(prompt) for prompt in prompts])
-    np.savez(
-        data,
-        values=np.fromiter((token for prompt in prompts for token in prompt), np.int32, int(lengths.sum())),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        grades=pairs["grade"].to_numpy(),
-        role=pairs["role"].to_numpy(),
+    # A made pair knows its item by the title alone.
+    of_title = items.unique("title", keep="first", maintain_order=True).select("title", *template.shown)
+    warm = (
+        made_pairs(items, config.warm_start_pairs, config.seed)
+        .join(of_title, on="title", how="left", maintain_order="left")
+        .with_columns(role=WARM)
     )
-    progress.say(
-        f"train-teacher: {training.sum():,} training pairs, {(~training).sum():,} validation pairs, "
-        f"{len(warm):,} made from the catalogue to warm up"
-    )
-    curve = staging / "curve.jsonl"
-    loop_config = {
-        "teacher": config.model_dump(mode="json"),
-        "label_tokens": label_tokens,
-        "data": str(data.resolve()),
-        "model": str(staging.resolve()),
-        "out": str(staging.resolve()),
-        "curve": str(curve.resolve()),
-    }
-    with ray_session():
-        facts = fit_on_ray(
-            train_teacher_loop,
-            loop_config,
-            name="train-teacher",
-            storage=staging,
-            cpus_per_worker=config.cpus,
-            curve=curve,
-        )
-    data.unlink()
-    return {
-        "rows": {"training": int(training.sum()), "validation": int((~training).sum()), "warm_start": len(warm)},
-        "metrics": facts,
-        "prompt": template.version,
-        "mean_prompt_tokens": round(float(lengths.mean()), 1),
-    }
+    role = pl.when(pl.col("split") == "train").then(TRAINING).otherwise(VALIDATION)
+    judged = judged.join(
+        items.select("item_id", *template.shown), on="item_id", how="left", maintain_order="left"
+    ).with_columns(role=role)
+    columns = ["query", "title", *template.shown, "grade", "role"]
+    return pl.concat([warm.select(columns), judged.select(columns)], how="vertical_relaxed")
+
+
+def _starting_checkpoint(
+    staging: Path, items: pl.DataFrame, pairs: pl.DataFrame, template: PromptTemplate, config: TeacherConfig
+) -> tuple[str, Path]:
+    """Directory (or hub name) of the checkpoint to start from, and a hidden directory for the training's own files."""
+    work = staging / ".training"
+    work.mkdir()
+    if config.base_model is not None:
+        directory = Path(config.base_model)
+        return str(directory.resolve()) if directory.is_dir() else config.base_model, work
+    import torch
+
+    from prectr.labelling.teacher_model import new_model, train_bpe
+
+    # The template as often as a frequent word, so that its own words become single tokens.
+    texts = [
+        *[f"{template.text} {template.empty}"] * 100,
+        *items["title"].str.to_lowercase().to_list(),
+        *items["category"].drop_nulls().str.to_lowercase().to_list(),
+        *pairs.filter(pl.col("role") == TRAINING)["query"].unique().sort().to_list(),
+    ]
+    tokenizer = train_bpe(texts, config.vocabulary, config.max_length)
+    torch.manual_seed(config.seed)
+    new_model(config, len(tokenizer), tokenizer.eos_token_id).save_pretrained(work)
+    tokenizer.save_pretrained(work)
+    return str(work.resolve()), work
+
+
+def _blank_token(tokenizer: Any) -> int:
+    """The token that stands for one left out: what ends a text, where the tokenizer has such a token."""
+    known = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+    return next((token for token in known if token is not None), 0)
+
+
+def _require_resources(config: TeacherConfig) -> None:
+    """Refuse what an embedded Ray can never give: Ray Train would wait for it without end. A cluster may yet grow."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    import ray
+
+    there = ray.cluster_resources()
+    for setting, kind, each in (("gpus", "GPU", config.gpus), ("cpus", "CPU", config.cpus)):
+        if config.workers * each > (found := there.get(kind, 0)):
+            raise UsageError(
+                f"teacher.workers {config.workers} with teacher.{setting} {each:g} each: Ray has {found:g} {kind}s "
+                f"here; lower one of the two{', or raise ray.num_cpus' if kind == 'CPU' else ''}."
+            )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     loss = -log softmax(W h_last)[label]        over the whole vocabulary, so that little mass is left outside
 
-All prompts start with the same tokens. Under causal attention their keys and values depend on nothing later, so they
-are computed once a batch and shared: exactly what a prefix cache does when the engine answers, and exact in training.
+One worker's view, read it top to bottom. Each worker computes its share of every batch and the gradients are summed, so
+that a step is the same for any number of workers and micro-batches. After each epoch all workers measure the validation
+queries together and agree on what follows; rank 0 keeps the best epoch and writes the checkpoint at the end.
 """
 
-import json
 import math
 import time
 from pathlib import Path
@@ -14,172 +14,205 @@ from typing import Any
 
 import numpy as np
 
-from prectr.labelling.prompt import LABELS, label_token_ids
+from prectr.errors import PrectrError, UsageError
+from prectr.labelling.config import TeacherConfig
+from prectr.labelling.teacher_data import TRAINING, VALIDATION, WARM, TeacherData, bucketed_batches, micro_batches
+from prectr.labelling.teacher_logits import can_share_prefix, last_logits, reads_ahead
+from prectr.labelling.teacher_lora import add_adapters
+from prectr.labelling.teacher_model import load_base_model, not_causal, own_data_type
 from prectr.training.launch import append_curve, autocast
-
-WARM, TRAINING, VALIDATION = 0, 1, 2
-"""Roles of a row in the training data: a made pair of the warm start (seen once, as epoch 0), and the judged ones."""
-
-
-def common_prefix_length(prompts: list[list[int]]) -> int:
-    """Number of leading tokens that all prompts share; at least one token of each stays outside it."""
-    shortest, longest = min(prompts), max(prompts)
-    limit = min(map(len, prompts)) - 1
-    differing = (place for place in range(limit) if shortest[place] != longest[place])
-    return max(0, next(differing, limit))
-
-
-def last_logits(model: Any, prefix: Any, suffix: Any, lengths: Any) -> Any:
-    """Next-token logits after each prompt `prefix + suffix[row, :lengths[row]]`.
-
-    Args:
-        model: a Hugging Face causal language model.
-        prefix: int64 [S], the shared leading tokens, S >= 0.
-        suffix: int64 [B, L], padded on the right; under causal attention no real token sees the padding.
-        lengths: int64 [B], at least 1.
-
-    Returns:
-        float [B, vocabulary].
-    """
-    import torch
-    from transformers import DynamicCache
-
-    rows, places = suffix.shape
-    cache = None
-    if len(prefix):
-        cache = DynamicCache()
-        model.base_model(input_ids=prefix[None], past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(rows)
-    positions = torch.arange(len(prefix), len(prefix) + places, device=suffix.device)
-    hidden = model.base_model(
-        input_ids=suffix,
-        past_key_values=cache,
-        use_cache=cache is not None,
-        position_ids=positions.expand(rows, places),
-    ).last_hidden_state
-    return model.get_output_embeddings()(hidden[torch.arange(rows, device=suffix.device), lengths - 1])
 
 
 def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:
-    """Train in one Ray Train worker (or in-process) and leave the best epoch's checkpoint in `config["out"]`.
+    """Train in each Ray Train worker (or in-process) and leave the best epoch's checkpoint in `config["out"]`.
 
     Args:
-        config: `teacher` (a dumped TeacherConfig), `data` (a .npz with jagged prompts, grades, and roles),
-            `model` (directory of the starting checkpoint with its tokenizer), `out` and `curve` (paths).
+        config: `teacher` (a dumped TeacherConfig), `data` (a file of `save_prompts`), `label_tokens` (token ids by
+            grade), `blank` (the token that stands for one left out), `model` (the checkpoint to start from), `out` and
+            `curve` (paths).
 
     Returns:
-        seconds, epochs, best_epoch, validation_loss, parameters.
+        seconds, epochs, best_epoch, validation_loss (nats), parameters, trained_parameters, shared_prefix_tokens.
+
+    Raises:
+        UsageError: the model is no causal one, or does not have what the configuration asks of it.
+        PrectrError: the loss is no longer a number.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    teacher, out, curve = config["teacher"], Path(config["out"]), Path(config["curve"])
-    torch.manual_seed(teacher["seed"])
-    generator = np.random.default_rng(teacher["seed"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(config["model"], dtype=torch.float32).to(device)
-    tokenizer = AutoTokenizer.from_pretrained(config["model"])
-    labels = torch.tensor(label_token_ids(tokenizer), device=device)
-    blank = tokenizer.eos_token_id
+    teacher = TeacherConfig.model_validate(config["teacher"])
+    rank, world = _rank_and_world()
+    device = "cuda" if teacher.gpus else "cpu"
+    generator = np.random.default_rng(teacher.seed)
+    torch.manual_seed(teacher.seed)
+    model, adapters = _prepare_model(config["model"], teacher, device)
+    if rank:  # the same weights in all workers, but not the same dropout
+        torch.manual_seed(teacher.seed + rank)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    with np.load(config["data"]) as data:
-        values, offsets, grades, role = (data[name] for name in ("values", "offsets", "grades", "role"))
-    prompts = [values[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
-    shared = common_prefix_length([prompt.tolist() for prompt in prompts])
-    prefix = torch.tensor(prompts[0][:shared].astype(np.int64), device=device)
-    suffixes = [prompt[shared:] for prompt in prompts]
-    lengths = np.array([len(suffix) for suffix in suffixes])
-    shared_end = common_prefix_length([suffix[::-1].tolist() for suffix in suffixes])
-    warm_rows, train_rows, validation_rows = (np.flatnonzero(role == number) for number in (WARM, TRAINING, VALIDATION))
+    data = TeacherData.load(Path(config["data"]))
+    warm_rows, train_rows, validation_rows = (data.rows(role) for role in (WARM, TRAINING, VALIDATION))
+    labels, blank, batch_size = np.array(config["label_tokens"]), config["blank"], teacher.batch_size
+    prefix = torch.from_numpy(data.prefix).to(device)
 
-    batch_size = teacher["batch_size"]
-    steps_per_epoch = math.ceil(len(train_rows) / batch_size)
-    total_steps = steps_per_epoch * teacher["epochs"] + math.ceil(len(warm_rows) / batch_size)
-    optimizer = torch.optim.AdamW(
-        _decay_groups(model, teacher["weight_decay"]), lr=teacher["learning_rate"], betas=(0.9, 0.98)
+    def on_device(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(device)
+
+    sample, sample_lengths = data.padded(train_rows[:4], blank)
+    if reads_ahead(model, torch.cat([prefix, on_device(sample[0])])):
+        raise UsageError(not_causal(config["model"], model.config.model_type))
+    # Recomputed activations and a cache exclude each other.
+    share_prefix = not teacher.checkpoint_activations and can_share_prefix(
+        model, prefix, on_device(sample), on_device(sample_lengths)
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(total_steps, teacher["warm_up"]))
 
-    def logits_of(rows: np.ndarray, dropout: float = 0.0) -> torch.Tensor:
-        real = np.arange(lengths[rows].max()) < lengths[rows][:, None]
-        suffix = np.full(real.shape, blank, np.int64)
-        suffix[real] = np.concatenate([suffixes[row] for row in rows])
-        if dropout:
-            # Never the question's end, which all prompts share.
-            open_places = np.arange(real.shape[1]) < lengths[rows][:, None] - shared_end
-            suffix[open_places & (generator.random(real.shape) < dropout)] = blank
-        with autocast(teacher["precision"], device):
-            logits = last_logits(
-                model, prefix, torch.from_numpy(suffix).to(device), torch.from_numpy(lengths[rows]).to(device)
-            )
-        return logits.float()
+    def logits_of(ids: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
+        ids = np.ascontiguousarray(ids[:, : lengths.max()])
+        with autocast(teacher.precision, device):
+            return last_logits(model, prefix, on_device(ids), on_device(lengths), share_prefix=share_prefix).float()
 
     def answers(rows: np.ndarray) -> torch.Tensor:
-        return labels[torch.from_numpy(grades[rows].astype(np.int64)).to(device)]
+        return on_device(labels[data.grades[rows]])
 
-    best_loss, best_epoch, epoch, started = math.inf, 0, 0, time.perf_counter()
-    for epoch in range(0 if len(warm_rows) else 1, teacher["epochs"] + 1):
+    total_steps = math.ceil(len(train_rows) / batch_size) * teacher.epochs + math.ceil(len(warm_rows) / batch_size)
+    optimizer = torch.optim.AdamW(
+        _decay_groups(trained, teacher.weight_decay), lr=teacher.learning_rate, betas=(0.9, 0.98)
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(total_steps, teacher.warm_up))
+
+    def train_on(epoch_rows: np.ndarray) -> float:
+        """One pass; the sum of this worker's losses, or NaN."""
         model.train()
-        summed, epoch_rows = 0.0, train_rows if epoch else warm_rows
-        for rows in bucketed_batches(epoch_rows, lengths, batch_size, generator):
-            loss = torch.nn.functional.cross_entropy(logits_of(rows, teacher["token_dropout"]), answers(rows))
+        summed = 0.0
+        for rows in bucketed_batches(epoch_rows, data.lengths, batch_size, generator):
+            # Blanks are drawn for the whole batch, so that they do not depend on who computes what.
+            ids, lengths = data.padded(rows, blank, teacher.token_dropout, generator)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for part in micro_batches(len(rows), teacher.accumulate, rank, world):
+                loss = torch.nn.functional.cross_entropy(
+                    logits_of(ids[part], lengths[part]), answers(rows[part]), reduction="sum"
+                )
+                (loss / len(rows)).backward()
+                summed += float(loss.detach())
+            _sum_gradients(trained, world)
+            # The same number in all workers, so they stop together.
+            if not math.isfinite(float(torch.nn.utils.clip_grad_norm_(trained, 1.0))):
+                return math.nan
             optimizer.step()
             schedule.step()
-            summed += float(loss) * len(rows)
+        return summed
+
+    def validate() -> tuple[float, float]:
+        """Sum of this worker's losses over validation rows, and how many it grades right."""
         model.eval()
+        ordered = validation_rows[np.argsort(data.lengths[validation_rows], kind="stable")]
+        chunks = [ordered[start : start + 4 * batch_size] for start in range(0, len(ordered), 4 * batch_size)]
+        summed, right = 0.0, 0
         with torch.inference_mode():
-            ordered = validation_rows[np.argsort(lengths[validation_rows], kind="stable")]
-            chunks = [ordered[start : start + 4 * batch_size] for start in range(0, len(ordered), 4 * batch_size)]
-            logits = torch.cat([logits_of(rows) for rows in chunks]).cpu()
-            expected = torch.from_numpy(grades[ordered].astype(np.int64))
-            validation_loss = float(torch.nn.functional.cross_entropy(logits, labels.cpu()[expected]))
-            accuracy = float((logits[:, labels.cpu()].argmax(1) == expected).float().mean())
-        seconds = time.perf_counter() - started
-        append_curve(
-            curve,
-            {
+            for rows in chunks[rank::world]:
+                logits = logits_of(*data.padded(rows, blank))
+                summed += float(torch.nn.functional.cross_entropy(logits, answers(rows), reduction="sum"))
+                found = logits[:, on_device(labels)].argmax(1).cpu().numpy()
+                right += int((found == data.grades[rows]).sum())
+        return summed, float(right)
+
+    best_loss, best_epoch, epoch, best = math.inf, 0, 0, []
+    seconds, started = 0.0, time.perf_counter()
+    for epoch in range(0 if len(warm_rows) else 1, teacher.epochs + 1):
+        epoch_rows = train_rows if epoch else warm_rows
+        mine = [train_on(epoch_rows), *validate(), time.perf_counter() - started if rank == 0 else 0.0]
+        train_sum, validation_sum, right, seconds = _sum_over_workers(mine, world, device)
+        train_loss, validation_loss = train_sum / len(epoch_rows), validation_sum / len(validation_rows)
+        if not math.isfinite(train_loss + validation_loss):
+            raise PrectrError(
+                f"train-teacher: the loss is no longer a number in epoch {epoch}; lower teacher.learning_rate "
+                f"({teacher.learning_rate:g} now)."
+            )
+        if rank == 0:
+            point = {
                 "epoch": epoch,
-                "train_loss": summed / len(epoch_rows),
+                "train_loss": train_loss,
                 "validation_loss": validation_loss,
-                "validation_accuracy": accuracy,
+                "validation_accuracy": right / len(validation_rows),
                 "seconds": round(seconds, 1),
-            },
-        )
+            }
+            append_curve(Path(config["curve"]), point)
         if validation_loss < best_loss:
             best_loss, best_epoch = validation_loss, epoch
-            model.save_pretrained(out)
-        if epoch - best_epoch >= teacher["patience"] or seconds > teacher["max_seconds"]:
+            best = [parameter.detach().to("cpu", copy=True) for parameter in trained] if rank == 0 else []
+        if epoch - best_epoch >= teacher.patience or seconds > teacher.max_seconds:
             break
-    return {
-        "seconds": round(time.perf_counter() - started, 1),
+    trained_count = sum(parameter.numel() for parameter in trained)
+    facts = {
+        "seconds": round(seconds, 1),
         "epochs": epoch,
         "best_epoch": best_epoch,
         "validation_loss": round(best_loss, 4),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "labels": json.dumps(dict(zip(LABELS, labels.tolist(), strict=True))),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()) - (trained_count if adapters else 0),
+        "trained_parameters": trained_count,
+        "shared_prefix_tokens": len(prefix) if share_prefix else 0,
     }
+    if rank == 0:
+        with torch.no_grad():
+            for parameter, value in zip(trained, best, strict=True):
+                parameter.copy_(value)
+        finished = model if adapters is None else adapters.merge_and_unload()
+        finished.to(own_data_type(config["model"])).save_pretrained(config["out"])
+    return facts
 
 
-def bucketed_batches(
-    rows: np.ndarray, lengths: np.ndarray, batch_size: int, generator: np.random.Generator
-) -> list[np.ndarray]:
-    """Shuffled batches of similar lengths: every row once; sorted by length only inside chunks of 16 batches."""
-    shuffled = generator.permutation(rows)
-    batches: list[np.ndarray] = []
-    for start in range(0, len(shuffled), 16 * batch_size):
-        chunk = shuffled[start : start + 16 * batch_size]
-        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
-        batches.extend(chunk[at : at + batch_size] for at in range(0, len(chunk), batch_size))
-    return [batches[place] for place in generator.permutation(len(batches))]
+def _prepare_model(name: str, teacher: TeacherConfig, device: str) -> tuple[Any, Any]:
+    """The model to call, in training shape, and peft's view of it (None when all weights are trained).
+
+    All weights are trained in float32; beneath adapters they stay in the checkpoint's own type.
+    """
+    import torch
+
+    model = load_base_model(name, "auto" if teacher.lora_rank else torch.float32).to(device)
+    if teacher.checkpoint_activations:
+        try:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        except ValueError as error:
+            raise UsageError(f"teacher.checkpoint_activations: not with '{name}': {error}") from None
+    if not teacher.lora_rank:
+        return model, None
+    return model, add_adapters(model, teacher.lora_rank, teacher.lora_alpha, teacher.lora_targets)
 
 
-def _decay_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+def _rank_and_world() -> tuple[int, int]:
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def _sum_gradients(parameters: list[Any], world: int) -> None:
+    """Add up the workers' gradients, each of its share of the batch; a worker without a share adds zero."""
+    import torch
+
+    if world == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        torch.distributed.all_reduce(parameter.grad)
+
+
+def _sum_over_workers(numbers: list[float], world: int, device: str) -> list[float]:
+    import torch
+
+    if world == 1:
+        return numbers
+    total = torch.tensor(numbers, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(total)
+    return total.tolist()
+
+
+def _decay_groups(parameters: list[Any], weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay, norms and biases do not."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    rest = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    rest = [parameter for parameter in parameters if parameter.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
