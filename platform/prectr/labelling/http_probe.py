@@ -1,0 +1,187 @@
+"""Who answers at a teacher's URL, found out before anything starts: model, dialect, labels, and one question asked.
+
+Every error here says what to change; the key is told of only as set or not set.
+"""
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import polars as pl
+from pydantic import SecretStr
+
+from prectr.errors import UsageError
+from prectr.labelling.config import HttpConfig
+from prectr.labelling.engines import Question
+from prectr.labelling.http_protocol import BadAnswer, Server, failure_text, headers, read_key, shorten, without_key
+
+_LONGEST_WAIT = 30.0
+_NAMES_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was found.
+
+    Attributes:
+        fingerprint: the model's identity for a label's key: its name, its root if the server tells one, and the
+            configured revision. The URL is no part of it: the same model elsewhere is the same teacher.
+        http: the configuration with model and dialect filled in.
+        server: what `HttpAsker` asks.
+    """
+
+    fingerprint: str
+    http: HttpConfig
+    server: Server
+
+
+def probe(question: Question) -> Probe:
+    """Ask the server who it is, check the labels, and put one question to it.
+
+    Args:
+        question: its teacher is the base URL; its `label_tokens` are not read.
+
+    Raises:
+        UsageError: the server cannot be reached, refuses the key, does not serve the model, splits a label into
+            several tokens, or answers the question without a label.
+    """
+    config, url = question.config.http, question.teacher.rstrip("/")
+    try:
+        if httpx.URL(url).userinfo:
+            raise UsageError(f"teacher: a URL must hold no password; put a key into ${config.key_variable} instead.")
+    except httpx.InvalidURL as error:
+        raise UsageError(f"teacher {url}: not a URL ({error}).") from None
+    key = read_key(config.key_variable)
+    with httpx.Client(headers=headers(key), timeout=min(config.timeout_seconds, _LONGEST_WAIT)) as client:
+        return _Prober(client, url, key, config).probe(question)
+
+
+class _Prober:
+    def __init__(self, client: httpx.Client, url: str, key: SecretStr | None, config: HttpConfig) -> None:
+        self._client, self._url, self._key, self._config = client, url, key, config
+
+    def probe(self, question: Question) -> Probe:
+        labels = question.template.labels
+        cards = self._cards()
+        card = self._choose(cards)
+        model = str(card["id"])
+        dialect = self._config.dialect
+        label_tokens: tuple[int, ...] | None = None
+        if dialect == "vllm" or (dialect == "auto" and card.get("owned_by") == "vllm"):
+            label_tokens = self._label_tokens(model, labels)
+            if label_tokens is None and dialect == "vllm":
+                raise UsageError(
+                    f"teacher {self._url}: it does not offer vLLM's /tokenize, which checks the labels; "
+                    "set label.http.dialect=openai."
+                )
+        server = Server(
+            url=self._url,
+            model=model,
+            dialect="openai" if label_tokens is None else "vllm",
+            labels=labels,
+            label_tokens=label_tokens or (),
+            chat=label_tokens is None or self._has_chat_template(model),
+            seed=question.config.seed,
+        )
+        self._ask_once(server, question)
+        identity = [model]
+        if card.get("root") and card["root"] != model:
+            identity.append(f"root={card['root']}")
+        if self._config.revision:
+            identity.append(f"revision={self._config.revision}")
+        http = self._config.model_copy(update={"model": model, "dialect": server.dialect})
+        return Probe(" ".join(identity), http, server)
+
+    def _cards(self) -> list[dict[str, Any]]:
+        """The server's models: mappings with at least `id`."""
+        response = self._send("GET", f"{self._url}/models")
+        if response.status_code != 200:
+            hint = "; the base URL of such a server mostly ends in /v1" if not self._url.endswith("/v1") else ""
+            raise UsageError(
+                f"teacher {self._url}: does not list its models as an OpenAI-compatible server does "
+                f"({failure_text(response, self._key)}){hint}."
+            )
+        try:
+            cards = response.json()["data"]
+            return [card for card in cards if isinstance(card["id"], str)]
+        except (ValueError, KeyError, TypeError):
+            came = shorten(without_key(response.text, self._key))
+            raise UsageError(f"teacher {self._url}: its list of models is not OpenAI-compatible: {came}") from None
+
+    def _choose(self, cards: list[dict[str, Any]]) -> dict[str, Any]:
+        names = [card["id"] for card in cards]
+        shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+        if self._config.model is None:
+            if len(cards) == 1:
+                return cards[0]
+            raise UsageError(
+                f"teacher {self._url}: it serves {len(cards)} models ({shown or 'none'}); "
+                "name one with label.http.model=NAME."
+            )
+        for card in cards:
+            if card["id"] == self._config.model:
+                return card
+        near = difflib.get_close_matches(self._config.model, names, n=1)
+        raise UsageError(
+            f"teacher {self._url}: it does not serve label.http.model={self._config.model}"
+            + (f"; did you mean {near[0]}?" if near else f"; it serves {shown or 'none'}.")
+        )
+
+    def _label_tokens(self, model: str, labels: tuple[str, ...]) -> tuple[int, ...] | None:
+        """Token id of each label by the server's own tokenizer; None if it does not offer that."""
+        found: list[int] = []
+        for label in labels:
+            response = self._tokenize({"model": model, "prompt": label, "add_special_tokens": False})
+            try:
+                tokens = [int(token) for token in response.json()["tokens"]]
+            except (ValueError, KeyError, TypeError):
+                return None
+            if len(tokens) != 1 or tokens[0] in found:
+                raise UsageError(
+                    f"teacher {self._url}: label '{label}' is not one token of its own in the tokenizer of {model} "
+                    f"(it gives {tokens}); use another teacher, or a template with other labels."
+                )
+            found.append(tokens[0])
+        return tuple(found)
+
+    def _has_chat_template(self, model: str) -> bool:
+        message = [{"role": "user", "content": "a"}]
+        return self._tokenize({"model": model, "messages": message}).status_code == 200
+
+    def _tokenize(self, body: dict[str, Any]) -> httpx.Response:
+        return self._send("POST", f"{self._url.removesuffix('/v1')}/tokenize", body)
+
+    def _ask_once(self, server: Server, question: Question) -> None:
+        fields = {name: ["red shoes"] for name in ("query", "title", *question.template.shown)}
+        response = self._send(
+            "POST", self._url + server.path, server.body(question.template.render(pl.DataFrame(fields))[0])
+        )
+        try:
+            if response.status_code != 200:
+                raise BadAnswer(failure_text(response, self._key))
+            server.label_mass(response)
+        except BadAnswer as error:
+            reason = without_key(str(error), self._key)
+            raise UsageError(
+                f"teacher {self._url}: {server.model} does not answer a question of prompt "
+                f"{question.template.version}: {reason}. Use a model that answers with the label alone and tells "
+                "log-probabilities, or another prompt."
+            ) from None
+
+    def _send(self, method: str, url: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        try:
+            response = self._client.request(method, url, json=body)
+        except httpx.HTTPError as error:
+            reason = shorten(without_key(str(error), self._key)) or type(error).__name__
+            raise UsageError(
+                f"teacher {self._url}: cannot be reached ({reason}); check the URL, and that the server is up."
+            ) from None
+        if response.status_code in (401, 403):
+            variable = self._config.key_variable
+            raise UsageError(
+                f"teacher {self._url}: refused the key (HTTP {response.status_code}). A key is read from the "
+                f"environment variable {variable} (label.http.key_variable), which is "
+                f"{'not set' if self._key is None else 'set'}."
+            )
+        return response

@@ -1,0 +1,134 @@
+"""The OpenAI-compatible protocol as far as a teacher needs it: one question's body, one answer's label masses.
+
+One token is asked for, with its alternatives' log-probabilities, which servers take before any sampling: no text is
+parsed and no answer drawn.
+
+| dialect | asks for | a label's mass |
+|---|---|---|
+| vllm | log-probabilities of exactly the label tokens, by id | exact |
+| openai | the 20 likeliest tokens | summed over those that read as the label once blanks are stripped; 0 if none does |
+
+Nothing here opens a connection.
+"""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+import numpy as np
+from pydantic import SecretStr
+
+ALTERNATIVES = 20
+"""Likeliest tokens that a server tells of at most."""
+_SHOWN_CHARACTERS = 300
+
+
+class BadAnswer(Exception):
+    """An answer with status 200 that holds no label masses; says what came instead."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that has been asked who it is.
+
+    Attributes:
+        url: base URL, mostly ending in /v1.
+        model: the model's name there.
+        dialect: what it understands.
+        labels: the answers, in grade order.
+        label_tokens: their token ids; empty in the openai dialect.
+        chat: whether the model has a chat template; else the prompt is completed as it is (vllm only).
+        seed: of the requests; the answer is not drawn, but a server may want one for its own order of work.
+    """
+
+    url: str
+    model: str
+    dialect: Literal["vllm", "openai"]
+    labels: tuple[str, ...]
+    label_tokens: tuple[int, ...]
+    chat: bool
+    seed: int
+
+    @property
+    def path(self) -> str:
+        """Of the questions, below the base URL."""
+        return "/chat/completions" if self.chat else "/completions"
+
+    def body(self, prompt: str) -> dict[str, Any]:
+        """The JSON body that asks one question."""
+        body: dict[str, Any] = {"model": self.model, "max_tokens": 1, "temperature": 0, "seed": self.seed}
+        if self.chat:
+            body |= {"messages": [{"role": "user", "content": prompt}], "logprobs": True, "top_logprobs": ALTERNATIVES}
+        else:
+            body |= {"prompt": prompt, "logprobs": ALTERNATIVES, "add_special_tokens": False}
+        if self.dialect == "vllm":
+            # A server too old for the first key ignores it and tells of the likeliest tokens, by id as well.
+            body |= {"logprob_token_ids": list(self.label_tokens), "return_tokens_as_token_ids": True}
+            if self.chat:
+                body["chat_template_kwargs"] = {"enable_thinking": False}
+        return body
+
+    def label_mass(self, response: httpx.Response) -> np.ndarray:
+        """Probability of each label as the next token, [4] float64.
+
+        Raises:
+            BadAnswer: the response is no answer to `body`, or no label is among its tokens.
+        """
+        try:
+            choice = response.json()["choices"][0]["logprobs"]
+            if self.chat:
+                found = [(entry["token"], float(entry["logprob"])) for entry in choice["content"][0]["top_logprobs"]]
+            else:
+                found = [(token, float(value)) for token, value in choice["top_logprobs"][0].items()]
+        except ValueError:
+            raise BadAnswer(f"answer is not JSON: {shorten(response.text)!r}") from None
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise BadAnswer(f"answer has no log-probabilities: {shorten(response.text)}") from None
+        place = {f"token_id:{token}": grade for grade, token in enumerate(self.label_tokens)}
+        place = place or {label: grade for grade, label in enumerate(self.labels)}
+        mass, seen = np.zeros(len(self.labels)), False
+        for token, logarithm in found:
+            if (grade := place.get(token.strip())) is not None:
+                mass[grade] += math.exp(logarithm)
+                seen = True
+        if not seen:
+            tokens = ", ".join(repr(token) for token, _ in found[:5])
+            raise BadAnswer(f"no label {'/'.join(self.labels)} among the likeliest answers, which are {tokens}")
+        return mass
+
+
+def read_key(variable: str) -> SecretStr | None:
+    """The server's key from the environment; None where the variable is not set. It prints as asterisks."""
+    value = os.environ.get(variable, "").strip()
+    return SecretStr(value) if value else None
+
+
+def headers(key: SecretStr | None) -> dict[str, str]:
+    """Headers of every request."""
+    return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
+
+
+def failure_text(response: httpx.Response, key: SecretStr | None) -> str:
+    """`HTTP 404: the server's words`, without the key should the server repeat it."""
+    text = response.text
+    try:
+        content = json.loads(text)
+        error = content.get("error", content)
+        text = str(error.get("message", text)) if isinstance(error, dict) else str(error)
+    except (ValueError, AttributeError):
+        pass
+    return f"HTTP {response.status_code}: {shorten(without_key(text, key)) or 'no reason given'}"
+
+
+def without_key(text: str, key: SecretStr | None) -> str:
+    """The text with the key blanked out."""
+    return text if key is None else text.replace(key.get_secret_value(), str(key))
+
+
+def shorten(text: str) -> str:
+    """One line of at most some hundred characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_CHARACTERS else line[:_SHOWN_CHARACTERS] + "..."
