@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score, log_loss
 
 from prectr.labelling.calibration import Calibration
-from prectr.labelling.label_quality import calibrate_and_judge, flip_rate, label_quality
+from prectr.labelling.label_quality import calibrate_and_judge, flip_rate, label_quality, largest_disagreements
 
 SURE = np.array([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1], [0.1, 0.1, 0.1, 0.7]])
 """Sure of each level; expected levels 0.6, 1.2, 1.8, 2.4."""
@@ -117,6 +117,8 @@ def _gold(rows: int) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "query": [f"q{row % 50}" for row in range(rows)],
+            "item_id": [f"i{row}" for row in range(rows)],
+            "title": [f"title {row}" for row in range(rows)],
             "split": ["validation", "held-back", "train"] * (rows // 3),
             "grade": grades.astype(np.int8),
             **{f"level_{level}": sharp[:, level].astype(np.float32) for level in range(4)},
@@ -128,11 +130,12 @@ def test_fitted_on_validation_and_measured_on_held_back_pairs():
     gold = _gold(3000)
     calibration, facts = calibrate_and_judge(gold, calibrate=True)
     assert 0.15 < calibration.scale < 0.4
-    assert facts["validation_pairs"] == facts["held_back_pairs"] == 1000
-    assert facts["held_back_nll_calibrated"] < facts["held_back_nll_raw"] - 0.3
+    metrics = facts["metrics"]
+    assert metrics["validation_pairs"] == metrics["held_back_pairs"] == 1000
+    assert metrics["held_back_nll_calibrated"] < metrics["held_back_nll_raw"] - 0.3
     held_back = facts["quality"]["held_back"]
     assert held_back["calibrated"]["ece"] < 0.06 < held_back["raw"]["ece"]
-    assert held_back["calibrated"]["nll"] == facts["held_back_nll_calibrated"]
+    assert held_back["calibrated"]["nll"] == metrics["held_back_nll_calibrated"]
     moved = gold.with_columns(
         grade=pl.when(pl.col("split") == "validation").then("grade").otherwise(3 - pl.col("grade"))
     )
@@ -144,5 +147,25 @@ def test_without_validation_pairs_nothing_is_fitted():
     assert calibrate_and_judge(gold, calibrate=False)[0] == Calibration()
     calibration, facts = calibrate_and_judge(gold.filter(pl.col("split") == "held-back"), calibrate=True)
     assert calibration == Calibration() and set(facts["quality"]) == {"held_back"}
-    assert facts["held_back_nll_raw"] == facts["held_back_nll_calibrated"]
-    assert calibrate_and_judge(gold.clear(), calibrate=True) == (Calibration(), {"quality": {}})
+    assert facts["metrics"]["held_back_nll_raw"] == facts["metrics"]["held_back_nll_calibrated"]
+    nothing = {"metrics": {}, "quality": {}, "disagreements": []}
+    assert calibrate_and_judge(gold.clear(), calibrate=True) == (Calibration(), nothing)
+
+
+def test_the_largest_disagreement_comes_first():
+    gold = pl.DataFrame(
+        {
+            "query": ["a", "b", "c"],
+            "item_id": ["x", "y", "z"],
+            "title": ["X", "Y", "Z"],
+            "grade": [1, 3, 1],
+            **{f"level_{level}": SURE[[1, 0, 3], level] for level in range(4)},
+        }
+    )
+    rows = largest_disagreements(gold, SAME)
+    assert [(row["title"], row["grade"], row["expected"]) for row in rows] == [
+        ("Y", 3, 0.6),
+        ("Z", 1, 2.4),
+        ("X", 1, 1.2),
+    ]
+    assert rows[0]["levels"] == [0.7, 0.1, 0.1, 0.1]

@@ -1,22 +1,6 @@
 """How far a teacher's labels can be trusted: against gold judgments, and against its own second answer [ours].
 
-Figures of one set of level probabilities on n judged pairs, raw or calibrated:
-
-| figure | definition |
-|---|---|
-| macro_f1 | mean over the four grades of F1, the prediction being the most probable level; an absent grade counts 0 |
-| kappa | quadratic-weighted Cohen's kappa of gold and the expected level, rounded to the nearest grade |
-| accuracy | share of pairs whose most probable level is the gold grade |
-| nll | mean of -log q[gold grade], nats |
-| ece | expected calibration error: sum over bins of (share of the pairs in the bin) x abs(mean confidence - accuracy) |
-| mean_expected_minus_grade | mean of the expected level (0..3) minus the gold grade; above 0: too lenient |
-| standard_error | of that mean, clustered by query, because the pairs of one query err together |
-| verdict | "too lenient" or "too strict" if the mean is more than two standard errors from 0, else "neither" |
-| share_above, share_below | pairs whose most probable level is above, below the gold grade |
-| confusion | [gold grade][most probable level] counts |
-| reliability | the bins of `ece`: mean confidence, accuracy and pairs of each |
-
-Confidence is the probability of the most probable level. The ten bins are of equal mass; equal confidences share a bin.
+Every figure is defined in `DEFINITIONS`. Nothing here asks a teacher or reads a file.
 """
 
 from collections.abc import Sequence
@@ -29,9 +13,25 @@ from prectr.labelling.calibration import Calibration, fit_calibration, negative_
 from prectr.labelling.quality import quadratic_kappa
 from prectr.schema import GRADES, LEVEL_COLUMNS
 
+DEFINITIONS = {
+    "macro_f1": "mean over the four grades of F1, the prediction being the most probable level; 0 for an absent grade",
+    "kappa": "quadratic-weighted Cohen's kappa of gold and the expected level, rounded to the nearest grade",
+    "accuracy": "share of the pairs whose most probable level is the gold grade",
+    "nll": "mean of -log of the gold grade's probability, in nats",
+    "ece": "expected calibration error: mean over the pairs of the gap between confidence, the most probable level's "
+    "probability, and accuracy in their bin; ten bins of equal mass by confidence, equal confidences in one bin",
+    "mean_expected_minus_grade": "mean of the expected level (0 to 3) minus the gold grade; above 0: too lenient",
+    "standard_error": "of that mean, clustered by query, because the pairs of one query err together",
+    "verdict": "too lenient or too strict if the mean is more than two standard errors from 0, else neither",
+    "share_above": "share of the pairs whose most probable level is above the gold grade",
+    "share_below": "share of the pairs whose most probable level is below the gold grade",
+}
+"""Of the figures of one set of level probabilities, raw or calibrated, on judged pairs. Beside them are given
+`confusion` (counts [gold grade][most probable level]) and `reliability` (the bins of `ece`)."""
 BINS = 10
 STANDARD_ERRORS = 2.0
 """A mean so many standard errors from zero is called a leaning."""
+SHOWN_DISAGREEMENTS = 20
 
 
 def calibrate_and_judge(gold: pl.DataFrame, calibrate: bool) -> tuple[Calibration, dict[str, Any]]:
@@ -40,14 +40,14 @@ def calibrate_and_judge(gold: pl.DataFrame, calibrate: bool) -> tuple[Calibratio
     The figures of `validation` are those of the fit; only the ones of `held_back` are a measurement.
 
     Args:
-        gold: judged pairs with columns query, split, grade and the teacher's raw level_0..3; other splits than
-            "validation" and "held-back" are ignored.
+        gold: judged pairs with columns query, item_id, title, split, grade and the teacher's raw level_0..3; other
+            splits than "validation" and "held-back" are ignored.
         calibrate: whether to fit; else the calibration changes nothing.
 
     Returns:
-        the calibration, and `validation_pairs`, `validation_nll_raw`, `validation_nll_calibrated`, the same for
-        `held_back`, and `quality`: {"validation": label_quality, "held_back": label_quality}. A split without pairs is
-        left out.
+        the calibration, and facts for the manifest: `metrics` (`validation_pairs`, `validation_nll_raw`,
+        `validation_nll_calibrated`, and the same of `held_back`), `quality` (`validation` and `held_back`: of
+        `label_quality`) and `disagreements` (see `largest_disagreements`). A split without pairs is left out.
     """
     splits = {
         split: rows for split in ("validation", "held-back") if len(rows := gold.filter(pl.col("split") == split))
@@ -55,22 +55,24 @@ def calibrate_and_judge(gold: pl.DataFrame, calibrate: bool) -> tuple[Calibratio
     calibration = Calibration()
     if calibrate and "validation" in splits:
         calibration = fit_calibration(*_levels_and_grades(splits["validation"]))
-    facts: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     quality: dict[str, Any] = {}
     for split, rows in splits.items():
         name = split.replace("-", "_")
         raw, grades = _levels_and_grades(rows)
         quality[name] = label_quality(raw, calibration, grades, rows["query"])
-        facts[f"{name}_pairs"] = len(rows)
-        facts[f"{name}_nll_raw"] = quality[name]["raw"]["nll"]
-        facts[f"{name}_nll_calibrated"] = quality[name]["calibrated"]["nll"]
-    return calibration, facts | {"quality": quality}
+        metrics[f"{name}_pairs"] = len(rows)
+        metrics[f"{name}_nll_raw"] = quality[name]["raw"]["nll"]
+        metrics[f"{name}_nll_calibrated"] = quality[name]["calibrated"]["nll"]
+    measured = splits.get("held-back", splits.get("validation", gold.clear()))
+    disagreements = largest_disagreements(measured, calibration)
+    return calibration, {"metrics": metrics, "quality": quality, "disagreements": disagreements}
 
 
 def label_quality(
     raw: np.ndarray, calibration: Calibration, grades: np.ndarray, queries: Sequence[str] | pl.Series
 ) -> dict[str, Any]:
-    """The module's figures of a teacher on judged pairs.
+    """The figures of `DEFINITIONS` of a teacher on judged pairs.
 
     Args:
         raw: [n, 4] of the teacher, rows sum to one; n > 0.
@@ -89,6 +91,28 @@ def label_quality(
         "raw": _figures(raw, grades, clusters),
         "calibrated": _figures(calibration.apply(raw), grades, clusters),
     }
+
+
+def largest_disagreements(gold: pl.DataFrame, calibration: Calibration) -> list[dict[str, Any]]:
+    """The judged pairs on which calibrated labels and gold are furthest apart, for a person to read.
+
+    Args:
+        gold: as of `calibrate_and_judge`.
+        calibration: of the labels.
+
+    Returns:
+        up to `SHOWN_DISAGREEMENTS` rows with query, item_id, title, grade, expected (0..3) and levels [4], the largest
+        difference between expected level and grade first.
+    """
+    raw, grades = _levels_and_grades(gold)
+    levels = calibration.apply(raw)
+    expected = levels @ np.arange(len(GRADES))
+    order = np.argsort(-np.abs(expected - grades), kind="stable")[:SHOWN_DISAGREEMENTS]
+    rows = gold.select("query", "item_id", "title", "grade")[order].to_dicts()
+    return [
+        row | {"expected": _rounded(expected[place]), "levels": [_rounded(level) for level in levels[place]]}
+        for row, place in zip(rows, order, strict=True)
+    ]
 
 
 def flip_rate(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:

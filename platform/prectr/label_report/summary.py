@@ -1,0 +1,108 @@
+"""The figures of the page about labels, read from the artifact of `label`: its manifest, its labels and its errors."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from prectr.artifacts import require_artifact
+from prectr.labelling.bands import BANDS
+from prectr.labelling.selection import ORIGINS, STRATA
+from prectr.schema import LEVEL_COLUMNS
+
+GROUPS = {"origin": (*ORIGINS, "given"), "stratum": STRATA, "band": BANDS}
+"""Columns of the labels that distributions are shown by, and the order of their values."""
+OUTSIDE_BOUNDS = (1e-4, 1e-3, 1e-2, 1e-1)
+SHOWN_REASONS = 10
+
+
+def summarise(labels: Path) -> dict[str, Any]:
+    """Everything that the page shows; what the artifact does not hold is None or empty.
+
+    Raises:
+        UsageError: `labels` is not an artifact of `label`.
+    """
+    manifest = require_artifact(labels, "label")
+    frame = pl.read_parquet(labels / "labels.parquet")
+    errors = pl.read_parquet(labels / "errors.parquet", columns=["error"])
+    run = manifest.get("run") or {}
+    quality = manifest.get("quality") or {}
+    return {
+        # A simulated log that was validated again is not marked: only its tables know.
+        "simulated": str(manifest["inputs"].get("tables", "")).startswith("simulate:"),
+        "started": str(manifest["started"])[:10],
+        "rows": manifest["rows"],
+        "asked_whom": {
+            "teacher": manifest.get("teacher"),
+            "prompt": manifest.get("prompt"),
+            "engines of these labels": ", ".join(
+                f"{engine} ({count:,})" for engine, count in (manifest.get("engines") or {}).items()
+            ),
+            "decoding": manifest.get("decoding"),
+            "ledger context": manifest.get("context"),
+            "wall time of the stage": f"{manifest['wall_seconds']:,.1f} s",
+        },
+        "prompt_text": manifest.get("prompt_text"),
+        "run": {name: run[name] for name in run if name not in ("flags", "versions")},
+        # Versions and flags of the run that asked; of the stage where the ledger answered everything.
+        "versions": run.get("versions") or manifest["versions"],
+        "flags": dict(_flat(run.get("flags") or manifest["config"])),
+        "calibration": manifest.get("calibration"),
+        "cells": (manifest.get("selection") or {}).get("cells") or [],
+        "reasons": _reasons(errors),
+        "quality": quality,
+        "verdict": _verdict(quality),
+        "repeats": manifest.get("repeats") or {"pairs": 0},
+        "disagreements": manifest.get("disagreements") or [],
+        "distributions": {name: _distribution(frame, name, order) for name, order in GROUPS.items()},
+        "outside": _outside(frame["outside_mass"]),
+    }
+
+
+def _flat(nested: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings as `section.key`."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _reasons(errors: pl.DataFrame) -> list[dict[str, Any]]:
+    """The most frequent reasons for a missing label. Numbers are set aside, so that one fault is one reason."""
+    reason = pl.col("error").str.slice(0, 300).str.replace_all(r"\d+", "N").alias("reason")
+    counted = errors.group_by(reason).agg(pairs=pl.len(), example=pl.col("error").min().str.slice(0, 300))
+    return counted.sort(["pairs", "reason"], descending=[True, False]).head(SHOWN_REASONS).to_dicts()
+
+
+def _verdict(quality: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the calibrated labels of the best split at hand say of the teacher's leaning."""
+    for split in ("held_back", "validation"):
+        if split in quality:
+            found = quality[split]
+            return {"split": split, "pairs": found["pairs"], "queries": found["queries"], **found["calibrated"]}
+    return None
+
+
+def _distribution(frame: pl.DataFrame, column: str, order: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Mean probability of each level over the pairs with each value of a column, in the given order."""
+    means = frame.group_by(column).agg(pl.len().alias("pairs"), pl.col(LEVEL_COLUMNS).cast(pl.Float64).mean())
+    rows = {row[column]: row for row in means.to_dicts()}
+    return [
+        {"name": name, "pairs": rows[name]["pairs"], "levels": [rows[name][level] for level in LEVEL_COLUMNS]}
+        for name in order
+        if name in rows
+    ]
+
+
+def _outside(mass: pl.Series) -> list[dict[str, Any]]:
+    """Pairs by the probability that the teacher gave to other tokens than the labels."""
+    bounds = (0.0, *OUTSIDE_BOUNDS, None)
+    return [
+        {
+            "range": f"≥ {low:g}" if high is None else f"< {high:g}" if low == 0 else f"{low:g} to {high:g}",
+            "pairs": int(((mass >= low) & (mass < high if high is not None else True)).sum()),
+        }
+        for low, high in zip(bounds, bounds[1:])
+    ]
