@@ -20,6 +20,7 @@ from prectr.labelling.asking import Plan, ask, make_plan
 from prectr.labelling.config import LabelConfig, SelectionConfig
 from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
 from prectr.labelling.ledger import ContextLedger, LabelLedger
+from prectr.labelling.selection import read_selection
 from prectr.labelling.split import read_judged
 from prectr.labelling.teacher import Teacher, prepare_teacher, teacher_source, template_for
 from prectr.ray_session import RayConfig
@@ -63,7 +64,7 @@ def run(
         force = force or bool(published.get("rows", {}).get("errors"))
 
     def build(staging: Path) -> dict[str, Any]:
-        pairs = select_pairs.read_selection(chosen, tables)
+        pairs = read_selection(chosen, tables)
         template = template_for(config.prompt, config.language, Tables(tables).items()["title"])
         ready = prepare_teacher(source, config, template)
         ledger = LabelLedger(config.ledger or out.parent / "label-ledger").context(ready.context)

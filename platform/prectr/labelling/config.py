@@ -90,6 +90,8 @@ class ReplicaConfig(FrozenConfig):
     cpus: float = Field(1.0, gt=0)
     resources: dict[str, float] = {}
     """Custom resources of one replica, e.g. {teacher: 1}, to place it on a group of machines."""
+    restarts: int = Field(5, ge=0)
+    """How often a replica whose engine dies is started again before the run fails; what it was asked is asked again."""
     wait_seconds: float = Field(3600.0, gt=0)
     """How long a run may stand without an answer, e.g. while the first machine of a group starts, before it fails."""
 

@@ -118,3 +118,8 @@ def replica_gpus(config: LabelConfig) -> float:
     import ray
 
     return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+
+
+def restart_limits(config: LabelConfig) -> dict[str, int]:
+    """How often Ray may start a replica that died, and ask again what it was asked, as arguments of `map_batches`."""
+    return {"max_restarts": config.replicas.restarts, "max_task_retries": config.replicas.restarts}

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prectr.labelling.engines import Question, answer_columns, replica_gpus
+from prectr.labelling.engines import Question, answer_columns, replica_gpus, restart_limits
 from prectr.labelling.prompt_tokens import with_prompt_tokens
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def answer_with_transformers(questions: "ray.data.Dataset", question: Question) 
         num_cpus=config.replicas.cpus,
         num_gpus=replica_gpus(config),
         resources=config.replicas.resources,
+        **restart_limits(config),
     )
 
 

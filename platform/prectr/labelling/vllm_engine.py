@@ -14,7 +14,7 @@ import numpy as np
 
 from prectr import progress
 from prectr.labelling.config import LabelConfig
-from prectr.labelling.engines import Question, answer_columns, replica_gpus
+from prectr.labelling.engines import Question, answer_columns, replica_gpus, restart_limits
 from prectr.labelling.prompt_tokens import with_prompt_tokens
 from prectr.ray_session import silence_ray
 
@@ -90,6 +90,8 @@ def answer_with_vllm(questions: "ray.data.Dataset", question: Question) -> "ray.
         if quiet:
             logging.disable(logging.NOTSET)
             silence_ray()
+    # Ray Data's own limit is none: an engine that always dies would be started for ever.
+    processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs.update(restart_limits(config))
     return processor(with_prompt_tokens(questions, question)).map_batches(
         collapse, fn_kwargs={"tokens": tokens}, batch_size=None, batch_format="pandas", num_cpus=0.25
     )
