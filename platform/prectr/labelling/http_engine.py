@@ -90,12 +90,20 @@ class HttpAsker:
     def __init__(self, server: Server, config: HttpConfig, key: SecretStr | None, share: float = 1.0) -> None:
         self._server, self._config, self._key = server, config, key
         self._pace = _Pace(config.requests_per_second and config.requests_per_second * share)
-        self._in_flight = asyncio.Semaphore(config.at_once)
-        self._client = httpx.AsyncClient(
-            headers=headers(key),
-            timeout=None,  # one limit on the whole request instead, which a server that drips bytes cannot stretch
-            limits=httpx.Limits(max_connections=config.at_once, max_keepalive_connections=config.at_once),
-        )
+        # A connection each: a pool of many looks at all of them for every request, which would cost most of the time.
+        secured = httpx.create_ssl_context()
+        self._clients = [
+            httpx.AsyncClient(
+                headers=headers(key),
+                verify=secured,
+                timeout=None,  # one limit on the whole request instead, which a server that drips bytes cannot stretch
+                limits=httpx.Limits(max_connections=1),
+            )
+            for _ in range(config.at_once)
+        ]
+        self._idle: asyncio.LifoQueue[httpx.AsyncClient] = asyncio.LifoQueue()
+        for client in self._clients:
+            self._idle.put_nowait(client)
 
     async def label_mass(self, prompts: list[str]) -> tuple[np.ndarray, list[str]]:
         """Ask for each prompt.
@@ -113,26 +121,29 @@ class HttpAsker:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await asyncio.gather(*(client.aclose() for client in self._clients))
 
     async def _ask(self, prompt: str) -> np.ndarray | str:
         """The label masses, or why there are none."""
         body, tries, number = self._server.body(prompt), self._config.retries + 1, 0
         while True:
             number += 1
-            async with self._in_flight:
+            client = await self._idle.get()
+            try:
                 await self._pace.turn()
-                found = await self._try(body)
+                found = await self._try(client, body)
+            finally:
+                self._idle.put_nowait(client)
             if not isinstance(found, _Again):
                 return found
             if number == tries:
                 return found.reason + (f" ({tries} tries)" if tries > 1 else "")
             await asyncio.sleep(self._wait(number, found.told_wait))
 
-    async def _try(self, body: dict[str, Any]) -> "np.ndarray | str | _Again":
+    async def _try(self, client: httpx.AsyncClient, body: dict[str, Any]) -> "np.ndarray | str | _Again":
         try:
             async with asyncio.timeout(self._config.timeout_seconds):
-                response = await self._client.post(self._server.url + self._server.path, json=body)
+                response = await client.post(self._server.url + self._server.path, json=body)
         except TimeoutError:
             return _Again(f"timed out after {self._config.timeout_seconds:g} s")
         except httpx.HTTPError as error:
