@@ -11,7 +11,10 @@ from prectr.label_report.summary import summarise
 from prectr.labelling.label_quality import DEFINITIONS
 from prectr.reporting.drawing import templates
 
-SPLITS = {"held_back": "held-back queries: a measurement", "validation": "validation queries: what was fitted on"}
+SPLITS = {
+    "held_back": "held-back queries, on which it is measured",
+    "validation": "validation queries, which the calibration is fitted on",
+}
 
 
 def write_label_page(labels: Path, html: Path) -> None:
