@@ -18,6 +18,7 @@ from prectr.labelling.http_protocol import Server
 from prectr.labelling.prompt import PromptTemplate, load_prompt
 from tests.openai_server import Drop, Hang, OpenAiServer, Status, masses
 
+ALTERNATIVES = '{"choices": [{"logprobs": {"content": [{"top_logprobs": [{"token": "0", "logprob": %s}]}]}}]}'
 KEY = "sk-secret-of-the-test"
 
 
@@ -74,7 +75,7 @@ def test_vllm_is_asked_for_the_label_tokens_and_for_nothing_else(chat_template):
 
 @pytest.mark.parametrize("told", ["0.3", formatdate(time.time() + 3600)])
 def test_a_limited_server_is_left_alone_for_as_long_as_it_asks(told, monkeypatch):
-    monkeypatch.setattr("prectr.labelling.http_engine._LONGEST_TOLD_WAIT", 0.3)
+    monkeypatch.setattr("prectr.labelling.http_protocol._LONGEST_TOLD_WAIT", 0.3)
     with OpenAiServer() as server:
         server.faults.append(Status(429, headers={"Retry-After": told}))
         _, errors, _ = ask(server, ["a", "b"], at_once=1)
@@ -93,11 +94,11 @@ def test_a_failing_server_is_asked_again_ever_later_and_then_the_row_says_so():
     assert len(gaps) == 3 and (gaps >= [0.05, 0.1, 0.2]).all()
 
 
-@pytest.mark.parametrize("fault", [Status(503), Status(408), Drop(), Hang(0.8)])
+@pytest.mark.parametrize("fault", [Status(503), Status(408), Drop(), Hang(1.5)])
 def test_a_passing_failure_costs_a_try_and_no_row(fault):
     with OpenAiServer() as server:
         server.faults.append(fault)
-        mass, errors, _ = ask(server, ["a"], timeout_seconds=0.3 if isinstance(fault, Hang) else 20)
+        mass, errors, _ = ask(server, ["a"], timeout_seconds=0.8 if isinstance(fault, Hang) else 20)
     assert errors == [""] and np.allclose(mass, [expected("a")])
     assert len(server.questions) == 2
 
@@ -111,6 +112,9 @@ def test_a_passing_failure_costs_a_try_and_no_row(fault):
         (Status(200, "<html>busy</html>"), r"answer is not JSON: '<html>busy</html>'"),
         (Status(200, '{"choices": []}'), r"answer has no log-probabilities: \{\"choices\": \[\]\}"),
         (Status(200, '{"choices": [{"logprobs": null}]}'), r"answer has no log-probabilities: .*null.*"),
+        (Status(200, ALTERNATIVES % "9e99"), r"answer holds 9e\+99, which is no log-probability"),
+        (Status(200, ALTERNATIVES % "NaN"), r"answer holds nan, which is no log-probability"),
+        (Status(200, ALTERNATIVES % '"x"'), r"answer has no log-probabilities: .*"),
         (Status(200, "[1]"), r"answer has no log-probabilities: \[1\]"),
         (Status(400, "no such thing"), r"HTTP 400: no such thing"),
     ],
@@ -152,15 +156,16 @@ def test_the_limit_of_requests_a_second_is_kept_tries_included():
     assert errors == [""] * 12
     times = sorted(asked.at for asked in server.questions)
     assert len(times) == 15
-    assert times[-1] - times[0] >= 14 / 40 - 0.02
+    # Spaced where they are sent; on a busy machine the first may arrive late.
+    assert times[-1] - times[0] >= 0.7 * 14 / 40
 
 
 def test_requests_in_flight_are_limited():
     with OpenAiServer() as server:
-        server.faults.extend([Hang(0.2)] * 4)
+        server.faults.extend([Hang(0.5)] * 4)
         ask(server, [str(number) for number in range(4)], at_once=2, retries=0)
     times = sorted(asked.at for asked in server.questions)
-    assert times[1] - times[0] < 0.15 and times[2] - times[1] > 0.15
+    assert times[1] - times[0] < 0.4 < times[2] - times[0]
 
 
 def test_the_key_comes_from_the_environment_and_is_in_no_message(monkeypatch):
@@ -176,6 +181,10 @@ def test_the_key_comes_from_the_environment_and_is_in_no_message(monkeypatch):
         monkeypatch.setenv("TEACHER_KEY", KEY + "-old")
         with pytest.raises(UsageError, match=r"TEACHER_KEY.*which is set") as refusal:
             probe(question(server, key_variable="TEACHER_KEY"))
+    assert KEY not in str(refusal.value)
+    monkeypatch.setenv("TEACHER_KEY", f"{KEY}\n{KEY}")
+    with pytest.raises(UsageError, match="TEACHER_KEY: holds a blank, a line end") as refusal:
+        probe(question(server, key_variable="TEACHER_KEY"))
     assert KEY not in str(refusal.value)
 
 
@@ -202,6 +211,8 @@ def test_a_server_that_cannot_be_asked_is_refused_with_its_reason():
     with OpenAiServer(longest=10) as server, pytest.raises(UsageError, match="HTTP 400: maximum context length is 10"):
         probe(question(server))
     with OpenAiServer() as server:
+        server.faults.append(Status(503))
+        assert probe(question(server)).server.dialect == "openai", "a server that is busy for a moment is asked again"
         with pytest.raises(UsageError, match=r"/tokenize.*label\.http\.dialect=openai"):
             probe(question(server, dialect="vllm"))
         root = server.url = server.url.removesuffix("/v1")

@@ -5,10 +5,8 @@ here is only how: pace, time-outs, tries. A question that fails comes back with 
 """
 
 import asyncio
-import random
 import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -20,16 +18,24 @@ from pydantic import SecretStr
 from prectr.labelling.config import HttpConfig
 from prectr.labelling.engines import Question, answer_columns
 from prectr.labelling.http_probe import Probe, probe
-from prectr.labelling.http_protocol import BadAnswer, Server, failure_text, headers, read_key, shorten, without_key
+from prectr.labelling.http_protocol import (
+    BadAnswer,
+    Server,
+    failure_text,
+    headers,
+    may_pass,
+    read_key,
+    retry_after,
+    shorten,
+    wait_before_retry,
+    without_key,
+)
 
 if TYPE_CHECKING:
     import ray.data
 
 __all__ = ["HttpAsker", "Probe", "answer_with_http", "probe"]
 
-_LONGEST_WAIT = 60.0
-_LONGEST_TOLD_WAIT = 600.0
-"""Seconds; a server that asks for more patience than this is asked again all the same."""
 _BLOCKS_AT_ONCE = 4
 """Blocks of a replica whose questions are under way, so that a slow answer in one does not leave the server idle."""
 _CPUS = 0.25
@@ -138,7 +144,7 @@ class HttpAsker:
                 return found
             if number == tries:
                 return found.reason + (f" ({tries} tries)" if tries > 1 else "")
-            await asyncio.sleep(self._wait(number, found.told_wait))
+            await asyncio.sleep(wait_before_retry(number, self._config.first_wait_seconds, found.told_wait))
 
     async def _try(self, client: httpx.AsyncClient, body: dict[str, Any]) -> "np.ndarray | str | _Again":
         try:
@@ -154,19 +160,12 @@ class HttpAsker:
             except BadAnswer as error:
                 return without_key(str(error), self._key)
         reason = failure_text(response, self._key)
-        if response.status_code in (408, 429) or response.status_code >= 500:
-            told = retry_after(response)
-            if told:  # for every question, not only for this one
-                self._pace.hold(told)
-            return _Again(reason, told)
-        return reason
-
-    def _wait(self, number: int, told: float | None) -> float:
-        """Seconds before the next try; spread, so that questions that failed together do not come back together."""
-        if told:
-            return told
-        longest = min(_LONGEST_WAIT, self._config.first_wait_seconds * 2 ** (number - 1))
-        return longest * random.uniform(0.5, 1.0)
+        if not may_pass(response.status_code):
+            return reason
+        told = retry_after(response)
+        if told:  # for every question, not only for this one
+            self._pace.hold(told)
+        return _Again(reason, told)
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ class _Again:
     """A failure that another try may mend."""
 
     reason: str
-    told_wait: float | None = None
+    told_wait: float = 0.0
 
 
 class _Pace:
@@ -193,16 +192,3 @@ class _Pace:
 
     def hold(self, seconds: float) -> None:
         self._free_at = max(self._free_at, time.monotonic() + seconds)
-
-
-def retry_after(response: httpx.Response) -> float | None:
-    """Seconds that the server asks to wait, by its Retry-After (a number or a date); None if it does not say."""
-    told = response.headers.get("Retry-After", "")
-    try:
-        seconds = float(told)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(told).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return None
-    return min(max(seconds, 0.0), _LONGEST_TOLD_WAIT)

@@ -4,6 +4,7 @@ Every error here says what to change; the key is told of only as set or not set.
 """
 
 import difflib
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,19 @@ from pydantic import SecretStr
 from prectr.errors import UsageError
 from prectr.labelling.config import HttpConfig
 from prectr.labelling.engines import Question
-from prectr.labelling.http_protocol import BadAnswer, Server, failure_text, headers, read_key, shorten, without_key
+from prectr.labelling.http_protocol import (
+    BadAnswer,
+    Server,
+    failure_text,
+    headers,
+    may_pass,
+    read_key,
+    retry_after,
+    shorten,
+    wait_before_retry,
+    without_key,
+)
 
-_LONGEST_WAIT = 30.0
 _NAMES_SHOWN = 10
 
 
@@ -53,7 +64,7 @@ def probe(question: Question) -> Probe:
     except httpx.InvalidURL as error:
         raise UsageError(f"teacher {url}: not a URL ({error}).") from None
     key = read_key(config.key_variable)
-    with httpx.Client(headers=headers(key), timeout=min(config.timeout_seconds, _LONGEST_WAIT)) as client:
+    with httpx.Client(headers=headers(key), timeout=config.timeout_seconds) as client:
         return _Prober(client, url, key, config).probe(question)
 
 
@@ -170,13 +181,12 @@ class _Prober:
             ) from None
 
     def _send(self, method: str, url: str, body: dict[str, Any] | None = None) -> httpx.Response:
-        try:
-            response = self._client.request(method, url, json=body)
-        except httpx.HTTPError as error:
-            reason = shorten(without_key(str(error), self._key)) or type(error).__name__
-            raise UsageError(
-                f"teacher {self._url}: cannot be reached ({reason}); check the URL, and that the server is up."
-            ) from None
+        response = self._request(method, url, body)
+        number = 0
+        while may_pass(response.status_code) and number < self._config.retries:
+            number += 1
+            time.sleep(wait_before_retry(number, self._config.first_wait_seconds, retry_after(response)))
+            response = self._request(method, url, body)
         if response.status_code in (401, 403):
             variable = self._config.key_variable
             raise UsageError(
@@ -185,3 +195,12 @@ class _Prober:
                 f"{'not set' if self._key is None else 'set'}."
             )
         return response
+
+    def _request(self, method: str, url: str, body: dict[str, Any] | None) -> httpx.Response:
+        try:
+            return self._client.request(method, url, json=body)
+        except httpx.HTTPError as error:
+            reason = shorten(without_key(str(error), self._key)) or type(error).__name__
+            raise UsageError(
+                f"teacher {self._url}: cannot be reached ({reason}); check the URL, and that the server is up."
+            ) from None

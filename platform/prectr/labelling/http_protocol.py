@@ -14,16 +14,26 @@ Nothing here opens a connection.
 import json
 import math
 import os
+import random
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import httpx
 import numpy as np
 from pydantic import SecretStr
 
+from prectr.errors import UsageError
+
 ALTERNATIVES = 20
 """Likeliest tokens that a server tells of at most."""
 _SHOWN_CHARACTERS = 300
+_ROUNDING = 1e-3
+"""By so much a log-probability may exceed 0."""
+_LONGEST_WAIT = 60.0
+_LONGEST_TOLD_WAIT = 600.0
+"""Seconds; a server that asks for more patience than this is asked again all the same."""
 
 
 class BadAnswer(Exception):
@@ -78,15 +88,20 @@ class Server:
             BadAnswer: the response is no answer to `body`, or no label is among its tokens.
         """
         try:
-            choice = response.json()["choices"][0]["logprobs"]
-            if self.chat:
-                found = [(entry["token"], float(entry["logprob"])) for entry in choice["content"][0]["top_logprobs"]]
-            else:
-                found = [(token, float(value)) for token, value in choice["top_logprobs"][0].items()]
+            answer = response.json()
         except ValueError:
             raise BadAnswer(f"answer is not JSON: {shorten(response.text)!r}") from None
-        except (KeyError, IndexError, TypeError, AttributeError):
+        try:
+            choice = answer["choices"][0]["logprobs"]
+            if self.chat:
+                entries = choice["content"][0]["top_logprobs"]
+                found = [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
+            else:
+                found = [(token, float(value)) for token, value in choice["top_logprobs"][0].items()]
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise BadAnswer(f"answer has no log-probabilities: {shorten(response.text)}") from None
+        if wrong := [value for _, value in found if not value <= _ROUNDING]:
+            raise BadAnswer(f"answer holds {wrong[0]}, which is no log-probability")
         place = {f"token_id:{token}": grade for grade, token in enumerate(self.label_tokens)}
         place = place or {label: grade for grade, label in enumerate(self.labels)}
         mass, seen = np.zeros(len(self.labels)), False
@@ -100,9 +115,41 @@ class Server:
         return mass
 
 
+def may_pass(status: int) -> bool:
+    """Whether another try may mend an answer with this status."""
+    return status in (408, 429) or status >= 500
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Seconds that the server asks to wait, by its Retry-After (a number or a date); 0 if it does not say."""
+    told = response.headers.get("Retry-After", "")
+    try:
+        seconds = float(told)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(told).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(seconds, 0.0), _LONGEST_TOLD_WAIT)
+
+
+def wait_before_retry(number: int, first: float, told: float) -> float:
+    """Seconds to wait after the failure of try `number` (from 1): what the server told, else doubled each time.
+
+    Spread by chance, so that questions that failed together do not come back together.
+    """
+    return told or min(_LONGEST_WAIT, first * 2 ** (number - 1)) * random.uniform(0.5, 1.0)
+
+
 def read_key(variable: str) -> SecretStr | None:
-    """The server's key from the environment; None where the variable is not set. It prints as asterisks."""
+    """The server's key from the environment; None where the variable is not set. It prints as asterisks.
+
+    Raises:
+        UsageError: no key can be like that; sending it would fail with a message that shows it.
+    """
     value = os.environ.get(variable, "").strip()
+    if not all("!" <= character <= "~" for character in value):
+        raise UsageError(f"environment variable {variable}: holds a blank, a line end or a letter that no key has.")
     return SecretStr(value) if value else None
 
 
