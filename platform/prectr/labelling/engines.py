@@ -47,7 +47,9 @@ class Question:
     @property
     def decoding(self) -> str:
         """How the answer is read; part of a label's key. All engines read the next token's distribution, so the engine
-        is no part of it."""
+        is no part of it; behind a URL number format and length are the server's business."""
+        if is_url(self.teacher):
+            return "next-token-softmax"
         return f"next-token-softmax,{self.config.data_type},{self.config.max_length}"
 
 

@@ -1,5 +1,6 @@
 """The teacher through plain transformers in Ray Data actors: the fallback where vLLM cannot run."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,17 +17,19 @@ def answer_with_transformers(questions: "ray.data.Dataset", question: Question) 
     import ray.data
 
     config = question.config
-    return with_prompt_tokens(questions, question).map_batches(
-        TransformersTeacher,
-        fn_constructor_kwargs={"question": question},
-        batch_size=config.batch_size,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(min_size=config.replicas.at_least, max_size=config.replicas.at_most),
-        num_cpus=config.replicas.cpus,
-        num_gpus=replica_gpus(config),
-        resources=config.replicas.resources,
-        **restart_limits(config),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")  # restart limits have no other way in yet
+        return with_prompt_tokens(questions, question).map_batches(
+            TransformersTeacher,
+            fn_constructor_kwargs={"question": question},
+            batch_size=config.batch_size,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(min_size=config.replicas.at_least, max_size=config.replicas.at_most),
+            num_cpus=config.replicas.cpus,
+            num_gpus=replica_gpus(config),
+            resources=config.replicas.resources,
+            **restart_limits(config),
+        )
 
 
 class TransformersTeacher:
