@@ -211,7 +211,7 @@ def test_a_server_that_cannot_be_asked_is_refused_with_its_reason():
     with OpenAiServer(longest=10) as server, pytest.raises(UsageError, match="HTTP 400: maximum context length is 10"):
         probe(question(server))
     with OpenAiServer() as server:
-        server.faults.append(Status(503))
+        server.faults.extend([Status(503), Drop()])
         assert probe(question(server)).server.dialect == "openai", "a server that is busy for a moment is asked again"
         with pytest.raises(UsageError, match=r"/tokenize.*label\.http\.dialect=openai"):
             probe(question(server, dialect="vllm"))

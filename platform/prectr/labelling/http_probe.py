@@ -181,12 +181,23 @@ class _Prober:
             ) from None
 
     def _send(self, method: str, url: str, body: dict[str, Any] | None = None) -> httpx.Response:
-        response = self._request(method, url, body)
         number = 0
-        while may_pass(response.status_code) and number < self._config.retries:
+        while True:
             number += 1
-            time.sleep(wait_before_retry(number, self._config.first_wait_seconds, retry_after(response)))
-            response = self._request(method, url, body)
+            spent, told = number > self._config.retries, 0.0
+            try:
+                response = self._client.request(method, url, json=body)
+                if spent or not may_pass(response.status_code):
+                    break
+                told = retry_after(response)
+            except httpx.HTTPError as error:
+                # Nobody there, or nobody who answers: the user is told at once.
+                if spent or isinstance(error, httpx.ConnectError | httpx.TimeoutException):
+                    reason = shorten(without_key(str(error), self._key)) or type(error).__name__
+                    raise UsageError(
+                        f"teacher {self._url}: cannot be reached ({reason}); check the URL, and that the server is up."
+                    ) from None
+            time.sleep(wait_before_retry(number, self._config.first_wait_seconds, told))
         if response.status_code in (401, 403):
             variable = self._config.key_variable
             raise UsageError(
@@ -195,12 +206,3 @@ class _Prober:
                 f"{'not set' if self._key is None else 'set'}."
             )
         return response
-
-    def _request(self, method: str, url: str, body: dict[str, Any] | None) -> httpx.Response:
-        try:
-            return self._client.request(method, url, json=body)
-        except httpx.HTTPError as error:
-            reason = shorten(without_key(str(error), self._key)) or type(error).__name__
-            raise UsageError(
-                f"teacher {self._url}: cannot be reached ({reason}); check the URL, and that the server is up."
-            ) from None
