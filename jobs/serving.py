@@ -1,0 +1,97 @@
+"""Any Serve application on the running Ray, for the length of a block: what `serve` and `label --serve` share.
+
+Applications are named by their import path, as in a Serve configuration file: jobs do not import `serve_apps`.
+"""
+
+import importlib
+import logging
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from prectr import progress
+from prectr.errors import PrectrError
+from prectr.ray_errors import find_user_error
+from prectr.settings import ServeConfig
+
+HEALTH_TIMEOUT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Served:
+    """An application: the module with `build_app` and `AppArguments`, its name, and the path that proves it is up."""
+
+    module: str
+    name: str
+    health: str
+
+
+@contextmanager
+def serving_application(served: Served, arguments: Mapping[str, Any], config: ServeConfig) -> Iterator[str]:
+    """Serve an application for the block; gives the base URL once requests are answered.
+
+    Raises:
+        PrectrError: the port is taken, or the application did not come up.
+    """
+    require_free_port(config)
+    from ray import serve
+
+    if progress.verbosity() < 1:
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    module = importlib.import_module(served.module)
+    url = f"http://{config.host}:{config.port}"
+    serve.start(http_options={"host": config.host, "port": config.port}, logging_config=_quiet_logging())
+    try:
+        application = module.build_app(module.AppArguments(**arguments))
+        try:
+            serve.run(application, name=served.name, route_prefix="/", logging_config=_quiet_logging())
+        except RuntimeError as error:  # Serve tells in words only what the replica raised
+            raise find_user_error(error) or PrectrError(f"the {served.name} cannot be served: {error}") from error
+        _wait_until_healthy(url, served)
+        yield url
+    finally:
+        serve.shutdown()
+
+
+def wait_for_interrupt() -> None:
+    """Return when the user stops the server, which is how one ends and no failure."""
+    with suppress(KeyboardInterrupt):
+        while True:  # a wait without end is not woken when one of Ray's threads receives the signal
+            time.sleep(0.5)
+    progress.say("serving: stopped")
+
+
+def require_free_port(config: ServeConfig) -> None:
+    """Refuse a port that something else listens on.
+
+    Raises:
+        PrectrError: it is taken, or may not be opened.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            raise PrectrError(
+                f"{config.host}:{config.port}: cannot listen there ({error.strerror}); give another serve.port."
+            ) from None
+
+
+def _quiet_logging() -> dict[str, Any]:
+    return {"log_level": "ERROR" if progress.verbosity() < 1 else "INFO", "enable_access_log": progress.verbosity() > 0}
+
+
+def _wait_until_healthy(url: str, served: Served) -> None:
+    """Poll: the proxy may answer 404 for a moment after an application was deployed."""
+    import httpx
+
+    deadline = time.monotonic() + HEALTH_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            if httpx.get(url + served.health, timeout=5).status_code == 200:
+                return
+        time.sleep(0.2)
+    raise PrectrError(f"{url}: the {served.name} did not answer within {HEALTH_TIMEOUT_SECONDS} s; run again with -v.")

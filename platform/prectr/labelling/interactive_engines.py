@@ -1,0 +1,173 @@
+"""The engines for a few pairs at a time: the batch engines' own prompts, token ids and reading of the answer.
+
+One class an engine, all with `answer(pairs)`. A pair that fails comes back with its reason; only one
+whose query is too long to ask at all is refused. No Dataset and no HTTP server here.
+"""
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from prectr.labelling.engines import EngineName, Question, answer_columns
+from prectr.labelling.prompt import tokenise_prompts
+from prectr.schema import LEVEL_COLUMNS
+
+
+class TooLong(ValueError):
+    """A query that leaves no room for a title, or is itself too long."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to n pairs.
+
+    Attributes:
+        levels: [n, 4] normalised over the labels, before calibration.
+        outside_mass: [n] probability of any other token.
+        errors: n reasons, empty for a good answer.
+        prompts: n prompts as the engine was given them.
+    """
+
+    levels: np.ndarray
+    outside_mass: np.ndarray
+    errors: list[str]
+    prompts: list[str]
+
+    @classmethod
+    def of(cls, columns: dict[str, np.ndarray], errors: list[str], prompts: list[str]) -> "Answers":
+        """From the columns of `answer_columns`."""
+        return cls(np.stack([columns[name] for name in LEVEL_COLUMNS], 1), columns["outside_mass"], errors, prompts)
+
+
+class InteractiveEngine(Protocol):
+    """What `TeacherScorer` asks."""
+
+    async def answer(self, pairs: pl.DataFrame) -> Answers:
+        """Answer pairs, as `PromptTemplate.render` takes them.
+
+        Raises:
+            TooLong: a prompt does not fit even without its title (engines that tokenise here).
+        """
+        ...
+
+    async def check_health(self) -> None:
+        """Raise if the engine is gone and will answer nothing any more."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+        ...
+
+
+def open_engine(question: Question, engine: EngineName) -> InteractiveEngine:
+    """Load the teacher into this process, or connect to it."""
+    kinds: dict[EngineName, type[Any]] = {"vllm": _Vllm, "transformers": _Transformers, "http": _Http}
+    opened: InteractiveEngine = kinds[engine](question)
+    return opened
+
+
+class _Tokenised:
+    """Token ids of pairs; what the teacher reads is decoded from them again, so it is shown as it is."""
+
+    def __init__(self, question: Question) -> None:
+        from prectr.labelling.teacher_model import load_tokenizer
+
+        self._template, self._max_length = question.template, question.config.max_length
+        self._tokenizer = load_tokenizer(question.teacher)
+
+    def __call__(self, pairs: pl.DataFrame) -> tuple[list[list[int]], list[str]]:
+        tokens = tokenise_prompts(self._tokenizer, self._template, pairs, self._max_length)
+        longest = max(map(len, tokens))
+        if longest > self._max_length:
+            raise TooLong(f"the prompt has {longest} tokens even without a title, {self._max_length} are allowed")
+        return tokens, [self._tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in tokens]
+
+
+class _Transformers:
+    def __init__(self, question: Question) -> None:
+        from prectr.labelling.transformers_engine import TransformersTeacher
+
+        self._tokenise, self._teacher = _Tokenised(question), TransformersTeacher(question)
+        self._one_at_a_time = asyncio.Lock()
+
+    async def answer(self, pairs: pl.DataFrame) -> Answers:
+        tokens, prompts = self._tokenise(pairs)
+        batch = {"key": np.arange(len(pairs)), "prompt_tokens": tokens}
+        async with self._one_at_a_time:  # the model has all the threads there are
+            columns = await asyncio.to_thread(self._teacher, batch)
+        return Answers.of(columns, [str(error) for error in columns["error"]], prompts)
+
+    async def check_health(self) -> None:
+        """It lives as long as the process."""
+
+    def close(self) -> None:
+        """The model goes with the process."""
+
+
+class _Vllm:
+    """vLLM's asynchronous engine: pairs that arrive together are answered together."""
+
+    def __init__(self, question: Question) -> None:
+        from vllm import AsyncEngineArgs, SamplingParams
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        from prectr.labelling.vllm_engine import engine_arguments, sampling_arguments
+
+        arguments = engine_arguments(question.config)
+        if question.config.replicas.tensor_parallel > 1:
+            # All GPUs of a served replica are its own process's; Ray need not place workers for it.
+            arguments.setdefault("distributed_executor_backend", "mp")
+        self._tokenise, self._labels = _Tokenised(question), list(question.label_tokens)
+        self._sampling = SamplingParams(**sampling_arguments(self._labels))
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=question.teacher, **arguments))
+
+    async def answer(self, pairs: pl.DataFrame) -> Answers:
+        tokens, prompts = self._tokenise(pairs)
+        found = await asyncio.gather(*map(self._mass, tokens), return_exceptions=True)
+        mass = np.full((len(tokens), len(self._labels)), np.nan)
+        errors = [""] * len(tokens)
+        for row, one in enumerate(found):
+            if isinstance(one, BaseException):
+                errors[row] = str(one) or type(one).__name__
+            else:
+                mass[row] = one
+        return Answers.of(answer_columns(mass), errors, prompts)
+
+    async def _mass(self, tokens: list[int]) -> list[float]:
+        answers = self._engine.generate({"prompt_token_ids": tokens}, self._sampling, uuid.uuid4().hex)
+        *_, last = [answer async for answer in answers]
+        first = last.outputs[0].logprobs[0]
+        return [float(np.exp(first[token].logprob)) for token in self._labels]
+
+    async def check_health(self) -> None:
+        await self._engine.check_health()
+
+    def close(self) -> None:
+        self._engine.shutdown()
+
+
+class _Http:
+    def __init__(self, question: Question) -> None:
+        from prectr.labelling.http_engine import HttpAsker, probe
+        from prectr.labelling.http_protocol import read_key
+
+        http = question.config.http
+        self._template = question.template
+        self._asker = HttpAsker(
+            probe(question).server, http, read_key(http.key_variable), share=1 / question.config.replicas.at_most
+        )
+
+    async def answer(self, pairs: pl.DataFrame) -> Answers:
+        prompts = self._template.render(pairs)
+        mass, errors = await self._asker.label_mass(prompts)
+        return Answers.of(answer_columns(mass), errors, prompts)
+
+    async def check_health(self) -> None:
+        """A server that is away for a while is told of in each answer; another replica would find it no better."""
+
+    def close(self) -> None:
+        """Connections go with the process."""
