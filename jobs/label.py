@@ -72,7 +72,9 @@ def run(
         plan, asked = _ask_missing(keyed, ready, ledger, config, ray_config, yes, retry_errors)
         facts = _publish(tables, keyed, ready, ledger, plan, staging, config)
         selected = read_manifest(chosen) or {}
-        return facts | {"run": asked, "selection": {key: selected.get(key) for key in ("rows", "cells", "config")}}
+        # Where nothing was asked, versions and flags are those of the last run that did.
+        last = asked or next(iter(ledger.runs()[-1:]), {})
+        return facts | {"run": last, "selection": {key: selected.get(key) for key in ("rows", "cells", "config")}}
 
     return run_stage(
         "label",

@@ -109,7 +109,7 @@ def test_killed_five_times_every_pair_is_labelled_once_and_no_committed_one_is_a
     moments = random.Random(11)
     with SlowServer(seconds=0.02) as server:
         for _ in range(5):
-            committed, asked = stored(tables), len(server.asked())
+            committed = stored(tables)
             server.questions.clear()
             started = start(tables, server)
             # Some questions after the start, or soon after Ray began to start: any moment will do.
@@ -122,9 +122,11 @@ def test_killed_five_times_every_pair_is_labelled_once_and_no_committed_one_is_a
             started.wait()
             started.stderr.close()
             _, alive = psutil.wait_procs(children, timeout=40)
-            assert not alive, "a killed run must not leave processes behind"
+            for process in alive:  # Ray's own agents go by themselves only after minutes
+                assert process.name() in ("ray::DashboardAgent", "ray::RuntimeEnvAgent"), "a worker is left behind"
+                process.kill()
             assert not set(server.asked()) & prompts_of(committed)
-            assert not (tables.parent / "labels").exists() and asked >= 0
+            assert not (tables.parent / "labels").exists()
         before = stored(tables)
         assert 0 < len(before) < QUERIES
         server.questions.clear()
@@ -167,19 +169,14 @@ def test_bad_rows_carry_their_reason_and_are_asked_again_only_when_told(tables, 
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (Status(500), "HTTP 500 after 2 tries"),
-        (Status(429, headers={"Retry-After": "0"}), "HTTP 429 after 2 tries"),
+        (Status(500), r"HTTP 500.*\(2 tries\)"),
+        (Status(429, headers={"Retry-After": "0"}), r"HTTP 429.*\(2 tries\)"),
         (Status(200, "<html>no"), "JSON"),
     ],
 )
 def test_a_server_that_fails_for_everything_stops_the_run_early_and_a_retry_finishes_it(tables, ray_local, fault, told):
     config = {"http": {"at_once": 4, "retries": 1, "first_wait_seconds": 0.01}}
-    with SlowServer(poison="Query: query ", fault=None) as server:
-        server.poison = "\0"
-        run(tables, server, out="probe-only", config=config | {"max_error_share": 1.0})
-        shutil.rmtree(tables.parent / "label-ledger")
-        server.questions.clear()
-        server.poison, server.fault = "Query: query ", fault
+    with SlowServer(poison="Query: query ", fault=fault) as server:
         with pytest.raises(PrectrError, match=told) as failed:
             run(tables, server, config=config)
         assert "--retry-errors" in str(failed.value)
@@ -197,7 +194,7 @@ def test_a_disk_that_fills_up_in_a_commit_keeps_what_was_committed(tables, ray_l
         pytest.skip("cannot mount a small tmpfs")
     try:
         with SlowServer() as server:
-            with pytest.raises(PrectrError, match="the disk is full; .* answers could not be kept"):
+            with pytest.raises(PrectrError, match=r"the disk is full; .* answers could not be kept"):
                 run(tables, server, config={"ledger": disk / "ledger"})
             kept = [file for file in (disk / "ledger").rglob("*.parquet") if not file.name.startswith(".")]
             rows = pl.concat([pl.read_parquet(file) for file in kept])

@@ -1,4 +1,4 @@
-"""Configuration of the teacher stages: `train-teacher`, `select-pairs`, `label`. Pydantic only: the command line imports this."""
+"""Configuration of the teacher stages: `train-teacher`, `select-pairs`, `label`. Pydantic only: the CLI imports this."""
 
 from pathlib import Path
 from typing import Any, Literal, Self

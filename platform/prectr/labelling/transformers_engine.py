@@ -51,7 +51,7 @@ class TransformersTeacher:
         prompts = [np.asarray(prompt) for prompt in batch["prompt_tokens"]]
         mass = np.full((len(prompts), len(self._labels)), np.nan)
         errors = [
-            f"the prompt has {len(prompt)} tokens, more than the {self._longest} that are allowed"
+            f"the prompt has {len(prompt)} tokens, more than label.max_length ({self._longest})"
             if len(prompt) > self._longest
             else ""
             for prompt in prompts

@@ -15,7 +15,7 @@ import numpy as np
 from prectr import progress
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.engines import Question, answer_columns, replica_gpus, restart_limits
-from prectr.labelling.prompt_tokens import with_prompt_tokens
+from prectr.labelling.prompt_tokens import CPUS, with_prompt_tokens
 from prectr.ray_session import silence_ray
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def sampling_arguments(tokens: list[int]) -> dict[str, Any]:
 
 def answer_with_vllm(questions: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
     """Answer with `replicas.at_least` to `at_most` vLLM engines, on GPUs or on the CPU."""
+    import ray.data
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     config, tokens = question.config, list(question.label_tokens)
@@ -80,12 +81,15 @@ def answer_with_vllm(questions: "ray.data.Dataset", question: Question) -> "ray.
     def ask(row: dict[str, Any]) -> dict[str, Any]:
         return {"key": row["key"], "tokenized_prompt": row["prompt_tokens"], "sampling_params": sampling}
 
+    few = ray.data.TaskPoolStrategy(size=2 * replicas.at_most)  # each worker process more takes seconds to start
     # The builder calls ray.init() again, which resets Ray's loggers and says so.
     quiet = progress.verbosity() < 1
     if quiet:
         logging.disable(logging.WARNING)
     try:
-        processor = build_processor(processor_config, preprocess=ask, preprocess_map_kwargs={"num_cpus": 0.25})
+        processor = build_processor(
+            processor_config, preprocess=ask, preprocess_map_kwargs={"num_cpus": CPUS, "compute": few}
+        )
     finally:
         if quiet:
             logging.disable(logging.NOTSET)
@@ -93,7 +97,7 @@ def answer_with_vllm(questions: "ray.data.Dataset", question: Question) -> "ray.
     # Ray Data's own limit is none: an engine that always dies would be started for ever.
     processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs.update(restart_limits(config))
     return processor(with_prompt_tokens(questions, question)).map_batches(
-        collapse, fn_kwargs={"tokens": tokens}, batch_size=None, batch_format="pandas", num_cpus=0.25
+        collapse, fn_kwargs={"tokens": tokens}, batch_size=None, batch_format="pandas", num_cpus=CPUS, compute=few
     )
 
 
