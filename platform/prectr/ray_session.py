@@ -7,6 +7,7 @@ joins that cluster instead of starting one.
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -163,6 +164,7 @@ def silence_ray() -> None:
     context.print_on_execution_start = False
     for name in ("ray", "ray.train", "ray.tune", "ray.serve", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "The maximum number of concurrent tasks for")  # of a few blocks, nothing to mend
     # It prints the whole stack of an error that it then raises.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 

@@ -5,10 +5,12 @@ import torch
 
 from prectr.errors import UsageError
 from prectr.labelling import engines
-from prectr.labelling.config import TeacherConfig
-from prectr.labelling.engines import Question, choose_engine
+from prectr.labelling.asking import last_words
+from prectr.labelling.config import LabelConfig, TeacherConfig
+from prectr.labelling.engines import Question, answer_columns, choose_engine
+from prectr.labelling.prompt import load_prompt
 from prectr.labelling.teacher_model import new_model
-from prectr.labelling.transformers_engine import TransformersTeacher, answer_columns
+from prectr.labelling.transformers_engine import TransformersTeacher
 from prectr.labelling.vllm_engine import collapse
 
 
@@ -40,10 +42,15 @@ def test_engine_rows_collapse_and_bad_rows_are_named():
     assert found["error"][3] == "engine died"
 
 
-def test_padding_in_a_batch_changes_no_answer(tmp_path):
+@pytest.fixture
+def teacher(tmp_path):
     torch.manual_seed(0)
     new_model(TeacherConfig(width=16, layers=2, heads=2, feed_forward=32), 50, 0).save_pretrained(tmp_path)
-    teacher = TransformersTeacher(Question(str(tmp_path), (3, 4, 5, 6), 8, "float32", 64))
+    config = LabelConfig(data_type="float32", max_length=32)
+    return TransformersTeacher(Question(str(tmp_path), load_prompt("relevance_v1"), (3, 4, 5, 6), config))
+
+
+def test_padding_in_a_batch_changes_no_answer(teacher):
     prompts = [np.array([7, 8, 9]), np.arange(10, 30)]
     together = teacher.label_mass(prompts)
     alone = np.concatenate([teacher.label_mass([prompt]) for prompt in prompts])
@@ -51,8 +58,26 @@ def test_padding_in_a_batch_changes_no_answer(tmp_path):
     assert ((together > 0) & (together < 1)).all()
 
 
-def test_vllm_by_name_is_refused_where_it_cannot_run(monkeypatch):
+def test_a_prompt_that_is_too_long_fails_alone(teacher):
+    found = teacher({"key": np.array(["a", "b"]), "prompt_tokens": [np.arange(33), np.arange(32)]})
+    assert "33 tokens, more than label.max_length (32)" in found["error"][0] and found["error"][1] == ""
+    assert found["outside_mass"][1] < 1
+
+
+def test_the_engine_is_chosen_by_the_teacher_and_by_what_runs_here(monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    assert choose_engine("auto") == "transformers"
+    assert choose_engine("auto", "teacher") == "transformers"
     with pytest.raises(UsageError, match=r"not installed.*label\.engine=transformers"):
-        choose_engine("vllm")
+        choose_engine("vllm", "teacher")
+    assert choose_engine("auto", "https://host/v1") == choose_engine("http", "http://host/v1") == "http"
+    with pytest.raises(UsageError, match="is a URL"):
+        choose_engine("transformers", "http://host/v1")
+    with pytest.raises(UsageError, match="is no URL"):
+        choose_engine("http", "teacher")
+
+
+def test_the_last_words_of_an_engine_name_the_error_and_what_follows():
+    account = "The actor died\n  File x\n\x1b[36mpydantic_core.ValidationError\x1b[0m: 1 error\n  too small\n"
+    assert last_words(account) == "pydantic_core.ValidationError: 1 error too small"
+    assert last_words("the worker was lost") == "the worker was lost"
+    assert last_words("") == "no reason given"

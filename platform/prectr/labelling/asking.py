@@ -3,6 +3,7 @@
 A question is a row of `key`, `query`, `title` and what else the prompt shows. Nothing here knows tables or artifacts.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ from prectr.artifacts import package_versions
 from prectr.errors import PrectrError
 from prectr.labelling.engines import EngineName, Question, answer
 from prectr.labelling.ledger import ERRORS, LABELS, ContextLedger, new_run
+from prectr.ray_errors import find_user_error
 from prectr.ray_session import RayConfig, ray_session
 
 REPEAT = "#again"
 """Ends the key of a question that is asked a second time."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_NAMED_ERROR = re.compile(r"[\w.]+(Error|Exception|Exit)\b")
 _LEAST_FAILED = 10
 """So many failures, at least, stop a run early: a few bad rows of a small run are told at its end."""
 
@@ -125,7 +129,8 @@ def ask(
         the record of the run: engine, versions, flags, seed, counts and speed. It is also left in the ledger.
 
     Raises:
-        PrectrError: more than `max_error_share` of the plan's questions failed; what came before is committed.
+        PrectrError: more than `max_error_share` of the plan's questions failed, or the engine did for good; what came
+            before is committed.
     """
     config, run = question.config, new_run()
     record: dict[str, Any] = {
@@ -141,6 +146,7 @@ def ask(
     started = first_answer = time.perf_counter()
     with (
         ray_session(ray_config),
+        _engine_errors(),
         _patience(config.replicas.wait_seconds),
         progress.track("label", total=len(texts), unit="questions") as bar,
         committer,
@@ -239,6 +245,30 @@ class _Committer:
         self._ledger.append("repeats", told.filter(good & pl.col("again")).select(list(LABELS)))
         self._ledger.append("errors", told.filter(~good & ~pl.col("again")).select(list(ERRORS)))
         self._committed = time.monotonic()
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Turn Ray's account of an engine that cannot start, or has died too often, into one line for the user."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        told = find_user_error(error)
+        if told is not None:
+            raise told from None
+        raise PrectrError(
+            f"label: the teacher's engine failed: {last_words(str(error))}. What was answered is in the ledger: mend "
+            "the cause, then run the same command again; -v shows what the engine says."
+        ) from error
+
+
+def last_words(account: str, longest: int = 500) -> str:
+    """What a traceback ends with: the last line that names an error, and what follows, on one line."""
+    lines = [line.strip() for line in _COLOURS.sub("", account).splitlines() if line.strip()]
+    named = [place for place, line in enumerate(lines) if _NAMED_ERROR.match(line)]
+    return " ".join(lines[named[-1] if named else -1 :])[:longest] if lines else "no reason given"
 
 
 @contextmanager

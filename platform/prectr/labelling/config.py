@@ -1,4 +1,4 @@
-"""Configuration of the teacher stages: `train-teacher`, `select-pairs`, `label`. Pydantic only: the CLI imports this."""
+"""Settings of the teacher stages: `train-teacher`, `select-pairs`, `label`. Pydantic only: the CLI imports this."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -34,7 +34,9 @@ class TeacherConfig(FrozenConfig):
     """Epochs without a better validation loss before training stops."""
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
+    """For the small model; a `base_model` wants about 1e-5, or 1e-4 with LoRA."""
     weight_decay: float = Field(0.2, ge=0)
+    """For the small model; a `base_model` wants about 0.01."""
     warm_up: float = Field(0.05, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -53,7 +55,7 @@ class TeacherConfig(FrozenConfig):
     workers: int = Field(1, ge=1)
     """Workers of Ray Train; each takes its share of every batch."""
     gpus: float = Field(0, ge=0)
-    """GPUs of a worker."""
+    """GPUs of a worker; 0 trains on the CPU even where there are some."""
     max_seconds: float = Field(600.0, gt=0)
     """Training stops after the epoch that passes this limit; the best epoch so far is kept. A safety net only: a limit
     that bites makes the result depend on the machine."""

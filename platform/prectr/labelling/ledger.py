@@ -36,7 +36,9 @@ from prectr.artifacts import write_json
 from prectr.errors import PrectrError
 from prectr.schema import LEVEL_COLUMNS
 
-LABELS = {
+Schema = dict[str, type[pl.DataType]]
+
+LABELS: Schema = {
     "key": pl.String,
     "query": pl.String,
     "title": pl.String,
@@ -46,7 +48,7 @@ LABELS = {
     "engine": pl.String,
     "run": pl.String,
 }
-ERRORS = {
+ERRORS: Schema = {
     "key": pl.String,
     "query": pl.String,
     "title": pl.String,
@@ -54,7 +56,7 @@ ERRORS = {
     "error": pl.String,
     "run": pl.String,
 }
-KINDS = {"labels": LABELS, "errors": ERRORS, "repeats": LABELS}
+KINDS: dict[str, Schema] = {"labels": LABELS, "errors": ERRORS, "repeats": LABELS}
 
 _SEPARATOR = "\x1f"
 

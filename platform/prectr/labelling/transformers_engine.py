@@ -7,6 +7,7 @@ import numpy as np
 
 from prectr.labelling.engines import Question, answer_columns, replica_gpus, restart_limits
 from prectr.labelling.prompt_tokens import with_prompt_tokens
+from prectr.labelling.teacher_logits import logits_at
 
 if TYPE_CHECKING:
     import ray.data
@@ -74,10 +75,10 @@ class TransformersTeacher:
         real = np.arange(lengths.max()) < lengths[:, None]
         ids[real] = np.concatenate(prompts)
         with torch.inference_mode():
-            hidden = self._model.base_model(
-                input_ids=torch.from_numpy(ids).to(self._device),
+            logits = logits_at(
+                self._model,
+                torch.from_numpy(ids).to(self._device),
+                torch.from_numpy(lengths - 1).to(self._device),
                 attention_mask=torch.from_numpy(real.astype(np.int64)).to(self._device),
-            ).last_hidden_state
-            last = hidden[torch.arange(len(prompts)), torch.from_numpy(lengths - 1)]
-            logits = self._model.get_output_embeddings()(last).float()
-            return torch.softmax(logits, dim=1)[:, self._labels].double().cpu().numpy()
+            )
+            return torch.softmax(logits.float(), dim=1)[:, self._labels].double().cpu().numpy()
