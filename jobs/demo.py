@@ -19,6 +19,7 @@ from jobs import (
     mine_preferences,
     report,
     score_relevance,
+    select_pairs,
     serve,
     simulate,
     train,
@@ -55,7 +56,8 @@ def run(*, workspace: Path, source: Path | None, settings: Settings) -> None:
         stages.append((name, time.perf_counter() - clock, result.skipped))
         return result
 
-    tables, teacher, labels = workspace / "tables", workspace / "teacher", workspace / "labels"
+    tables, teacher, selection = workspace / "tables", workspace / "teacher", workspace / "labels-selection"
+    labels = workspace / "labels"
     encoder, relevance, preferences = workspace / "encoder", workspace / "relevance", workspace / "preferences"
     samples, rankers = workspace / "samples", [workspace / "rankers" / name for name in RANKERS]
     evaluation, page = workspace / "reports" / "evaluation", workspace / "reports" / "page"
@@ -67,10 +69,11 @@ def run(*, workspace: Path, source: Path | None, settings: Settings) -> None:
     split_days(Tables(tables).days())  # too short a log is told before minutes of work
     with ray_session(settings.ray):
         stage("train-teacher", lambda: train_teacher.run(tables=tables, out=teacher, config=settings.teacher))
+        stage("select-pairs", lambda: select_pairs.run(tables=tables, out=selection, config=settings.selection))
         labelled = stage(
             "label",
             lambda: label.run(
-                tables=tables, teacher=teacher, out=labels, config=settings.label, selection=settings.selection
+                tables=tables, teacher=teacher, out=labels, config=settings.label, selection=selection, yes=True
             ),
         )
         progress.say(f"  labels came from the engine: {labelled.manifest['engine']}")

@@ -46,7 +46,7 @@ def run(
     Args:
         tables: validated canonical tables.
         teacher: a checkpoint directory, a model's name on the hub, or the URL of an OpenAI-compatible server.
-        out: the artifact; the selection and, unless configured, the ledger lie beside it.
+        out: the artifact; beside it lie `OUT-selection`, unless one is given, and `label-ledger`, unless one is set.
         config: how to ask.
         selection: how to choose pairs, or an artifact of `select-pairs` or a file of pairs (query, item_id).
         ray_config: how an embedded Ray is started, if anything has to be asked.
@@ -54,6 +54,7 @@ def run(
         retry_errors: ask again what failed in earlier runs.
         force: build the artifact again; what the ledger holds is not asked again.
     """
+    Tables(tables)  # a mistake is told before anything starts
     source = teacher_source(teacher)
     if isinstance(selection, Path):
         chosen = selection

@@ -69,3 +69,9 @@ def gc(directory: Path, drop_contexts: Sequence[str], unused_days: float | None,
             f"ledger gc: {name}: " + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in done.items())
         )
     return {"dropped": dropped, "tidied": tidied}
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("ledger")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.serving import Served, require_free_port, serving_application, wait_for_interrupt
+from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
 from prectr import progress
 from prectr.artifacts import require_artifact
 from prectr.ray_session import RayConfig, ray_session

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.serving import Served, require_free_port, serving_application, wait_for_interrupt
+from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
 from prectr import progress
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.interactive import prepare_scorer

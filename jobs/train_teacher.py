@@ -36,6 +36,7 @@ def run(
         UsageError: the base model or its tokenizer will not do; told before Ray starts.
         PrectrError: too few judgments, or the training failed.
     """
+    Tables(tables)  # a mistake is told before anything starts
     inputs: dict[str, Path | str] = {"tables": tables}
     if config.base_model is not None:
         from prectr.labelling.teacher_model import check_base_model

@@ -43,7 +43,8 @@ TINY = """
 simulate: {users: 50, items: 800, queries: 60, requests: 500, days: 5}
 teacher:
   {width: 32, heads: 1, layers: 1, feed_forward: 32, vocabulary: 400, warm_start_pairs: 200, epochs: 1, batch_size: 64}
-label: {budget: 300}
+selection: {budget: 300}
+label: {repeat_sample: 50}
 distill:
   encoder: {layers: 1, width: 32, heads: 2, feed_forward: 32, vocabulary: 500, max_length: 24}
   epochs: 1
@@ -51,7 +52,7 @@ relevance: {actors: 1}
 train: {epochs: 1, batch_size: 1024, evaluations_per_epoch: 2}
 """
 STAGES = (
-    *("tables", "teacher", "labels", "encoder", "relevance", "preferences", "samples"),
+    *("tables", "teacher", "labels-selection", "labels", "encoder", "relevance", "preferences", "samples"),
     *("rankers/wide-deep", "rankers/prectr", "rankers/prectr-v2", "reports/evaluation", "reports/page"),
 )
 
@@ -94,7 +95,7 @@ def test_demo_prints_results_scored_queries_times_and_the_report(ran: Ran) -> No
     assert len(re.findall(r"POST /score: '.+' for \S+, (?:a cold|a active|an active) user", ran.output)) == 2
     assert "Wall time" in ran.output and "mine-preferences" in ran.output and "total" in ran.output
     assert f"report: {ran.workspace / 'reports' / 'page' / 'report.html'}" in ran.output
-    assert f"labels came from the engine: {choose_engine('auto')}" in ran.messages
+    assert f"labels came from the engine: {choose_engine('auto', 'directory')}" in ran.messages
 
 
 def test_every_stage_published_its_manifest(ran: Ran) -> None:

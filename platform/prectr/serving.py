@@ -1,6 +1,7 @@
 """Any Serve application on the running Ray, for the length of a block: what `serve` and `label --serve` share.
 
-Applications are named by their import path, as in a Serve configuration file: jobs do not import `serve_apps`.
+Applications are named by their import path, as in a Serve configuration file: neither the library nor a job imports
+`serve_apps`.
 """
 
 import importlib
