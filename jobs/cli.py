@@ -250,7 +250,7 @@ def label(
         force=force,
     )
     if report:
-        progress.say(f"label: report written ({job.write_report(result.path)})")
+        job.write_report(result.path)
     return result
 
 

@@ -22,7 +22,7 @@ from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
 from prectr.labelling.ledger import ContextLedger, LabelLedger
 from prectr.labelling.selection import read_selection
 from prectr.labelling.split import read_judged
-from prectr.labelling.teacher import Teacher, prepare_teacher, teacher_source, template_for
+from prectr.labelling.teacher import Teacher, recognise_teacher, teacher_source, template_for, with_label_tokens
 from prectr.ray_session import RayConfig
 from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
@@ -67,7 +67,7 @@ def run(
     def build(staging: Path) -> dict[str, Any]:
         pairs = read_selection(chosen, tables)
         template = template_for(config.prompt, config.language, Tables(tables).items()["title"])
-        ready = prepare_teacher(source, config, template)
+        ready = recognise_teacher(source, config, template)
         ledger = LabelLedger(config.ledger or out.parent / "label-ledger").context(ready.context)
         keyed = with_keys(pairs, ready)
         plan, asked = _ask_missing(keyed, ready, ledger, config, ray_config, yes, retry_errors)
@@ -133,6 +133,7 @@ def _ask_missing(
     if not plan.asked:
         return plan, {}
     _confirm(plan, config, yes)
+    teacher = with_label_tokens(teacher)
     with ledger.writing():
         current = plan_now()  # another run may have answered while this one waited
         if not current.asked:
@@ -236,13 +237,11 @@ def _repeats(ledger: ContextLedger, keys: pl.Series) -> dict[str, Any]:
     )
 
 
-def write_report(labels: Path) -> Path:
-    """Write the page about an artifact of `label` into it; the page's path."""
+def write_report(labels: Path) -> None:
+    """Write the page about an artifact of `label` into it, as `report.html`."""
     from prectr.label_report.page import write_label_page
 
-    page = labels / "report.html"
-    write_label_page(labels, page)
-    return page
+    write_label_page(labels, labels / "report.html")
 
 
 if __name__ == "__main__":

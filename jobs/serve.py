@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
 from prectr import progress
 from prectr.artifacts import require_artifact
 from prectr.ray_session import RayConfig, ray_session
+from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
 from prectr.settings import ServeConfig
 
 APPLICATION = Served("serve_apps.ranker", "ranker", "/healthz")

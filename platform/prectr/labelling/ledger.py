@@ -33,7 +33,7 @@ import polars as pl
 
 from prectr import progress
 from prectr.artifacts import write_json
-from prectr.errors import PrectrError
+from prectr.errors import PrectrError, UsageError
 from prectr.schema import LEVEL_COLUMNS
 
 Schema = dict[str, type[pl.DataType]]
@@ -105,12 +105,22 @@ class Context:
 
 
 def model_fingerprint(teacher: str) -> str:
-    """Identity of a teacher: a hash of a local checkpoint's files, else name and revision on the hub."""
+    """Identity of a teacher: a hash of a local checkpoint's files, else name and revision on the hub.
+
+    Raises:
+        UsageError: it is neither, or cannot be reached.
+    """
     directory = Path(teacher)
     if not directory.is_dir():
         from transformers import AutoConfig
 
-        revision = getattr(AutoConfig.from_pretrained(teacher), "_commit_hash", None)
+        try:
+            revision = getattr(AutoConfig.from_pretrained(teacher), "_commit_hash", None)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"teacher '{teacher}': cannot be loaded (it is no directory here; {str(error).splitlines()[0]}). "
+                "Give a checkpoint directory, e.g. from `prectr train-teacher`, a model on the hub, or a URL."
+            ) from None
         return f"{teacher}@{revision}" if revision else teacher
     total = hashlib.blake2b(digest_size=12)
     for pattern in ("config.json", "*.safetensors", "*.bin", "tokenizer*", "vocab*", "merges*", "chat_template*"):

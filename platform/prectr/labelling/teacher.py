@@ -3,7 +3,7 @@
 The batch job, the served teacher and `--show-prompt` all start here, so that they ask the same.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -45,11 +45,11 @@ def template_for(prompt: str, language: Language, titles: pl.Series) -> PromptTe
     return load_prompt(prompt, catalogue_language(titles) if language == "auto" else language)
 
 
-def prepare_teacher(teacher: str | Path, config: LabelConfig, template: PromptTemplate) -> Teacher:
-    """Check that the teacher can answer: it is there, and each label is one token of it.
+def recognise_teacher(teacher: str | Path, config: LabelConfig, template: PromptTemplate) -> Teacher:
+    """Who the teacher is, and so what the ledger knows of it; its labels are not checked yet.
 
     Raises:
-        UsageError: it is not there, cannot be reached, or a label is not a single token; the message names it.
+        UsageError: it is not there, or cannot be reached.
     """
     source = str(teacher_source(teacher))
     engine = choose_engine(config.engine, source)
@@ -57,13 +57,10 @@ def prepare_teacher(teacher: str | Path, config: LabelConfig, template: PromptTe
         from prectr.labelling.http_engine import probe
 
         found = probe(Question(source, template, (), config))
-        config = config.model_copy(update={"http": found.http})
-        question, fingerprint = Question(source, template, (), config), found.fingerprint
+        config, fingerprint = config.model_copy(update={"http": found.http}), found.fingerprint
     else:
-        from prectr.labelling.teacher_model import load_tokenizer
-
-        tokens = tuple(label_token_ids(load_tokenizer(source), template))
-        question, fingerprint = Question(source, template, tokens, config), model_fingerprint(source)
+        fingerprint = model_fingerprint(source)
+    question = Question(source, template, (), config)
     context = Context(
         prompt=template.version,
         model=fingerprint,
@@ -72,3 +69,23 @@ def prepare_teacher(teacher: str | Path, config: LabelConfig, template: PromptTe
         prompt_text=template.text,
     )
     return Teacher(question, engine, context)
+
+
+def with_label_tokens(teacher: Teacher) -> Teacher:
+    """The teacher, ready to be asked: each label is one token of it. Loads its tokenizer, which takes seconds.
+
+    Raises:
+        UsageError: a label is not a single token, and the message names it; or there is no tokenizer.
+    """
+    if teacher.engine == "http":  # the server was asked for them
+        return teacher
+    from prectr.labelling.teacher_model import load_tokenizer
+
+    question = teacher.question
+    tokens = label_token_ids(load_tokenizer(question.teacher), question.template)
+    return replace(teacher, question=replace(question, label_tokens=tuple(tokens)))
+
+
+def prepare_teacher(teacher: str | Path, config: LabelConfig, template: PromptTemplate) -> Teacher:
+    """Both of the above, for those who will certainly ask."""
+    return with_label_tokens(recognise_teacher(teacher, config, template))
