@@ -75,8 +75,10 @@ class Server:
         else:
             body |= {"prompt": prompt, "logprobs": ALTERNATIVES, "add_special_tokens": False}
         if self.dialect == "vllm":
-            # A server too old for the first key ignores it and tells of the likeliest tokens, by id as well.
-            body |= {"logprob_token_ids": list(self.label_tokens), "return_tokens_as_token_ids": True}
+            tokens = list(self.label_tokens)
+            # The answer must be a label; its log-probabilities are from before that constraint. A server too old for
+            # `logprob_token_ids` ignores it and tells of the likeliest tokens, by id as well.
+            body |= {"allowed_token_ids": tokens, "logprob_token_ids": tokens, "return_tokens_as_token_ids": True}
             if self.chat:
                 body["chat_template_kwargs"] = {"enable_thinking": False}
         return body
