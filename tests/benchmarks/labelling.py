@@ -56,7 +56,7 @@ PATIENCE_SECONDS = 3600
 ALL_CORES = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(os.cpu_count())}
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 NO_RAY = {"RAY_ADDRESS": "127.0.0.1:1"}
-"""Nobody listens there: a command that starts or joins Ray fails."""
+"""Nobody listens there: a command that wants Ray hangs. And `confirm_above` is 0, which refuses any question."""
 
 
 def patient(*arguments: str) -> list[str]:
@@ -72,7 +72,11 @@ def run_side(side: str, world: World, pairs: int) -> dict[str, Any]:
     script = patient(str(SCRIPT), side.removesuffix("_all_cores"), str(world.folder), str(pairs), str(out))
     cost = measured(script, environment)
     figures: dict[str, Any] = json.loads((out / "figures.json").read_text(encoding="utf-8"))
-    return figures | {"process_seconds": round(cost.seconds, 1), "peak_gib": round(cost.peak_gib, 2)}
+    return figures | {
+        "process_seconds": round(cost.seconds, 1),
+        "cpu_seconds": round(cost.cpu_seconds, 1),
+        "peak_gib": round(cost.peak_gib, 2),
+    }
 
 
 def measure_speed(folder: Path, pairs: int, transformers_pairs: int, rounds: int) -> dict[str, Any]:
