@@ -55,8 +55,9 @@ def test_machines_come_with_the_work_and_go_when_it_is_done(workspace: Path, see
 
 
 @pytest.mark.timeout(300)
-def test_a_group_that_cannot_start_ends_the_run_after_the_wait(seen: dict[str, dict]) -> None:
+def test_a_group_that_cannot_start_ends_the_run_after_the_wait_with_a_word_on_it(seen: dict[str, dict]) -> None:
     run = seen["nowhere"]
-    assert run["failure"]["text"], "it must not pass for a run that labelled"
+    assert run["failure"]["type"] == "PrectrError", run["failure"]
+    assert "wait_seconds" in run["failure"]["text"] and "nowhere" in run["failure"]["text"]
     assert 8 <= run["finished"] < 40
     assert run["machines"] == [[0.0, 0]] and not run["times_asked"], "no machine was started for nothing"

@@ -20,7 +20,7 @@ def workspace(tmp_path):
 
 
 def run(workspace, budget, **options):
-    settings = {"engine": "transformers", "shard_rows": 1, "batch_size": 1, "repeat_sample": 0}
+    settings = {"engine": "transformers", "shard_rows": 1, "batch_size": 5, "repeat_sample": 0}
     config = LabelConfig(**(settings | options.pop("config", {})))
     return label.run(
         tables=workspace / "tables",

@@ -15,6 +15,7 @@ import polars as pl
 from prectr import progress
 from prectr.artifacts import package_versions
 from prectr.errors import PrectrError
+from prectr.labelling.config import ReplicaConfig
 from prectr.labelling.engines import EngineName, Question, answer
 from prectr.labelling.ledger import ERRORS, LABELS, ContextLedger, new_run
 from prectr.ray_errors import find_user_error
@@ -147,7 +148,7 @@ def ask(
     with (
         ray_session(ray_config),
         _engine_errors(),
-        _patience(config.replicas.wait_seconds),
+        _patience(config.replicas),
         progress.track("label", total=len(texts), unit="questions") as bar,
         committer,
     ):
@@ -273,14 +274,27 @@ def last_words(account: str, longest: int = 500) -> str:
 
 
 @contextmanager
-def _patience(seconds: float) -> Iterator[None]:
-    """How long Ray Data may see no progress: a group of machines that starts from zero takes its time."""
+def _patience(replicas: ReplicaConfig) -> Iterator[None]:
+    """How long Ray Data may see no progress: a group of machines that starts from zero takes its time.
+
+    Raises:
+        PrectrError: no answer came for `wait_seconds`.
+    """
     import ray.data
+    from ray.data.exceptions import ExecutionTimeoutError
 
     context = ray.data.DataContext.get_current()
     before = context.execution_no_progress_timeout_s
-    context.execution_no_progress_timeout_s = seconds
+    context.execution_no_progress_timeout_s = replicas.wait_seconds
     try:
         yield
+    except ExecutionTimeoutError as error:
+        wanted = {"CPU": replicas.cpus, "GPU": replicas.gpus, **replicas.resources}
+        told = ", ".join(f"{name}: {amount:g}" for name, amount in wanted.items() if amount)
+        raise PrectrError(
+            f"label: no answer came for {duration(replicas.wait_seconds)} (label.replicas.wait_seconds). Replicas want "
+            f"{{{told}}}: see with `ray status` whether a machine has that or can start, or wait longer. What was "
+            "answered is in the ledger."
+        ) from error
     finally:
         context.execution_no_progress_timeout_s = before
