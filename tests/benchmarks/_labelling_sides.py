@@ -75,7 +75,7 @@ def bare(world: World, pairs: int, out: Path) -> Answers:
 
     questions, tokens = world.questions().head(pairs), world.label_tokens()
     started = time.perf_counter()
-    engine = LLM(model=str(world.teacher), **engine_arguments(CONFIG))
+    engine = LLM(model=str(world.teacher), **engine_arguments(CONFIG, on_gpu=False))
     sampling = SamplingParams(**sampling_arguments(tokens))
     prompts = [{"prompt_token_ids": ids} for ids in questions["prompt_tokens"].to_list()]
     engine.generate(prompts[:WARM_UP], sampling, use_tqdm=False)

@@ -112,12 +112,13 @@ class _Vllm:
     """vLLM's asynchronous engine: pairs that arrive together are answered together."""
 
     def __init__(self, question: Question) -> None:
+        import torch
         from vllm import AsyncEngineArgs, SamplingParams
         from vllm.v1.engine.async_llm import AsyncLLM
 
         from prectr.labelling.vllm_engine import engine_arguments, sampling_arguments
 
-        arguments = engine_arguments(question.config)
+        arguments = engine_arguments(question.config, on_gpu=torch.cuda.is_available())
         if question.config.replicas.tensor_parallel > 1:
             # All GPUs of a served replica are its own process's; Ray need not place workers for it.
             arguments.setdefault("distributed_executor_backend", "mp")
