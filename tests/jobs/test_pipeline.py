@@ -44,7 +44,7 @@ simulate: {users: 50, items: 800, queries: 60, requests: 500, days: 5}
 teacher:
   {width: 32, heads: 1, layers: 1, feed_forward: 32, vocabulary: 400, warm_start_pairs: 200, epochs: 1, batch_size: 64}
 selection: {budget: 300}
-label: {repeat_sample: 50}
+label: {repeat_sample: 50, vllm: {through: ray.data.llm}}
 distill:
   encoder: {layers: 1, width: 32, heads: 2, feed_forward: 32, vocabulary: 500, max_length: 24}
   epochs: 1

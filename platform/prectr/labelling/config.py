@@ -107,6 +107,10 @@ class ReplicaConfig(FrozenConfig):
 class VllmConfig(FrozenConfig):
     """What the vLLM engine is told."""
 
+    through: Literal["actors", "ray.data.llm"] = "actors"
+    """`actors`: vLLM's `LLM` in Ray Data actors, the faster way; one machine holds a replica. `ray.data.llm`: its
+    processor, whose placement groups spread one tensor-parallel replica over machines."""
+
     cpu_cache_gib: int = Field(1, ge=1)
     """Key-value cache of an engine on a CPU."""
     gpu_memory_share: float = Field(0.9, gt=0, le=1)

@@ -14,9 +14,10 @@ A row that fails comes back with its reason and never fails its neighbours. Noth
 
 import platform
 import sys
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -87,10 +88,14 @@ def choose_engine(engine: Engine, teacher: str) -> EngineName:
 
 def answer(questions: "ray.data.Dataset", question: Question, engine: EngineName) -> "ray.data.Dataset":
     """Lay out the engine's work on a Dataset of questions; it runs when the result is consumed."""
-    if engine == "vllm":
+    if engine == "vllm" and question.config.vllm.through == "ray.data.llm":
         from prectr.labelling.vllm_engine import answer_with_vllm
 
         return answer_with_vllm(questions, question)
+    if engine == "vllm":
+        from prectr.labelling.vllm_actors import answer_in_actors
+
+        return answer_in_actors(questions, question)
     if engine == "http":
         from prectr.labelling.http_engine import answer_with_http
 
@@ -125,3 +130,22 @@ def replica_gpus(config: LabelConfig) -> float:
 def restart_limits(config: LabelConfig) -> dict[str, int]:
     """How often Ray may start a replica that died, and ask again what it was asked, as arguments of `map_batches`."""
     return {"max_restarts": config.replicas.restarts, "max_task_retries": config.replicas.restarts}
+
+
+def map_replicas(
+    questions: "ray.data.Dataset", replica: type, question: Question, **options: Any
+) -> "ray.data.Dataset":
+    """`map_batches` over an autoscaled pool of `replica`, placed and restarted as `replicas` says."""
+    import ray.data
+
+    replicas = question.config.replicas
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")  # restart limits have no other way in yet
+        return questions.map_batches(
+            replica,
+            compute=ray.data.ActorPoolStrategy(min_size=replicas.at_least, max_size=replicas.at_most),
+            num_cpus=replicas.cpus,
+            resources=replicas.resources or None,
+            **restart_limits(question.config),
+            **options,
+        )

@@ -1,11 +1,10 @@
 """The teacher through plain transformers in Ray Data actors: the fallback where vLLM cannot run."""
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prectr.labelling.engines import Question, answer_columns, replica_gpus, restart_limits
+from prectr.labelling.engines import Question, answer_columns, map_replicas, replica_gpus
 from prectr.labelling.prompt_tokens import with_prompt_tokens
 from prectr.labelling.teacher_logits import logits_at
 
@@ -15,22 +14,15 @@ if TYPE_CHECKING:
 
 def answer_with_transformers(questions: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
     """Answer in actors that hold the model each; a row that fails is marked, not lost."""
-    import ray.data
-
-    config = question.config
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")  # restart limits have no other way in yet
-        return with_prompt_tokens(questions, question).map_batches(
-            TransformersTeacher,
-            fn_constructor_kwargs={"question": question},
-            batch_size=config.batch_size,
-            batch_format="numpy",
-            compute=ray.data.ActorPoolStrategy(min_size=config.replicas.at_least, max_size=config.replicas.at_most),
-            num_cpus=config.replicas.cpus,
-            num_gpus=replica_gpus(config),
-            resources=config.replicas.resources,
-            **restart_limits(config),
-        )
+    return map_replicas(
+        with_prompt_tokens(questions, question),
+        TransformersTeacher,
+        question,
+        batch_size=question.config.batch_size,
+        batch_format="numpy",
+        fn_constructor_kwargs={"question": question},
+        num_gpus=replica_gpus(question.config),
+    )
 
 
 class TransformersTeacher:

@@ -1,4 +1,4 @@
-"""The teacher through vLLM under `ray.data.llm`.
+"""The teacher through vLLM under `ray.data.llm`, where `label.vllm.through` says so.
 
 One token is asked for and must be a label (`allowed_token_ids`); the soft label is read from the log-probabilities of
 exactly the label tokens (`logprob_token_ids`), which vLLM takes before that constraint, so that the mass outside the
@@ -58,6 +58,11 @@ def sampling_arguments(tokens: list[int]) -> dict[str, Any]:
     }
 
 
+def runtime_environment(config: LabelConfig) -> dict[str, Any]:
+    """What the engine's process reads from its environment."""
+    return {"env_vars": {"VLLM_CPU_KVCACHE_SPACE": str(config.vllm.cpu_cache_gib)}}
+
+
 def answer_with_vllm(questions: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
     """Answer with `replicas.at_least` to `at_most` vLLM engines, on GPUs or on the CPU."""
     import ray.data
@@ -74,6 +79,8 @@ def answer_with_vllm(questions: "ray.data.Dataset", question: Question) -> "ray.
         engine_kwargs=engine_arguments(config, on_gpu=gpus > 0),
         concurrency=(replicas.at_least, replicas.at_most),
         batch_size=config.batch_size,
+        # Ray's default keeps little more than one engine step waiting, and steps run half empty.
+        max_pending_requests=4 * config.batch_size,
         chat_template_stage=False,
         tokenize_stage=False,
         detokenize_stage=False,
@@ -81,7 +88,7 @@ def answer_with_vllm(questions: "ray.data.Dataset", question: Question) -> "ray.
         log_engine_metrics=False,
         accelerator_type=None,
         placement_group_config={"bundles": [dict(worker) for _ in range(replicas.tensor_parallel)]},
-        runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": str(config.vllm.cpu_cache_gib)}},
+        runtime_env=runtime_environment(config),
     )
     # One dictionary for all rows: rows of different shapes would be unified by Arrow with None fields.
     sampling = sampling_arguments(tokens)

@@ -1,0 +1,93 @@
+"""The teacher through vLLM's own `LLM` in Ray Data actors: the default, because nothing stands between.
+
+A block goes to the engine whole, by one `generate`, as a bare loop would do it. `ray.data.llm` (`vllm_engine`) takes
+each question through coroutines, validated rows and Arrow instead, which with a small teacher costs as much processor
+time as the engine (`make bench-labelling` compares both).
+"""
+
+import multiprocessing
+import os
+import threading
+from multiprocessing import connection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from prectr.labelling.engines import Question, answer_columns, map_replicas, replica_gpus
+from prectr.labelling.prompt_tokens import with_prompt_tokens
+from prectr.labelling.vllm_engine import engine_arguments, runtime_environment, sampling_arguments
+
+if TYPE_CHECKING:
+    import ray.data
+
+
+def answer_in_actors(questions: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
+    """Answer with `replicas.at_least` to `at_most` actors of one engine each; a row that fails is marked, not lost."""
+    gpus = replica_gpus(question.config)
+    return map_replicas(
+        with_prompt_tokens(questions, question),
+        VllmTeacher,
+        question,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_constructor_kwargs={"question": question, "on_gpu": gpus > 0},
+        num_gpus=gpus * question.config.replicas.tensor_parallel,
+        runtime_env=runtime_environment(question.config),
+    )
+
+
+class VllmTeacher:
+    """One engine. It is started anew, by Ray, if its process dies."""
+
+    def __init__(self, question: Question, on_gpu: bool) -> None:
+        from vllm import LLM, SamplingParams
+
+        self._tokens = list(question.label_tokens)
+        self._longest = question.config.max_length
+        self._sampling = SamplingParams(**sampling_arguments(self._tokens))
+        self._engine = LLM(model=question.teacher, **engine_arguments(question.config, on_gpu))
+        # `generate` waits for ever for an engine process that was killed.
+        threading.Thread(target=_die_with, args=(multiprocessing.active_children(),), daemon=True).start()
+
+    def __call__(self, batch: pa.Table) -> dict[str, Any]:
+        """Answer one block of `key`, `prompt_tokens`."""
+        prompts = batch["prompt_tokens"].to_pylist()
+        mass = np.full((len(prompts), len(self._tokens)), np.nan)
+        errors = [
+            f"the prompt has {len(prompt)} tokens, more than label.max_length ({self._longest})"
+            if len(prompt) > self._longest
+            else ""
+            for prompt in prompts
+        ]
+        good = [row for row, error in enumerate(errors) if not error]
+        try:
+            mass[good] = self._label_mass([prompts[row] for row in good])
+        except Exception:  # one of them is refused: each alone, to learn which
+            for row in good:
+                try:
+                    mass[row] = self._label_mass([prompts[row]])[0]
+                except Exception as refusal:
+                    errors[row] = f"{type(refusal).__name__}: {refusal}"[:500]
+        return {"key": batch["key"].to_numpy(), **answer_columns(mass), "error": np.array(errors, dtype=object)}
+
+    def _label_mass(self, prompts: list[list[int]]) -> np.ndarray:
+        """Probability of each label as the next token: [n, 4]."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        if not prompts:
+            return np.empty((0, len(self._tokens)))
+        try:
+            outputs = self._engine.generate(
+                [{"prompt_token_ids": prompt} for prompt in prompts], self._sampling, use_tqdm=False
+            )
+        except EngineDeadError:
+            os._exit(1)
+        first = [output.outputs[0].logprobs[0] for output in outputs]
+        return np.exp([[found[token].logprob for token in self._tokens] for found in first])
+
+
+def _die_with(engine: list[multiprocessing.process.BaseProcess]) -> None:
+    """End this process when one of the engine's does: Ray starts another and asks the block again."""
+    connection.wait([process.sentinel for process in engine])
+    os._exit(1)
