@@ -4,6 +4,7 @@ OUT becomes a directory with `answers.parquet` (key, level_0..level_3) and `figu
 after its engine has started and answered something.
 """
 
+import functools
 import json
 import os
 import sys
@@ -51,10 +52,11 @@ class TimedLedger(ContextLedger):
         return sum(rows for _, rows in self.commits[1:]) / (last - first) if len(self.commits) > 1 else float("nan")
 
 
-def ours(world: World, pairs: int, out: Path) -> Answers:
+def ours(world: World, pairs: int, out: Path, through: str = "actors") -> Answers:
     """`ask`, into a ledger that holds nothing."""
     questions = world.questions().head(pairs).drop("prompt_tokens")
-    config = CONFIG.model_copy(update={"shard_rows": max(1, len(questions) // SHARDS)})
+    vllm = CONFIG.vllm.model_copy(update={"through": through})
+    config = CONFIG.model_copy(update={"shard_rows": max(1, len(questions) // SHARDS), "vllm": vllm})
     question = Question(str(world.teacher), world.template(), tuple(world.label_tokens()), config)
     context = Context(question.template.version, "benchmark", question.decoding)
     ledger = TimedLedger(LabelLedger(out / "ledger").context(context).folder)
@@ -137,7 +139,12 @@ def levels(questions: pl.DataFrame, mass: np.ndarray) -> pl.DataFrame:
     return questions.select("key").with_columns(pl.Series(name, columns[name]) for name in LEVEL_COLUMNS)
 
 
-SIDES: dict[str, Callable[[World, int, Path], Answers]] = {"ours": ours, "bare": bare, "transformers": transformers}
+SIDES: dict[str, Callable[[World, int, Path], Answers]] = {
+    "ours": ours,
+    "ours_ray_data_llm": functools.partial(ours, through="ray.data.llm"),
+    "bare": bare,
+    "transformers": transformers,
+}
 
 
 def main() -> None:

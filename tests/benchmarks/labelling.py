@@ -4,11 +4,12 @@
 of about 6 M parameters with random weights, because speed does not depend on the weights, and because with so small a
 model what the job adds to the engine shows most.
 
-    side            what it does, each a process of its own; its clock runs after engine start
-    ours            `ask` of the stage `label` with the engine vLLM, into a fresh ledger: Ray Data, tokenising, commits
-    bare            one `LLM.generate` over all prompts, with the same engine and sampling arguments; vLLM's own threads
-    bare_all_cores  the same with VLLM_CPU_OMP_THREADS_BIND=nobind and a thread a core
-    transformers    padded batches of 64 of similar length, only the last logits, bfloat16 or float32 as is faster
+    side                what it does, each a process of its own; its clock runs after engine start
+    ours                `ask` of the stage `label` with the engine vLLM, into a fresh ledger: Ray Data, tokenising, commits
+    ours_ray_data_llm   the same with label.vllm.through=ray.data.llm
+    bare                one `LLM.generate` over all prompts, with the same engine and sampling arguments; vLLM's own threads
+    bare_all_cores      the same with VLLM_CPU_OMP_THREADS_BIND=nobind and a thread a core
+    transformers        padded batches of 64 of similar length, only the last logits, bfloat16 or float32 as is faster
 
 Our rate is the one that the run's record states: answers after the first block, over the time since then and until Ray
 is down. That is after engine start: vLLM answers first come first served, so when the first block is complete at most
@@ -45,7 +46,7 @@ from prectr.artifacts import read_manifest
 from prectr.schema import LEVEL_COLUMNS
 
 SCRIPT = Path(__file__).with_name("_labelling_sides.py")
-SIDES = ("ours", "bare", "bare_all_cores", "transformers")
+SIDES = ("ours", "bare", "bare_all_cores", "transformers", "ours_ray_data_llm")
 PAIRS, TRANSFORMERS_PAIRS, ENTRIES = 20_000, 2_000, 1_000_000
 TOLERANCE = 0.02
 """Levels are computed in bfloat16."""
