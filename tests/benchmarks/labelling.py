@@ -5,9 +5,9 @@ of about 6 M parameters with random weights, because speed does not depend on th
 model what the job adds to the engine shows most.
 
     side                what it does, each a process of its own; its clock runs after engine start
-    ours                `ask` of the stage `label` with the engine vLLM, into a fresh ledger: Ray Data, tokenising, commits
+    ours                `ask` of the stage `label` with the engine vLLM, into a fresh ledger: tokenising and commits too
     ours_ray_data_llm   the same with label.vllm.through=ray.data.llm
-    bare                one `LLM.generate` over all prompts, with the same engine and sampling arguments; vLLM's own threads
+    bare                one `LLM.generate` over all prompts, same engine and sampling arguments, vLLM's own threads
     bare_all_cores      the same with VLLM_CPU_OMP_THREADS_BIND=nobind and a thread a core
     transformers        padded batches of 64 of similar length, only the last logits, bfloat16 or float32 as is faster
 
