@@ -20,7 +20,8 @@ import pyarrow as pa
 from prectr import progress
 from prectr.arrow import from_arrow, to_arrow
 from prectr.artifacts import StageResult, require_artifact, run_stage
-from prectr.features.spec import fit_vocabularies
+from prectr.features.ids import fit_ids
+from prectr.features.spec import FeatureSpec, fit_vocabularies
 from prectr.features.store import write_store
 from prectr.plan import plan_parts
 from prectr.preferences.mined import Preferences
@@ -57,7 +58,8 @@ def run(
 ) -> StageResult:
     """Build samples from a log, its relevance and its preferences, and publish them at `out`.
 
-    Writes `rows/date=*/` (one row an impression), `pairs.parquet` (levels and match features of each distinct pair),
+    Writes `rows/date=*/` (one row an impression), `candidates/date=*/` (the same, one row an unexposed candidate of a
+    held-back day), `pairs.parquet` (levels and match features of each distinct pair),
     `texts.parquet` (token ids of each distinct query and title), `feature_spec.json` and `online/` (the state that
     serving starts from).
     """
@@ -84,6 +86,8 @@ def _build(
     import ray.data
 
     mined = Preferences.open(preferences)
+    days = source.days_with_rows("impressions")
+    training = days[: max(1, len(days) - mined.config.holdout_days)]
     spec = fit_vocabularies(
         source.items(),
         source.users(),
@@ -93,17 +97,19 @@ def _build(
         user_behaviours=config.user_behaviours,
         query_behaviours=mined.config.behaviours_per_query,
         positions=config.max_positions,
+        ids={name: fit_ids(source, training, name, settings) for name, settings in config.ids.items()},
     )
     budget = task_budget(ray_config)
-    days = source.days_with_rows("impressions")
-    parts = plan_parts(source, days, budget)
+    parts = [(part, True) for part in plan_parts(source, days, budget)]
+    if config.candidates and source.has("candidates"):
+        parts += [(part, False) for part in plan_parts(source, days[len(training) :], budget, "candidates")]
     reading = Reading(mined, ray.put(ShownReader.open(source.path, relevance)))
     context = SampleContext(mined, spec, source.path, relevance)
-    rows = sum(part.rows for part in parts)
+    rows = sum(part.rows for part, _ in parts)
     blocks = -(-rows // budget.rows(BLOCK_ROW_BYTES))
     at_once = {"num_cpus": 1, "batch_size": None, "batch_format": "pyarrow"}
 
-    tasks = [{"part": pickle.dumps(part)} for part in parts]
+    tasks = [{"part": pickle.dumps(read)} for read in parts]
     made = (
         ray.data.from_items(tasks, override_num_blocks=len(tasks))
         .map_batches(
@@ -118,31 +124,51 @@ def _build(
             compute=ray.data.TaskPoolStrategy(size=budget.at_once),
         )
     )
-    counts: dict[str, int] = {}
+    counts: dict[bool, dict[str, int]] = {True: {}, False: {}}
     with user_errors(), progress.track("build-samples", total=rows, unit="rows") as bar:
         for batch in made.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for day, made_rows in zip(batch["date"].to_pylist(), batch["rows"].to_pylist(), strict=True):
-                counts[day] = counts.get(day, 0) + made_rows
+            for day, exposed, made_rows in zip(
+                *(batch[name].to_pylist() for name in ("date", "exposed", "rows")), strict=True
+            ):
+                counts[exposed][day] = counts[exposed].get(day, 0) + made_rows
                 bar.advance(made_rows)
 
     pairs = pair_table(read_pairs(relevance), source.items(), spec)
-    training = days[: max(1, len(days) - mined.config.holdout_days)]
     features = _training_features(staging, training, config.scaler_rows)
     fitted = spec.fit_scalers(features | {"match": match_columns(pairs)})
     fitted.save(staging / "feature_spec.json")
     texts, pairs = split_texts(pairs, source.items().select("item_id", "title"))
     texts.write_parquet(staging / "texts.parquet")
     pairs.write_parquet(staging / "pairs.parquet")
-    facts: dict[str, Any] = {"samples": sum(counts.values()), "pairs": pairs.height}
+    facts: dict[str, Any] = {
+        "samples": sum(counts[True].values()),
+        "candidates": sum(counts[False].values()),
+        "pairs": pairs.height,
+    }
     if config.online:
         users = (pl.read_parquet(file) for file in sorted((staging / ".users").glob("*.parquet")))
         facts |= write_store(staging / "online", online_entries(users, source, context))
         shutil.rmtree(staging / ".users")
-    return {"rows": facts, "days": dict(sorted(counts.items()))}
+    held_back = days[len(training) :]
+    return {
+        "rows": facts,
+        "days": dict(sorted(counts[True].items())),
+        "unknown": {str(day): _unknown_shares(staging, day, spec) for day in (training[-1], *held_back)},
+    }
+
+
+def _unknown_shares(staging: Path, day: date, spec: FeatureSpec) -> dict[str, float]:
+    """Share of a day's rows whose value is in no vocabulary, by categorical field."""
+    rows = pl.scan_parquet(staging / "rows" / f"date={day}" / "*.parquet", hive_partitioning=False)
+    shares = rows.select((pl.col(f"cat.{name}") == 0).mean().alias(name) for name in spec.categorical_fields).collect()
+    return {name: round(share, 6) for name, share in shares.row(0, named=True).items()}
 
 
 def _read(batch: pa.Table, shared: Reading) -> pa.Table:
-    return to_arrow(pl.concat(read_rows(pickle.loads(part), shared) for part in batch["part"].to_pylist()))
+    """The rows of parts, each given with whether it is of the impressions."""
+    return to_arrow(
+        pl.concat(read_rows(part, shared, exposed) for part, exposed in map(pickle.loads, batch["part"].to_pylist()))
+    )
 
 
 def _make(batch: pa.Table, context: SampleContext, out: Path, online: bool) -> pa.Table:
@@ -152,15 +178,20 @@ def _make(batch: pa.Table, context: SampleContext, out: Path, online: bool) -> p
     """
     rows = from_arrow(batch)
     if rows.is_empty():
-        return pa.table({"date": pa.array([], pa.string()), "rows": pa.array([], pa.int64())})
+        return pa.table(
+            {"date": pa.array([], pa.string()), "exposed": pa.array([], pa.bool_()), "rows": pa.array([], pa.int64())}
+        )
     number = stable_hash(str(rows["user_id"].min())) % 10**12
     samples = sample_rows(rows, context)
     counts = []
-    for (day,), of_day in samples.partition_by("date", as_dict=True, include_key=False).items():
-        write_part(out / "rows" / f"date={day}", number, of_day.sort("ts", "request_id", "position"))
-        counts.append({"date": str(day), "rows": of_day.height})
+    parts = samples.partition_by("date", "exposed", as_dict=True, include_key=False)
+    for (day, exposed), part in parts.items():
+        folder = "rows" if exposed else "candidates"
+        write_part(out / folder / f"date={day}", number, part.sort("ts", "request_id", "position"))
+        counts.append({"date": str(day), "exposed": exposed, "rows": part.height})
     if online:
-        write_part(out / ".users", number, user_states(context.block(rows), context))
+        shown = rows.filter("exposed")
+        write_part(out / ".users", number, user_states(context.block(shown), context))
     return pa.Table.from_pylist(counts)
 
 

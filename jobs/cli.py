@@ -18,6 +18,7 @@ import typer
 from prectr import progress
 from prectr.configuration import dump_yaml, load_config
 from prectr.errors import UsageError
+from prectr.model_config import MODELS
 from prectr.ray_errors import find_user_error
 
 app = typer.Typer(
@@ -397,7 +398,7 @@ def train(
     encoder: Encoder,
     preferences: Preferences,
     out: Out,
-    model: Annotated[str | None, typer.Option(help="wide-deep, prectr or prectr-v2.")] = None,
+    model: Annotated[str | None, typer.Option(help=f"{', '.join(MODELS)}.")] = None,
 ) -> Any:
     """Train a ranker and publish it as a bundle."""
     settings = load(None if model is None else f"train.model.name={model}")
@@ -410,6 +411,37 @@ def train(
         out=out,
         config=settings.train,
         ray_config=settings.ray,
+        force=force,
+    )
+
+
+@command("sweep")
+def sweep(
+    load: Load,
+    force: bool,
+    samples: Samples,
+    encoder: Encoder,
+    out: Out,
+    model: Annotated[str | None, typer.Option(help=f"{', '.join(MODELS)}.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials in all.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a sweep that was stopped; fail without one.")
+    ] = False,
+) -> Any:
+    """Search the settings of train with Ray Tune; the best are written as a file that train --config takes."""
+    settings = load(
+        None if model is None else f"train.model.name={model}", None if trials is None else f"sweep.trials={trials}"
+    )
+    from jobs import sweep as job
+
+    return job.run(
+        samples=samples,
+        encoder=encoder,
+        out=out,
+        config=settings.sweep,
+        train=settings.train,
+        ray_config=settings.ray,
+        resume=resume,
         force=force,
     )
 

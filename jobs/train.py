@@ -1,10 +1,12 @@
 """train: one ranker on samples with Ray Train, published as a bundle that serving needs nothing beside."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prectr.artifacts import StageResult, require_artifact, run_stage, write_json
+from prectr import progress
+from prectr.artifacts import StageResult, fingerprint, require_artifact, run_stage, stage_identity, write_json
 from prectr.bundle import write_bundle
 from prectr.features.spec import FeatureSpec
 from prectr.model_config import ModelConfig
@@ -12,6 +14,9 @@ from prectr.ray_session import RayConfig, ray_session
 from prectr.training.config import TrainConfig
 from prectr.training.launch import fit_on_ray
 from prectr.training.ranker_loop import CURVE, train_ranker
+
+EXECUTION = ("workers", "cpus", "gpus", "checkpoint_steps", "restarts", "tracking")
+"""Settings that say how a run is carried out, not what it computes."""
 
 
 def run(
@@ -29,9 +34,12 @@ def run(
     require_artifact(encoder, "distill")
     require_artifact(preferences, "mine-preferences")
 
+    inputs: dict[str, Path | str] = {"samples": samples, "encoder": encoder, "preferences": preferences}
+
     def build(staging: Path) -> dict[str, Any]:
         work = staging / "work"
         work.mkdir()
+        resumable = _resumable(out, config, inputs, force)
         with ray_session(ray_config):
             facts = fit_on_ray(
                 train_ranker,
@@ -47,16 +55,36 @@ def run(
                 storage=work,
                 workers=config.workers,
                 cpus_per_worker=config.cpus,
+                gpus_per_worker=config.gpus,
                 curve=work / CURVE,
+                resumable=resumable,
+                restarts=config.restarts,
             )
         write_bundle(
             staging, work, samples=samples, encoder=encoder, preferences=preferences, config=config, facts=facts
         )
         shutil.rmtree(work)
+        shutil.rmtree(resumable)
         return {"rows": {"training": facts["rows"]}, "metrics": facts["best"], "steps": facts["steps"]}
 
-    inputs: dict[str, Path | str] = {"samples": samples, "encoder": encoder, "preferences": preferences}
     return run_stage("train", out, config=config, inputs=inputs, build=build, force=force)
+
+
+def _resumable(out: Path, config: TrainConfig, inputs: Mapping[str, Path | str], force: bool) -> Path:
+    """The directory that holds this run's checkpoints until it has succeeded; those of other runs are removed.
+
+    How a run is carried out is not part of what it is: it goes on with other workers than it began with.
+    """
+    same = config.model_copy(update=dict.fromkeys(EXECUTION))
+    identity = stage_identity("train", same, {name: fingerprint(value) for name, value in inputs.items()})
+    kept = out.parent / f".{out.name}.training-{identity}"
+    for other in out.parent.glob(f".{out.name}.training-*"):
+        if other != kept or force:
+            shutil.rmtree(other, ignore_errors=True)
+    if kept.exists():
+        progress.say(f"train: goes on from the last checkpoint of a run that was stopped ({kept})")
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
 
 
 def build_ranker_from(config: ModelConfig, spec: FeatureSpec, encoder: Path) -> Any:

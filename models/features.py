@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+SPARSE_ROWS = 100_000
+"""A table of so many rows or more has sparse gradients: a batch touches few of them."""
+
 
 class FieldEmbeddings(nn.Module):
     """Embed integer fields: int64 [..., F] -> float [..., F * width] (concat) or [..., width] (sum).
@@ -42,6 +45,7 @@ class FieldEmbeddings(nn.Module):
         ends = torch.tensor([0, *cardinalities], dtype=torch.int64).cumsum(0)
         self.width = width
         self.reduce = reduce
+        self.sparse = int(ends[-1]) >= SPARSE_ROWS
         self._ends = [int(end) for end in ends]
         self.register_buffer("offsets", ends[:-1], persistent=False)
         self.register_buffer("cardinalities", ends.diff(), persistent=False)
@@ -54,9 +58,11 @@ class FieldEmbeddings(nn.Module):
             if torch.compiler.is_exporting() or rows.shape[-1] == 0:
                 return functional.embedding(rows, self.table).sum(-2)
             # One pass over the table instead of an [..., F, width] intermediate; ONNX spells it as gather and sum.
-            flat = functional.embedding_bag(rows.reshape(-1, rows.shape[-1]), self.table, mode="sum")
+            flat = functional.embedding_bag(
+                rows.reshape(-1, rows.shape[-1]), self.table, mode="sum", sparse=self.sparse
+            )
             return flat.reshape(*rows.shape[:-1], self.width)
-        return functional.embedding(rows, self.table).flatten(-2)
+        return functional.embedding(rows, self.table, sparse=self.sparse).flatten(-2)
 
     def rows_of(self, field: int) -> Tensor:
         """The table of one field: [cardinality, width]."""

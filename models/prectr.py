@@ -45,6 +45,7 @@ class Prectr(Ranker):
         self.base = BaseModule(config.fusion, sizes, preference)
         has_incentive = config.incentive.form != "off"
         self.incentive = Incentive(config.incentive, sizes, across_users=preference) if has_incentive else None
+        self.reads_behaviours = has_incentive and config.incentive.attention
 
     def forward(self, inputs: RankerInputs, text: Tensor) -> RankerOutput:
         """Score B rows; text [B, d]."""

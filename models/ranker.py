@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.encoder import TextEncoder
+from models.features import FieldEmbeddings
 from models.position import PositionBias
 from prectr.model_config import FeatureSizes, ModelConfig
 from prectr.types import RankerInputs, RankerLabels, RankerOutput
@@ -23,11 +24,13 @@ class Ranker(nn.Module):
     """Base of all rankers.
 
     `trains_encoder`: the loop must compute `text` with gradients; otherwise it may cache text vectors, and the
-    encoder's parameters ask for no gradient. `uses_text`: False means `text` is not read at all.
+    encoder's parameters ask for no gradient. `uses_text`: False means `text` is not read at all. `reads_behaviours`:
+    False means S_u and S_q are not, and come empty.
     """
 
     trains_encoder: bool = False
     uses_text: bool = True
+    reads_behaviours: bool = True
 
     def __init__(self, config: ModelConfig, sizes: FeatureSizes, encoder: TextEncoder, trains_encoder: bool) -> None:
         super().__init__()
@@ -65,17 +68,22 @@ class Ranker(nn.Module):
         return []
 
     def parameter_groups(self, learning_rate: float, encoder_scale: float = 0.1) -> list[dict[str, Any]]:
-        """Groups of `params`, `lr`, `name`: encoder and RSL module at `encoder_scale` times the rate [ours]."""
+        """Groups of `params`, `lr`, `name`: encoder and RSL module at `encoder_scale` times the rate [ours].
+
+        The group "tables" holds the large tables of ids, whose gradients are sparse.
+        """
+        tables = [module.table for module in self.modules() if isinstance(module, FieldEmbeddings) and module.sparse]
         encoder = list(self.encoder.parameters())
         slow = self.slow_parameters()
         position = list(self.position.parameters())
-        apart = {id(parameter) for parameter in [*encoder, *slow, *position]}
+        apart = {id(parameter) for parameter in [*encoder, *slow, *position, *tables]}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in apart]
         groups = [
             ("ranker", rest, 1.0),
             ("position", position, self.config.position.learning_rate_scale),
             ("relevance", slow, encoder_scale),
             ("encoder", encoder, encoder_scale),
+            ("tables", tables, self.config.table_rate_scale),
         ]
         return [
             {"params": trained, "lr": learning_rate * scale, "name": name}

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from models.baselines.deep_fm import DeepFM
+from models.baselines.din import Din
 from models.baselines.wide_deep import WideDeep
 from models.encoder import TextEncoder
 from models.prectr import Prectr
@@ -11,6 +13,8 @@ from prectr.model_config import FeatureSizes, ModelConfig
 
 RANKERS: dict[str, Callable[[ModelConfig, FeatureSizes, TextEncoder], Ranker]] = {
     "wide-deep": WideDeep,
+    "deepfm": DeepFM,
+    "din": Din,
     "prectr": Prectr,
     "prectr-v2": PrectrV2,
 }

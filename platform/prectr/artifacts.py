@@ -66,7 +66,7 @@ def run_stage(
         raise UsageError(f"{out}: is a file; give {stage} a directory as --out.")
     fingerprints = {name: fingerprint(value) for name, value in inputs.items()}
     _recover_replaced(out)
-    identity = _identity(stage, config, fingerprints)
+    identity = stage_identity(stage, config, fingerprints)
     published = read_manifest(out)
     if published is None and out.exists() and any(out.iterdir()):
         raise UsageError(f"{out}: holds files but no {MANIFEST}; give {stage} an empty or new --out directory.")
@@ -185,8 +185,9 @@ def without_nan(content: Any) -> Any:
     return content
 
 
-def _identity(stage: str, config: FrozenConfig, fingerprints: dict[str, str]) -> str:
-    content = json.dumps([stage, __version__, config.model_dump(mode="json"), fingerprints], sort_keys=True)
+def stage_identity(stage: str, config: FrozenConfig, fingerprints: Mapping[str, str]) -> str:
+    """What an artifact is made of, as a short hash: stage, version, configuration and fingerprints of the inputs."""
+    content = json.dumps([stage, __version__, config.model_dump(mode="json"), dict(fingerprints)], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
 

@@ -39,7 +39,7 @@ def load_config(
         origin = {path: str(file) for path in _leaf_paths(values)}
     for assignment in assignments:
         path, value = _parse_assignment(assignment)
-        _assign(values, path, value)
+        assign_path(values, path, value)
         origin[".".join(path)] = f"--set {assignment}"
     try:
         return config_class.model_validate(values)
@@ -77,7 +77,8 @@ def _parse_assignment(assignment: str) -> tuple[list[str], Any]:
     return [part.strip() for part in key.split(".")], value
 
 
-def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
+def assign_path(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set `values[path[0]][path[1]]...`; sections that are not there are made."""
     for part in path[:-1]:
         inner = values.get(part)
         if not isinstance(inner, dict):

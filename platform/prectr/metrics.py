@@ -3,6 +3,9 @@
 AUC    probability that a clicked row scores above a not clicked one; ties count one half.
 GAUC   mean of per-group AUC, weighted by the group's impressions; groups of one class are dropped and counted [ours,
        the paper does not say]. Groups are users unless stated.
+NDCG@k sum of gain / log2(1 + rank) over the first k of a list, over that of the best order; ties keep the rows' order;
+       mean over lists with a positive gain.
+ECE    mean distance of predicted and actual click rate in 20 bins of equal numbers of rows, weighted by rows.
 """
 
 from dataclasses import dataclass
@@ -72,6 +75,42 @@ def log_loss(clicked: np.ndarray, probability: np.ndarray) -> float:
 def predicted_over_actual(clicked: np.ndarray, probability: np.ndarray) -> float:
     """Sum of predicted click probabilities over the number of clicks; 1 is calibrated in the large."""
     return float(np.sum(probability) / max(np.sum(clicked), 1))
+
+
+def calibration_error(clicked: np.ndarray, probability: np.ndarray, bins: int = 20) -> float:
+    """Expected calibration error of click probabilities [n], in bins of equal mass."""
+    order = np.argsort(probability, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    gaps = [abs(float(np.mean(probability[part])) - float(np.mean(clicked[part]))) for part in parts]
+    return float(np.average(gaps, weights=[len(part) for part in parts]))
+
+
+def ndcg(group: np.ndarray, gain: np.ndarray, score: np.ndarray, k: int) -> float:
+    """NDCG@k, the mean over groups that hold a positive gain; NaN where none does.
+
+    Args:
+        group: [n] any values that sort; rows of one value are one list.
+        gain: [n] at least 0.
+        score: [n].
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+    _refuse_nan(score)
+    _, codes = np.unique(group, return_inverse=True)
+    found, best = (_discounted(codes, gain, by, k) for by in (score, gain))
+    kept = best > 0
+    return float(np.mean(found[kept] / best[kept])) if kept.any() else float("nan")
+
+
+def _discounted(codes: np.ndarray, gain: np.ndarray, by: np.ndarray, k: int) -> np.ndarray:
+    """DCG@k of each group in the order of `by`, descending."""
+    order = np.lexsort((-by, codes))
+    ordered = codes[order]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(order)])
+    place = np.arange(len(order)) - np.repeat(first, np.diff(np.r_[first, len(order)]))
+    kept = place < k
+    return np.bincount(ordered[kept], weights=gain[order][kept] / np.log2(2.0 + place[kept]), minlength=len(first))
 
 
 def relative_improvement(value: float, base: float) -> float:

@@ -4,7 +4,7 @@ No torch here: the command line reads these at start. Marks [paper], [summary], 
 every [ours] choice with a sensible alternative is a switch.
 """
 
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -145,19 +145,25 @@ class PositionConfig(FrozenConfig):
     )
 
 
-class WideDeepConfig(FrozenConfig):
-    """The Wide&Deep baseline."""
+class BaselineConfig(FrozenConfig):
+    """The baselines of the main table: one set of sizes, so that they are compared alike."""
 
     hidden: tuple[int, ...] = (128, 64)
     embedding: int = Field(default=8, ge=1)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     match: bool = Field(default=False, description="also read the match features, looked-up levels included")
+    behaviour_width: int = Field(default=32, ge=1, description="din: width of an embedded behaviour")
+    attention_hidden: tuple[int, ...] = Field(default=(32,), description="din: hidden widths of the activation unit")
+
+
+ModelName = Literal["wide-deep", "deepfm", "din", "prectr", "prectr-v2"]
+MODELS: tuple[str, ...] = get_args(ModelName)
 
 
 class ModelConfig(FrozenConfig):
     """One ranker. `preference`, `debias` and `encoder` are prectr-v2's ablations; other models do not read them."""
 
-    name: Literal["wide-deep", "prectr", "prectr-v2"] = "prectr-v2"
+    name: ModelName = "prectr-v2"
     preference: bool = Field(default=True, description="cold-start relevance preference mining")
     debias: bool = Field(default=True, description="relevance exposure debias")
     encoder: Literal["tuned", "frozen"] = Field(default="tuned", description="text encoder trained with clicks or not")
@@ -166,4 +172,7 @@ class ModelConfig(FrozenConfig):
     incentive: IncentiveConfig = IncentiveConfig()
     exposure: ExposureConfig = ExposureConfig()
     position: PositionConfig = PositionConfig()
-    wide_deep: WideDeepConfig = WideDeepConfig()
+    baseline: BaselineConfig = BaselineConfig()
+    table_rate_scale: float = Field(
+        default=10.0, gt=0.0, description="learning rate of large id tables (row-wise Adagrad) over that of the layers"
+    )

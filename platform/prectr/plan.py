@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 from prectr.ray_session import Budget
 from prectr.tables import Tables, read_footer
@@ -40,8 +41,10 @@ class Part:
         return sum(piece.rows for piece in self.slices)
 
 
-def plan_parts(tables: Tables, days: Sequence[date], budget: Budget) -> list[Part]:
-    """Cut the impressions of some days into parts that a task can hold.
+def plan_parts(
+    tables: Tables, days: Sequence[date], budget: Budget, table: Literal["impressions", "candidates"] = "impressions"
+) -> list[Part]:
+    """Cut a table's rows of some days into parts that a task can hold.
 
     Small files of a day are read together; a large one is cut at its row groups, or inside of them.
 
@@ -53,7 +56,7 @@ def plan_parts(tables: Tables, days: Sequence[date], budget: Budget) -> list[Par
         slices: list[Slice] = []
         used = 0.0
         parts = 0
-        for file in tables.day_files("impressions", day):
+        for file in tables.day_files(table, day):
             for piece, cost in _pieces(file, budget.of_task):
                 if slices and used + cost > budget.of_task:
                     made.append(Part(day, parts, _joined(slices)))

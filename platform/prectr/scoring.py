@@ -63,11 +63,10 @@ class Scorer:
             tokens: token ids of the same pairs.
         """
         text = self._text(rows.pair, tokens)
-        spec = self.bundle.spec
         outputs = []
         for start in range(0, len(rows), ROW_BATCH):
             part = rows.take(np.arange(start, min(start + ROW_BATCH, len(rows))))
-            arrays = ranker_inputs(part, pairs, spec.user_behaviours, spec.query_behaviours)
+            arrays = ranker_inputs(part, pairs, "user_behaviours" in self._ranker_inputs)
             feed = {name: arrays[name] for name in INPUT_NAMES if name in self._ranker_inputs}
             if "text" in self._ranker_inputs:
                 feed["text"] = text[start : start + ROW_BATCH]

@@ -11,6 +11,7 @@ from prectr.ray_session import RayConfig
 from prectr.relevance.config import DistillConfig, ScoreConfig
 from prectr.samples.config import SamplesConfig
 from prectr.training.config import TrainConfig
+from prectr.training.sweep_config import SweepConfig
 
 
 class ValidateConfig(FrozenConfig):
@@ -52,6 +53,7 @@ class Settings(FrozenConfig):
     preferences: PreferencesConfig = PreferencesConfig()
     samples: SamplesConfig = SamplesConfig()
     train: TrainConfig = TrainConfig()
+    sweep: SweepConfig = SweepConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()

@@ -3,10 +3,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.baselines.deep_fm import DeepFM
+from models.baselines.din import Din
 from models.baselines.wide_deep import WideDeep
 from models.export import export_ranker
+from models.features import SPARSE_ROWS
 from models.registry import RANKERS, build_ranker
-from prectr.model_config import FusionConfig, IncentiveConfig, ModelConfig, PositionConfig, WideDeepConfig
+from prectr.model_config import BaselineConfig, FusionConfig, IncentiveConfig, ModelConfig, PositionConfig
 
 NAMES = sorted(RANKERS)
 
@@ -62,7 +65,9 @@ def test_reads_only_what_it_should(sizes, encoder, make_batch, name) -> None:
     if not torch.equal(ranker(inputs, text + 1).click_logit, score):
         read.add("text")
     v1 = {"user_behaviours", "numeric", "text"}
-    assert read == {"wide-deep": {"numeric"}, "prectr": v1, "prectr-v2": v1 | set(changed)}[name]
+    expected = {"prectr": v1, "prectr-v2": v1 | set(changed), "din": {"user_behaviours", "numeric"}}
+    assert read == expected.get(name, {"numeric"})
+    assert ranker.reads_behaviours == ("user_behaviours" in read)
     if name == "prectr-v2":
         without = build_ranker(ModelConfig(name=name, preference=False), sizes, encoder).eval()
         for field in ("tolerance", "query_preference", "query_behaviours"):
@@ -132,7 +137,7 @@ def test_starts_at_the_prior_click_rate_with_the_looked_up_levels(sizes, encoder
 
 
 def test_wide_deep_by_hand(sizes, encoder, make_batch) -> None:
-    config = ModelConfig(name="wide-deep", wide_deep=WideDeepConfig(hidden=(), embedding=1, match=True))
+    config = ModelConfig(name="wide-deep", baseline=BaselineConfig(hidden=(), embedding=1, match=True))
     ranker = build_ranker(config, sizes, encoder)
     assert isinstance(ranker, WideDeep)
     inputs, text, _ = make_batch(1)
@@ -157,12 +162,60 @@ def test_wide_deep_by_hand(sizes, encoder, make_batch) -> None:
     assert output.incentive.item() == 0
 
 
+def test_deepfm_by_hand(sizes, encoder, make_batch) -> None:
+    config = ModelConfig(name="deepfm", baseline=BaselineConfig(hidden=(), embedding=2))
+    ranker = build_ranker(config, sizes, encoder)
+    assert isinstance(ranker, DeepFM)
+    inputs, text, _ = make_batch(1)
+    inputs = inputs._replace(categorical=torch.tensor([[2, 1]]), numeric=torch.tensor([[1.0, 2.0, 0.0]]))
+    with torch.no_grad():
+        ranker.linear_fields.table.copy_(torch.arange(9.0).unsqueeze(-1))
+        ranker.linear_numbers.weight.copy_(torch.tensor([[1.0, 0.5, 9.0]]))
+        ranker.linear_numbers.bias.fill_(0.25)
+        ranker.fields.table.zero_()
+        ranker.fields.table[2], ranker.fields.table[7] = torch.tensor([1.0, 2.0]), torch.tensor([3.0, -1.0])
+        ranker.number_vectors.copy_(torch.tensor([[1.0, 0.0], [0.0, 2.0], [5.0, 5.0]]))
+        ranker.deep[0].weight.zero_()
+        ranker.deep[0].bias.fill_(10.0)
+    # linear: 2 + 7 + 1 + 1 + 0.25. pairs of (1, 2), (3, -1), 1 (1, 0), 2 (0, 2): 1 + 1 + 8 + 3 - 4 + 0.
+    assert ranker(inputs, text).click_logit.item() == pytest.approx(11.25 + 9 + 10, abs=1e-4)
+
+
+def test_din_sums_behaviours_by_their_unnormalised_activation(sizes, encoder, make_batch) -> None:
+    config = ModelConfig(name="din", baseline=BaselineConfig(behaviour_width=2, attention_hidden=()))
+    ranker = build_ranker(config, sizes, encoder)
+    assert isinstance(ranker, Din)
+    behaviours = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]])
+    target = torch.tensor([[1.0, -1.0]])
+    with torch.no_grad():  # a(b, t) = sum(b) + 2 sum(t) + 3 sum(b - t) + 5 sum(b * t)
+        ranker.activation[0].weight.copy_(torch.tensor([[1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 5.0, 5.0]]))
+        ranker.activation[0].bias.zero_()
+    interest = ranker._interest(behaviours, target, torch.tensor([[True, True, False]]))
+    weights = [3 + 0 + 9 - 5, 7 + 0 + 21 - 5]
+    assert interest[0].tolist() == pytest.approx([weights[0] + 3 * weights[1], 2 * weights[0] + 4 * weights[1]])
+    assert ranker._interest(behaviours, target, torch.zeros(1, 3, dtype=torch.bool)).tolist() == [[0.0, 0.0]]
+
+
+def test_large_tables_are_a_group_of_their_own_with_sparse_gradients(sizes, encoder, make_batch) -> None:
+    large = sizes.model_copy(update={"categorical": {"item_id": SPARSE_ROWS, "device": 3}})
+    ranker = build_ranker(ModelConfig(name="deepfm"), large, encoder)
+    inputs, text, labels = make_batch(5)
+    ranker.loss(ranker(inputs, text), inputs, text, labels)["total"].backward()
+    groups = {group["name"]: group["params"] for group in ranker.parameter_groups(0.01)}
+    assert {id(table) for table in groups["tables"]} == {id(ranker.fields.table), id(ranker.linear_fields.table)}
+    assert all(table.grad.is_sparse for table in groups["tables"])
+    assert not any(parameter.grad.is_sparse for parameter in groups["ranker"])
+
+
 def test_a_text_width_other_than_the_encoders_is_refused(sizes, encoder) -> None:
     with pytest.raises(ValueError, match="must be equal"):
         build_ranker(ModelConfig(), sizes.model_copy(update={"text": 16}), encoder)
 
 
-@pytest.mark.parametrize(("name", "form"), [("prectr-v2", "odds"), ("prectr-v2", "level"), ("wide-deep", "odds")])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("prectr-v2", "odds"), ("prectr-v2", "level"), *((name, "odds") for name in NAMES if name != "prectr-v2")],
+)
 def test_exported_ranker_equals_eager(sizes, encoder, make_batch, name, form) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     ranker = build_ranker(ModelConfig(name=name, incentive=IncentiveConfig(form=form)), sizes, encoder)

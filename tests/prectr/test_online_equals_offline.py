@@ -125,11 +125,10 @@ def test_arrays_of_a_request_are_equal(
     both = Both(laboratory, seed, tmp_path, half_life=half_life)
     requests = both.first_requests()
     assert requests
-    lengths = (both.spec.user_behaviours, both.spec.query_behaviours)
     for request in requests:
         found = both.online(request)
-        expected = ranker_inputs(row_arrays(request, both.spec), both.pairs, *lengths)
-        arrays = ranker_inputs(found.rows, found.pairs, *lengths)
+        expected = ranker_inputs(row_arrays(request, both.spec, both.pairs), both.pairs)
+        arrays = ranker_inputs(found.rows, found.pairs)
         for name in INPUT_NAMES:
             np.testing.assert_allclose(arrays[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
         own = found.pairs.levels[found.rows.pair]
@@ -160,7 +159,7 @@ def test_unknown_user_is_served_from_the_priors(both: Both) -> None:
     assert (found.user_known, found.query_known, found.earlier_requests) == (False, True, 0)
     model = both.features._bundle.preferences
     assert found.user_tolerance[0] == pytest.approx(model.user_centre)
-    assert np.diff(found.rows.user.offsets).tolist() == [0, 0]
+    assert found.rows.histories.user.lengths.tolist() == [0]
 
 
 def test_user_with_a_profile_but_no_history_is_not_known(both: Both) -> None:

@@ -6,12 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from jobs.distill import build_marked_encoder
@@ -20,14 +17,16 @@ from prectr.artifacts import run_stage
 from prectr.configuration import FrozenConfig
 from prectr.errors import PrectrError
 from prectr.features.spec import FeatureSpec
-from prectr.model_config import EncoderConfig, ModelConfig
+from prectr.model_config import EncoderConfig, ExposureConfig, ModelConfig
 from prectr.samples.build import FEATURE_GROUPS, sample_rows
 from prectr.samples.load import Samples, match_columns
 from prectr.samples.pair_table import pair_table
 from prectr.samples.texts import split_texts
-from prectr.training import ranker_loop
 from prectr.training.config import TrainConfig
 from prectr.training.launch import read_curve
+from prectr.training.ranker_loop import CURVE, STATE, Run
+from prectr.training.step import TrainingStep
+from prectr.training.workers import Workers
 
 SMALL = TrainConfig(epochs=2, batch_size=16, text_batch=8, evaluations_per_epoch=1, precision="float32")
 ENCODER = EncoderConfig(layers=1, width=8, heads=2, feed_forward=16, dropout=0.0)
@@ -76,12 +75,13 @@ def samples(sample_store: Path, laboratory: SimpleNamespace) -> Path:
 
 
 @pytest.fixture
-def train(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+def train(samples: Path, tmp_path: Path) -> Train:
     """Run the loop as the only worker: its facts, curve, the ranker handed to `finish`, and encoder calls."""
-    monkeypatch.setattr(ranker_loop, "_rank_and_world", lambda: (0, 1))
     runs = iter(range(100))
 
-    def run(path: Path = samples, **changes: Any) -> SimpleNamespace:
+    def run(
+        path: Path = samples, workers: Workers | None = None, report: Any = None, **changes: Any
+    ) -> SimpleNamespace:
         out = tmp_path / f"run-{next(runs)}"
         out.mkdir()
         result = SimpleNamespace(encoder_calls=[], ranker=None, out=out)
@@ -106,8 +106,9 @@ def train(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tra
             "build_ranker": build,
             "finish": finish,
         }
-        result.facts = ranker_loop.train_ranker(loop)
-        result.curve = read_curve(out / ranker_loop.CURVE)
+        result.run = Run(loop | ({} if report is None else {"report": report}), workers or Workers())
+        result.facts = result.run.run()
+        result.curve = read_curve(out / CURVE)
         return result
 
     return run
@@ -125,30 +126,6 @@ def test_loss_falls_and_the_same_seed_gives_the_same_run(train: Train, name: str
     assert other.curve != first.curve
 
 
-@given(rows=st.integers(1, 60), batch=st.integers(2, 20), world=st.integers(1, 5), epoch=st.integers(0, 2))
-def test_any_number_of_workers_sees_the_same_batches(rows: int, batch: int, world: int, epoch: int) -> None:
-    config = TrainConfig(batch_size=batch)
-    alone = list(ranker_loop._batches(rows, config, epoch, 0, 1))
-    assert sorted(np.concatenate(alone)) == list(range(rows))
-    shared = [list(ranker_loop._batches(rows, config, epoch, rank, world)) for rank in range(world)]
-    assert {len(parts) for parts in shared} == {len(alone)}, "a worker short of a step would leave the others waiting"
-    for whole, *parts in zip(alone, *shared):
-        assert set(np.concatenate(parts)) == set(whole)
-        assert all(len(part) for part in parts)
-        if len(whole) >= world:
-            assert sum(map(len, parts)) == len(whole)
-
-
-def test_epochs_and_seeds_shuffle_differently() -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        return np.concatenate(
-            list(ranker_loop._batches(40, TrainConfig(seed=seed, batch_size=7), epoch, 0, 1))
-        ).tolist()
-
-    assert order(1, 0) == order(1, 0)
-    assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
-
-
 @pytest.mark.parametrize("group", FEATURE_GROUPS)
 def test_nan_features_are_refused(train: Train, samples: Path, tmp_path: Path, group: str) -> None:
     broken = tmp_path / "broken"
@@ -158,7 +135,9 @@ def test_nan_features_are_refused(train: Train, samples: Path, tmp_path: Path, g
     name = next(column for column in rows.columns if column.startswith(f"{group}."))
     spoilt = pl.when(pl.int_range(pl.len()) < 2).then(float("nan")).otherwise(name).alias(name)
     rows.with_columns(spoilt).write_parquet(file)
-    with pytest.raises(PrectrError, match=rf"broken: 2 rows hold NaN or infinite {group} features; build the samples"):
+    with pytest.raises(
+        PrectrError, match=rf"2 rows hold NaN or infinite {group} features, the first in {name} of request .*, item "
+    ):
         train(broken)
 
 
@@ -175,14 +154,14 @@ def test_best_validation_point_is_kept(
 ) -> None:
     states: list[dict[str, torch.Tensor]] = []
 
-    def scripted(step: ranker_loop.TrainingStep, _: object) -> dict[str, float]:
+    def scripted(step: TrainingStep, _: object) -> dict[str, float]:
         states.append({name: value.clone() for name, value in step.ranker.state_dict().items()})
         return {"gauc": gauc[len(states) - 1], "logloss": logloss[len(states) - 1]}
 
-    monkeypatch.setattr(ranker_loop, "validate", scripted)
+    monkeypatch.setattr("prectr.training.ranker_loop.validate", scripted)
     result = train(epochs=3, learning_rate=0.02)
     assert result.facts["best"]["epoch"] == best + 1
-    saved = load_file(result.out / ranker_loop.STATE)
+    saved = load_file(result.out / STATE)
     for state in (saved, result.finished):
         assert all(torch.equal(state[name], value) for name, value in states[best].items())
     assert any(not torch.equal(states[0][name], value) for name, value in states[2].items())
@@ -204,7 +183,7 @@ def test_text_of_rows_is_the_encoders_of_their_pairs(samples: Path) -> None:
     torch.manual_seed(2)
     encoder = build_marked_encoder(ENCODER, 40).eval()
     ranker = build_ranker(ModelConfig(), opened.spec.sizes(ENCODER.width), encoder)
-    step = ranker_loop.TrainingStep(ranker, opened, SMALL).eval()
+    step = TrainingStep(ranker, opened, SMALL).eval()
     pair = torch.tensor([7, 2, 7, 11, 0, 2])
     with torch.no_grad():
         together = step.text(pair)
@@ -218,5 +197,85 @@ def test_text_of_rows_is_the_encoders_of_their_pairs(samples: Path) -> None:
 
 
 def test_a_loss_that_explodes_is_an_error(train: Train) -> None:
-    with pytest.raises(PrectrError, match=r"the loss became (nan|inf) at step \d+; lower train\.learning_rate"):
+    with pytest.raises(
+        PrectrError, match=r"the loss became (nan|inf) at step \d+ \(.*request .*, item .*; lower train\.learning_rate"
+    ):
         train(learning_rate=1e30, warm_up=0.0)
+
+
+class Killed(Exception):
+    """Stands for a kill -9: nothing after it runs."""
+
+
+class KilledAfter(Workers):
+    """Dies at a step, after what was saved before it."""
+
+    def __init__(self, checkpoints: Path, step: int) -> None:
+        super().__init__(checkpoints)
+        self.step = step
+
+    def save(self, write: Any, step: int) -> None:
+        if step > self.step:
+            raise Killed
+        super().save(write, step)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("name", ["wide-deep", "prectr-v2"])
+def test_a_run_that_was_killed_ends_with_the_same_bits(train: Train, tmp_path: Path, name: str, shards: int) -> None:
+    """Also with debias noise drawn in every step, and where the log is read in shards."""
+    rows = train(epochs=1).facts["rows"]
+    model = ModelConfig(name=name, exposure=ExposureConfig(weight=0.5, minimum_level=1, truncation=False))
+    changes = {
+        "model": model,
+        "epochs": 3,
+        "batch_size": 8,
+        "checkpoint_steps": 1,
+        "rows_in_memory": -(-rows // shards),
+        "evaluations_per_epoch": 2,
+        "pair_rows": 3,
+    }
+    whole = train(**changes)
+    assert whole.facts["steps"] > 6
+    for killed_at in (1, 3, whole.facts["steps"] // 2 + 1):
+        kept = tmp_path / f"kept-{killed_at}"
+        with pytest.raises(Killed):
+            train(workers=KilledAfter(kept, killed_at), **changes)
+        resumed = train(workers=Workers(kept), **changes)
+        assert resumed.run.progress.step == whole.facts["steps"]
+        assert resumed.facts["step_rows"] < whole.facts["step_rows"], "the steps before the kill were not done again"
+        assert resumed.curve == whole.curve and resumed.facts["best"] == whole.facts["best"]
+        assert all(torch.equal(resumed.finished[part], value) for part, value in whole.finished.items())
+
+
+def test_a_checkpoint_cut_in_half_is_passed_over_for_the_one_before(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    whole = train(checkpoint_steps=1)
+    with pytest.raises(Killed):
+        train(workers=KilledAfter(kept, 3), checkpoint_steps=1)
+    newest = max(kept.glob("step-*"))
+    model = newest / "model.safetensors"
+    model.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
+    resumed = train(workers=Workers(kept), checkpoint_steps=1)
+    assert f"checkpoint passed over: {model}: is not what the checkpoint wrote" in capsys.readouterr().err
+    assert all(torch.equal(resumed.finished[part], value) for part, value in whole.finished.items())
+
+
+def test_a_report_that_answers_false_ends_the_run(train: Train) -> None:
+    points: list[dict[str, Any]] = []
+
+    def report(point: dict[str, Any]) -> bool:
+        points.append(point)
+        return len(points) < 2
+
+    result = train(epochs=5, report=report)
+    assert len(points) == 2 and [point["step"] for point in result.curve] == [point["step"] for point in points]
+    assert result.facts["steps"] == points[-1]["step"]
+
+
+def test_rows_of_a_pair_meet_and_their_text_is_encoded_once(train: Train) -> None:
+    apart, together = (train(pair_rows=count, epochs=1, evaluations_per_epoch=1) for count in (1, 8))
+    assert sum(together.encoder_calls) < sum(apart.encoder_calls)
+    assert together.facts["rows"] == apart.facts["rows"]

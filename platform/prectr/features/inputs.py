@@ -39,7 +39,7 @@ class PairArrays:
 
 @dataclass(frozen=True)
 class Behaviours:
-    """Jagged sequences of n rows: `offsets` [n + 1] into the flat arrays."""
+    """Jagged sequences of m requests: `offsets` [m + 1] into the flat arrays."""
 
     offsets: np.ndarray  # int64
     pair: np.ndarray  # int32, row of PairArrays
@@ -47,12 +47,62 @@ class Behaviours:
     ts: np.ndarray  # float64 seconds
     group: np.ndarray  # int32 user group; zeros for S_u
 
-    def take(self, rows: np.ndarray) -> "Behaviours":
-        """The sequences of some rows."""
-        lengths = np.diff(self.offsets)[rows]
-        offsets = np.r_[0, np.cumsum(lengths)]
-        index = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(self.offsets[rows], lengths)
-        return Behaviours(offsets, self.pair[index], self.clicked[index], self.ts[index], self.group[index])
+    def padded(self, now: np.ndarray, pairs: PairArrays, length: int, with_group: bool) -> "PaddedBehaviours":
+        """The first `length` behaviours of each sequence, as the rankers read them.
+
+        Args:
+            now: [m] seconds; what recency counts from.
+            pairs: what `pair` points into.
+            length: behaviours kept of a sequence.
+            with_group: S_q names the user's group, S_u does not.
+        """
+        lengths = np.diff(self.offsets)
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        place = np.arange(len(row)) - np.repeat(self.offsets[:-1], lengths)
+        kept = place < length
+        row, place = row[kept], place[kept]
+        pair = self.pair[kept]
+        columns = [
+            pairs.fields[pair],
+            pairs.level[pair, None],
+            self.clicked[kept, None] + 1,
+            recency_bucket(now[row] - self.ts[kept])[:, None],
+        ]
+        if with_group:
+            columns.append(self.group[kept, None])
+        width = pairs.fields.shape[1] + 3 + int(with_group)
+        padded = np.zeros((len(lengths), length, width), dtype=np.int32)
+        padded[row, place] = np.concatenate(columns, axis=1)
+        return PaddedBehaviours(padded, np.minimum(lengths, length))
+
+
+@dataclass(frozen=True)
+class PaddedBehaviours:
+    """Sequences of m requests in the order of BEHAVIOUR_FIELDS (S_q: and the user group)."""
+
+    fields: np.ndarray  # int32 [m, length, S]
+    lengths: np.ndarray  # int64 [m]
+
+    def rows(self, request: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fields int64 [n, length, S] and mask of the real ones [n, length] of rows of these requests."""
+        mask = np.arange(self.fields.shape[1]) < self.lengths[request, None]
+        return self.fields[request].astype(np.int64), mask
+
+    def cut(self, length: int) -> "PaddedBehaviours":
+        """Only the first `length` behaviours."""
+        return PaddedBehaviours(self.fields[:, :length], np.minimum(self.lengths, length))
+
+
+@dataclass(frozen=True)
+class Histories:
+    """S_u and S_q of m requests: all rows of a request share them."""
+
+    user: PaddedBehaviours
+    query: PaddedBehaviours
+
+    def cut(self, length: int) -> "Histories":
+        """Only the first `length` behaviours of each."""
+        return Histories(self.user.cut(length), self.query.cut(length))
 
 
 @dataclass(frozen=True)
@@ -60,35 +110,41 @@ class RowArrays:
     """What rankers read of n rows, besides their pairs."""
 
     pair: np.ndarray  # int32 [n]
-    ts: np.ndarray  # float64 [n] seconds
+    request: np.ndarray  # int64 [n], row of `histories`
     categorical: np.ndarray  # int32 [n, C]
     numeric: np.ndarray  # float32 [n, N] scaled
     tolerance: np.ndarray  # float32 [n, T] scaled
     query_preference: np.ndarray  # float32 [n, G] scaled
-    user: Behaviours
-    query: Behaviours
+    histories: Histories
 
     def __len__(self) -> int:
         return len(self.pair)
 
     def take(self, rows: np.ndarray) -> "RowArrays":
-        """Some rows, in the given order."""
+        """Some rows, in the given order; their histories stay where they are."""
         return RowArrays(
             self.pair[rows],
-            self.ts[rows],
+            self.request[rows],
             self.categorical[rows],
             self.numeric[rows],
             self.tolerance[rows],
             self.query_preference[rows],
-            self.user.take(rows),
-            self.query.take(rows),
+            self.histories,
         )
 
 
-def ranker_inputs(rows: RowArrays, pairs: PairArrays, user_length: int, query_length: int) -> dict[str, np.ndarray]:
-    """The arrays of `RankerInputs` by name, padded to the given lengths (a row's last behaviours are kept)."""
-    user, user_mask = _padded(rows.user, rows.ts, pairs, user_length, with_group=False)
-    query, query_mask = _padded(rows.query, rows.ts, pairs, query_length, with_group=True)
+def ranker_inputs(rows: RowArrays, pairs: PairArrays, behaviours: bool = True) -> dict[str, np.ndarray]:
+    """The arrays of `RankerInputs` by name.
+
+    Args:
+        rows: B rows.
+        pairs: what `rows.pair` points into.
+        behaviours: False leaves S_u and S_q out (sequences of length 0), for a ranker that does not read them.
+    """
+    known = rows.histories
+    read = known if behaviours else known.cut(0)
+    user, user_mask = read.user.rows(rows.request)
+    query, query_mask = read.query.rows(rows.request)
     return {
         "categorical": rows.categorical.astype(np.int64),
         "numeric": rows.numeric,
@@ -99,35 +155,9 @@ def ranker_inputs(rows: RowArrays, pairs: PairArrays, user_length: int, query_le
         "query_behaviours": query,
         "query_mask": query_mask,
         "query_preference": rows.query_preference,
-        "history_counts": history_counts(user_mask.sum(1), query_mask.sum(1)),
+        "history_counts": history_counts(*(part.lengths[rows.request] for part in (known.user, known.query))),
         "target": pairs.fields[rows.pair].astype(np.int64),
     }
-
-
-def _padded(
-    behaviours: Behaviours, now: np.ndarray, pairs: PairArrays, length: int, with_group: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fields [n, length, S(+1)] in the order of BEHAVIOUR_FIELDS, and the mask of real ones [n, length]."""
-    lengths = np.diff(behaviours.offsets)
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(len(row)) - np.repeat(behaviours.offsets[:-1], lengths)
-    kept = place < length
-    row, place = row[kept], place[kept]
-    pair = behaviours.pair[kept]
-    columns = [
-        pairs.fields[pair],
-        pairs.level[pair, None],
-        behaviours.clicked[kept, None] + 1,
-        recency_bucket(now[row] - behaviours.ts[kept])[:, None],
-    ]
-    if with_group:
-        columns.append(behaviours.group[kept, None])
-    fields = np.concatenate(columns, axis=1)
-    padded = np.zeros((len(lengths), length, fields.shape[1]), dtype=np.int64)
-    mask = np.zeros((len(lengths), length), dtype=bool)
-    padded[row, place] = fields
-    mask[row, place] = True
-    return padded, mask
 
 
 def stack(columns: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -9,7 +9,7 @@ import polars as pl
 
 from prectr.bundle import Bundle
 from prectr.features.derive import MATCH_LEVELS, SOURCES, RawState, derive
-from prectr.features.inputs import Behaviours, PairArrays, RowArrays, stack
+from prectr.features.inputs import Behaviours, Histories, PairArrays, RowArrays, stack
 from prectr.features.spec import activity_group
 from prectr.features.store import OnlineStore, pair_name
 from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
@@ -79,6 +79,9 @@ class OnlineFeatures:
         }
         match = np.concatenate([stack(derived["match"]), pairs.match], axis=1)
         codes = self._item_codes(items)
+        ids = spec.id_codes(
+            pl.DataFrame({"user_id": user_id, "query": query, "item_id": [item["item_id"] for item in items]})
+        )
         fields = self._fields(query, items, codes)
         user_lists = [entry[:_BEHAVIOUR_WIDTH] for entry in user.get("clicks", [])]
         others = [entry for entry in (known_query or {}).get("behaviours", []) if entry[0] != user_id]
@@ -96,21 +99,20 @@ class OnlineFeatures:
             match=spec.scalers["match"].scale(match),
             levels=state.levels.astype(np.float32),
         )
+        moment = np.array([now])
         own = np.arange(count, count + len(user_lists))
         other = np.arange(count + len(user_lists), count + len(user_lists) + len(others))
         rows = RowArrays(
             pair=np.arange(count, dtype=np.int32),
-            ts=np.full(count, now),
-            categorical=self._categorical(user, codes, state),
-            user=_repeat(
-                count, own, np.ones(len(own)), [entry[5] for entry in user.get("clicks", [])], np.zeros(len(own))
-            ),
-            query=_repeat(
-                count,
-                other,
-                [entry[6] for entry in others],
-                [entry[7] for entry in others],
-                [entry[8] for entry in others],
+            request=np.zeros(count, np.int64),
+            categorical=self._categorical(user, {**codes, **ids}, state),
+            histories=Histories(
+                _sequence(
+                    own, np.ones(len(own)), [entry[5] for entry in user.get("clicks", [])], np.zeros(len(own))
+                ).padded(moment, arrays, spec.user_behaviours, with_group=False),
+                _sequence(other, *([entry[place] for entry in others] for place in (6, 7, 8))).padded(
+                    moment, arrays, spec.query_behaviours, with_group=True
+                ),
             ),
             **scaled,
         )
@@ -267,15 +269,14 @@ def _integers(values: list[list[int]], width: int) -> np.ndarray:
     return np.array(values, dtype=np.int32).reshape(-1, width)
 
 
-def _repeat(count: int, pair: np.ndarray, clicked: Any, ts: Any, group: Any) -> Behaviours:
-    """The same behaviours for each of `count` rows."""
-    length = len(pair)
+def _sequence(pair: np.ndarray, clicked: Any, ts: Any, group: Any) -> Behaviours:
+    """The one sequence of a request."""
     return Behaviours(
-        np.arange(count + 1, dtype=np.int64) * length,
-        np.tile(pair, count).astype(np.int32),
-        np.tile(np.asarray(clicked), count).astype(np.int8),
-        np.tile(np.asarray(ts, dtype=np.float64), count),
-        np.tile(np.asarray(group), count).astype(np.int32),
+        np.array([0, len(pair)], dtype=np.int64),
+        pair.astype(np.int32),
+        np.asarray(clicked, dtype=np.int8),
+        np.asarray(ts, dtype=np.float64),
+        np.asarray(group, dtype=np.int32),
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import Field
 from prectr.configuration import FrozenConfig
 from prectr.errors import PrectrError
 from prectr.features.derive import MATCH_LEVELS, TOLERANCE_SLOPE
+from prectr.features.ids import IdColumn, IdSpace
 from prectr.model_config import LEVELS, FeatureSizes
 from prectr.text import stable_hash
 
@@ -44,6 +45,7 @@ class FeatureSpec(FrozenConfig):
 
     profile: dict[str, dict[str, int]] = Field(description="profile column -> value -> id")
     items: dict[str, dict[str, int]] = Field(description="top_category, category, brand -> value -> id")
+    ids: dict[IdColumn, IdSpace] = Field(default_factory=dict, description="columns whose ids are features")
     price_edges: tuple[float, ...] = Field(description="log-price quantiles; bucket 0 = unknown")
     query_buckets: int
     scalers: dict[str, Scaler] = Field(default_factory=dict, description="group -> scaler, once fitted")
@@ -54,7 +56,7 @@ class FeatureSpec(FrozenConfig):
     @property
     def categorical_fields(self) -> tuple[str, ...]:
         """Order of the categorical columns."""
-        return (*ITEM_FIELDS, "activity", *self.profile)
+        return (*ITEM_FIELDS, "activity", *self.profile, *self.ids)
 
     def sizes(self, text_width: int) -> FeatureSizes:
         """What a ranker must be built for."""
@@ -69,6 +71,7 @@ class FeatureSpec(FrozenConfig):
                 "price": prices,
                 "activity": ACTIVITY_GROUPS + 1,
                 **{name: len(values) + 1 for name, values in self.profile.items()},
+                **{name: space.cardinality for name, space in self.ids.items()},
             },
             numeric=len(self.scalers["numeric"].names),
             match=len(self.scalers["match"].names),
@@ -116,6 +119,10 @@ class FeatureSpec(FrozenConfig):
             name: _encode(users[name], values) if name in users.columns else np.zeros(users.height, dtype=np.int32)
             for name, values in self.profile.items()
         }
+
+    def id_codes(self, rows: pl.DataFrame) -> dict[str, np.ndarray]:
+        """Numbers of the id columns of rows."""
+        return {name: space.codes(name, rows[name]) for name, space in self.ids.items()}
 
     def fit_scalers(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> Self:
         """A copy with scalers fitted on rows of the training days.
@@ -177,8 +184,9 @@ def fit_vocabularies(
     user_behaviours: int,
     query_behaviours: int,
     positions: int,
+    ids: Mapping[IdColumn, IdSpace] | None = None,
 ) -> FeatureSpec:
-    """A specification without scalers, from the catalogue and the profiles."""
+    """A specification without scalers, from the catalogue and the profiles, and ids as they were fitted."""
     top = items["category"].str.split(">").list.first().str.strip_chars()
     prices = items["price"].drop_nulls()
     edges: tuple[float, ...] = ()
@@ -192,6 +200,7 @@ def fit_vocabularies(
             "category": _vocabulary(items["category"]),
             "brand": _vocabulary(items["brand"]),
         },
+        ids=dict(ids or {}),
         price_edges=edges,
         query_buckets=query_buckets,
         user_behaviours=user_behaviours,

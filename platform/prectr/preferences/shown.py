@@ -113,6 +113,17 @@ class ShownReader:
         frames = [_read_slice(piece, wanted, part.day) for piece in part.slices]
         return self.code(pl.concat(frames), str(part.slices[0].file) if part.slices else "")
 
+    def read_candidates(self, part: Part, columns: Sequence[str]) -> ShownRows:
+        """Read a part of the unexposed candidates, as if shown first and not clicked: nothing may count them.
+
+        Raises:
+            PrectrError: as `read`.
+        """
+        wanted = list(dict.fromkeys(["user_id", "query", "item_id", *columns]))
+        frames = [_read_slice(piece, wanted, part.day) for piece in part.slices]
+        unseen = pl.concat(frames).with_columns(position=pl.lit(1, pl.Int32), clicked=pl.lit(False))
+        return self.code(unseen, str(part.slices[0].file) if part.slices else "")
+
     def code(self, frame: pl.DataFrame, source: str) -> ShownRows:
         """Code rows that are in memory; `source` names them in messages."""
         user, typed, item = (code_column(frame[name]) for name in ("user_id", "query", "item_id"))

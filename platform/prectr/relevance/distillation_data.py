@@ -9,6 +9,7 @@ import polars as pl
 from prectr.labelling.split import read_judged, split_frame
 from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
+from prectr.training.dealing import deal
 
 
 def distillation_pairs(tables: Path, labels: Path) -> pl.DataFrame:
@@ -57,11 +58,7 @@ class GroupedBatches:
 
     def epoch(self, generator: np.random.Generator) -> list[np.ndarray]:
         """Batches of row numbers; every row once."""
-        rows = np.lexsort((generator.random(len(self.query)), self.query))
-        query = self.query[rows]
-        first = np.flatnonzero(np.concatenate([[True], query[1:] != query[:-1]]))
-        in_query = np.arange(len(rows)) - np.repeat(first, np.diff(np.append(first, len(rows))))
-        group = np.cumsum(in_query % self.group_size == 0) - 1
+        rows, group = deal(self.query, self.group_size, generator)
         longest = np.zeros(group[-1] + 1, np.int64)
         np.maximum.at(longest, group, self.lengths[rows])
         place = generator.permutation(len(longest))

@@ -63,8 +63,8 @@ def sample_rows(rows: pl.DataFrame, context: SampleContext) -> pl.DataFrame:
         context: the other inputs.
 
     Returns:
-        identity columns, `cat.*` ids, the unscaled features of each group as `group.name`, and the lists of S_u
-        (`su_pair`, `su_ts`) and S_q (`sq_pair`, `sq_clicked`, `sq_ts`, `sq_group`).
+        `exposed`, identity columns, `cat.*` ids, the unscaled features of each group as `group.name`, and the lists of
+        S_u (`su_pair`, `su_ts`) and S_q (`sq_pair`, `sq_clicked`, `sq_ts`, `sq_group`).
     """
     block = context.block(rows)
     state = raw_state(block, context)
@@ -78,6 +78,7 @@ def sample_rows(rows: pl.DataFrame, context: SampleContext) -> pl.DataFrame:
     own_clicks = block.recent_clicks(context.spec.user_behaviours).rows(block.request)
     requests = state.user[block.request, _REQUESTS].astype(np.int32)
     return ordered.select(
+        "exposed",
         "request_id",
         "user_id",
         "item_id",
@@ -151,6 +152,7 @@ def categorical_codes(block: UserBlock, requests: np.ndarray, context: SampleCon
         "price": spec.price_bucket(block.log_price),
         "activity": activity_group(requests),
         **{name: codes[block.user] for name, codes in profiles.items()},
+        **spec.id_codes(rows),
     }
 
 

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from prectr.configuration import FrozenConfig
+from prectr.features.ids import IdColumn, IdConfig
 
 
 class SamplesConfig(FrozenConfig):
@@ -12,6 +13,9 @@ class SamplesConfig(FrozenConfig):
     """Columns of `users.parquet` used as features, where they are there."""
     user_behaviours: int = Field(default=20, ge=1)
     """S_u: the user's own most recent clicks."""
+    ids: dict[IdColumn, IdConfig] = {}
+    """Ids that are features, e.g. `{item_id: {kind: hash, size: 1000000}}`; none by default: on logs where most ids are
+    rare they are learnt by heart."""
     price_buckets: int = Field(default=16, ge=2)
     query_buckets: int = Field(default=4096, ge=1)
     """Queries are hashed into so many buckets where a behaviour names its query."""
@@ -19,5 +23,7 @@ class SamplesConfig(FrozenConfig):
     """Positions from here on share one bias."""
     scaler_rows: int = Field(default=2_000_000, ge=1)
     """Rows of the training days, taken evenly, that means and deviations of features are fitted on."""
+    candidates: bool = True
+    """Also make rows of the unexposed candidates of the held-back days, so that rankers can be judged on them."""
     online: bool = True
     """Write the state that serving starts from; a log that is only trained on does without."""

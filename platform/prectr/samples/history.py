@@ -1,7 +1,8 @@
 """A block of users' shown rows -> what was known of each user before each row, exactly.
 
-All functions take the whole log of some users (a block of the shuffle by user). Rows of one user with the same
-timestamp form a *moment*: nothing of a moment is known to any of its rows. What was known fades by days
+All functions take the whole log of some users (a block of the shuffle by user). Unexposed candidates may be among the
+rows: what was known before them is told, they themselves count for nothing. Rows of one user with the same timestamp
+form a *moment*: nothing of a moment is known to any of its rows. What was known fades by days
 (`half_life_days` of the preferences): rows of earlier days, never those of the row's own day.
 """
 
@@ -126,6 +127,8 @@ class UserBlock:
     """[m] first row of each request."""
     day: np.ndarray
     """[n] number of the day."""
+    exposed: np.ndarray
+    """[n] False: an unexposed candidate."""
     clicked: np.ndarray
     position: np.ndarray
     """[n] bounded."""
@@ -156,6 +159,7 @@ class UserBlock:
             request=request,
             first=np.flatnonzero(np.r_[True, request[1:] != request[:-1]][: len(request)]),
             day=day,
+            exposed=ordered["exposed"].to_numpy(),
             clicked=ordered["clicked"].to_numpy(),
             position=bounded_position(ordered["position"].to_numpy()),
             half_life=half_life,
@@ -169,14 +173,17 @@ class UserBlock:
 
     def counts(self) -> np.ndarray:
         """[n, 2] exam and click of each row."""
-        return np.stack([self.table.examined[self.position] / UNIT, self.clicked.astype(np.float64)], axis=1)
+        examined = np.where(self.exposed, self.table.examined[self.position] / UNIT, 0.0)
+        return np.stack([examined, self.clicked.astype(np.float64)], axis=1)
 
     def moment_sums(self) -> np.ndarray:
         """What each moment adds to its user's sums, [moments, USER_WIDTH]. A request counts once."""
-        moment, count = self.moments.of_row, len(self.moments)
-        requests = np.bincount(moment[self.first], minlength=count)[:, None]
-        counts = examined_and_clicks(moment, count, self.position, self.clicked, self.table)
-        grid = self.table.sums(moment, count, self.rows["user_cell"].to_numpy())
+        shown, count = self.exposed, len(self.moments)
+        moment = self.moments.of_row[shown]
+        seen = np.unique(self.request[shown])
+        requests = np.bincount(self.moments.of_row[self.first[seen]], minlength=count)[:, None]
+        counts = examined_and_clicks(moment, count, self.position[shown], self.clicked[shown], self.table)
+        grid = self.table.sums(moment, count, self.rows["user_cell"].to_numpy()[shown])
         return np.asarray(np.concatenate([grid, requests, counts], axis=1) * scale(USER_NAMES))
 
     def moment_prices(self) -> np.ndarray:
@@ -195,14 +202,15 @@ class UserBlock:
 
     def query_sums(self, cells: Cells) -> np.ndarray:
         """What the rows of each cell add to their query's sums, [c, LEVEL_WIDTH]."""
+        shown = self.exposed
         sums = level_sums(
-            cells.of_row,
+            cells.of_row[shown],
             len(cells),
-            cells=self.rows["query_cell"].to_numpy(),
-            level=self.rows["level"].to_numpy(),
-            position=self.position,
-            clicked=self.clicked,
-            log_price=self.log_price,
+            cells=self.rows["query_cell"].to_numpy()[shown],
+            level=self.rows["level"].to_numpy()[shown],
+            position=self.position[shown],
+            clicked=self.clicked[shown],
+            log_price=self.log_price[shown],
             table=self.table,
         )
         return np.asarray(sums * scale(LEVEL_NAMES))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ import polars as pl
 from prectr.artifacts import require_artifact
 from prectr.errors import PrectrError
 from prectr.features.derive import level_logarithms
-from prectr.features.inputs import Behaviours, PairArrays, RowArrays, stack
+from prectr.features.inputs import Behaviours, Histories, PairArrays, RowArrays, stack
 from prectr.features.spec import FeatureSpec
 from prectr.relevance.tokenisation import PairTokens
 from prectr.samples.texts import join_texts
@@ -44,19 +45,31 @@ class Samples:
         """The days that have rows, in order."""
         return sorted(date.fromisoformat(folder.name[5:]) for folder in (self.path / "rows").glob("date=*"))
 
+    def files(self, days: Sequence[date], folder: Literal["rows", "candidates"] = "rows") -> list[Path]:
+        """The files that hold the rows of some days; of `candidates`, which are optional, there may be none.
+
+        Raises:
+            PrectrError: there are no rows.
+        """
+        files = [file for day in days for file in sorted((self.path / folder / f"date={day}").glob("*.parquet"))]
+        if not files and folder == "rows":
+            raise PrectrError(f"{self.path}: no samples of {', '.join(map(str, days))}.")
+        return files
+
     def frame(self, days: Sequence[date], columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Sample rows of some days in time order; the order is the same for every selection of columns."""
+        return self.read(self.files(days), columns)
+
+    def read(self, files: Sequence[Path], columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Sample rows of some files in time order; rows of a request, which share a file, follow each other."""
         order = ["ts", "request_id", "position"]
         wanted = None if columns is None else list(dict.fromkeys([*columns, *order]))
-        files = [file for day in days for file in sorted((self.path / "rows" / f"date={day}").glob("*.parquet"))]
-        if not files:
-            raise PrectrError(f"{self.path}: no samples of {', '.join(map(str, days))}.")
-        frame = pl.read_parquet(files, columns=wanted, hive_partitioning=False).sort(order)
+        frame = pl.read_parquet(list(files), columns=wanted, hive_partitioning=False).sort(order)
         return frame if columns is None else frame.select(columns)
 
     def rows(self, frame: pl.DataFrame) -> RowArrays:
         """The arrays of sample rows, numbers scaled."""
-        return row_arrays(frame, self.spec)
+        return row_arrays(frame, self.spec, self.pairs)
 
 
 def split_days(days: Sequence[date]) -> tuple[list[date], date, date]:
@@ -93,25 +106,36 @@ def pair_arrays(pairs: pl.DataFrame, spec: FeatureSpec) -> PairArrays:
     )
 
 
-def row_arrays(frame: pl.DataFrame, spec: FeatureSpec) -> RowArrays:
-    """Arrays of sample rows."""
+def row_arrays(frame: pl.DataFrame, spec: FeatureSpec, pairs: PairArrays) -> RowArrays:
+    """Arrays of sample rows; rows of a request must follow each other, as `Samples.frame` sorts them."""
     scaled = {
         group: spec.scalers[group].scale(
             np.stack([frame[f"{group}.{name}"].to_numpy() for name in spec.scalers[group].names], axis=1)
         )
         for group in ("numeric", "tolerance", "query_preference")
     }
-    ts = frame["ts"].dt.epoch("us").to_numpy() / 1e6
-    clicks = int(frame["su_pair"].list.len().sum())
+    request = frame.select(pl.struct("ts", "request_id").rle_id()).to_series().to_numpy().astype(np.int64)
+    first = np.flatnonzero(np.diff(request, prepend=-1))
     return RowArrays(
         pair=frame["pair"].to_numpy(),
-        ts=ts,
+        request=request,
         categorical=np.stack([frame[f"cat.{name}"].to_numpy() for name in spec.categorical_fields], axis=1),
-        user=_behaviours(frame["su_pair"], frame["su_ts"], np.ones(clicks, np.int8), np.zeros(clicks, np.int32)),
-        query=_behaviours(
-            frame["sq_pair"], frame["sq_ts"], _flat(frame["sq_clicked"], np.int8), _flat(frame["sq_group"], np.int32)
-        ),
+        histories=_histories(frame[first], spec, pairs),
         **scaled,
+    )
+
+
+def _histories(frame: pl.DataFrame, spec: FeatureSpec, pairs: PairArrays) -> Histories:
+    """S_u and S_q of requests, given one row of each."""
+    now = frame["ts"].dt.epoch("us").to_numpy() / 1e6
+    clicks = int(frame["su_pair"].list.len().sum())
+    user = _behaviours(frame["su_pair"], frame["su_ts"], np.ones(clicks, np.int8), np.zeros(clicks, np.int32))
+    query = _behaviours(
+        frame["sq_pair"], frame["sq_ts"], _flat(frame["sq_clicked"], np.int8), _flat(frame["sq_group"], np.int32)
+    )
+    return Histories(
+        user.padded(now, pairs, spec.user_behaviours, with_group=False),
+        query.padded(now, pairs, spec.query_behaviours, with_group=True),
     )
 
 

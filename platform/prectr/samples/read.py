@@ -27,16 +27,17 @@ class Reading:
     """The `ShownReader`, or its reference in the object store."""
 
 
-def read_rows(part: Part, shared: Reading) -> pl.DataFrame:
-    """Rows of a part.
+def read_rows(part: Part, shared: Reading, exposed: bool = True) -> pl.DataFrame:
+    """Rows of a part of the impressions, or of the unexposed candidates.
 
     Returns:
+        exposed (bool),
         request_id, user_id, ts, query (normalised), item_id, position, clicked, purchased, policy, price, log_price
         (NaN where unknown), date, pair, level, category, brand; the cells of the log-likelihood table as the user's and
         the query's tolerance see the row; item_* and pair_*: exam and clicks of item and pair before the day.
     """
     reader, mined = fetch_reader(shared.reader), shared.preferences
-    rows = reader.read(part, COLUMNS)
+    rows = (reader.read if exposed else reader.read_candidates)(part, COLUMNS)
     index, catalogue = reader.index, reader.catalogue
     centres = known_centres(rows, day_centres(mined.path, part.day), mined.config.alternate)
     expected = index.expected[rows.place]
@@ -47,6 +48,7 @@ def read_rows(part: Part, shared: Reading) -> pl.DataFrame:
     )
     user_cell, query_cell = cells
     return rows.frame.select(
+        pl.lit(exposed).alias("exposed"),
         "request_id",
         "user_id",
         "ts",

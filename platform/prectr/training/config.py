@@ -1,11 +1,23 @@
 """Settings of `train`."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prectr.configuration import FrozenConfig
 from prectr.model_config import ModelConfig
+
+
+class TrackingConfig(FrozenConfig):
+    """Where figures go besides the learning curve of the artifact."""
+
+    tensorboard: Path | None = None
+    """A folder for event files; each run writes its own below it."""
+    mlflow: str | None = None
+    """An MLflow tracking URI."""
+    experiment: str = "prectr"
+    """The MLflow experiment."""
 
 
 class TrainConfig(FrozenConfig):
@@ -15,6 +27,10 @@ class TrainConfig(FrozenConfig):
     epochs: int = Field(2, ge=1)
     batch_size: int = Field(2048, ge=2)
     """Rows of one step over all workers."""
+    pair_rows: int = Field(8, ge=1)
+    """Rows of one pair of query and item that meet in a batch, whose text is then encoded once; 1 shuffles rows."""
+    rows_in_memory: int = Field(8_000_000, ge=1)
+    """Rows that a worker holds; a larger log is read in shards of random files, in another order each epoch."""
     learning_rate: float = Field(2e-3, gt=0)
     encoder_scale: float = Field(0.1, gt=0)
     """Encoder and RSL module learn at this share of the rate [ours]."""
@@ -28,7 +44,22 @@ class TrainConfig(FrozenConfig):
     of 128 the casts and the attention's backward pass cost a CPU more than that saves."""
     text_batch: int = Field(256, ge=1)
     """Pairs the encoder sees at once; pairs of similar length go together."""
-    workers: int = Field(1, ge=1)
+    workers: int | tuple[int, int] = 1
+    """Ray Train workers; two numbers are the fewest and the most, as many as the cluster has room for."""
     cpus: int = Field(2, ge=1)
     """Torch threads of a worker."""
+    gpus: float = Field(0, ge=0)
+    """GPUs of a worker."""
+    checkpoint_steps: int = Field(500, ge=1)
+    """Steps between checkpoints; a run that was killed goes on from the last one."""
+    restarts: int = Field(3, ge=0)
+    """How often a run goes on after a worker died."""
+    tracking: TrackingConfig = TrackingConfig()
     seed: int = 17
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        counts = self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
+        if not 1 <= counts[0] <= counts[1]:
+            raise ValueError(f"workers must be at least 1, the fewest before the most, got {self.workers}")
+        return self

@@ -18,6 +18,9 @@ from typing import Any, Literal
 from prectr import progress
 from prectr.errors import PrectrError
 
+KEPT_CHECKPOINTS = 2
+"""One may have been cut short by whatever ended the run."""
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 # Torch's threads otherwise spin at every barrier; where another process holds a core, a step then takes ten times as
@@ -31,10 +34,12 @@ def fit_on_ray(
     *,
     name: str,
     storage: Path,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     cpus_per_worker: int = 2,
     gpus_per_worker: float = 0,
     curve: Path | None = None,
+    resumable: Path | None = None,
+    restarts: int = 0,
 ) -> Any:
     """Run `loop(loop_config)` in `workers` Ray Train workers (gloo, or nccl with GPUs) and return rank 0's result.
 
@@ -43,10 +48,13 @@ def fit_on_ray(
         loop_config: handed to the loop; must be serialisable (importable functions may be in it).
         name: stage name, for messages.
         storage: an existing directory for Ray Train's own state; what it writes there is removed again.
-        workers: number of workers; a loop that is given more than one shards its own data.
+        workers: number of workers, or the fewest and the most; a loop that is given more than one shards its own data.
         cpus_per_worker: logical CPUs, and torch threads, of a worker.
         gpus_per_worker: GPUs of a worker.
         curve: the JSONL learning curve that the loop appends to through `append_curve`; its lines are shown.
+        resumable: a directory that keeps the checkpoints which the loop reports until the run has succeeded, so that
+            the same call after a killed driver goes on from them; None keeps nothing.
+        restarts: how often the run goes on, from its last checkpoint, after a worker died.
 
     Raises:
         PrectrError: the loop failed with an error of the user's, or a worker died; the message holds the cause.
@@ -54,7 +62,8 @@ def fit_on_ray(
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    run_name = f"{name}-{uuid.uuid4().hex[:8]}"
+    run_name = f"{name}-{uuid.uuid4().hex[:8]}" if resumable is None else "run"
+    kept = storage if resumable is None else resumable
     resources = {"CPU": float(cpus_per_worker)} | ({"GPU": float(gpus_per_worker)} if gpus_per_worker else {})
     trainer = TorchTrainer(
         _threaded(loop, cpus_per_worker),
@@ -65,21 +74,30 @@ def fit_on_ray(
         ),
         run_config=ray.train.RunConfig(
             name=run_name,
-            storage_path=str(storage.resolve()),
+            storage_path=str(kept.resolve()),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+            failure_config=ray.train.FailureConfig(max_failures=restarts),
             worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},
             logging_config=ray.train.LoggingConfig("INFO" if progress.verbosity() > 0 else "ERROR"),
         ),
     )
     try:
         with _shown(curve, name):
-            return trainer.fit().return_value
+            result = trainer.fit().return_value
+        if isinstance(result, PrectrError):
+            raise result
+        shutil.rmtree(kept / run_name, ignore_errors=True)
+        return result
+    except PrectrError:
+        raise
     except Exception as error:
         cause = _root_cause(error)
         if isinstance(cause, PrectrError):
             raise cause from None
         raise PrectrError(f"{name}: training failed: {type(cause).__name__}: {cause}") from error
     finally:
-        shutil.rmtree(storage / run_name, ignore_errors=True)
+        if resumable is None:
+            shutil.rmtree(kept / run_name, ignore_errors=True)
 
 
 def append_curve(curve: Path, point: Mapping[str, Any]) -> None:
@@ -117,11 +135,17 @@ def autocast(precision: Precision, device: str = "cpu") -> Any:
 
 def _threaded(loop: Callable[[dict[str, Any]], Any], threads: int) -> Callable[[dict[str, Any]], Any]:
     def run(config: dict[str, Any]) -> Any:
+        import ray.train
         import torch
 
         # Ray sets OMP_NUM_THREADS from the worker's logical CPUs, of which an embedded Ray has more than the machine.
         torch.set_num_threads(max(1, min(threads, os.cpu_count() or 1)))
-        return loop(config)
+        try:
+            return loop(config)
+        except PrectrError as error:
+            if ray.train.get_context().get_world_size() > 1:
+                raise  # the others wait for this worker; its death ends them
+            return error  # the user's to mend: starting again would not help
 
     return run
 

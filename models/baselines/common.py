@@ -1,0 +1,43 @@
+"""What the baselines share: the numbers they read, and an output that can stand in every table.
+
+A baseline does not learn relevance levels: its level distribution is the looked-up one (uniform where there is none),
+its click probability the same at every level, its incentive 0.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.rsl import look_up
+from prectr.model_config import LEVELS, BaselineConfig, FeatureSizes
+from prectr.types import RankerInputs, RankerOutput
+
+
+def numbers_width(config: BaselineConfig, sizes: FeatureSizes) -> int:
+    """Width of `numbers_of`."""
+    return sizes.numeric + (sizes.match if config.match else 0)
+
+
+def numbers_of(config: BaselineConfig, inputs: RankerInputs) -> Tensor:
+    """Numeric features, and by switch the match features with the looked-up levels: [B, N]."""
+    if not config.match:
+        return inputs.numeric
+    known, log_probabilities = look_up(inputs.match)
+    return torch.cat([inputs.numeric, known * log_probabilities.exp(), inputs.match[:, LEVELS:]], -1)
+
+
+def baseline_output(click_logit: Tensor, inputs: RankerInputs) -> RankerOutput:
+    """Output of B rows from their click logit [B]."""
+    _, log_probabilities = look_up(inputs.match)
+    return RankerOutput(
+        click_logit=click_logit,
+        level_logits=log_probabilities,
+        level_click_logits=click_logit.unsqueeze(-1).repeat(1, LEVELS),
+        incentive=torch.zeros_like(click_logit),
+    )
+
+
+def start_at_prior(layer: nn.Linear, click_rate: float) -> None:
+    """Let a last layer's bias answer the prior click rate."""
+    nn.init.constant_(layer.bias, math.log(click_rate / (1 - click_rate)))

@@ -1,0 +1,70 @@
+"""Identities as features: users, queries or items by their id, hashed or by a vocabulary. Off by default [ours].
+
+A hash takes any id and lets some share a row; a vocabulary gives a row to each id that the training days showed often
+enough, and 0, unknown, to the others.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from prectr.coding import code_column
+from prectr.configuration import FrozenConfig
+from prectr.tables import Tables, read_day_file
+from prectr.text import stable_hash
+
+IdColumn = Literal["user_id", "query", "item_id"]
+
+
+class IdConfig(FrozenConfig):
+    """How one column of ids becomes a feature."""
+
+    kind: Literal["hash", "vocabulary"] = "hash"
+    size: int = Field(default=100_000, ge=1, description="rows of a hash, or most entries of a vocabulary")
+    minimum_count: int = Field(default=10, ge=1, description="vocabulary: impressions on training days an id needs")
+
+
+class IdSpace(FrozenConfig):
+    """The fitted ids of one column."""
+
+    kind: Literal["hash", "vocabulary"]
+    size: int
+    values: dict[str, int] = Field(default_factory=dict, description="vocabulary: id -> number from 1")
+
+    @property
+    def cardinality(self) -> int:
+        """Numbers that occur, 0 (unknown) included."""
+        return self.size + 1
+
+    def codes(self, column: str, ids: pl.Series) -> np.ndarray:
+        """Numbers of ids: int32 [n], 0 where unknown; a hash knows every id.
+
+        Args:
+            column: the ids' column; part of the hash.
+            ids: strings without nulls.
+        """
+        coded = code_column(ids)
+        if self.kind == "hash":
+            numbers = [stable_hash(key, column) % self.size + 1 for key in coded.keys]
+        else:
+            numbers = [self.values.get(key, 0) for key in coded.keys]
+        return np.array(numbers, dtype=np.int32)[coded.codes] if len(ids) else np.empty(0, np.int32)
+
+
+def fit_ids(tables: Tables, days: Sequence[date], column: str, config: IdConfig) -> IdSpace:
+    """The ids of a column as the training days show them; the most frequent, where there are more than `size`."""
+    if config.kind == "hash":
+        return IdSpace(kind="hash", size=config.size)
+    counts = pl.DataFrame(schema={column: pl.String, "len": pl.UInt32})
+    for day in days:
+        for file in tables.day_files("impressions", day):
+            shown = read_day_file(file, [column]).group_by(column).len()
+            counts = pl.concat([counts, shown]).group_by(column).agg(pl.col("len").sum())
+    kept = counts.drop_nulls().filter(pl.col("len") >= config.minimum_count)
+    kept = kept.sort(pl.col("len"), column, descending=[True, False]).head(config.size)
+    values = {value: number for number, value in enumerate(kept[column], start=1)}
+    return IdSpace(kind="vocabulary", size=len(values), values=values)

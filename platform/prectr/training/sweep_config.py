@@ -1,0 +1,50 @@
+"""Settings of `sweep`: the declared search space and how long to search."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from prectr.configuration import FrozenConfig
+
+
+class SearchRange(FrozenConfig):
+    """The values a setting may take: `choices`, or the range from `low` to `high`."""
+
+    choices: tuple[Any, ...] | None = None
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    """Draw evenly on the logarithm."""
+    integer: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.choices is None) == (self.low is None and self.high is None):
+            raise ValueError("give either choices, or low and high")
+        if self.choices is None and (self.low is None or self.high is None or self.low >= self.high):
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+        if self.choices is not None and not self.choices:
+            raise ValueError("choices is empty")
+        if self.log and (self.low or 0.0) <= 0:
+            raise ValueError(f"low must be above 0 to draw on the logarithm, got {self.low}")
+        return self
+
+
+class SweepConfig(FrozenConfig):
+    """A search for the best settings of `train`: Optuna proposes, ASHA stops what does not get on."""
+
+    search: dict[str, SearchRange] = Field(
+        default={
+            "learning_rate": SearchRange(low=5e-4, high=1e-2, log=True),
+            "weight_decay": SearchRange(low=1e-6, high=1e-2, log=True),
+            "batch_size": SearchRange(choices=(1024, 2048, 4096)),
+            "model.fusion.dropout": SearchRange(low=0.0, high=0.3),
+        },
+        description="setting of `train` (dotted) -> its values",
+    )
+    trials: int = Field(default=16, ge=1)
+    parallel: int = Field(default=1, ge=1, description="trials at once; each takes `train.cpus`")
+    metric: Literal["gauc", "auc", "auc_position_free", "logloss"] = "gauc"
+    grace: int = Field(default=2, ge=1, description="validations before a trial may be stopped")
+    reduction: int = Field(default=3, ge=2, description="one trial in so many goes on at each rung")
+    seed: int = 17
