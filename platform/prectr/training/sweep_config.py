@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from prectr.configuration import FrozenConfig
 
+Mode = Literal["min", "max"]
+
 
 class SearchRange(FrozenConfig):
     """The values a setting may take: `choices`, or the range from `low` to `high`."""
@@ -27,7 +29,17 @@ class SearchRange(FrozenConfig):
             raise ValueError("choices is empty")
         if self.log and (self.low or 0.0) <= 0:
             raise ValueError(f"low must be above 0 to draw on the logarithm, got {self.low}")
+        if self.integer and self.choices is None and (int(self.low or 0), int(self.high or 0)) != (self.low, self.high):
+            raise ValueError(f"low and high of an integer must be whole, got {self.low} and {self.high}")
         return self
+
+    @property
+    def bounds(self) -> tuple[Any, ...]:
+        """The choices, or the lowest and the highest value."""
+        if self.choices is not None:
+            return self.choices
+        kind = int if self.integer else float
+        return kind(self.low or 0), kind(self.high or 0)
 
 
 class SweepConfig(FrozenConfig):
@@ -48,3 +60,8 @@ class SweepConfig(FrozenConfig):
     grace: int = Field(default=2, ge=1, description="validations before a trial may be stopped")
     reduction: int = Field(default=3, ge=2, description="one trial in so many goes on at each rung")
     seed: int = 17
+
+    @property
+    def mode(self) -> Mode:
+        """Whether less or more of the metric is better."""
+        return "min" if self.metric == "logloss" else "max"

@@ -1,25 +1,53 @@
-"""What a sweep says while it runs: a line for each trial that ends."""
+"""What Ray Tune calls while a sweep runs: every trial that ends goes into the ledger and is said in a line."""
 
 from typing import Any
 
 from ray.tune import Callback
 
 from prectr import progress
+from prectr.ray_errors import find_user_error
+from prectr.training.sweep_ledger import Trial, TrialLedger
+from prectr.training.sweep_trials import POINT
 
 
 class SweepProgress(Callback):
-    """Says how each trial did; kept with the sweep, so a resumed one goes on saying it."""
+    """Collects the points of each trial.
 
-    def __init__(self, metric: str, trials: int) -> None:
-        self._metric, self._trials, self._done = metric, trials, 0
+    Args:
+        ledger: receives the trials that end.
+        metric: named in the lines.
+        done: trials that ended before this driver.
+        wanted: trials in all.
+    """
+
+    def __init__(self, ledger: TrialLedger, metric: str, done: int, wanted: int) -> None:
+        self.failed: list[Trial] = []
+        self._ledger, self._metric, self._done, self._wanted = ledger, metric, done, wanted
+        self._points: dict[str, list[dict[str, Any]]] = {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial validated."""
+        self._points.setdefault(trial.trial_id, []).append(result[POINT])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial came to its end or was stopped early."""
-        self._done = sum(one.is_finished() for one in trials)
-        value = (trial.last_result or {}).get(self._metric)
-        reached = "nothing" if value is None else f"{self._metric} {value:.5g}"
-        progress.say(f"  sweep: {self._done} of {self._trials} trials, the last reached {reached}")
+        ended = self._ended(trial, None)
+        self._ledger.write(ended)
+        self._done += 1
+        progress.say(
+            f"  sweep: {self._done} of {self._wanted} trials, the last reached {self._metric} {ended.best:.5g} "
+            f"in {len(ended.points)} validations"
+        )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed."""
-        progress.say(f"  sweep: a trial failed: {trial.get_error() or 'see -v'}")
+        error = trial.get_pickled_error() or trial.get_error()
+        told = find_user_error(error) or error
+        self.failed.append(self._ended(trial, str(told).strip().splitlines()[-1]))
+        progress.say(f"  sweep: a trial failed: {self.failed[-1].error}")
+
+    def _ended(self, trial: Any, error: str | None) -> Trial:
+        seconds = (trial.last_result or {}).get("time_total_s")
+        return Trial(dict(trial.config), self._points.pop(trial.trial_id, []), seconds, error)

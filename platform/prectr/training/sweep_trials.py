@@ -3,20 +3,34 @@
 A worker group for each trial would cost more than a small trial itself; the final fit is `prectr train`'s.
 """
 
+import difflib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from prectr.configuration import assign_path
-from prectr.training.config import TrainConfig
-from prectr.training.sweep_config import SearchRange
+from prectr.errors import UsageError
+from prectr.training.config import TrackingConfig, TrainConfig
+from prectr.training.sweep_config import Mode
+from prectr.training.sweep_ledger import REACHED
+
+POINT = "point"
+_NOT_OF_A_TRIAL: dict[str, Any] = {"workers": 1, "tracking": TrackingConfig().model_dump(mode="json")}
 
 
 def run_trial(
-    drawn: Mapping[str, Any], *, train: dict[str, Any], samples: str, encoder: str, build_ranker: Callable[..., Any]
+    drawn: Mapping[str, Any],
+    *,
+    train: dict[str, Any],
+    samples: str,
+    encoder: str,
+    build_ranker: Callable[..., Any],
+    metric: str,
+    mode: Mode,
 ) -> None:
     """Train one drawn configuration and report every validation to Ray Tune.
 
@@ -26,6 +40,8 @@ def run_trial(
         samples: artifact of `build-samples`.
         encoder: artifact of `distill`.
         build_ranker: as the loop's.
+        metric: of the validation day, what is searched for.
+        mode: whether more or less of it is better.
     """
     import torch
     from ray import tune
@@ -35,9 +51,14 @@ def run_trial(
 
     config = drawn_config(train, drawn)
     torch.set_num_threads(config.cpus)
+    better, worst = (max, 0.0) if mode == "max" else (min, 1e9)
+    reached: list[float] = []
 
     def report(point: dict[str, Any]) -> bool:
-        tune.report({name: _finite(value) for name, value in point.items()})
+        # GAUC is NaN where no user of the validation day has both clicks and skips; Optuna takes numbers only.
+        reached.append(float(np.nan_to_num(point[metric], nan=worst)))
+        best = better(reached)
+        tune.report({REACHED: best, POINT: {**point, REACHED: best}})
         return True
 
     with tempfile.TemporaryDirectory() as out:
@@ -54,37 +75,34 @@ def run_trial(
 
 
 def drawn_config(train: Mapping[str, Any], drawn: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of a trial; execution settings that a trial cannot use are put back.
+    """The configuration of a trial: `drawn` settings put into `train`; a trial is one worker and tracks nothing.
 
     Raises:
-        ValidationError: a drawn setting does not exist or has a value of the wrong type.
+        UsageError: a drawn setting does not exist, or has a value that it cannot have; names it.
     """
-    values: dict[str, Any] = {**TrainConfig.model_validate(train).model_dump(mode="json"), "workers": 1}
+    values: dict[str, Any] = {**TrainConfig.model_validate(train).model_dump(mode="json"), **_NOT_OF_A_TRIAL}
+    valid = {name for name in _dotted(values) if name.split(".")[0] not in _NOT_OF_A_TRIAL}
     for name, value in drawn.items():
+        if name not in valid:
+            nearest = difflib.get_close_matches(name, valid, n=1)
+            hint = f" Did you mean '{nearest[0]}'?" if nearest else " `prectr config show` lists them below `train`."
+            raise UsageError(f"sweep.search: train has no setting '{name}'.{hint}")
         assign_path(values, name.split("."), value)
-    return TrainConfig.model_validate(values)
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        told = error.errors()[0]
+        where = ".".join(str(part) for part in told["loc"]) or ", ".join(drawn)
+        raise UsageError(f"sweep.search: train.{where}: {told['msg']} (drawn: {dict(drawn)}).") from None
 
 
-def search_space(search: Mapping[str, SearchRange]) -> dict[str, Any]:
-    """Ray Tune's form of a declared search space."""
-    return {name: _domain(space) for name, space in search.items()}
-
-
-def _domain(space: SearchRange) -> Any:
-    from ray import tune
-
-    if space.choices is not None:
-        return tune.choice(list(space.choices))
-    assert space.low is not None and space.high is not None
-    if space.integer:
-        draw = tune.lograndint if space.log else tune.randint
-        return draw(int(space.low), int(space.high) + 1)
-    return tune.loguniform(space.low, space.high) if space.log else tune.uniform(space.low, space.high)
-
-
-def _finite(value: Any) -> Any:
-    """GAUC is NaN where no user of the validation day has both clicks and skips; Optuna takes numbers only."""
-    return float(np.nan_to_num(value, nan=0.0)) if isinstance(value, float) else value
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all settings that hold a value."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def _nothing(ranker: Any, out: Path) -> None:
