@@ -39,11 +39,11 @@ class TrainConfig(FrozenConfig):
     """Share of the steps in which the learning rate rises; it then falls as a cosine."""
     clip_norm: float = Field(5.0, gt=0)
     evaluations_per_epoch: int = Field(3, ge=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Of the encoder. `auto`: bfloat16 on a GPU and where the processor multiplies it in hardware; at the default width
-    of 128 the casts and the attention's backward pass cost a CPU more than that saves."""
-    text_batch: int = Field(256, ge=1)
-    """Pairs the encoder sees at once; pairs of similar length go together."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the encoder. `auto`: bfloat16 on a GPU and where the processor multiplies it in hardware."""
+    text_batch: int = Field(64, ge=1)
+    """Pairs the encoder sees at once; pairs of similar length go together. Few fit a processor's cache and need hardly
+    any padding; a GPU wants more."""
     workers: int | tuple[int, int] = 1
     """Ray Train workers; two numbers are the fewest and the most, as many as the cluster has room for."""
     cpus: int = Field(2, ge=1)

@@ -1,5 +1,7 @@
 """Settings of `sweep`: the declared search space and how long to search."""
 
+import json
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -65,3 +67,15 @@ class SweepConfig(FrozenConfig):
     def mode(self) -> Mode:
         """Whether less or more of the metric is better."""
         return "min" if self.metric == "logloss" else "max"
+
+    def proposal(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings in Optuna's form: a choice is its JSON text, because Optuna tells apart plain values only."""
+        return {
+            name: value if self.search[name].choices is None else json.dumps(value) for name, value in settings.items()
+        }
+
+    def settings(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that were proposed."""
+        return {
+            name: value if self.search[name].choices is None else json.loads(value) for name, value in proposal.items()
+        }

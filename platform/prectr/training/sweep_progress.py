@@ -6,6 +6,7 @@ from ray.tune import Callback
 
 from prectr import progress
 from prectr.ray_errors import find_user_error
+from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_ledger import Trial, TrialLedger
 from prectr.training.sweep_trials import POINT
 
@@ -15,14 +16,13 @@ class SweepProgress(Callback):
 
     Args:
         ledger: receives the trials that end.
-        metric: named in the lines.
+        sweep: what is searched.
         done: trials that ended before this driver.
-        wanted: trials in all.
     """
 
-    def __init__(self, ledger: TrialLedger, metric: str, done: int, wanted: int) -> None:
+    def __init__(self, ledger: TrialLedger, sweep: SweepConfig, done: int) -> None:
         self.failed: list[Trial] = []
-        self._ledger, self._metric, self._done, self._wanted = ledger, metric, done, wanted
+        self._ledger, self._sweep, self._done = ledger, sweep, done
         self._points: dict[str, list[dict[str, Any]]] = {}
 
     def on_trial_result(
@@ -37,8 +37,8 @@ class SweepProgress(Callback):
         self._ledger.write(ended)
         self._done += 1
         progress.say(
-            f"  sweep: {self._done} of {self._wanted} trials, the last reached {self._metric} {ended.best:.5g} "
-            f"in {len(ended.points)} validations"
+            f"  sweep: {self._done} of {self._sweep.trials} trials, the last reached {self._sweep.metric} "
+            f"{ended.best:.5g} in {len(ended.points)} validations"
         )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -50,4 +50,4 @@ class SweepProgress(Callback):
 
     def _ended(self, trial: Any, error: str | None) -> Trial:
         seconds = (trial.last_result or {}).get("time_total_s")
-        return Trial(dict(trial.config), self._points.pop(trial.trial_id, []), seconds, error)
+        return Trial(self._sweep.settings(trial.config), self._points.pop(trial.trial_id, []), seconds, error)

@@ -1,12 +1,15 @@
 """The search itself: Ray Tune runs trials, Optuna proposes them, ASHA stops those that do not get on."""
 
 import functools
+import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from prectr import progress
 from prectr.training.config import TrainConfig
 from prectr.training.sweep_config import SearchRange, SweepConfig
 from prectr.training.sweep_ledger import REACHED, Trial, TrialLedger
@@ -16,6 +19,7 @@ _ITERATION = "training_iteration"
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger holds the points
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command; what was finished is in the ledger
+    "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints a table whatever `verbose` says
 }
 
 
@@ -42,7 +46,6 @@ def search(
     Returns:
         all trials, those that failed last.
     """
-    import optuna
     from ray import tune
 
     from prectr.training.sweep_progress import SweepProgress
@@ -51,18 +54,15 @@ def search(
     finished = ledger.read()
     if len(finished) >= config.trials:
         return finished
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    callback = SweepProgress(ledger, config.metric, len(finished), config.trials)
+    _prepare()
+    callback = SweepProgress(ledger, config, len(finished))
     trial = functools.partial(
         run_trial,
-        train=train.model_dump(mode="json"),
-        samples=str(samples.resolve()),
-        encoder=str(encoder.resolve()),
+        sweep=config,
+        train=train,
+        samples=samples.resolve(),
+        encoder=encoder.resolve(),
         build_ranker=build_ranker,
-        metric=config.metric,
-        mode=config.mode,
     )
     resources = {"CPU": float(train.cpus)} | ({"GPU": train.gpus} if train.gpus else {})
     tune.Tuner(
@@ -70,8 +70,8 @@ def search(
         tune_config=tune.TuneConfig(
             num_samples=config.trials - len(finished),
             max_concurrent_trials=config.parallel,
-            search_alg=_proposer(config, finished),
-            scheduler=_scheduler(config, train, finished),
+            search_alg=proposer(config, finished),
+            scheduler=early_stopping(config, train, finished),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(name="ray-tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[callback]),
@@ -87,10 +87,10 @@ def check_space(config: SweepConfig, train: TrainConfig) -> None:
     """
     for name, space in config.search.items():
         for value in space.bounds:
-            drawn_config(train.model_dump(mode="json"), {name: value})
+            drawn_config(train, {name: value})
 
 
-def _proposer(config: SweepConfig, finished: Sequence[Trial]) -> Any:
+def proposer(config: SweepConfig, finished: Sequence[Trial]) -> Any:
     """Optuna, told what was reached.
 
     The seed moves on with the trials that are finished: the same one would propose the first of them again.
@@ -102,12 +102,12 @@ def _proposer(config: SweepConfig, finished: Sequence[Trial]) -> Any:
         metric=REACHED,
         mode=config.mode,
         seed=config.seed + len(finished),
-        points_to_evaluate=[trial.settings for trial in finished],
+        points_to_evaluate=[config.proposal(trial.settings) for trial in finished],
         evaluated_rewards=[trial.best for trial in finished],
     )
 
 
-def _scheduler(config: SweepConfig, train: TrainConfig, finished: Sequence[Trial]) -> Any:
+def early_stopping(config: SweepConfig, train: TrainConfig, finished: Sequence[Trial]) -> Any:
     """ASHA, told how finished trials went, so that its first rungs are not empty."""
     from ray.tune.schedulers import ASHAScheduler
 
@@ -134,11 +134,22 @@ def _most(config: SweepConfig, train: TrainConfig, name: str) -> int:
     return int(getattr(train, name) if space is None else max(space.bounds))
 
 
+def _prepare() -> None:
+    """Switch off what Ray Tune and Optuna write and say beside the ledger and our own lines."""
+    import optuna
+
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if progress.verbosity() < 1:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+
 def _distribution(space: SearchRange) -> Any:
     from optuna import distributions
 
     if space.choices is not None:
-        return distributions.CategoricalDistribution(space.choices)
+        return distributions.CategoricalDistribution([json.dumps(choice) for choice in space.choices])
     low, high = space.bounds
     if space.integer:
         return distributions.IntDistribution(low, high, log=space.log)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from prectr.configuration import assign_path
 from prectr.errors import UsageError
 from prectr.training.config import TrackingConfig, TrainConfig
-from prectr.training.sweep_config import Mode
+from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_ledger import REACHED
 
 POINT = "point"
@@ -23,25 +23,23 @@ _NOT_OF_A_TRIAL: dict[str, Any] = {"workers": 1, "tracking": TrackingConfig().mo
 
 
 def run_trial(
-    drawn: Mapping[str, Any],
+    proposal: Mapping[str, Any],
     *,
-    train: dict[str, Any],
-    samples: str,
-    encoder: str,
+    sweep: SweepConfig,
+    train: TrainConfig,
+    samples: Path,
+    encoder: Path,
     build_ranker: Callable[..., Any],
-    metric: str,
-    mode: Mode,
 ) -> None:
-    """Train one drawn configuration and report every validation to Ray Tune.
+    """Train one proposed configuration and report every validation to Ray Tune.
 
     Args:
-        drawn: setting of `train` (dotted) -> value.
-        train: the TrainConfig they are put into, as JSON.
+        proposal: in Optuna's form.
+        sweep: what is searched.
+        train: the settings around the searched ones.
         samples: artifact of `build-samples`.
         encoder: artifact of `distill`.
         build_ranker: as the loop's.
-        metric: of the validation day, what is searched for.
-        mode: whether more or less of it is better.
     """
     import torch
     from ray import tune
@@ -49,14 +47,14 @@ def run_trial(
     from prectr.training.ranker_loop import Run
     from prectr.training.workers import Workers
 
-    config = drawn_config(train, drawn)
+    config = drawn_config(train, sweep.settings(proposal))
     torch.set_num_threads(config.cpus)
-    better, worst = (max, 0.0) if mode == "max" else (min, 1e9)
+    better, worst = (max, 0.0) if sweep.mode == "max" else (min, 1e9)
     reached: list[float] = []
 
     def report(point: dict[str, Any]) -> bool:
         # GAUC is NaN where no user of the validation day has both clicks and skips; Optuna takes numbers only.
-        reached.append(float(np.nan_to_num(point[metric], nan=worst)))
+        reached.append(float(np.nan_to_num(point[sweep.metric], nan=worst)))
         best = better(reached)
         tune.report({REACHED: best, POINT: {**point, REACHED: best}})
         return True
@@ -64,8 +62,8 @@ def run_trial(
     with tempfile.TemporaryDirectory() as out:
         loop = {
             "config": config.model_dump(mode="json"),
-            "samples": samples,
-            "encoder": encoder,
+            "samples": str(samples),
+            "encoder": str(encoder),
             "out": out,
             "build_ranker": build_ranker,
             "finish": _nothing,
@@ -74,13 +72,13 @@ def run_trial(
         Run(loop, Workers()).run()
 
 
-def drawn_config(train: Mapping[str, Any], drawn: Mapping[str, Any]) -> TrainConfig:
+def drawn_config(train: TrainConfig, drawn: Mapping[str, Any]) -> TrainConfig:
     """The configuration of a trial: `drawn` settings put into `train`; a trial is one worker and tracks nothing.
 
     Raises:
         UsageError: a drawn setting does not exist, or has a value that it cannot have; names it.
     """
-    values: dict[str, Any] = {**TrainConfig.model_validate(train).model_dump(mode="json"), **_NOT_OF_A_TRIAL}
+    values: dict[str, Any] = {**train.model_dump(mode="json"), **_NOT_OF_A_TRIAL}
     valid = {name for name in _dotted(values) if name.split(".")[0] not in _NOT_OF_A_TRIAL}
     for name, value in drawn.items():
         if name not in valid:
