@@ -125,8 +125,7 @@ def _write(staging: Path, trials: list[Trial], config: SweepConfig, train: Train
         raise PrectrError(f"sweep: all {len(trials)} trials failed; the first with: {trials[0].error}")
     better = min if config.mode == "min" else max
     best = better(done, key=lambda trial: trial.best)  # type: ignore[arg-type, return-value]
-    drawn = drawn_config(train.model_dump(mode="json"), best.settings)
-    found = drawn.model_copy(update={name: getattr(train, name) for name in EXECUTION})
+    found = drawn_config(train, best.settings).model_copy(update={name: getattr(train, name) for name in EXECUTION})
     heading = f"# `prectr train --config` takes this: {config.metric} {best.best:.6g} on the validation day\n"
     content = yaml.safe_dump({"train": found.model_dump(mode="json")}, sort_keys=False)
     (staging / BEST).write_text(heading + content, encoding="utf-8")

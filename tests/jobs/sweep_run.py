@@ -29,7 +29,7 @@ SWEEP = SweepConfig(
     trials=5,
     grace=1,
     reduction=2,
-    metric="auc",
+    metric="logloss",
 )
 
 
@@ -42,7 +42,15 @@ def build_noted_ranker(config: ModelConfig, spec: Any, encoder: Path, starts: Pa
     return ranker
 
 
-def run(samples: Path, encoder: Path, out: Path, starts: Path, config: SweepConfig = SWEEP, **options: Any) -> Any:
+def run(
+    samples: Path,
+    encoder: Path,
+    out: Path,
+    starts: Path,
+    config: SweepConfig = SWEEP,
+    train: TrainConfig = TRAIN,
+    **options: Any,
+) -> Any:
     """`jobs.sweep.run` with noted trials."""
     sweep.build_ranker_from = functools.partial(build_noted_ranker, starts=starts)
     try:
@@ -51,7 +59,7 @@ def run(samples: Path, encoder: Path, out: Path, starts: Path, config: SweepConf
             encoder=encoder,
             out=out,
             config=config,
-            train=TRAIN,
+            train=train,
             ray_config=RayConfig(num_cpus=2, object_store_gib=0.2),
             **options,
         )

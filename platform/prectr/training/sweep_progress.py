@@ -1,11 +1,12 @@
 """What Ray Tune calls while a sweep runs: every trial that ends goes into the ledger and is said in a line."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 
 from prectr import progress
-from prectr.ray_errors import find_user_error
 from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_ledger import Trial, TrialLedger
 from prectr.training.sweep_trials import POINT
@@ -43,9 +44,8 @@ class SweepProgress(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed."""
-        error = trial.get_pickled_error() or trial.get_error()
-        told = find_user_error(error) or error
-        self.failed.append(self._ended(trial, str(told).strip().splitlines()[-1]))
+        told = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()[-1]
+        self.failed.append(self._ended(trial, re.sub(r"^prectr\.errors\.\w+: ", "", told)))
         progress.say(f"  sweep: a trial failed: {self.failed[-1].error}")
 
     def _ended(self, trial: Any, error: str | None) -> Trial:
