@@ -1,7 +1,8 @@
 """ONNX of rankers and encoders, as bytes; the caller writes them.
 
 A ranker's inputs are named after the fields of RankerInputs plus `text`, its outputs after those of RankerOutput; an
-encoder's are input_ids, token_type_ids, attention_mask -> text, level_logits. Batch (and token) dimensions are free.
+encoder's are input_ids, token_type_ids, attention_mask -> text, level_logits. Rows, behaviours, pairs and tokens may be as
+many as there are.
 """
 
 import logging
@@ -66,9 +67,13 @@ def export_ranker(ranker: Ranker, sizes: FeatureSizes, user_length: int = 20, qu
     """The ranker's position-free forward (without its encoder) as one ONNX file."""
     inputs = example_inputs(sizes, _EXAMPLE_ROWS, user_length, query_length)
     text = torch.zeros(_EXAMPLE_ROWS, sizes.text)
-    rows = {0: torch.export.Dim("rows")}
+    rows = torch.export.Dim("rows")
+    shapes = {name: {0: rows} for name in RANKER_INPUTS}
+    for side in ("user", "query"):
+        length = torch.export.Dim(f"{side}_length")
+        shapes[f"{side}_behaviours"] = shapes[f"{side}_mask"] = {0: rows, 1: length}
     arguments = dict(zip(RANKER_INPUTS, (*inputs, text), strict=True))
-    return _export(_FlatRanker(ranker), arguments, dict.fromkeys(RANKER_INPUTS, rows), RANKER_OUTPUTS)
+    return _export(_FlatRanker(ranker), arguments, shapes, RANKER_OUTPUTS)
 
 
 def export_encoder(encoder: TextEncoder) -> bytes:

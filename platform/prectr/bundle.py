@@ -2,9 +2,10 @@
 
 ranker.onnx            the ranker: arrays of `RankerInputs` and text in, `RankerOutput` out
 encoder.onnx           the text encoder tuned with it; absent where the encoder stayed frozen or is not read
+encoder.int8.onnx      its int8 form, where the distilled encoder has one too
 relevance/             the distilled encoder and tokenizer, for pairs that the log never saw
 model.safetensors      the same weights for further training
-config.json            model configuration, feature sizes, position bias, smoothing
+config.json            model configuration, feature sizes, position bias, and how long each file is that serving needs
 feature_spec.json      vocabularies and scalers
 preferences.json       click curve, examination, priors: what tolerance posteriors need
 online/                LMDB state of users, queries, items and pairs at the end of the log
@@ -13,19 +14,27 @@ model_card.json        what it was trained on and how well it did on the validat
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prectr.artifacts import link_or_copy, read_manifest, require_artifact, write_json
+from prectr.artifacts import MANIFEST, link_or_copy, read_manifest, require_artifact, write_json
 from prectr.errors import PrectrError, UsageError
 from prectr.features.spec import FeatureSpec
 from prectr.model_config import FeatureSizes, ModelConfig
 from prectr.preferences.fit import PreferenceModel
+from prectr.relevance.encoder_session import INT8_FILE, ONNX_FILE, SETTINGS_FILE
+from prectr.relevance.quantisation import bundle_figures, quantise
+from prectr.relevance.tokenisation import TOKENIZER_FILE
 from prectr.training.config import TrainConfig
 
-BUNDLE_VERSION = 2
-RELEVANCE_FILES = ("relevance.onnx", "relevance.json", "tokenizer.json")
+BUNDLE_VERSION = 3
+RANKER_FILE, ENCODER_FILE, INT8_ENCODER_FILE = "ranker.onnx", "encoder.onnx", "encoder.int8.onnx"
+CONFIG_FILE, CARD_FILE = "config.json", "model_card.json"
+RELEVANCE_FILES = (ONNX_FILE, SETTINGS_FILE, TOKENIZER_FILE)
+NOT_SERVED = (CONFIG_FILE, CARD_FILE, "model.safetensors", "learning_curve.jsonl", MANIFEST)
+"""Files that people and further training need; a copy for serving may leave out all but the first and the last."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +59,27 @@ class Bundle:
 
         Raises:
             UsageError: `path` is no bundle.
-            PrectrError: it was written by another version of the project.
+            PrectrError: it was written by another version of the project, or a file of it is missing or cut short.
         """
-        manifest = require_artifact(path, "train")
-        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return cls.read(path, require_artifact(path, "train")["identity"])
+
+    @classmethod
+    def read(cls, path: Path, version: str) -> "Bundle":
+        """As `open`, for a bundle that is not published yet."""
+        try:
+            content = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise PrectrError(f"{path / CONFIG_FILE}: cannot be read ({error}); train the bundle again.") from None
         if content.get("bundle_version") != BUNDLE_VERSION:
             raise PrectrError(
                 f"{path}: a bundle of version {content.get('bundle_version')}, this project reads {BUNDLE_VERSION}; "
                 "train it again."
             )
+        _require_whole(path, content["files"])
         return cls(
             path=path,
             name=content["model"]["name"],
-            version=manifest["identity"],
+            version=version,
             model=ModelConfig.model_validate(content["model"]),
             sizes=FeatureSizes.model_validate(content["sizes"]),
             spec=FeatureSpec.load(path / "feature_spec.json"),
@@ -86,8 +103,11 @@ def write_bundle(
     for file in trained.iterdir():
         if file.is_file() and file.name != "position.json":
             shutil.copy2(file, out / file.name)
+    int8 = (encoder / INT8_FILE).is_file()
+    if int8 and (out / ENCODER_FILE).is_file():
+        quantise(out / ENCODER_FILE, out / INT8_ENCODER_FILE)
     (out / "relevance").mkdir()
-    for name in RELEVANCE_FILES:
+    for name in (*RELEVANCE_FILES, INT8_FILE) if int8 else RELEVANCE_FILES:
         _share(encoder / name, out / "relevance" / name)
     (out / "online").mkdir()
     _share(samples / "online" / "data.mdb", out / "online" / "data.mdb")
@@ -95,24 +115,27 @@ def write_bundle(
     shutil.copy2(preferences / "parameters.json", out / "preferences.json")
     require_artifact(preferences, "mine-preferences")
     spec = FeatureSpec.load(samples / "feature_spec.json")
-    width = json.loads((encoder / "relevance.json").read_text(encoding="utf-8"))["width"]
+    width = json.loads((encoder / SETTINGS_FILE).read_text(encoding="utf-8"))["width"]
     write_json(
-        out / "config.json",
+        out / CONFIG_FILE,
         {
             "bundle_version": BUNDLE_VERSION,
             "model": config.model.model_dump(mode="json"),
             "sizes": spec.sizes(width).model_dump(mode="json"),
             "position": json.loads((trained / "position.json").read_text(encoding="utf-8")),
+            "files": {str(file.relative_to(out)): file.stat().st_size for file in _served(out, trained)},
         },
     )
+    measured = {"int8": bundle_figures(Bundle.read(out, "unpublished"), samples)} if int8 else {}
     samples_manifest = read_manifest(samples) or {}
     write_json(
-        out / "model_card.json",
+        out / CARD_FILE,
         {
             "model": config.model.name,
             "training": facts,
             "days": samples_manifest.get("days", {}),
             "validation": facts["best"],
+            **measured,
             "definitions": {
                 "auc": "with the logged position, ties count one half",
                 "gauc": "by user, impression-weighted, one-class users dropped",
@@ -120,6 +143,27 @@ def write_bundle(
             },
         },
     )
+
+
+def _served(out: Path, trained: Path) -> list[Path]:
+    """The files of a bundle that serving needs, besides its configuration."""
+    return [
+        file
+        for file in sorted(out.rglob("*"))
+        if file.is_file() and file.name not in NOT_SERVED and not file.is_relative_to(trained)
+    ]
+
+
+def _require_whole(path: Path, sizes: Mapping[str, int]) -> None:
+    """Lengths only: a bundle is opened often, its online state may be large, and a copy that broke off is short."""
+    for name, size in sizes.items():
+        file = path / name
+        if not file.is_file():
+            raise PrectrError(f"{file}: is missing from the bundle; copy it again or train it again.")
+        if file.stat().st_size != size:
+            raise PrectrError(
+                f"{file}: holds {file.stat().st_size:,} bytes of {size:,}; copy the bundle again or train it again."
+            )
 
 
 def _share(source: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit, softmax
 
-from prectr.bundle import Bundle
+from prectr.bundle import ENCODER_FILE, INT8_ENCODER_FILE, RANKER_FILE, Bundle
 from prectr.features.inputs import INPUT_NAMES, PairArrays, RowArrays, ranker_inputs
 from prectr.relevance.encoder_session import RelevanceEncoder, onnx_session
 from prectr.relevance.tokenisation import PairTokens
@@ -39,19 +39,22 @@ class Scorer:
     """Scores rows with a bundle.
 
     Args:
-        path: the bundle's directory.
+        bundle: the bundle, or its directory.
         threads: ONNX Runtime threads of one call; 0 = all cores.
+        int8: run the encoders in their int8 form.
 
     Raises:
-        UsageError: `path` is no bundle.
+        UsageError: there is no bundle, or it has no int8 encoders.
+        PrectrError: the bundle is of another version, or a file of it is missing or cut short.
     """
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        self.bundle = Bundle.open(path)
-        self.relevance = RelevanceEncoder(path / "relevance", threads=threads)
-        self._ranker = onnx_session(path / "ranker.onnx", threads)
+    def __init__(self, bundle: Path | Bundle, threads: int = 0, int8: bool = False) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        path = self.bundle.path
+        self.relevance = RelevanceEncoder(path / "relevance", threads=threads, int8=int8)
+        self._ranker = onnx_session(path / RANKER_FILE, threads)
         self._ranker_inputs = {node.name for node in self._ranker.get_inputs()}
-        tuned = path / "encoder.onnx"
+        tuned = path / (INT8_ENCODER_FILE if int8 else ENCODER_FILE)
         self._encoder = onnx_session(tuned, threads) if tuned.is_file() else None
 
     def score(self, rows: RowArrays, pairs: PairArrays, tokens: PairTokens) -> Scores:

@@ -30,6 +30,9 @@ class DistillConfig(FrozenConfig):
     that bites makes the result depend on the machine."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the processor has AMX, else float32."""
+    int8: bool = False
+    """Also leave an int8 form of the encoder, and of what `train` tunes from it; the manifest and the model card say
+    what it costs in quality."""
     cpus: int = Field(2, ge=1)
     """Torch threads of the training worker."""
     seed: int = 17

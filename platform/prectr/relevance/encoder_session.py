@@ -8,21 +8,31 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from prectr.errors import UsageError
+from prectr.errors import PrectrError, UsageError
 from prectr.relevance.tokenisation import PairTokeniser, PairTokens
 
-ONNX_FILE = "relevance.onnx"
+ONNX_FILE, INT8_FILE = "relevance.onnx", "relevance.int8.onnx"
 SETTINGS_FILE = "relevance.json"
 
 
 def onnx_session(file: Path, threads: int) -> Any:
-    """An ONNX Runtime session on the CPU; `threads` of one call, 0 = all cores."""
+    """An ONNX Runtime session on the CPU; `threads` of one call, 0 = all cores.
+
+    Raises:
+        PrectrError: the file is missing or no whole model.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no base of their own
+        what = str(error).strip().splitlines()[0]
+        raise PrectrError(
+            f"{file}: is missing, cut short or no ONNX model ({what}); build its artifact again."
+        ) from None
 
 
 class RelevanceEncoder:
@@ -32,13 +42,19 @@ class RelevanceEncoder:
         directory: the artifact of `distill` (relevance.onnx, relevance.json, tokenizer.json).
         threads: ONNX Runtime threads of one call; 0 = all cores.
         batch_size: pairs of one call of the model; batches hold similar lengths.
+        int8: run the int8 form.
 
     Raises:
-        UsageError: the directory lacks a file of the artifact.
+        UsageError: the directory lacks a file of the artifact, or has no int8 form.
     """
 
-    def __init__(self, directory: Path, threads: int = 0, batch_size: int = 256) -> None:
-        missing = [name for name in (ONNX_FILE, SETTINGS_FILE, "tokenizer.json") if not (directory / name).is_file()]
+    def __init__(self, directory: Path, threads: int = 0, batch_size: int = 256, int8: bool = False) -> None:
+        model = INT8_FILE if int8 else ONNX_FILE
+        if int8 and not (directory / model).is_file():
+            raise UsageError(
+                f"{directory}: has no int8 encoder ({model}); make one with `prectr distill --set distill.int8=true`."
+            )
+        missing = [name for name in (model, SETTINGS_FILE, "tokenizer.json") if not (directory / name).is_file()]
         if missing:
             raise UsageError(
                 f"{directory}: no encoder here ({', '.join(missing)} missing); make one with `prectr distill`."
@@ -47,7 +63,7 @@ class RelevanceEncoder:
         self.max_length: int = settings["max_length"]
         self.width: int = settings["width"]
         self.tokeniser = PairTokeniser.load(directory, self.max_length)
-        self._session = onnx_session(directory / ONNX_FILE, threads)
+        self._session = onnx_session(directory / model, threads)
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._batch_size = batch_size
 
@@ -60,15 +76,16 @@ class RelevanceEncoder:
         logits, text = self.score_tokens(tokens)
         return softmax(logits, axis=1), text, tokens
 
-    def score_tokens(self, tokens: PairTokens) -> tuple[np.ndarray, np.ndarray]:
-        """Level logits float32 [n, k] and text vectors float32 [n, d] of token pairs, in their order."""
-        text = np.empty((len(tokens), self.width), np.float32)
-        logits = np.empty((len(tokens), 4), np.float32)
-        order = np.argsort(tokens.lengths, kind="stable")
+    def score_tokens(self, tokens: PairTokens, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Level logits float32 [n, k] and text vectors float32 [n, d] of token pairs, or of some of them, in order."""
+        rows = np.arange(len(tokens)) if rows is None else rows
+        text = np.empty((len(rows), self.width), np.float32)
+        logits = np.empty((len(rows), 4), np.float32)
+        order = np.argsort(tokens.lengths[rows], kind="stable")
         for start in range(0, len(order), self._batch_size):
-            rows = order[start : start + self._batch_size]
-            feed = {name: array for name, array in tokens.padded(rows).items() if name in self._inputs}
-            text[rows], logits[rows] = self._session.run(["text", "level_logits"], feed)
+            chosen = order[start : start + self._batch_size]
+            feed = {name: array for name, array in tokens.padded(rows[chosen]).items() if name in self._inputs}
+            text[chosen], logits[chosen] = self._session.run(["text", "level_logits"], feed)
         return logits, text
 
     def text_vectors(self, padded: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,0 +1,111 @@
+"""A bundle of a tiny random log, with its samples and encoder, made by the stages' own parts and without Ray."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from jobs.distill import _export, _quantise, _save_tokenizer, build_marked_encoder
+from jobs.train import build_ranker_from, export_files
+from prectr.artifacts import run_stage
+from prectr.bundle import write_bundle
+from prectr.features.store import write_store
+from prectr.labelling.teacher_model import quiet_transformers
+from prectr.model_config import EncoderConfig, ModelConfig
+from prectr.relevance.config import DistillConfig
+from prectr.relevance.tokenisation import PairTokeniser, train_wordpiece
+from prectr.samples.online import online_entries, user_states
+from prectr.tables import Tables
+from prectr.training.config import TrainConfig
+from prectr.training.ranker_loop import Run
+from prectr.training.workers import Workers
+from tests.prectr.test_ranker_loop import write_samples
+
+ENCODER = EncoderConfig(layers=1, width=8, heads=2, feed_forward=16, vocabulary=80, max_length=16, dropout=0.0)
+TRAIN = TrainConfig(epochs=1, batch_size=16, text_batch=8, evaluations_per_epoch=1, precision="float32", cpus=1)
+
+
+@dataclass(frozen=True)
+class World:
+    """Where the artifacts lie."""
+
+    samples: Path
+    encoder: Path
+    bundle: Path
+
+
+def make_world(laboratory: SimpleNamespace, root: Path, model: ModelConfig, int8: bool = False) -> World:
+    """Samples with an online state, an encoder with its ONNX form, and a bundle trained for a moment."""
+    laboratory = SimpleNamespace(draw_log=partial(_draw_log, laboratory), mine=laboratory.mine)
+    world = World(root / "samples", root / "encoder", root / "bundle")
+    shown, items, pairs = laboratory.draw_log(3)
+    log = laboratory.mine(shown, items, pairs)
+    write_samples(laboratory, world.samples)
+    users = [user_states(log.context.block(log.rows), log.context)]
+    write_store(world.samples / "online", online_entries(users, Tables(log.context.tables), log.context))
+    _publish_encoder(world.encoder, pairs, items, int8)
+    _publish_bundle(world, log.context.tables.parent / "preferences", TRAIN.model_copy(update={"model": model}))
+    return world
+
+
+def _draw_log(laboratory: SimpleNamespace, seed: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """The match features have names that the encoder path computes."""
+    shown, items, pairs = laboratory.draw_log(seed)
+    return shown, items, pairs.rename({"match_a": "match_phrase", "match_b": "match_query_words"})
+
+
+def _publish_encoder(out: Path, pairs: pl.DataFrame, items: pl.DataFrame, int8: bool) -> None:
+    config = DistillConfig(encoder=ENCODER, int8=int8)
+
+    def build(staging: Path) -> dict[str, Any]:
+        quiet_transformers()
+        torch.manual_seed(5)
+        queries, titles = pairs["query"].to_list(), [items["title"][number % 5] for number in range(len(pairs))]
+        tokenizer = train_wordpiece([*titles, *queries], ENCODER.vocabulary)
+        _save_tokenizer(tokenizer, staging, config)
+        encoder = build_marked_encoder(ENCODER, max(tokenizer.get_vocab_size(), 40))
+        with torch.no_grad():  # as vivid as a trained one; a fresh one says nearly the same of every pair
+            for matrix in (parameter for parameter in encoder.parameters() if parameter.dim() > 1):
+                matrix.mul_(20)
+        encoder.model.save_pretrained(staging)
+        _export(staging, config)
+        if not int8:
+            return {}
+        tokens = PairTokeniser(tokenizer, ENCODER.max_length).encode(queries, titles)
+        data = staging / ".pairs.npz"
+        np.savez(
+            data,
+            values=tokens.values,
+            offsets=tokens.offsets,
+            query_tokens=tokens.query_tokens,
+            gold=np.arange(len(tokens)) % 4,
+            is_training=np.arange(len(tokens)) < 5,
+        )
+        return {"int8": _quantise(staging, data)}
+
+    run_stage("distill", out, config=config, inputs={}, build=build)
+
+
+def _publish_bundle(world: World, preferences: Path, config: TrainConfig) -> None:
+    def build(staging: Path) -> dict[str, Any]:
+        work = staging / "work"
+        work.mkdir()
+        loop = {
+            "config": config.model_dump(mode="json"),
+            "samples": str(world.samples),
+            "encoder": str(world.encoder),
+            "out": str(work),
+            "build_ranker": build_ranker_from,
+            "finish": export_files,
+        }
+        facts = Run(loop, Workers()).run()
+        inputs = {"samples": world.samples, "encoder": world.encoder, "preferences": preferences}
+        write_bundle(staging, work, config=config, facts=facts, **inputs)
+        return {"metrics": facts["best"]}
+
+    run_stage("train", world.bundle, config=config, inputs={}, build=build)

@@ -1,0 +1,186 @@
+"""Bundles: what is refused when one is opened, the int8 encoders, and requests that are strange."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from prectr.bundle import BUNDLE_VERSION, Bundle
+from prectr.errors import PrectrError, UsageError
+from prectr.model_config import ModelConfig
+from prectr.protocol import ScoreRequest
+from prectr.ranking import RankingService
+from prectr.relevance.encoder_session import RelevanceEncoder
+from prectr.samples.load import Samples
+from prectr.scoring import Scorer
+from tests.prectr.bundle_world import World, make_world
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def bundle_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bundle")
+
+
+@pytest.fixture
+def world(bundle_place: Path, laboratory: SimpleNamespace) -> World:
+    """Made once; PRECTR-V2 with its encoder tuned, and int8 forms of both encoders."""
+    if not (bundle_place / "bundle").exists():
+        make_world(laboratory, bundle_place, ModelConfig(), int8=True)
+    return World(bundle_place / "samples", bundle_place / "encoder", bundle_place / "bundle")
+
+
+@pytest.fixture
+def copy(world: World, tmp_path: Path) -> Iterator[Path]:
+    """The bundle, to be spoilt."""
+    shutil.copytree(world.bundle, tmp_path / "bundle")
+    yield tmp_path / "bundle"
+
+
+SERVED = (
+    "ranker.onnx",
+    "encoder.onnx",
+    "relevance/relevance.onnx",
+    "relevance/relevance.json",
+    "relevance/tokenizer.json",
+    "feature_spec.json",
+    "preferences.json",
+    "online/data.mdb",
+)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_missing_or_short_file_is_named(copy: Path, name: str) -> None:
+    file = copy / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(PrectrError, match=rf"{file}: holds [\d,]+ bytes of [\d,]+; copy the bundle again"):
+        Scorer(copy)
+    file.unlink()
+    with pytest.raises(PrectrError, match=f"{file}: is missing from the bundle"):
+        Scorer(copy)
+
+
+def test_a_model_that_is_no_model_is_named(copy: Path) -> None:
+    file = copy / "ranker.onnx"
+    file.write_bytes(b"\0" * file.stat().st_size)
+    with pytest.raises(PrectrError, match=f"{file}: is missing, cut short or no ONNX model"):
+        Scorer(copy)
+
+
+def test_a_bundle_of_an_older_version_is_refused(copy: Path) -> None:
+    file = copy / "config.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({key: content[key] for key in ("model", "sizes", "position")} | {"bundle_version": 2}))
+    with pytest.raises(
+        PrectrError, match=f"a bundle of version 2, this project reads {BUNDLE_VERSION}; train it again"
+    ):
+        Scorer(copy)
+    file.write_text("{")
+    with pytest.raises(PrectrError, match=f"{file}: cannot be read"):
+        Scorer(copy)
+    with pytest.raises(UsageError, match="no train artifact here"):
+        Scorer(copy / "online")
+
+
+def test_a_copy_for_serving_needs_no_weights(copy: Path) -> None:
+    for name in ("model.safetensors", "model_card.json", "learning_curve.jsonl"):
+        (copy / name).unlink()
+    assert Scorer(copy).bundle.version == Bundle.open(copy).version
+
+
+def _logits(bundle: Path, samples: Path, int8: bool) -> np.ndarray:
+    opened = Samples.open(samples)
+    rows = opened.rows(opened.read(opened.files(opened.days())))
+    return Scorer(bundle, int8=int8).score(rows, opened.pairs, opened.tokens).click_logit
+
+
+def test_int8_encoders_score_nearly_the_same_and_the_card_says_how_nearly(world: World) -> None:
+    exact, rounded = (_logits(world.bundle, world.samples, int8) for int8 in (False, True))
+    assert np.std(exact) > 1e-3 and 0 < np.abs(exact - rounded).max() < 0.05
+    card = json.loads((world.bundle / "model_card.json").read_text())
+    figures = card["int8"]
+    assert 0 < figures["largest_logit_difference"] <= np.abs(exact - rounded).max() + 1e-6
+    for name in ("auc", "auc_position_free", "logloss"):
+        assert figures["float32"][name] == pytest.approx(card["validation"][name], abs=1e-4)
+        assert figures["int8"][name] == pytest.approx(figures["float32"][name], abs=0.05)
+    told = json.loads((world.encoder / "manifest.json").read_text())["int8"]
+    assert told["rank_correlation"] > 0.7  # of ten pairs
+    assert told["int8"]["validation_loss"] == pytest.approx(told["float32"]["validation_loss"], abs=0.02)
+    texts = (["nokia 3310"] * 2, ["item 0 nokia 3310", "sofa"])
+    scores = [RelevanceEncoder(world.encoder, int8=int8).score(*texts)[0] for int8 in (False, True)]
+    np.testing.assert_allclose(*scores, atol=0.02)
+    assert not np.array_equal(*scores)
+
+
+def test_int8_that_is_not_there_is_refused(copy: Path) -> None:
+    for name in ("encoder.int8.onnx", "relevance/relevance.int8.onnx"):
+        (copy / name).unlink()
+    content = json.loads((copy / "config.json").read_text())
+    content["files"] = {name: size for name, size in content["files"].items() if "int8" not in name}
+    (copy / "config.json").write_text(json.dumps(content))
+    Scorer(copy)
+    with pytest.raises(UsageError, match=r"has no int8 encoder .*distill\.int8=true"):
+        Scorer(copy, int8=True)
+
+
+@pytest.fixture
+def rank(world: World) -> Iterator[Callable[..., dict[str, float]]]:
+    """Click probability of each candidate of a request."""
+    service = RankingService(world.bundle)
+
+    def answer(**request: object) -> dict[str, float]:
+        given = {"user_id": "u0", "query": "nokia 3310", "candidates": ["i0"], "ts": 1.8e9} | request
+        response = service.rank(ScoreRequest.model_validate(given))
+        return {result.item_id: result.click_probability for result in response.results}
+
+    yield answer
+    service.features._store.close()
+
+
+STRANGE = {"item_id": "new", "title": "?", "category": "ufo > parts", "brand": "none", "price": 1e12}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"user_id": "nobody"},
+        {"query": "unheard of", "user_id": "nobody"},
+        {"candidates": [STRANGE]},
+        {"query": "\N{UNICORN FACE}", "candidates": [{"item_id": "blank", "title": "\N{UNICORN FACE}"}]},
+        {"candidates": [STRANGE | {"title": "nokia 3310 " * 180}]},
+    ],
+    ids=["one candidate", "no history", "unheard query", "unknown category", "no known token", "long title"],
+)
+def test_a_strange_request_is_answered(rank: Callable[..., dict[str, float]], request_: dict[str, object]) -> None:
+    (probability,) = rank(**request_).values()
+    assert 0 < probability < 1
+
+
+def test_a_candidate_alone_scores_as_among_others(rank: Callable[..., dict[str, float]]) -> None:
+    among = rank(candidates=["i0", "i1", "i2", "i3", "i4"])
+    assert len(set(among.values())) == 5
+    assert rank(candidates=["i2"])["i2"] == pytest.approx(among["i2"], abs=1e-6)
+
+
+def test_a_title_of_ten_kilobytes_counts_by_its_beginning(world: World) -> None:
+    """Over HTTP it is refused; where it is in a catalogue or a log, the encoder reads its first tokens."""
+    long = "nokia 3310 " * 1000
+    with pytest.raises(ValidationError, match="at most 2000 characters"):
+        ScoreRequest.model_validate({"user_id": "u", "query": "q", "candidates": [{"item_id": "i", "title": long}]})
+    encoder = RelevanceEncoder(world.encoder)
+    probabilities, text, tokens = encoder.score(["nokia"] * 3, [long, "nokia 3310 " * 20, "sofa"])
+    assert tokens.lengths.max() == encoder.max_length
+    np.testing.assert_array_equal(
+        tokens.values[: encoder.max_length], tokens.values[encoder.max_length :][: encoder.max_length]
+    )
+    np.testing.assert_allclose(probabilities[0], probabilities[1], atol=1e-6)
+    assert np.isfinite(text).all() and not np.allclose(probabilities[0], probabilities[2])
+    queries = encoder.score([long], ["nokia"])[2]
+    assert queries.lengths.max() <= encoder.max_length
