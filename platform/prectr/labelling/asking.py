@@ -15,7 +15,7 @@ import polars as pl
 from prectr import progress
 from prectr.artifacts import package_versions
 from prectr.errors import PrectrError
-from prectr.labelling.config import ReplicaConfig
+from prectr.labelling.config import LabelConfig, ReplicaConfig
 from prectr.labelling.engines import EngineName, Question, answer
 from prectr.labelling.ledger import ERRORS, LABELS, ContextLedger, new_run
 from prectr.ray_errors import find_user_error
@@ -27,6 +27,11 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _NAMED_ERROR = re.compile(r"[\w.]+(Error|Exception|Exit)\b")
 _LEAST_FAILED = 10
 """So many failures, at least, stop a run early: a few bad rows of a small run are told at its end."""
+
+_LONGER_BLOCKS = 4
+"""vLLM's blocks over `label.batch_size`, at most."""
+_BLOCKS_A_REPLICA = 8
+"""So many, at least, keep replicas equally busy, if there are questions enough."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ def ask(
         progress.track("label", total=len(texts), unit="questions") as bar,
         committer,
     ):
-        answers = answer(_dataset(texts, engine, config.batch_size), question, engine)
+        answers = answer(_dataset(texts, engine, _block_rows(len(texts), engine, config)), question, engine)
         for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
             if not committer.answered:
                 first_answer, first_batch = time.perf_counter(), len(batch)
@@ -177,6 +182,17 @@ def ask(
             f"{record['answered']:,} good answers are in the ledger: mend the cause, run again with --retry-errors."
         )
     return {"run": run, **record}
+
+
+def _block_rows(questions: int, engine: EngineName, config: LabelConfig) -> int:
+    """Questions that a replica is given at once.
+
+    vLLM runs dry at the end of a block, so its blocks are longer, as long as every replica still gets several.
+    """
+    if engine != "vllm" or config.vllm.through != "actors":
+        return config.batch_size
+    share = questions // (_BLOCKS_A_REPLICA * config.replicas.at_most)
+    return max(config.batch_size, min(share, _LONGER_BLOCKS * config.batch_size))
 
 
 def _dataset(texts: pl.DataFrame, engine: EngineName, rows: int) -> Any:
