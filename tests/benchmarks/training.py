@@ -34,8 +34,9 @@ from typing import Any
 
 from _logs import scratch_folder
 from _measure import measured
-from _quality_world import World, make_world
+from _quality_world import World
 from _training_deepfm import measure_deepfm
+from _training_world import quick_world
 
 from prectr.model_config import ModelConfig, ModelName
 from prectr.training.config import TrainConfig
@@ -45,14 +46,6 @@ SECTIONS = ("deepfm", "loop", "encoder", "tables")
 LOOP_MODELS: tuple[ModelName, ...] = ("wide-deep", "prectr-v2")
 LOSS_TOLERANCE = 0.01
 """Both loops must have done the same work: their mean losses of the first epoch agree to this share."""
-QUICK_WEIGHTS = (
-    "teacher.warm_start_pairs=500",
-    "teacher.epochs=1",
-    "selection.budget=300",
-    "label.repeat_sample=20",
-    "label.engine=transformers",
-    "distill.epochs=1",
-)
 
 
 def run_script(script: str, out: Path, *arguments: str) -> dict[str, Any]:
@@ -62,11 +55,6 @@ def run_script(script: str, out: Path, *arguments: str) -> dict[str, Any]:
     cost = measured([sys.executable, str(HERE / script), *arguments, str(out)], os.environ)
     figures: dict[str, Any] = json.loads((out / "figures.json").read_text(encoding="utf-8"))
     return figures | {"peak_gib": round(cost.peak_gib, 2)}
-
-
-def world_of(folder: Path, requests: int) -> World:
-    """The small marketplace with so many requests, with samples and an encoder."""
-    return make_world(folder / f"training-{requests}", f"simulate.requests={requests}", *QUICK_WEIGHTS)
 
 
 def config_of(model: ModelName, threads: int, epochs: int) -> TrainConfig:
@@ -123,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "deepfm" in given.only:
             figures["deepfm"] = measure_deepfm(folder, given.rows, given.test_rows, given.seeds)
         if {"loop", "encoder"} & set(given.only):
-            world = world_of(folder, given.requests)
+            world = quick_world(folder, given.requests)
         if "loop" in given.only:
             figures["loop"] = measure_loop(folder, world, given.threads, given.rounds, given.epochs)
         if "encoder" in given.only:
