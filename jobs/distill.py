@@ -124,13 +124,22 @@ def _train_tokenizer(tables: Path, pairs: pl.DataFrame, staging: Path, config: D
 
 
 def _save_tokenizer(tokenizer: Any, staging: Path, config: DistillConfig) -> None:
-    """Where AutoTokenizer finds it."""
+    """Where AutoTokenizer finds it; given a query and a title, it makes the pairs that the student reads."""
+    from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     special = dict(zip(names, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), strict=True))
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=config.encoder.max_length, **special
+        tokenizer_object=tokenizer,
+        model_max_length=config.encoder.max_length,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **special,
     ).save_pretrained(staging)
 
 
@@ -161,9 +170,13 @@ def _export(staging: Path, config: DistillConfig) -> None:
 
     from models.encoder import TextEncoder
     from models.export import export_encoder
+    from prectr.relevance.cross_encoder import forget_marks
     from prectr.relevance.encoder_session import ONNX_FILE, SETTINGS_FILE
 
     encoder = TextEncoder(AutoModelForSequenceClassification.from_pretrained(staging)).eval()
+    if not config.match_marks:
+        forget_marks(encoder.model)
+        encoder.model.save_pretrained(staging)
     (staging / ONNX_FILE).write_bytes(export_encoder(encoder))
     write_json(staging / SETTINGS_FILE, {"max_length": config.encoder.max_length, "width": encoder.width})
 

@@ -48,7 +48,8 @@ def make_world(laboratory: SimpleNamespace, root: Path, model: ModelConfig, int8
     write_samples(laboratory, world.samples)
     users = [user_states(log.context.block(log.rows), log.context)]
     write_store(world.samples / "online", online_entries(users, Tables(log.context.tables), log.context))
-    _publish_encoder(world.encoder, pairs, items, int8)
+    titles = pairs.join(items.select("item_id", "title"), on="item_id", maintain_order="left")["title"].to_list()
+    publish_encoder(world.encoder, pairs["query"].to_list(), titles, DistillConfig(encoder=ENCODER, int8=int8))
     _publish_bundle(world, log.context.tables.parent / "preferences", TRAIN.model_copy(update={"model": model}))
     return world
 
@@ -59,13 +60,12 @@ def _draw_log(laboratory: SimpleNamespace, seed: int) -> tuple[pl.DataFrame, pl.
     return shown, items, pairs.rename({"match_a": "match_phrase", "match_b": "match_query_words"})
 
 
-def _publish_encoder(out: Path, pairs: pl.DataFrame, items: pl.DataFrame, int8: bool) -> None:
-    config = DistillConfig(encoder=ENCODER, int8=int8)
+def publish_encoder(out: Path, queries: list[str], titles: list[str], config: DistillConfig) -> None:
+    """What `distill` leaves, untrained, of a vocabulary learnt from some pairs."""
 
     def build(staging: Path) -> dict[str, Any]:
         quiet_transformers()
         torch.manual_seed(5)
-        queries, titles = pairs["query"].to_list(), [items["title"][number % 5] for number in range(len(pairs))]
         tokenizer = train_wordpiece([*titles, *queries], ENCODER.vocabulary)
         _save_tokenizer(tokenizer, staging, config)
         encoder = build_marked_encoder(ENCODER, max(tokenizer.get_vocab_size(), 40))
@@ -74,7 +74,7 @@ def _publish_encoder(out: Path, pairs: pl.DataFrame, items: pl.DataFrame, int8: 
                 matrix.mul_(20)
         encoder.model.save_pretrained(staging)
         _export(staging, config)
-        if not int8:
+        if not config.int8:
             return {}
         tokens = PairTokeniser(tokenizer, ENCODER.max_length).encode(queries, titles)
         data = staging / ".pairs.npz"

@@ -25,6 +25,9 @@ class DistillConfig(FrozenConfig):
     """Share of the steps in which the learning rate rises."""
     token_dropout: float = Field(0.15, ge=0, lt=1)
     """Share of the tokens that are masked in training, so that few queries are not learnt by heart."""
+    match_marks: bool = True
+    """Mark exact matches in the token types. Without them other libraries read the encoder without `mark_matches`
+    (`prectr.relevance.cross_encoder`), but a small student hardly learns from little text which words are the same."""
     max_seconds: float = Field(600.0, gt=0)
     """Training stops after the epoch that passes this limit; the best epoch so far is kept. A safety net only: a limit
     that bites makes the result depend on the machine."""

@@ -14,6 +14,9 @@ from prectr.relevance.distillation_data import GroupedBatches
 from prectr.relevance.tokenisation import MASK, SPECIAL, PairTokens
 from prectr.training.launch import append_curve, autocast
 
+SEGMENTS = 2
+"""Token types below are segments; those above mark a token of the segment so many types lower."""
+
 
 def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
     """Train in one Ray Train worker (or in-process) and leave the best epoch's checkpoint in `config["out"]`.
@@ -40,6 +43,8 @@ def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
 
     def logits_of(rows: np.ndarray, dropout: float = 0.0) -> torch.Tensor:
         arrays = tokens.padded(rows)
+        if not distill["match_marks"]:
+            arrays["token_type_ids"] %= SEGMENTS
         if dropout:
             # Segments and match marks stay; only what the words are is hidden.
             hidden = (generator.random(arrays["input_ids"].shape) < dropout) & (arrays["input_ids"] >= len(SPECIAL))
