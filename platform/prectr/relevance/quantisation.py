@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit, softmax
-from scipy.stats import spearmanr
 
 from prectr.metrics import auc, log_loss
 from prectr.relevance.encoder_session import RelevanceEncoder
@@ -47,6 +46,8 @@ def encoder_figures(directory: Path, tokens: PairTokens, rows: np.ndarray, gold:
         rows: int [n], which of them are held back.
         gold: int [n], their levels.
     """
+    from scipy.stats import spearmanr
+
     expected = {}
 
     def figures(int8: bool) -> dict[str, float]:
