@@ -1,8 +1,8 @@
 """ONNX of rankers and encoders, as bytes; the caller writes them.
 
 A ranker's inputs are named after the fields of RankerInputs plus `text`, its outputs after those of RankerOutput; an
-encoder's are input_ids, token_type_ids, attention_mask -> text, level_logits. Rows, behaviours, pairs and tokens may be as
-many as there are.
+encoder's are input_ids, token_type_ids, attention_mask -> text, level_logits. The numbers of rows, behaviours, pairs
+and tokens are free.
 """
 
 import logging
