@@ -56,9 +56,9 @@ def level_rate(prior: list[float], known: str, above: str, level: int) -> str:
     return f"(({known}.clicks_{level} + {clicks}) / ({known}.examined_{level} + {clicks} / {above}_{level}))"
 
 
-def above_mean(total: str, count: str) -> str:
+def above_mean(total: str, count: str, price: str = "row.log_price") -> str:
     """How much dearer a row is than what was clicked, on the log scale."""
-    return f"CASE WHEN {count} > 0 AND row.log_price IS NOT NULL THEN row.log_price - {total} / {count} ELSE 0 END"
+    return f"CASE WHEN {count} > 0 AND {price} IS NOT NULL THEN {price} - {total} / {count} ELSE 0 END"
 
 
 class Script:
@@ -78,6 +78,7 @@ class Script:
         yield self._curve.table()
         more = ", pair, expected::DOUBLE AS expected, encoder_expected, source"
         yield pair_table(self._relevance, more)
+        yield self._usual_prices()
         yield self._shown()
         yield self._requests()
         yield self._users()
@@ -112,17 +113,27 @@ class Script:
         deviation = "sqrt(greatest(square - tolerance * tolerance, 0)) AS sd"
         return f"SELECT {kept}{posterior}, tolerance, {deviation} FROM ({moments})"
 
+    def _usual_prices(self) -> str:
+        """Median log-price by category; of all items where a category has none."""
+        priced = f"SELECT coalesce(category, '') AS category, ln(greatest(price, 0.01)) AS price FROM '{self._tables}/items.parquet'"
+        return f"""CREATE TEMP TABLE usual AS
+            SELECT category, coalesce(median(price), (SELECT median(price) FROM ({priced}))) AS usual
+            FROM ({priced}) GROUP BY category"""
+
     def _shown(self) -> str:
         return f"""CREATE TEMP TABLE shown AS
             SELECT *, CASE WHEN price IS NOT NULL THEN ln(greatest(price, 0.01)) END AS log_price,
+                   CASE WHEN price IS NOT NULL THEN ln(greatest(price, 0.01)) - usual END AS relative_price,
+                   CASE WHEN list_price IS NOT NULL THEN ln(greatest(list_price, 0.01)) END AS log_list_price,
                    round({self._curve.exam} * {UNIT})::BIGINT AS exam
             FROM (SELECT request_id, user_id, ts, date::DATE AS date, pairs.query, log.item_id, position AS logged,
                          least(position, {MAX_POSITION})::INTEGER AS position, clicked, purchased, policy,
-                         coalesce(log.price, items.price) AS price, pair, level, relevance, expected, encoder_expected,
+                         coalesce(log.price, items.price) AS price, items.price AS list_price, usual, pair, level, relevance, expected, encoder_expected,
                          source, coalesce(category, '') AS category, coalesce(brand, '') AS brand
                   FROM read_parquet('{self._tables}/impressions/*/*.parquet', hive_partitioning = true) AS log
                   JOIN pairs ON pairs.query = lower(trim(log.query)) AND pairs.item_id = log.item_id
-                  JOIN '{self._tables}/items.parquet' AS items ON items.item_id = log.item_id)"""
+                  JOIN '{self._tables}/items.parquet' AS items ON items.item_id = log.item_id
+                  JOIN usual ON usual.category = coalesce(items.category, ''))"""
 
     def _requests(self) -> str:
         """Sums of each request: all that is known of user and query is added up from them."""
@@ -135,6 +146,7 @@ class Script:
         return f"""CREATE TEMP TABLE requests AS
             SELECT user_id, ts, request_id, query, date, {listed("sum(g#)::BIGINT AS g#", self._places)}, {by_level},
                    coalesce(sum(round(log_price * {UNIT})) FILTER (clicked), 0)::BIGINT AS log_price,
+                   coalesce(sum(round(relative_price * {UNIT})) FILTER (clicked), 0)::BIGINT AS relative_price,
                    count(log_price) FILTER (clicked) AS priced
             FROM shown JOIN curve USING (position, clicked, relevance)
             GROUP BY user_id, ts, request_id, query, date"""
@@ -144,9 +156,9 @@ class Script:
         sums = {name: f"sum({listed(f'{name}_#', _LEVELS, ' + ')})" for name in ("examined", "clicks")}
         moments = f"""SELECT user_id, ts, {listed("sum(g#)::BIGINT AS g#", self._places)}, count(*) AS requests,
                    {sums["examined"]}::BIGINT AS examined, {sums["clicks"]}::BIGINT AS clicks,
-                   sum(log_price)::BIGINT AS log_price, sum(priced)::BIGINT AS priced
+                   sum(relative_price)::BIGINT AS relative_price, sum(priced)::BIGINT AS priced
             FROM requests GROUP BY user_id, ts"""
-        counts = {"requests": 1, "examined": UNIT, "clicks": 1, "log_price": UNIT, "priced": 1}
+        counts = {"requests": 1, "examined": UNIT, "clicks": 1, "relative_price": UNIT, "priced": 1}
         prior = logarithms(self._fitted["user_prior"])
         history = f"""SELECT user_id, ts,
                    {", ".join(f"{earlier(f'g{i}')} / {UNIT}.0 + {prior[i]} AS l{i}" for i in self._places)},
@@ -323,8 +335,10 @@ def _numeric() -> dict[str, str]:
         "taught": "(source = 'teacher')::INTEGER",
         "log_price": "coalesce(row.log_price, 0)",
         "price_known": "(row.log_price IS NOT NULL)::INTEGER",
+        "discount": "coalesce(row.log_list_price - row.log_price, 0)",
+        "relative_price": "coalesce(row.relative_price, 0)",
         "price_above_query": above_mean("queries.log_price", "queries.priced"),
-        "price_above_user": above_mean("users.log_price", "users.priced"),
+        "price_above_user": above_mean("users.relative_price", "users.priced", "row.relative_price"),
         "user_rate": f"ln({user})",
         "user_examined": "ln(1 + users.examined)",
         "user_requests": "ln(1 + users.requests)",

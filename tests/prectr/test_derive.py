@@ -32,6 +32,8 @@ def _state(model: PreferenceModel) -> RawState:
         levels=np.array([[0.0, 0.2, 0.3, 0.5]]),
         source=np.array([1]),
         log_price=np.array([3.0]),
+        log_list_price=np.array([3.25]),
+        relative_price=np.array([0.5]),
         user=np.r_[np.zeros(GRID_SIZE), 3.0, 10.0, 2.0][None, :],
         user_price=np.array([[5.0, 2.0]]),
         user_brand=np.array([[4.0, 2.0]]),
@@ -59,7 +61,8 @@ def test_rates_are_smoothed_towards_the_one_above(model: PreferenceModel) -> Non
     assert found["pair_rate"] == pytest.approx(np.log(query)), "nothing known: the query's rate"
     assert found["item_rate"] == pytest.approx(np.log((1 + strength * overall) / (4 + strength)))
     assert found["price_above_query"] == pytest.approx(3.0 - 4.0 / 2.0)
-    assert found["price_above_user"] == pytest.approx(3.0 - 5.0 / 2.0)
+    assert found["price_above_user"] == pytest.approx(0.5 - 5.0 / 2.0)
+    assert (found["discount"], found["relative_price"]) == (pytest.approx(0.25), pytest.approx(0.5))
     assert (found["judged"], found["taught"]) == (0.0, 1.0)
     assert found["user_requests"] == pytest.approx(np.log(4))
 
@@ -80,13 +83,15 @@ def test_levels_of_a_query_back_off_to_category_and_log(model: PreferenceModel) 
 def test_unknown_price_and_nothing_known_stay_finite(model: PreferenceModel) -> None:
     blank = {
         "log_price": np.array([np.nan]),
+        "relative_price": np.array([np.nan]),
         "user": np.zeros((1, USER_WIDTH)),
         "query": np.zeros((1, LEVEL_WIDTH)),
         "total": np.zeros((1, LEVEL_WIDTH)),
     }
     groups = derive(replace(_state(model), **blank), model, 2.0)
     assert all(np.isfinite(values).all() for features in groups.values() for values in features.values())
-    assert groups["numeric"]["price_above_query"][0] == groups["numeric"]["price_known"][0] == 0.0
+    for name in ("price_above_query", "price_above_user", "price_known", "discount", "relative_price"):
+        assert groups["numeric"][name][0] == 0.0
     assert groups["query_preference"]["backed_off"][0] == 1.0
     assert groups["tolerance"]["user_tolerance"][0] == pytest.approx(model.user_centre)
     # The threshold is the user's centre, moved by how far the query lies from its own: not at all.

@@ -6,6 +6,9 @@ on strictly earlier days. Items, categories and the whole log: strictly earlier 
 2^(-days / half-life), but for the number of requests and of users.
 """
 
+import math
+import statistics
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,7 +40,12 @@ class Oracle:
         self.rows: list[Row] = log.shown.sort(ORDER).to_dicts()
         self.pairs = {row["pair"]: row for row in log.pairs.to_dicts()}
         self.category_of = dict(mined.query_category.iter_rows())
+        self.list_price = dict(log.items.select("item_id", "price").iter_rows())
         for row in self.rows:
+            priced = log.items.drop_nulls("price")
+            alike = priced.filter(pl.col("category") == row["category"])
+            usual = math.log(statistics.geometric_mean(_middle((alike if len(alike) else priced)["price"])))
+            row["relative_price"] = None if row["log_price"] is None else row["log_price"] - usual
             # Rounded as the sums are: relevance to the lattice, all else to 2^-20.
             row["unrounded_exam"] = float(row["position"]) ** -self.model.examination.exponent
             row["exam"] = _rounded(row["unrounded_exam"])
@@ -116,7 +124,7 @@ class Oracle:
 
         def priced(now: Row) -> list[float]:
             rows = [row for row in self._own(now) if row["clicked"] and row["log_price"] is not None]
-            return [self._sum(now, rows, name) for name in ("log_price", "one")]
+            return [self._sum(now, rows, name) for name in ("relative_price", "one")]
 
         def users(now: Row) -> int:
             return len({row["user_id"] for row in self._others(now, "query")})
@@ -129,7 +137,11 @@ class Oracle:
             encoder_expected=np.array([pair["encoder_expected"] for pair in known], dtype=np.float64),
             levels=np.array([[pair[f"level_{level}"] for level in range(4)] for pair in known]),
             source=np.array([SOURCES.index(pair["source"]) for pair in known]),
-            log_price=np.array([np.nan if row["log_price"] is None else row["log_price"] for row in self.rows]),
+            log_price=_numbers(row["log_price"] for row in self.rows),
+            log_list_price=_numbers(
+                None if (price := self.list_price[row["item_id"]]) is None else math.log(price) for row in self.rows
+            ),
+            relative_price=_numbers(row["relative_price"] for row in self.rows),
             user=table(self.user, USER_WIDTH),
             user_price=table(priced, 2),
             user_brand=table(lambda now: counts(now, own(now, "brand")), 2),
@@ -160,6 +172,16 @@ class Oracle:
         """Activity of a behaviour's user on the morning of that day."""
         requests = {row["request_id"] for row in self._earlier(behaviour, "user_id")}
         return int(activity_group(np.array([len(requests)]))[0])
+
+
+def _middle(prices: pl.Series) -> list[float]:
+    """The one or two prices in the middle: their geometric mean is the median on the log scale."""
+    ordered = sorted(prices)
+    return ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
+
+
+def _numbers(values: Iterable[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values])
 
 
 def _rounded(value: Any) -> Any:

@@ -26,6 +26,8 @@ NUMERIC = (
     "taught",
     "log_price",
     "price_known",
+    "discount",
+    "relative_price",
     "price_above_query",
     "price_above_user",
     "user_rate",
@@ -83,9 +85,11 @@ class RawState:
     encoder_expected: np.ndarray  # [n] the same by the distilled encoder alone
     levels: np.ndarray  # [n, k] level probabilities
     source: np.ndarray  # [n] index into SOURCES
-    log_price: np.ndarray  # [n] NaN where unknown
+    log_price: np.ndarray  # [n] at exposure, NaN where unknown
+    log_list_price: np.ndarray  # [n] the catalogue's, NaN where unknown
+    relative_price: np.ndarray  # [n] log_price over the median of the item's category, NaN where unknown
     user: np.ndarray  # [m, USER_WIDTH] tolerance grid, requests, exam, clicks
-    user_price: np.ndarray  # [m, 2] log-price sum of clicks, priced clicks
+    user_price: np.ndarray  # [m, 2] sum of the clicks' relative prices, priced clicks
     user_brand: np.ndarray  # [n, 2] exam, clicks
     user_category: np.ndarray  # [n, 2] exam, clicks
     query: np.ndarray  # [m, LEVEL_WIDTH], without the request's own user
@@ -126,8 +130,10 @@ def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> 
         "taught": (state.source == SOURCES.index("teacher")).astype(np.float64),
         "log_price": np.where(price_known, state.log_price, 0.0),
         "price_known": price_known.astype(np.float64),
+        "discount": np.nan_to_num(state.log_list_price - state.log_price),
+        "relative_price": np.nan_to_num(state.relative_price),
         "price_above_query": _above_mean(state.log_price, query.log_price[request], query.priced_clicks[request]),
-        "price_above_user": _above_mean(state.log_price, *state.user_price[request].T),
+        "price_above_user": _above_mean(state.relative_price, *state.user_price[request].T),
         "user_rate": np.log(user_rate)[request],
         "user_examined": np.log1p(state.user[:, GRID_SIZE + 1])[request],
         "user_requests": np.log1p(state.user[:, GRID_SIZE])[request],

@@ -181,6 +181,7 @@ class OnlineFeatures:
         pairs: "_Pairs",
     ) -> RawState:
         categories = [item["category"] or "" for item in items]
+        log_price = _log_prices(items, "price")
         distinct = sorted(set(categories))
         category_sums = self._store.get_many("category", distinct)
         own_pairs = user.get("pairs", {})
@@ -197,7 +198,9 @@ class OnlineFeatures:
             encoder_expected=pairs.encoder_expected,
             levels=pairs.levels,
             source=pairs.source,
-            log_price=_log_prices(items, "price"),
+            log_price=log_price,
+            log_list_price=_log_prices(items, "list_price"),
+            relative_price=self._bundle.spec.relative_price(log_price, pl.Series(categories, dtype=pl.String)),
             user=_sums(user, "sums", USER_WIDTH)[None, :],
             user_price=_sums(user, "price", 2)[None, :],
             user_brand=_table([user.get("brands", {}).get(item["brand"] or "") for item in items], 2),

@@ -18,6 +18,7 @@ from prectr.errors import PrectrError
 from prectr.features.derive import MATCH_LEVELS, TOLERANCE_SLOPE
 from prectr.features.ids import IdColumn, IdSpace
 from prectr.model_config import LEVELS, FeatureSizes
+from prectr.preferences.shown import log_prices
 from prectr.text import stable_hash
 
 ITEM_FIELDS = ("top_category", "category", "brand", "price")
@@ -47,6 +48,7 @@ class FeatureSpec(FrozenConfig):
     items: dict[str, dict[str, int]] = Field(description="top_category, category, brand -> value -> id")
     ids: dict[IdColumn, IdSpace] = Field(default_factory=dict, description="columns whose ids are features")
     price_edges: tuple[float, ...] = Field(description="log-price quantiles; bucket 0 = unknown")
+    category_prices: dict[str, float] = Field(description="category -> median log-price of its items; '' of all items")
     query_buckets: int
     scalers: dict[str, Scaler] = Field(default_factory=dict, description="group -> scaler, once fitted")
     user_behaviours: int
@@ -102,6 +104,18 @@ class FeatureSpec(FrozenConfig):
         """[n] bucket of a log-price, 0 where it is NaN."""
         bucket = np.searchsorted(np.array(self.price_edges), np.nan_to_num(log_price)) + 1
         return np.where(np.isnan(log_price), 0, bucket).astype(np.int32)
+
+    def relative_price(self, log_price: np.ndarray, category: pl.Series) -> np.ndarray:
+        """[n] log-price over the median of its category (of the catalogue, where the category has none); NaN stays.
+
+        Args:
+            log_price: [n] NaN where unknown.
+            category: [n] strings or null.
+        """
+        medians = category.fill_null("").replace_strict(
+            self.category_prices, default=self.category_prices[""], return_dtype=pl.Float64
+        )
+        return log_price - medians.to_numpy()
 
     def item_codes(self, items: pl.DataFrame) -> dict[str, np.ndarray]:
         """Ids of items' category and brand fields.
@@ -202,11 +216,20 @@ def fit_vocabularies(
         },
         ids=dict(ids or {}),
         price_edges=edges,
+        category_prices=_category_prices(items),
         query_buckets=query_buckets,
         user_behaviours=user_behaviours,
         query_behaviours=query_behaviours,
         positions=positions,
     )
+
+
+def _category_prices(items: pl.DataFrame) -> dict[str, float]:
+    """Median log-price of each category's items, and of all items as that of ""; 0 where no price is known."""
+    priced = items.select("category", price=pl.Series(log_prices(items["price"]), nan_to_null=True)).drop_nulls()
+    medians = priced.group_by("category").agg(pl.col("price").median()).sort("category")
+    overall = priced["price"].median()
+    return {**dict(medians.iter_rows()), "": 0.0 if overall is None else float(overall)}  # type: ignore[arg-type]
 
 
 def _vocabulary(column: pl.Series) -> dict[str, int]:

@@ -32,6 +32,8 @@ class SampleContext:
 
     def block(self, rows: pl.DataFrame) -> UserBlock:
         """A block of rows, sorted and numbered."""
+        relative = self.spec.relative_price(rows["log_price"].to_numpy(), rows["category"])
+        rows = rows.with_columns(pl.Series("relative_price", relative))
         return UserBlock.of(rows, self.preferences.table, self.preferences.config.half_life_days)
 
     def pairs(self, wanted: pl.Series) -> pl.DataFrame:
@@ -126,6 +128,8 @@ def raw_state(block: UserBlock, context: SampleContext) -> RawState:
         levels=known.select(LEVEL_COLUMNS).to_numpy().astype(np.float64),
         source=known["source"].replace_strict(list(SOURCES), list(range(len(SOURCES)))).to_numpy(),
         log_price=block.log_price,
+        log_list_price=rows["log_list_price"].to_numpy(),
+        relative_price=block.relative_price,
         user=block.user_before()[moment],
         user_price=block.moments.before(block.moment_prices(), block.half_life)[moment],
         user_brand=block.counts_before("brand"),

@@ -171,6 +171,11 @@ class UserBlock:
         """[n] NaN where unknown."""
         return np.asarray(self.rows["log_price"].to_numpy())
 
+    @property
+    def relative_price(self) -> np.ndarray:
+        """[n] log-price over the median of the item's category, NaN where unknown."""
+        return np.asarray(self.rows["relative_price"].to_numpy())
+
     def counts(self) -> np.ndarray:
         """[n, 2] exam and click of each row."""
         examined = np.where(self.exposed, self.table.examined[self.position] / UNIT, 0.0)
@@ -187,8 +192,8 @@ class UserBlock:
         return np.asarray(np.concatenate([grid, requests, counts], axis=1) * scale(USER_NAMES))
 
     def moment_prices(self) -> np.ndarray:
-        """Log-price of the clicks of each moment whose price is known, and how many: [moments, 2]."""
-        sums = price_sums(self.moments.of_row, len(self.moments), self.clicked, self.log_price)
+        """Relative price of the clicks of each moment whose price is known, and how many: [moments, 2]."""
+        sums = price_sums(self.moments.of_row, len(self.moments), self.clicked, self.relative_price)
         return sums / np.array([UNIT, 1.0])
 
     def cells(self, column: str, by_day: bool = False) -> tuple[Cells, pl.Series]:

@@ -33,7 +33,7 @@ def read_rows(part: Part, shared: Reading, exposed: bool = True) -> pl.DataFrame
     Returns:
         exposed (bool),
         request_id, user_id, ts, query (normalised), item_id, position, clicked, purchased, policy, price, log_price
-        (NaN where unknown), date, pair, level, category, brand; the cells of the log-likelihood table as the user's and
+        and log_list_price (the catalogue's; NaN where unknown), date, pair, level, category, brand; the cells of the log-likelihood table as the user's and
         the query's tolerance see the row; item_* and pair_*: exam and clicks of item and pair before the day.
     """
     reader, mined = fetch_reader(shared.reader), shared.preferences
@@ -60,6 +60,7 @@ def read_rows(part: Part, shared: Reading, exposed: bool = True) -> pl.DataFrame
         "policy",
         price.alias("price"),
         pl.Series("log_price", log_prices(price)),
+        pl.Series("log_list_price", log_prices(catalogue.price.gather(rows.item_place))),
         pl.lit(part.day).alias("date"),
         pl.Series("pair", index.pair[rows.place]),
         pl.Series("level", index.level[rows.place]),
