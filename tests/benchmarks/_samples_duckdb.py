@@ -115,7 +115,8 @@ class Script:
 
     def _usual_prices(self) -> str:
         """Median log-price by category; of all items where a category has none."""
-        priced = f"SELECT coalesce(category, '') AS category, ln(greatest(price, 0.01)) AS price FROM '{self._tables}/items.parquet'"
+        items = f"'{self._tables}/items.parquet'"
+        priced = f"SELECT coalesce(category, '') AS category, ln(greatest(price, 0.01)) AS price FROM {items}"
         return f"""CREATE TEMP TABLE usual AS
             SELECT category, coalesce(median(price), (SELECT median(price) FROM ({priced}))) AS usual
             FROM ({priced}) GROUP BY category"""
@@ -128,7 +129,8 @@ class Script:
                    round({self._curve.exam} * {UNIT})::BIGINT AS exam
             FROM (SELECT request_id, user_id, ts, date::DATE AS date, pairs.query, log.item_id, position AS logged,
                          least(position, {MAX_POSITION})::INTEGER AS position, clicked, purchased, policy,
-                         coalesce(log.price, items.price) AS price, items.price AS list_price, usual, pair, level, relevance, expected, encoder_expected,
+                         coalesce(log.price, items.price) AS price, items.price AS list_price, usual,
+                         pair, level, relevance, expected, encoder_expected,
                          source, coalesce(category, '') AS category, coalesce(brand, '') AS brand
                   FROM read_parquet('{self._tables}/impressions/*/*.parquet', hive_partitioning = true) AS log
                   JOIN pairs ON pairs.query = lower(trim(log.query)) AND pairs.item_id = log.item_id

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _training_clicks import CARDINALITY, Clicks, batches
+from _training_clicks import CARDINALITY, FIELDS, Clicks, batches
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.layers import FactorizationMachine, FeatureEmbedding, MLP_Block
 from fuxictr.pytorch.models import BaseModel
@@ -78,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options["seed"])
     clicks = Clicks.load(folder / "train.npz")
-    names = [f"field_{number}" for number in range(clicks.ids.shape[1])]
+    names = [f"field_{number}" for number in range(FIELDS)]
     train, test = Rows(clicks, names), Rows(Clicks.load(folder / "test.npz"), names)
     model = DeepFM(feature_map_of(names, out), out, options["learning_rate"], options["deviation"])
     model._max_gradient_norm = 10.0  # what `fit` sets by default

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _training_clicks import CARDINALITY, Clicks, batches
+from _training_clicks import CARDINALITY, FIELDS, Clicks, batches
 
 from models.encoder import build_encoder
 from models.registry import build_ranker
@@ -32,6 +32,8 @@ from prectr.training.step import TrainingStep
 from prectr.types import RankerInputs, RankerLabels
 
 PREDICT_ROWS = 16384
+FOREVER = 10**9
+"""Steps of the schedule: the learning rate stays where it starts, as the other side's does."""
 TINY_ENCODER = EncoderConfig(layers=1, width=8, heads=1, feed_forward=8, max_length=8)
 """Every ranker owns an encoder; DeepFM never runs it."""
 
@@ -107,27 +109,25 @@ def main() -> None:
         ),
         learning_rate=options["learning_rate"],
         weight_decay=0.0,
+        warm_up=0.0,
+        clip_norm=10.0,
         cpus=1,
     )
-    ranker = new_ranker(
-        {f"field_{number}": CARDINALITY for number in range(train._rows.categorical.shape[1])}, config.model
-    )
+    ranker = new_ranker({f"field_{number}": CARDINALITY for number in range(FIELDS)}, config.model)
     step = TrainingStep(ranker, None, config)  # type: ignore[arg-type]  # its texts: DeepFM reads none
     steps = batches(len(train), options["batch_size"], options["seed"])
-    optimiser = RankerOptimiser(ranker.parameter_groups(config.learning_rate), config, len(steps))
+    optimiser = RankerOptimiser(ranker.parameter_groups(config.learning_rate), config, FOREVER)
     step.train()
     cpu, clock = time.process_time(), time.perf_counter()
     for done, index in enumerate(steps):
         optimiser.step(step(*train.batch(index))["total"], done)
     figures = {"cpu_seconds": time.process_time() - cpu, "seconds": time.perf_counter() - clock, "steps": len(steps)}
     step.eval()
+    found = []
     with torch.no_grad():
-        found = [
-            step.predict(
-                *[train_part for train_part in test.batch(np.arange(start, min(start + PREDICT_ROWS, len(test))))[::2]]
-            )
-            for start in range(0, len(test), PREDICT_ROWS)
-        ]
+        for start in range(0, len(test), PREDICT_ROWS):
+            inputs, _, pair = test.batch(np.arange(start, min(start + PREDICT_ROWS, len(test))))
+            found.append(step.predict(inputs, pair))
     np.save(out / "scores.npy", torch.cat([output.click_logit for output in found]).numpy())
     (out / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
 

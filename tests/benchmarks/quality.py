@@ -6,8 +6,8 @@ paired by seed, and a gap is called real where it exceeds twice its standard err
 simulator's truth says so below. A second log with equal tolerances (`--placebo`) shows what must not help there.
 
     figure                      meaning (test day)
-    SLICE.auc, SLICE.gauc       clicks, score at the logged position; slices: all, cold (at most 3 earlier requests), warm,
-                                active (10 or more), explore (randomised requests)
+    SLICE.auc, SLICE.gauc       clicks, score at the logged position; slices: all, cold (at most 3 earlier requests),
+                                warm, active (10 or more), explore (randomised requests)
     SLICE.auc_free, ...         the same with the position-free score, as served
     SLICE.truth_free            Spearman of the position-free score and the true click probability when examined
     candidates.ndcg_click       NDCG@10 of shown and unexposed candidates of a request together; gain: that probability
@@ -94,7 +94,9 @@ def _run(variant: Variant, seed: int, world: World, results: Path, options: argp
     }
     with results.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
-    shown = {name: round(figures[name], 4) for name in ("all.auc", "all.gauc", "all.truth_free", "candidates.ndcg_click")}
+    shown = {
+        name: round(figures[name], 4) for name in ("all.auc", "all.gauc", "all.truth_free", "candidates.ndcg_click")
+    }
     print(f"{variant.name}, seed {seed}: {line['seconds']} s {shown}", file=sys.stderr, flush=True)
 
 

@@ -131,9 +131,12 @@ def test_bundle_holds_no_pickle(ran: Ran) -> None:
 
 def test_served_onnx_equals_the_trained_module(ran: Ran) -> None:
     import torch
+    from safetensors.torch import load_file
 
     from prectr.training.config import TrainConfig
-    from prectr.training.ranker_loop import RankerData, TrainingStep, _load_state, predict
+    from prectr.training.data import RankerData
+    from prectr.training.ranker_loop import predict
+    from prectr.training.step import TrainingStep
 
     samples = Samples.open(ran.workspace / "samples")
     test_day = split_days(samples.days())[2]
@@ -141,31 +144,14 @@ def test_served_onnx_equals_the_trained_module(ran: Ran) -> None:
         bundle, scorer = Bundle.open(path), Scorer(path)
         torch.manual_seed(1)
         ranker = train.build_ranker_from(bundle.model, bundle.spec, ran.workspace / "encoder")
-        _load_state(ranker, path / "model.safetensors")
-        data = RankerData(samples, [test_day])
+        ranker.load_state_dict(load_file(path / "model.safetensors"))
+        data = RankerData(samples, samples.files([test_day]))
         step = TrainingStep(ranker, samples, TrainConfig(model=bundle.model, precision="float32"))
         free, logged = predict(step, data)
         scores = scorer.score(data.rows, samples.pairs, samples.tokens)
         assert np.std(free) > 1e-4, "a constant score would make the comparison empty"
         np.testing.assert_allclose(scores.click_logit, free, atol=1e-4)
         np.testing.assert_allclose(scorer.with_position(scores.click_logit, data.position), logged, atol=1e-4)
-
-
-def test_two_workers_train_the_same_ranker(ran: Ran, tmp_path: Path) -> None:
-    """The batches are the same, so what differs is the rounding of averaged gradients."""
-    bundle = ran.workspace / "rankers" / "prectr"
-    config = ran.settings.train.model_copy(update={"model": Bundle.open(bundle).model, "workers": 2, "cpus": 1})
-    two = train.run(
-        samples=ran.workspace / "samples",
-        encoder=ran.workspace / "encoder",
-        preferences=ran.workspace / "preferences",
-        out=tmp_path / "prectr",
-        config=config,
-    ).manifest
-    one = read_manifest(bundle)
-    assert one is not None and two["steps"] == one["steps"] > 1
-    assert two["metrics"]["logloss"] == pytest.approx(one["metrics"]["logloss"], abs=2e-3)
-    assert two["metrics"]["auc"] == pytest.approx(one["metrics"]["auc"], abs=5e-3)
 
 
 def test_evaluation_predictions_are_the_scorers(ran: Ran) -> None:
@@ -204,7 +190,7 @@ def test_failed_training_says_why_and_leaves_the_old_bundle(ran: Ran) -> None:
     config = ran.settings.train.model_copy(
         update={"model": Bundle.open(bundle).model, "learning_rate": 1e30, "warm_up": 0.0}
     )
-    with pytest.raises(PrectrError, match=r"^the loss became (nan|inf) at step \d+; lower train.learning_rate\.$"):
+    with pytest.raises(PrectrError, match=r"^the loss became (nan|inf) at step \d+ .*; lower train\.learning_rate\.$"):
         train.run(
             samples=ran.workspace / "samples",
             encoder=ran.workspace / "encoder",

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import ray
 import torch
 from safetensors.torch import load_file
 
@@ -110,20 +111,21 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_the_same(
 
 
 def test_two_workers_do_what_one_does(samples: Path, tmp_path: Path, ray_local: None) -> None:
-    """As many as there is room for, between one and two: the same batches, gradients averaged."""
+    """As many as there is room for, between one and fifty: the same batches, gradients averaged."""
     changes = {
         "model": {"name": "prectr", "consistency": {"level_weight": 0.0}},
         "batch_size": 16,
         "epochs": 4,
         "checkpoint_steps": 1000,
     }
-    both = {}
-    for workers in (1, (1, 2)):
-        work = tmp_path / str(workers).replace(" ", "")
-        training_run.train(samples, work, workers=workers, changes=changes)
-        both[workers] = read_curve(work / "out" / CURVE)
-        assert len((work / "workers.txt").read_text().split()) == (1 if workers == 1 else 2)
-    for one, two in zip(both[1], both[1, 2], strict=True):
+    curves = []
+    for workers, started in ((1, 1), ((1, 50), 2)):
+        work = tmp_path / f"{started}"
+        _wait_for(lambda: ray.available_resources().get("CPU", 0) >= 8)
+        training_run.train(samples, work, workers=workers, cpus_per_worker=3, changes=changes)
+        curves.append(read_curve(work / "out" / CURVE))
+        assert len((work / "workers.txt").read_text().split()) == started
+    for one, two in zip(*curves, strict=True):
         assert two["step"] == one["step"]
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
         assert two["logloss"] == pytest.approx(one["logloss"], rel=2e-3)

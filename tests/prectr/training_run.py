@@ -64,7 +64,7 @@ def train(samples: Path, work: Path, **options: Any) -> dict[str, Any]:
         name="train",
         storage=work,
         workers=workers,
-        cpus_per_worker=1,
+        cpus_per_worker=options.pop("cpus_per_worker", 1),
         curve=out / CURVE,
         resumable=kept,
         **options,

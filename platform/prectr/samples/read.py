@@ -31,10 +31,10 @@ def read_rows(part: Part, shared: Reading, exposed: bool = True) -> pl.DataFrame
     """Rows of a part of the impressions, or of the unexposed candidates.
 
     Returns:
-        exposed (bool),
-        request_id, user_id, ts, query (normalised), item_id, position, clicked, purchased, policy, price, log_price
-        and log_list_price (the catalogue's; NaN where unknown), date, pair, level, category, brand; the cells of the log-likelihood table as the user's and
-        the query's tolerance see the row; item_* and pair_*: exam and clicks of item and pair before the day.
+        exposed, request_id, user_id, ts, query (normalised), item_id, position, clicked, purchased, policy, price,
+        log_price and log_list_price (at exposure and in the catalogue; NaN where unknown), date, pair, level, category,
+        brand; the cells of the log-likelihood table as the user's and the query's tolerance see the row; item_* and
+        pair_*: exam and clicks of item and pair before the day.
     """
     reader, mined = fetch_reader(shared.reader), shared.preferences
     rows = (reader.read if exposed else reader.read_candidates)(part, COLUMNS)

@@ -27,8 +27,8 @@ _WORKER_ENVIRONMENT = {
     # Torch's threads otherwise spin at every barrier; where another process holds a core, a step then takes ten times
     # as long.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # glibc gives large tensors back to the kernel after each use and gets them again page by page: a tenth to a fifth of
-    # an encoder's training.
+    # glibc gives large tensors back to the kernel after each use and gets them again page by page: a tenth to a fifth
+    # of an encoder's training.
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
     "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
 }

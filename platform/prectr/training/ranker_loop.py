@@ -218,8 +218,18 @@ def predict(step: TrainingStep, data: RankerData, batch_size: int = 8192) -> tup
 
 
 def validate(step: TrainingStep, data: RankerData) -> dict[str, float]:
-    """Figures on the validation day: with the logged position, and the position-free AUC."""
+    """Figures on the validation day: with the logged position, and the position-free AUC.
+
+    Raises:
+        PrectrError: a score is NaN or infinite.
+    """
     free, logged = predict(step, data)
+    broken = np.flatnonzero(~np.isfinite(free))
+    if len(broken):
+        raise PrectrError(
+            f"{len(broken)} of {len(data)} scores of the validation day are NaN or infinite, the first that of "
+            f"{data.name_of(int(broken[0]))}; lower train.learning_rate."
+        )
     return {
         "auc": auc(data.clicked, logged),
         "gauc": group_auc(data.user, data.clicked, logged).value,
