@@ -64,7 +64,6 @@ def run(
             staging, work, samples=samples, encoder=encoder, preferences=preferences, config=config, facts=facts
         )
         shutil.rmtree(work)
-        shutil.rmtree(resumable)
         return {"rows": {"training": facts["rows"]}, "metrics": facts["best"], "steps": facts["steps"]}
 
     return run_stage("train", out, config=config, inputs=inputs, build=build, force=force)

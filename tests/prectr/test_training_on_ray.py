@@ -87,7 +87,7 @@ def test_a_killed_driver_goes_on_bit_for_bit(whole: SimpleNamespace, samples: Pa
     state = load_file(work / "out" / STATE)
     assert all(torch.equal(state[name], value) for name, value in whole.state.items())
     assert read_curve(work / "out" / CURVE) == whole.curve
-    assert not list((work / "kept").iterdir()), "what a finished run kept is gone"
+    assert not (work / "kept").exists(), "what a finished run kept is gone"
 
 
 def test_a_killed_worker_is_replaced_and_the_run_ends_the_same(

@@ -58,8 +58,8 @@ def fit_on_ray(
         cpus_per_worker: logical CPUs, and torch threads, of a worker.
         gpus_per_worker: GPUs of a worker.
         curve: the JSONL learning curve that the loop appends to through `append_curve`; its lines are shown.
-        resumable: a directory that keeps the checkpoints which the loop reports until the run has succeeded, so that
-            the same call after a killed driver goes on from them; None keeps nothing.
+        resumable: an existing directory that keeps the checkpoints which the loop reports, so that the same call after
+            a killed driver goes on from them; removed when the loop has succeeded or refused. None keeps nothing.
         restarts: how often the run goes on, from its last checkpoint, after a worker died.
 
     Raises:
@@ -90,9 +90,10 @@ def fit_on_ray(
     try:
         with _shown(curve, name):
             result = trainer.fit().return_value
+        if resumable is not None:  # there is nothing to go on with, or no use in it
+            shutil.rmtree(resumable, ignore_errors=True)
         if isinstance(result, PrectrError):
             raise result
-        shutil.rmtree(kept / run_name, ignore_errors=True)
         return result
     except PrectrError:
         raise
