@@ -31,6 +31,7 @@ _WORKER_ENVIRONMENT = {
     # of an encoder's training.
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
     "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
+    "MALLOC_TOP_PAD_": str(256 * 2**20),
 }
 
 

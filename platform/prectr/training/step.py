@@ -66,13 +66,13 @@ class TrainingStep(nn.Module):
     def _encode(self, pairs: np.ndarray) -> Tensor:
         order = np.argsort(self._samples.tokens.lengths[pairs], kind="stable")
         parts = []
-        for start in range(0, len(order), self._config.text_batch):
-            tokens = self._samples.tokens.padded(pairs[order[start : start + self._config.text_batch]])
-            with autocast(self._config.precision, self.device.type):
+        with autocast(self._config.precision, self.device.type):  # one for all: it keeps the weights it has cast
+            for start in range(0, len(order), self._config.text_batch):
+                tokens = self._samples.tokens.padded(pairs[order[start : start + self._config.text_batch]])
                 text, _ = self.ranker.encoder(
                     **{name: torch.from_numpy(array).to(self.device) for name, array in tokens.items()}
                 )
-            parts.append(text.float())
+                parts.append(text.float())
         place = torch.empty(len(order), dtype=torch.int64)
         place[torch.from_numpy(order)] = torch.arange(len(order))
         return torch.cat(parts)[place.to(self.device)]
