@@ -3,6 +3,7 @@
 The teacher is a real HTTP server that notes every question it was asked, so that a question paid for twice is seen.
 """
 
+import contextlib
 import os
 import random
 import shutil
@@ -105,6 +106,28 @@ def prompts_of(rows: pl.DataFrame) -> set[str]:
     return set(load_prompt("relevance_v1").render(rows.select("query", "title")))
 
 
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
+
+def end_agents(children: list[psutil.Process]) -> None:
+    """Wait for the processes of a killed driver; Ray's own two agents would go by themselves only after minutes."""
+    deadline = time.monotonic() + 40
+    while left := [process for process in children if _name(process) not in ("", *AGENTS)]:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.1)
+    for process in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _name(process: psutil.Process) -> str:
+    """Empty once it has ended."""
+    try:
+        return "" if process.status() == psutil.STATUS_ZOMBIE else process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def test_killed_five_times_every_pair_is_labelled_once_and_no_committed_one_is_asked_again(tables):
     moments = random.Random(11)
     with SlowServer(seconds=0.02) as server:
@@ -121,10 +144,7 @@ def test_killed_five_times_every_pair_is_labelled_once_and_no_committed_one_is_a
             started.send_signal(signal.SIGKILL)
             started.wait()
             started.stderr.close()
-            _, alive = psutil.wait_procs(children, timeout=40)
-            for process in alive:  # Ray's own agents go by themselves only after minutes
-                assert process.name() in ("ray::DashboardAgent", "ray::RuntimeEnvAgent"), "a worker is left behind"
-                process.kill()
+            end_agents(children)
             assert not set(server.asked()) & prompts_of(committed)
             assert not (tables.parent / "labels").exists()
         before = stored(tables)
