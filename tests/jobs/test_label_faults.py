@@ -3,7 +3,6 @@
 The teacher is a real HTTP server that notes every question it was asked, so that a question paid for twice is seen.
 """
 
-import contextlib
 import os
 import random
 import shutil
@@ -25,6 +24,7 @@ from prectr.labelling.ledger import LabelLedger
 from prectr.labelling.prompt import load_prompt
 from tests.jobs.labelling_workspace import write_tables
 from tests.openai_server import OpenAiServer, Status
+from tests.processes import end_agents
 
 pytestmark = pytest.mark.slow
 
@@ -104,28 +104,6 @@ def stored(tables: Path) -> pl.DataFrame:
 
 def prompts_of(rows: pl.DataFrame) -> set[str]:
     return set(load_prompt("relevance_v1").render(rows.select("query", "title")))
-
-
-AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-
-
-def end_agents(children: list[psutil.Process]) -> None:
-    """Wait for the processes of a killed driver; Ray's own two agents would go by themselves only after minutes."""
-    deadline = time.monotonic() + 40
-    while left := [process for process in children if _name(process) not in ("", *AGENTS)]:
-        assert time.monotonic() < deadline, f"left behind: {left}"
-        time.sleep(0.1)
-    for process in children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-def _name(process: psutil.Process) -> str:
-    """Empty once it has ended."""
-    try:
-        return "" if process.status() == psutil.STATUS_ZOMBIE else process.name()
-    except psutil.NoSuchProcess:
-        return ""
 
 
 def test_killed_five_times_every_pair_is_labelled_once_and_no_committed_one_is_asked_again(tables):

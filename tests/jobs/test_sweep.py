@@ -27,6 +27,7 @@ from prectr.training.sweep_search import early_stopping, proposer
 from tests.jobs import sweep_run
 from tests.prectr.conftest import laboratory  # noqa: F401
 from tests.prectr.test_ranker_loop import write_samples
+from tests.processes import end_agents
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -73,10 +74,7 @@ def _kill_after(trials: int, out: Path, *arguments: Path) -> None:
         children = psutil.Process(driver.pid).children(recursive=True)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-    psutil.wait_procs(children, timeout=20)
-    for left in children:  # Ray's own agents outlive a killed driver for a while
-        if left.is_running():
-            left.kill()
+    end_agents(children)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from prectr.training.launch import read_curve
 from prectr.training.ranker_loop import CURVE, STATE
 from tests.prectr import training_run
 from tests.prectr.test_ranker_loop import write_samples
+from tests.processes import end_agents
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -76,10 +77,7 @@ def test_a_killed_driver_goes_on_bit_for_bit(whole: SimpleNamespace, samples: Pa
         children = psutil.Process(driver.pid).children(recursive=True)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-    psutil.wait_procs(children, timeout=20)
-    for left in children:  # Ray's own agents outlive a killed driver for a while
-        if left.is_running():
-            left.kill()
+    end_agents(children)
     done = len(read_curve(work / "out" / CURVE))
     assert done < len(whole.curve), "it was killed in the middle"
     facts = training_run.train(samples, work)
