@@ -21,6 +21,7 @@ import pytest
 from jobs import build_samples, mine_preferences, simulate
 from prectr.artifacts import StageResult, run_stage
 from prectr.errors import PrectrError
+from prectr.labelling.selection import distinct_pairs
 from prectr.marketplace import MarketplaceConfig
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.sums import LEVEL_NAMES
@@ -48,11 +49,11 @@ def log(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
 
 
 def _score(tables: Path, out: Path, moved: tuple[str, str] = ("", "")) -> None:
-    """A relevance artifact of all logged pairs, in which that of the pair `moved` is another."""
+    """A relevance artifact of all pairs of the log and the candidates, in which that of `moved` is another."""
 
     def build(staging: Path) -> dict[str, Any]:
-        pairs = Tables(tables).impressions(columns=["query", "item_id"]).select("query", "item_id").unique()
-        pairs = pairs.sort("query", "item_id").with_row_index("pair").with_columns(pl.col("pair").cast(pl.Int32))
+        pairs = distinct_pairs(tables).select("query", "item_id").with_row_index("pair")
+        pairs = pairs.with_columns(pl.col("pair").cast(pl.Int32))
         expected = (pairs.select(pl.struct("query", "item_id").hash(seed=1)).to_series() % 1000).to_numpy() / 999
         is_moved = (pairs["query"] == moved[0]) & (pairs["item_id"] == moved[1])
         expected = np.where(is_moved.to_numpy(), 1 - expected, expected)
