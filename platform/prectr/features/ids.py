@@ -14,18 +14,9 @@ from pydantic import Field
 
 from prectr.coding import code_column
 from prectr.configuration import FrozenConfig
+from prectr.features.id_config import IdConfig
 from prectr.tables import Tables, read_day_file
 from prectr.text import stable_hash
-
-IdColumn = Literal["user_id", "query", "item_id"]
-
-
-class IdConfig(FrozenConfig):
-    """How one column of ids becomes a feature."""
-
-    kind: Literal["hash", "vocabulary"] = "hash"
-    size: int = Field(default=100_000, ge=1, description="rows of a hash, or most entries of a vocabulary")
-    minimum_count: int = Field(default=10, ge=1, description="vocabulary: impressions on training days an id needs")
 
 
 class IdSpace(FrozenConfig):

@@ -16,7 +16,8 @@ from pydantic import Field
 from prectr.configuration import FrozenConfig
 from prectr.errors import PrectrError
 from prectr.features.derive import MATCH_LEVELS, TOLERANCE_SLOPE
-from prectr.features.ids import IdColumn, IdSpace
+from prectr.features.id_config import IdColumn
+from prectr.features.ids import IdSpace
 from prectr.model_config import LEVELS, FeatureSizes
 from prectr.preferences.shown import log_prices
 from prectr.text import stable_hash

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from prectr.configuration import FrozenConfig
-from prectr.features.ids import IdColumn, IdConfig
+from prectr.features.id_config import IdColumn, IdConfig
 
 
 class SamplesConfig(FrozenConfig):
