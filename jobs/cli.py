@@ -52,6 +52,7 @@ Memory = Annotated[
     str | None, typer.Option("--memory", help="Memory for the tasks of each machine, as 6GiB; they are cut to fit.")
 ]
 Encoder = Annotated[Path, typer.Option("--encoder", help="Artifact of distill.")]
+Model = Annotated[str | None, typer.Option("--model", help=f"{', '.join(MODELS)}.")]
 LedgerIn = Annotated[Path, typer.Argument(help="Directory of the label ledger.")]
 
 
@@ -398,7 +399,7 @@ def train(
     encoder: Encoder,
     preferences: Preferences,
     out: Out,
-    model: Annotated[str | None, typer.Option(help=f"{', '.join(MODELS)}.")] = None,
+    model: Model = None,
 ) -> Any:
     """Train a ranker and publish it as a bundle."""
     settings = load(None if model is None else f"train.model.name={model}")
@@ -422,7 +423,7 @@ def sweep(
     samples: Samples,
     encoder: Encoder,
     out: Out,
-    model: Annotated[str | None, typer.Option(help=f"{', '.join(MODELS)}.")] = None,
+    model: Model = None,
     trials: Annotated[int | None, typer.Option(help="Trials in all.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a sweep that was stopped; fail without one.")

@@ -15,6 +15,7 @@ A row that fails comes back with its reason and never fails its neighbours. Noth
 import platform
 import sys
 import warnings
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,6 +104,14 @@ def answer(questions: "ray.data.Dataset", question: Question, engine: EngineName
     from prectr.labelling.transformers_engine import answer_with_transformers
 
     return answer_with_transformers(questions, question)
+
+
+def length_errors(prompts: Sequence[Sized], longest: int) -> list[str]:
+    """What is wrong with each prompt's number of tokens; "" where nothing is."""
+    return [
+        f"the prompt has {len(prompt)} tokens, more than label.max_length ({longest})" if len(prompt) > longest else ""
+        for prompt in prompts
+    ]
 
 
 def answer_columns(mass: np.ndarray) -> dict[str, np.ndarray]:

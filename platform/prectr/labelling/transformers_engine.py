@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prectr.labelling.engines import Question, answer_columns, map_replicas, replica_gpus
+from prectr.labelling.engines import Question, answer_columns, length_errors, map_replicas, replica_gpus
 from prectr.labelling.prompt_tokens import with_prompt_tokens
 from prectr.labelling.teacher_logits import logits_at
 
@@ -43,12 +43,7 @@ class TransformersTeacher:
         """Answer one batch of `key`, `prompt_tokens`."""
         prompts = [np.asarray(prompt) for prompt in batch["prompt_tokens"]]
         mass = np.full((len(prompts), len(self._labels)), np.nan)
-        errors = [
-            f"the prompt has {len(prompt)} tokens, more than label.max_length ({self._longest})"
-            if len(prompt) > self._longest
-            else ""
-            for prompt in prompts
-        ]
+        errors = length_errors(prompts, self._longest)
         good = [row for row, error in enumerate(errors) if not error]
         try:
             if good:

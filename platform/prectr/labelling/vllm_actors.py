@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from prectr.labelling.engines import Question, answer_columns, map_replicas, replica_gpus
+from prectr.labelling.engines import Question, answer_columns, length_errors, map_replicas, replica_gpus
 from prectr.labelling.prompt_tokens import with_prompt_tokens
 from prectr.labelling.vllm_engine import engine_arguments, runtime_environment, sampling_arguments
 
@@ -54,12 +54,7 @@ class VllmTeacher:
         """Answer one block of `key`, `prompt_tokens`."""
         prompts = batch["prompt_tokens"].to_pylist()
         mass = np.full((len(prompts), len(self._tokens)), np.nan)
-        errors = [
-            f"the prompt has {len(prompt)} tokens, more than label.max_length ({self._longest})"
-            if len(prompt) > self._longest
-            else ""
-            for prompt in prompts
-        ]
+        errors = length_errors(prompts, self._longest)
         good = [row for row, error in enumerate(errors) if not error]
         try:
             mass[good] = self._label_mass([prompts[row] for row in good])

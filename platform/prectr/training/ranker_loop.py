@@ -78,6 +78,7 @@ class Run:
         self.validation = self.load(samples.files([validation_day]))
         self.progress = Progress(self.config.seed)
         self._best: dict[str, Tensor] = {}
+        self._shard: tuple[tuple[Path, ...], RankerData] | None = None
 
     def run(self) -> dict[str, Any]:
         """Train to the end.
@@ -91,9 +92,9 @@ class Run:
             self.config.tracking, self.out / CURVE, self.config.model.name, {"seed": self.config.seed}
         )
         seconds, rows = 0.0, 0
-        for data, index in self._batches():
+        for index in self._batches():
             clock = time.perf_counter()
-            loss = self._step(data, part_of(index, self.workers.rank, self.workers.world))
+            loss = self._step(part_of(index, self.workers.rank, self.workers.world))
             seconds += time.perf_counter() - clock
             rows += len(index)
             self.progress.step += 1
@@ -121,46 +122,49 @@ class Run:
         """Rows of some files, in memory."""
         return RankerData(self.samples, files)
 
-    def _batches(self) -> Iterator[tuple[RankerData, np.ndarray]]:
-        """The batches that are left, each with the shard it indexes."""
+    @property
+    def _data(self) -> RankerData:
+        """The rows of the shard at hand."""
+        assert self._shard is not None
+        return self._shard[1]
+
+    def _batches(self) -> Iterator[np.ndarray]:
+        """The batches that are left, each while the shard that it indexes is at hand."""
         where = self.progress
-        loaded: tuple[tuple[Path, ...], RankerData] | None = None
         for epoch in range(where.epoch, self.config.epochs):
             for shard in self.plan.epoch(self.config.seed, epoch)[where.shard :]:
-                if loaded is None or loaded[0] != shard.files:
-                    loaded = None  # the old shard's memory is free before the new one is read
-                    loaded = shard.files, self.load(shard.files)
-                data = loaded[1]
+                if self._shard is None or self._shard[0] != shard.files:
+                    self._shard = None  # nothing else holds it: its memory is free before the new one is read
+                    self._shard = shard.files, self.load(shard.files)
                 generator = np.random.default_rng([self.config.seed, epoch, shard.number])
-                order = shuffled(data.rows.pair, self.config.pair_rows, generator)
-                for index in batches(order, self.config.batch_size, where.row):
-                    yield data, index
+                order = shuffled(self._data.rows.pair, self.config.pair_rows, generator)
+                yield from batches(order, self.config.batch_size, where.row)
                 where.shard, where.row = shard.number + 1, 0
             where.epoch, where.shard = epoch + 1, 0
 
-    def _step(self, data: RankerData, index: np.ndarray) -> float:
+    def _step(self, index: np.ndarray) -> float:
         """One update; returns the loss."""
         done = self.progress.step
         torch.manual_seed(hash((self.config.seed, self.workers.rank, done)))
         self.trained.train()
-        losses = self.trained(*data.batch(index, self.ranker.reads_behaviours))
+        losses = self.trained(*self._data.batch(index, self.ranker.reads_behaviours))
         total = float(losses["total"].detach())
         if not np.isfinite(total):
-            raise PrectrError(self._explain(losses, data, index))
+            raise PrectrError(self._explain(losses, index))
         self.optimiser.step(losses["total"], done)
         return total
 
-    def _explain(self, losses: dict[str, Tensor], data: RankerData, index: np.ndarray) -> str:
+    def _explain(self, losses: dict[str, Tensor], index: np.ndarray) -> str:
         """Why a loss is not finite: the terms, and the first row that scores so."""
         broken = [name for name, value in losses.items() if name != "total" and not torch.isfinite(value)]
         with torch.no_grad():
-            inputs, _, pair = data.batch(index, self.ranker.reads_behaviours)
+            inputs, _, pair = self._data.batch(index, self.ranker.reads_behaviours)
             scored = torch.isfinite(self.step.predict(inputs, pair).click_logit).cpu().numpy()
         row = int(index[np.flatnonzero(~scored)[0]]) if not scored.all() else int(index[0])
         what = "the first row it scores so is" if not scored.all() else "the batch begins with"
         return (
             f"the loss became {float(losses['total'].detach())} at step {self.progress.step} "
-            f"({', '.join(broken) or 'total'}); {what} {data.name_of(row)}; lower train.learning_rate."
+            f"({', '.join(broken) or 'total'}); {what} {self._data.name_of(row)}; lower train.learning_rate."
         )
 
     def _evaluate(self, trackers: Any) -> bool:
