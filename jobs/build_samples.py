@@ -97,6 +97,7 @@ def _build(
         user_behaviours=config.user_behaviours,
         query_behaviours=mined.config.behaviours_per_query,
         positions=config.max_positions,
+        click=mined.model.click,
         ids={name: fit_ids(source, training, name, settings) for name, settings in config.ids.items()},
     )
     budget = task_budget(ray_config)

@@ -3,12 +3,13 @@
     c = sigmoid(MLP_base([user, item, context, query embeddings, h, numeric features]))      [summary], heads [ours]
 
 One trunk, one output a level. It also reads the lexical match features and the expected level sum_i p_i i / (k - 1)
-[ours], and with preference mining the tolerance numbers and the query's preference [ours]. It does not read the
-looked-up levels themselves: relevance reaches it through p only, so that a fake row can be given another level.
+[ours], and with preference mining the tolerance numbers and the query's preference [ours]. It reads neither the
+looked-up levels nor the numeric features that are a relevance: relevance reaches it through p only, so that a fake row
+can be given another level.
 
 | symbol | variable | shape |
 |---|---|---|
-| user, item, context, query | categorical, numeric | [B, C], [B, N] |
+| user, item, context, query | categorical, numeric without relevances | [B, C], [B, N] |
 | h | text | [B, d] |
 | logit c | answer | [B, k] |
 """
@@ -27,12 +28,17 @@ from prectr.types import RankerInputs
 class BaseModule(nn.Module):
     """Level-wise click logits; `preference` says whether tolerance and query_preference are read."""
 
+    numeric_columns: Tensor
+
     def __init__(self, config: FusionConfig, sizes: FeatureSizes, preference: bool) -> None:
         super().__init__()
         self.preference = preference
         self.expected_level = config.expected_level
+        given = sizes.relevance.numeric if sizes.relevance else ()
+        kept = [column for column in range(sizes.numeric) if column not in given]
+        self.register_buffer("numeric_columns", torch.tensor(kept, dtype=torch.int64), persistent=False)
         self.fields = FieldEmbeddings(list(sizes.categorical.values()), config.embedding)
-        width = len(sizes.categorical) * config.embedding + sizes.numeric + sizes.match - LEVELS + sizes.text
+        width = len(sizes.categorical) * config.embedding + len(kept) + sizes.match - LEVELS + sizes.text
         width += int(self.expected_level) + preference * (sizes.tolerance + sizes.query_preference)
         self.network = feed_forward(width, config.hidden, LEVELS, config.dropout)
         last = self.network[-1]
@@ -41,7 +47,8 @@ class BaseModule(nn.Module):
 
     def forward(self, inputs: RankerInputs, text: Tensor, expected_level: Tensor) -> Tensor:
         """Inputs of B rows, text [B, d], expected level in 0..1 [B] -> logit c [B, k]."""
-        columns = [self.fields(inputs.categorical), inputs.numeric, inputs.match[:, LEVELS:], text]
+        numeric = inputs.numeric.index_select(-1, self.numeric_columns)
+        columns = [self.fields(inputs.categorical), numeric, inputs.match[:, LEVELS:], text]
         if self.expected_level:
             columns.append(expected_level.unsqueeze(-1))
         if self.preference:

@@ -9,8 +9,8 @@ For each clicked row with level >= 2:
     gate (switch): w <- w (1 - clip(c[fake_rsl] / c[level], 0, 1))
 
 The fake takes match features from an in-batch row of the fake level, because its own would contradict the fake; where
-the batch has none, its weight is 0. It keeps the user's tolerance numbers, moved to its lower relevance by
-`FeatureSizes.tolerance_slope`. z~ is the base logit at fake_rsl with tau added; tau is detached on both sides of the
+the batch has none, its weight is 0. Its other numbers become those of its lower relevance and of a pair that was never
+shown (`models.fake_numbers`). z~ is the base logit at fake_rsl with tau added; tau is detached on both sides of the
 pair, otherwise the hinge would raise the incentive of everyone who clicks. The gate exists because the plain hinge
 pushes c[low level] down for exactly the tolerant users who click: a user whose own estimate at the fake's level is as
 high as at the clicked level gives no negative. y+ counts the logged position, as the running mean does.
@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.fake_numbers import with_relevance_changed
 from models.fusion import expected_level
 from models.incentive import apply_incentive
 from prectr.model_config import LEVELS, ExposureConfig, FeatureSizes
@@ -45,13 +46,12 @@ class ExposureDebias(nn.Module):
     """The pairwise term R, and the running mean CTR it truncates by."""
 
     mean_click_rate: Tensor
-    tolerance_slope: Tensor
 
     def __init__(self, config: ExposureConfig, sizes: FeatureSizes, prior_click_rate: float) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("mean_click_rate", torch.tensor(prior_click_rate))
-        self.register_buffer("tolerance_slope", torch.tensor(sizes.tolerance_slope), persistent=False)
+        self.numbers = sizes.relevance if config.consistent else None
 
     def forward(
         self,
@@ -84,9 +84,9 @@ class ExposureDebias(nn.Module):
         fake_level = reconstruct_level(real_level, scale)
         donor, has_donor = self._donors(fake_level, level, labels.level_known)
         real = RankerInputs(*(column[rows] for column in inputs))
-        fake = real._replace(
-            match=inputs.match[donor], tolerance=self._tolerance(real.tolerance, real_level, fake_level)
-        )
+        fake = real._replace(match=inputs.match[donor])
+        if self.numbers:
+            fake = with_relevance_changed(fake, (fake_level - real_level) / (LEVELS - 1), self.numbers)
         level_logits = output.level_logits[rows]
         with torch.no_grad():
             tau = incentive(real, level_logits.softmax(-1))
@@ -118,11 +118,6 @@ class ExposureDebias(nn.Module):
             return torch.lerp(real, other, scale.unsqueeze(-1))
         size = real.detach().norm(dim=-1, keepdim=True) / math.sqrt(real.shape[-1])
         return real + scale.unsqueeze(-1) * size * torch.randn_like(real)
-
-    def _tolerance(self, tolerance: Tensor, real: Tensor, fake: Tensor) -> Tensor:
-        if self.tolerance_slope.numel() == 0:
-            return tolerance
-        return tolerance + ((fake - real) / (LEVELS - 1)).unsqueeze(-1) * self.tolerance_slope
 
     @staticmethod
     def _donors(fake_level: Tensor, level: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,14 +38,16 @@ class Prectr(Ranker):
         *,
         trains_encoder: bool = False,
         preference: bool = False,
+        attention: bool = True,
     ) -> None:
         super().__init__(config, sizes, encoder, trains_encoder)
         self.relevance = RelevanceModule(config.fusion, sizes)
         self.relevance.initialise_from(encoder)
         self.base = BaseModule(config.fusion, sizes, preference)
         has_incentive = config.incentive.form != "off"
-        self.incentive = Incentive(config.incentive, sizes, across_users=preference) if has_incentive else None
-        self.reads_behaviours = has_incentive and config.incentive.attention
+        incentive = config.incentive.model_copy(update={"attention": attention})
+        self.incentive = Incentive(incentive, sizes, across_users=preference) if has_incentive else None
+        self.reads_behaviours = has_incentive and attention
 
     def forward(self, inputs: RankerInputs, text: Tensor) -> RankerOutput:
         """Score B rows; text [B, d]."""

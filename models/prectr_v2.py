@@ -2,8 +2,9 @@
 
     L = BCE(y with position) + w_A (A) + w_B (B) + w_R R
 
-Its three parts are the ablations `preference` (tolerance numbers, S_q and g_q), `debias` (R) and `encoder`; with all
-three off it is PRECTR.
+Its three parts are the ablations `preference` (tolerance numbers, S_q and g_q), `debias` (R) and `encoder`. With all
+three off, and attention on, it is PRECTR. Attention over S_u and S_q is off by default: the mined numbers say the same
+in a third of the time at the sizes we measured (docs/training.md).
 """
 
 from torch import Tensor
@@ -19,7 +20,14 @@ class PrectrV2(Prectr):
     """PRECTR-V2, its three parts by the switches of `config`."""
 
     def __init__(self, config: ModelConfig, sizes: FeatureSizes, encoder: TextEncoder) -> None:
-        super().__init__(config, sizes, encoder, trains_encoder=config.encoder == "tuned", preference=config.preference)
+        super().__init__(
+            config,
+            sizes,
+            encoder,
+            trains_encoder=config.encoder == "tuned",
+            preference=config.preference,
+            attention=config.incentive.attention,
+        )
         has_debias = config.debias and config.exposure.weight > 0
         self.debias = ExposureDebias(config.exposure, sizes, config.fusion.prior_click_rate) if has_debias else None
 

@@ -17,6 +17,30 @@ TARGET_FIELDS = ("query", "category", "brand", "price")
 BEHAVIOUR_FIELDS = (*TARGET_FIELDS, "level", "clicked", "recency")
 
 
+class Standardised(FrozenConfig):
+    """A column of a group of features: what was measured is value * deviation + mean."""
+
+    column: int = Field(ge=0)
+    mean: float
+    deviation: float = Field(gt=0)
+
+
+class RelevanceNumbers(FrozenConfig):
+    """Which numbers of a row follow its relevance, so that a row can be imagined with another one."""
+
+    numeric: tuple[int, ...] = Field(description="numeric columns that are a relevance; level heads get it from p only")
+    tolerance_slope: tuple[float, ...] = Field(
+        description="change of each tolerance column when the relevance (0..1) rises by one"
+    )
+    predictive: Standardised = Field(description="of tolerance: logarithm of the predictive click probability")
+    above: Standardised = Field(description="of tolerance: relevance above the threshold of user and query")
+    spread: Standardised = Field(description="of tolerance: standard deviation of the user's threshold")
+    curve: tuple[float, float, float] = Field(description="a, s, eps of the click curve")
+    query_rate: Standardised = Field(description="of numeric: logarithm of the query's click rate")
+    pair_rate: Standardised = Field(description="of numeric: the same of the pair, which backs off to the query's")
+    pair_examined: Standardised = Field(description="of numeric: log1p of how often the pair was examined")
+
+
 class FeatureSizes(FrozenConfig):
     """Widths and cardinalities of `prectr.types.RankerInputs`; stored with every ranker."""
 
@@ -29,11 +53,7 @@ class FeatureSizes(FrozenConfig):
     user_group: int = Field(ge=1)
     text: int = Field(ge=1, description="d, width of the text encoder")
     positions: int = Field(ge=1, description="positions from this one on share one bias")
-    tolerance_slope: tuple[float, ...] = Field(
-        default=(),
-        description="change of each tolerance number when the row's relevance (0..1) rises by one; the exposure debias "
-        "uses it to give a fake of lower relevance the numbers it would have; empty = left as they are",
-    )
+    relevance: RelevanceNumbers | None = Field(default=None, description="None: no number follows the relevance")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -43,9 +63,10 @@ class FeatureSizes(FrozenConfig):
             )
         if self.behaviour["level"] < LEVELS + 1:
             raise ValueError(f"behaviour.level needs {LEVELS + 1} values (unknown and {LEVELS} levels)")
-        if self.tolerance_slope and len(self.tolerance_slope) != self.tolerance:
+        if self.relevance and len(self.relevance.tolerance_slope) != self.tolerance:
             raise ValueError(
-                f"tolerance_slope has {len(self.tolerance_slope)} numbers for {self.tolerance} tolerance columns"
+                f"relevance.tolerance_slope has {len(self.relevance.tolerance_slope)} numbers for {self.tolerance} "
+                "tolerance columns"
             )
         return self
 
@@ -102,7 +123,10 @@ class IncentiveConfig(FrozenConfig):
 
     form: Literal["odds", "level", "off"] = Field(default="odds", description="on the odds, per level, or none")
     combine: Literal["gate", "sum"] = Field(default="gate", description="gate [ours] or r_user + r_query [summary]")
-    attention: bool = Field(default=True, description="False: S_u and S_q are not read, only the aggregated numbers")
+    attention: bool = Field(
+        default=False,
+        description="prectr-v2 reads S_u and S_q, not only the aggregated numbers; prectr always reads S_u",
+    )
     width: int = Field(default=32, ge=1)
     heads: int = Field(default=2, ge=1)
     hidden: int = Field(default=32, ge=1)
@@ -119,7 +143,7 @@ class IncentiveConfig(FrozenConfig):
 class ExposureConfig(FrozenConfig):
     """Relevance exposure debias [paper, form ours]."""
 
-    weight: float = Field(default=0.02, ge=0.0)
+    weight: float = Field(default=0.3, ge=0.0)
     margin: float = Field(default=1.0, ge=0.0, description="m, on logits")
     fake: Literal["noise", "mix-up"] = Field(default="noise", description="how the fake's text vector is made")
     scale_low: float = Field(default=0.3, ge=0.0, le=1.0)
@@ -127,6 +151,9 @@ class ExposureConfig(FrozenConfig):
     minimum_level: int = Field(default=2, ge=1, le=LEVELS - 1)
     truncation: bool = Field(default=True, description="only positives scored above the running mean CTR count")
     tolerance_gate: bool = Field(default=True, description="weight down users who accept the fake's level anyway")
+    consistent: bool = Field(
+        default=True, description="the fake's other numbers follow its level, too (`models.fake_numbers`)"
+    )
     momentum: float = Field(default=0.01, gt=0.0, le=1.0, description="of the running mean CTR")
 
     @model_validator(mode="after")

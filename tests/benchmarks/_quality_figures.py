@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from scipy.special import expit
+from _quality_observer import Observer
+from scipy.special import expit, logit
 from scipy.stats import spearmanr
 
 from prectr.labelling.split import read_judged
@@ -57,7 +58,7 @@ class TestDay:
             how="left",
             maintain_order="left",
         )["t_u"].to_numpy()
-        self._frame, self._unexposed = frame, unexposed
+        self.frame, self._unexposed = frame, unexposed
         self.judged = _judged(samples, tables)
 
     @property
@@ -80,9 +81,9 @@ class TestDay:
     def lists(self) -> tuple[np.ndarray, np.ndarray]:
         """Candidate lists of the requests that kept unexposed ones: list of each row, shown rows then candidates; -1
         for shown rows of other requests. And which rows are unexposed."""
-        names = pl.concat([self._frame["request_id"], self._unexposed["request_id"]])
+        names = pl.concat([self.frame["request_id"], self._unexposed["request_id"]])
         codes = names.rank("dense").to_numpy().astype(np.int64)
-        unexposed = np.r_[np.zeros(len(self._frame), bool), np.ones(len(self._unexposed), bool)]
+        unexposed = np.r_[np.zeros(len(self.frame), bool), np.ones(len(self._unexposed), bool)]
         kept = np.isin(codes, codes[unexposed])
         return np.where(kept, codes, -1), unexposed
 
@@ -126,6 +127,11 @@ def score(step: TrainingStep, data: RankerData) -> Scored:
 
 def ranking_figures(day: TestDay, free: np.ndarray, logged: np.ndarray, candidates: np.ndarray) -> dict[str, float]:
     """Figures of any scores: shown rows position-free and at the logged position, and unexposed candidates."""
+    return shown_figures(day, free, logged) | candidate_figures(day, free, candidates)
+
+
+def shown_figures(day: TestDay, free: np.ndarray, logged: np.ndarray) -> dict[str, float]:
+    """Figures of the shown rows alone."""
     made: dict[str, float] = {}
     user = day.shown.user
     for name, rows in day.slices.items():
@@ -141,7 +147,7 @@ def ranking_figures(day: TestDay, free: np.ndarray, logged: np.ndarray, candidat
     made["logloss"] = log_loss(day.clicked, probability)
     made["ece"] = calibration_error(day.clicked, probability)
     made["predicted_over_actual"] = predicted_over_actual(day.clicked, probability)
-    return made | candidate_figures(day, free, candidates)
+    return made
 
 
 def candidate_figures(day: TestDay, free: np.ndarray, candidates: np.ndarray) -> dict[str, float]:
@@ -233,3 +239,10 @@ def oracle_figures(day: TestDay) -> dict[str, Any]:
     logged = np.log(np.clip(chance, 1e-9, 1)) - np.log1p(-np.clip(chance, 0, 1 - 1e-9))
     candidates = np.log(np.clip(day.candidate_truth["p_click_given_exam"].to_numpy(), 1e-9, 1))
     return ranking_figures(day, free, logged, candidates)
+
+
+def observer_figures(day: TestDay, tables: Path) -> dict[str, float]:
+    """Of the observer who knows everything but what only clicks can tell; shown rows only."""
+    observer = Observer(tables, day.day, day.frame)
+    free, examined = observer.click_probability()
+    return shown_figures(day, np.log(free), logit(free * examined)) | {"observer.unexplained": observer.unexplained}

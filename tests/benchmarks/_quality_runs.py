@@ -8,6 +8,8 @@ from typing import Any
 from _quality_world import World
 
 from jobs.train import build_ranker_from
+from prectr.features.spec import FeatureSpec
+from prectr.model_config import ModelConfig
 from prectr.samples.load import Samples, split_days
 from prectr.training.config import TrainConfig
 from prectr.training.data import RankerData
@@ -20,7 +22,7 @@ class Loader:
 
     def __init__(self, world: World) -> None:
         self.samples = Samples.open(world.samples)
-        self._path = world.samples
+        self._world = world
         self._loaded: dict[tuple[Path, ...], RankerData] = {}
 
     @cached_property
@@ -36,17 +38,26 @@ class Loader:
             self._loaded[key] = RankerData(self.samples, files)
         return self._loaded[key]
 
-    def run(self, config: TrainConfig, encoder: Path, out: Path) -> "SharedRun":
-        """A run that is ready to start."""
+    def run(self, config: TrainConfig, encoder: str, out: Path) -> "SharedRun":
+        """A run that is ready to start; `encoder` as of `Variant`."""
         loop = {
             "config": config.model_dump(mode="json"),
-            "samples": str(self._path),
-            "encoder": str(encoder),
+            "samples": str(self._world.samples),
+            "encoder": str(self._world.encoder),
             "out": str(out),
-            "build_ranker": build_ranker_from,
+            "build_ranker": build_ranker_from if encoder == "distilled" else _build_undistilled,
             "finish": _nothing,
         }
         return SharedRun(loop, self)
+
+
+def _build_undistilled(config: ModelConfig, spec: FeatureSpec, encoder: Path) -> Any:
+    """The ranker of `train`, but the encoder's weights are drawn anew, as if stage 1 had not been."""
+    ranker = build_ranker_from(config, spec, encoder)
+    model = ranker.encoder.model
+    model.apply(model._init_weights)
+    ranker.relevance.initialise_from(ranker.encoder)
+    return ranker
 
 
 class SharedRun(Run):

@@ -2,51 +2,131 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from prectr.configuration import assign_path
 from prectr.training.config import TrainConfig
 
+TOP = "prectr-v2"
+EPOCHS = 1
+"""One pass: within noise of two on the medium log (`two-passes` below), in half the time."""
+SEEDS = 5
+FEW_SEEDS = 3
+
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train; `train` None is not a ranker of ours (LightGBM, the truth)."""
+    """One thing that is judged.
+
+    Attributes:
+        name: unique.
+        what: for the reader.
+        kind: a ranker of ours, or what rankers are compared with.
+        train: of a ranker.
+        against: the variant it is compared with.
+        world: the log, or another way to make samples of it: see `_quality_world`.
+        encoder: `distilled`, or `random`: the same architecture with weights drawn anew.
+        seeds: trainings; one where there is no chance in it.
+    """
 
     name: str
     what: str
-    train: TrainConfig | None
+    kind: Literal["ranker", "lightgbm", "observer", "oracle"] = "ranker"
+    train: TrainConfig | None = None
     against: str | None = None
     world: str = "log"
-    encoder: str = "encoder"
+    encoder: Literal["distilled", "random"] = "distilled"
+    seeds: int = SEEDS
 
 
 def _ranker(name: str, model: str, what: str, *settings: str, **options: Any) -> Variant:
-    values: dict[str, Any] = {"model": {"name": model}}
+    values: dict[str, Any] = {"model": {"name": model}, "epochs": EPOCHS}
     for setting in settings:
         key, _, value = setting.partition("=")
         assign_path(values, key.split("."), yaml.safe_load(value))
-    return Variant(name, what, TrainConfig.model_validate(values), **options)
+    return Variant(name, what, train=TrainConfig.model_validate(values), **options)
 
 
 def _v2(name: str, what: str, *settings: str, **options: Any) -> Variant:
-    return _ranker(name, "prectr-v2", what, *settings, **{"against": "prectr-v2", **options})
+    return _ranker(name, TOP, what, *settings, **{"against": TOP, **options})
+
+
+def _frozen(name: str, what: str, *settings: str, **options: Any) -> Variant:
+    """V2 with its encoder frozen, which trains in a quarter of the time; compared with `frozen`, by fewer seeds."""
+    return _v2(name, what, "model.encoder=frozen", *settings, **{"against": "frozen", "seeds": FEW_SEEDS, **options})
 
 
 GROUPS: dict[str, tuple[Variant, ...]] = {
     "table": (
-        Variant("oracle", "the truth's own click probability", None),
-        Variant("lightgbm", "gradient boosting on the same point-in-time features", None, against="prectr-v2"),
-        _ranker("wide-deep", "wide-deep", "Wide&Deep", against="prectr-v2"),
-        _ranker("din", "din", "DIN", against="prectr-v2"),
-        _ranker("prectr", "prectr", "PRECTR: frozen encoder, own history only", against="prectr-v2"),
-        _ranker("prectr-v2", "prectr-v2", "PRECTR-V2, the defaults", against="prectr"),
+        Variant("oracle", "the truth's own click probability", kind="oracle", seeds=1),
+        Variant(
+            "observer", "told all but what only clicks can tell (`_quality_observer.py`)", kind="observer", seeds=1
+        ),
+        Variant("lightgbm", "gradient boosting on the same point-in-time features", kind="lightgbm", against=TOP),
+        _ranker("wide-deep", "wide-deep", "Wide&Deep", against=TOP),
+        _ranker("din", "din", "DIN", against=TOP),
+        _ranker("prectr", "prectr", "PRECTR: frozen encoder, own history only", against=TOP),
+        _ranker(TOP, TOP, "PRECTR-V2, the defaults", against="prectr"),
     ),
     "ablations": (
         _v2("no-mining", "without cold-start preference mining", "model.preference=false"),
         _v2("no-debias", "without exposure debias", "model.debias=false"),
         _v2("frozen", "encoder not tuned with clicks", "model.encoder=frozen"),
+        _v2("undistilled", "encoder not distilled: its weights are drawn anew, and tuned", encoder="random"),
+    ),
+    "placebo": (
+        _frozen("placebo", "equal tolerances", against="placebo-no-mining", world="placebo"),
+        _frozen(
+            "placebo-no-mining", "the same without mining", "model.preference=false", against=None, world="placebo"
+        ),
+        _frozen("frozen-no-mining", "on the log itself, to compare with", "model.preference=false", against="frozen"),
+    ),
+    "debias": (
+        _frozen("frozen-no-debias", "no fakes", "model.debias=false", against="frozen"),
+        _frozen("debias-0.1", "weight .1 instead of .3", "model.exposure.weight=0.1"),
+        _frozen("debias-1", "weight 1", "model.exposure.weight=1.0"),
+        _frozen("debias-mix-up", "mix-up instead of noise", "model.exposure.fake=mix-up"),
+        _frozen("debias-ungated", "tolerant users' fakes count fully", "model.exposure.tolerance_gate=false"),
+        _frozen("debias-untruncated", "weak positives count too", "model.exposure.truncation=false"),
+        _frozen("debias-stale", "the fake keeps its real row's numbers", "model.exposure.consistent=false"),
+    ),
+    "parts": (
+        _frozen("attention", "with attention over S_u and S_q", "model.incentive.attention=true"),
+        _frozen("level-tau", "tau enters each level", "model.incentive.form=level"),
+        _frozen("no-tau", "no incentive", "model.incentive.form='off'"),
+        _frozen("sum", "r_user + r_query without a gate", "model.incentive.combine=sum"),
+        _frozen(
+            "no-consistency",
+            "without (A) and (B)",
+            "model.consistency.level_weight=0",
+            "model.consistency.order_weight=0",
+        ),
+        _frozen("examination", "position as an examination probability", "model.position.form=examination"),
+        _frozen("ids", "with ids of users, queries and items", world="ids"),
+        _frozen("no-look-up", "no judgment or teacher's label is looked up", world="no-look-up"),
+        _frozen("two-passes", "two epochs", "epochs=2"),
+    ),
+    "catalogue": tuple(
+        _frozen(
+            f"catalogue-{name}",
+            what,
+            *settings,
+            against=None if name == "v2" else "catalogue-v2",
+            world=f"catalogue{part}",
+        )
+        for name, what, part, *settings in (
+            ("v2", "real text, the defaults but for a frozen encoder", ""),
+            ("no-mining", "without mining", "", "model.preference=false"),
+            ("no-debias", "no fakes", "", "model.debias=false"),
+            ("debias-1", "weight 1", "", "model.exposure.weight=1.0"),
+            ("debias-ungated", "no gate", "", "model.exposure.tolerance_gate=false"),
+            ("attention", "with attention", "", "model.incentive.attention=true"),
+            ("examination", "position as an examination probability", "", "model.position.form=examination"),
+            ("ids", "with ids", "-ids"),
+            ("no-look-up", "nothing is looked up", "-no-look-up"),
+        )
     ),
 }
 

@@ -1,5 +1,6 @@
 """The artifacts that the quality benchmark trains on: one simulated log, taken through the pipeline once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from prectr.configuration import load_config
 from prectr.ray_session import ray_session
 from prectr.settings import Settings
 
-NO_DISTILLATION = "encoder-gold-only"
+WAYS = {
+    "": (),
+    "-ids": tuple(f"samples.ids.{column}={{kind: vocabulary}}" for column in ("user_id", "query", "item_id")),
+    "-no-look-up": ("relevance.look_up=false",),
+}
+"""Other ways to make samples of a log, and their settings."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class World:
     """Where the artifacts of one log lie."""
 
     folder: Path
+    samples: Path
+    """What rankers are trained on."""
 
     @property
     def tables(self) -> Path:
@@ -32,33 +40,28 @@ class World:
         return self.folder / "tables"
 
     @property
-    def samples(self) -> Path:
-        """What rankers are trained on."""
-        return self.folder / "samples"
-
-    @property
     def encoder(self) -> Path:
         """The distilled encoder."""
         return self.folder / "encoder"
 
-    @property
-    def preferences(self) -> Path:
-        """What was mined."""
-        return self.folder / "preferences"
 
-
-def make_world(folder: Path, *settings: str) -> World:
+def make_world(folder: Path, settings: Sequence[str], way: str = "", catalogue: Path | None = None) -> World:
     """Run every stage up to the samples; those that are up to date are skipped.
 
     Args:
         folder: workspace.
         settings: `section.key=value`, as of the command line.
+        way: a key of `WAYS`: samples made differently of the same log, beside the others.
+        catalogue: validated tables of real text to simulate on.
     """
-    world, config = World(folder), load_config(Settings, None, settings)
+    config = load_config(Settings, None, [*settings, *WAYS[way]])
     folder.mkdir(parents=True, exist_ok=True)
-    teacher, labels, selection, relevance = (folder / name for name in ("teacher", "labels", "selection", "relevance"))
-    tables, encoder, preferences = world.tables, world.encoder, world.preferences
-    simulate.run(out=tables, config=config.simulate)
+    world = World(folder, folder / f"samples{way}")
+    tables, encoder = world.tables, world.encoder
+    teacher, labels, selection = (folder / name for name in ("teacher", "labels", "selection"))
+    made = "" if way == "-ids" else way  # ids change nothing before the samples
+    relevance, preferences = folder / f"relevance{made}", folder / f"preferences{made}"
+    simulate.run(out=tables, config=config.simulate, catalogue=catalogue)
     with ray_session(config.ray):
         train_teacher.run(tables=tables, out=teacher, config=config.teacher)
         select_pairs.run(tables=tables, out=selection, config=config.selection)

@@ -16,8 +16,10 @@ simulator's truth says so below. A second log with equal tolerances (`--placebo`
     tolerance.BUCKET            Spearman of the implied tolerance (MODEL.md 3b) and the true one, users by requests
     judged.*                    levels by text alone (no look-up) on judged pairs of queries held back from training
     closed                      share of the gap in all.auc from Wide&Deep to the truth itself that the model closes
+    closed_of_knowable          the same to the observer of `_quality_observer.py`, who knows what clicks can tell
 
 Every result is kept in FOLDER/results.jsonl, so a run that was killed goes on; the last line is one JSON object.
+Several trainings run at a time, each on its own thread: a small ranker does not gain from a second one.
 
     PRECTR_BENCH_DIR=FOLDER make bench-quality
     .venv/bin/python tests/benchmarks/quality.py --scale small --seeds 2 --groups table
@@ -27,6 +29,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -43,22 +46,19 @@ from prectr.artifacts import write_json
 
 MODELS_FOLDER = "models"
 LOWER_IS_BETTER = ("logloss", "ece", "judged.logloss", "candidates.irrelevant_on_top")
-BASE, TOP = "wide-deep", "oracle"
+BASE, TOP, OBSERVER = "wide-deep", "oracle", "observer"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, then summarise."""
     options = _options(arguments)
     folder = options.folder or scratch_folder() / f"quality-{options.scale}"
-    worlds = {
-        name: make_world(folder / name, *_settings(options, name))
-        for name in sorted({variant.world for variant in variants_of(options.groups)})
-    }
+    worlds = {name: _make(folder, name, options) for name in sorted({v.world for v in variants_of(options.groups)})}
     results = folder / "results.jsonl"
-    for seed in range(options.seeds):
-        for variant in variants_of(options.groups):
-            if (variant.name, seed) not in _done(results):
-                _run(variant, seed, worlds[variant.world], results, options)
+    if options.claims:
+        _work(worlds, results, options)
+        return
+    _share_work(results, arguments if arguments is not None else sys.argv[1:], options)
     summary = summarise(_read(results), variants_of(options.groups), options.seeds)
     if options.out:
         write_json(options.out, summary)
@@ -70,22 +70,60 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", default="medium", help="small, medium or large")
     parser.add_argument("--log-seed", type=int, default=7, help="of the simulated log")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each variant")
-    parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=list(GROUPS))
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--groups", nargs="+", default=[name for name in GROUPS if name != "catalogue"], choices=list(GROUPS)
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time")
+    parser.add_argument("--claims", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=None, help="worlds and results; goes on where it was")
     parser.add_argument("--out", type=Path, default=None, help="also write the summary here")
-    return parser.parse_args(arguments)
+    parser.add_argument("--catalogue", type=Path, default=None, help="validated tables of real text, for `catalogue`")
+    options = parser.parse_args(arguments)
+    if "catalogue" in options.groups and not options.catalogue:
+        parser.error("the group `catalogue` needs --catalogue: tables with items and judgments, as of `prectr import`.")
+    return options
 
 
-def _settings(options: argparse.Namespace, world: str) -> list[str]:
-    settings = [f"simulate.scale={options.scale}", f"simulate.seed={options.log_seed}", "samples.online=false"]
-    return [*settings, "simulate.placebo=true"] if world == "placebo" else settings
+def _share_work(results: Path, arguments: Sequence[str], options: argparse.Namespace) -> None:
+    """Let processes of this very command run what is missing, each taking the next that nobody has claimed."""
+    with tempfile.TemporaryDirectory(dir=results.parent) as claims:
+        command = [sys.executable, __file__, *arguments, "--folder", str(results.parent), "--claims", claims]
+        workers = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(options.jobs)]
+        if any([worker.wait() for worker in workers]):
+            raise SystemExit("quality: a worker failed; its error is above. What is finished is kept: run it again.")
 
 
-def _run(variant: Variant, seed: int, world: World, results: Path, options: argparse.Namespace) -> None:
+def _work(worlds: dict[str, World], results: Path, options: argparse.Namespace) -> None:
+    done = {(line["variant"], line["seed"]) for line in _read(results)}
+    for seed in range(options.seeds):
+        for variant in variants_of(options.groups):
+            if seed >= variant.seeds or (variant.name, seed) in done:
+                continue
+            try:
+                (options.claims / f"{variant.name}-{seed}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            _run(variant, seed, worlds[variant.world], results)
+
+
+def _make(folder: Path, name: str, options: argparse.Namespace) -> World:
+    """`log`, `placebo` or `catalogue`, by the way of its samples: `ids` is the log's with ids."""
+    base, dash, way = name.partition("-") if name.startswith("catalogue") else ("log", "-", name)
+    if name in ("log", "placebo"):
+        base, dash, way = name, "", ""
+    settings = [f"simulate.seed={options.log_seed}", "samples.online=false"]
+    if base == "catalogue":
+        settings.append("simulate.scale=small")
+    else:
+        settings += [f"simulate.scale={options.scale}", f"simulate.placebo={str(base == 'placebo').lower()}"]
+    catalogue = options.catalogue if base == "catalogue" else None
+    return make_world(folder / base, settings, dash + way if way else "", catalogue)
+
+
+def _run(variant: Variant, seed: int, world: World, results: Path) -> None:
     """Train and judge one variant once, and keep its line."""
     started = time.perf_counter()
-    figures = _figures(variant, seed, world, options.threads)
+    figures = _figures(variant, seed, world)
     line = {
         "variant": variant.name,
         "seed": seed,
@@ -94,30 +132,32 @@ def _run(variant: Variant, seed: int, world: World, results: Path, options: argp
     }
     with results.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
-    shown = {
-        name: round(figures[name], 4) for name in ("all.auc", "all.gauc", "all.truth_free", "candidates.ndcg_click")
-    }
+    told = ("all.auc", "all.gauc", "all.truth_free", "candidates.unexposed_spearman")
+    shown = {name: round(figures[name], 4) for name in told if name in figures}
     print(f"{variant.name}, seed {seed}: {line['seconds']} s {shown}", file=sys.stderr, flush=True)
 
 
-def _figures(variant: Variant, seed: int, world: World, threads: int) -> dict[str, float]:
+def _figures(variant: Variant, seed: int, world: World) -> dict[str, float]:
     import torch
-    from _quality_figures import all_figures, oracle_figures, ranking_figures
+    from _quality_figures import all_figures, observer_figures, oracle_figures, ranking_figures
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     day, load = _test_day(world), _loader(world)
-    if variant.name.endswith(TOP):
+    if variant.kind == "oracle":
         return oracle_figures(day)
-    if variant.train is None:
+    if variant.kind == "observer":
+        return observer_figures(day, world.tables)
+    if variant.kind == "lightgbm":
         from _quality_lightgbm import logits, train
 
-        booster, facts = train(*load.split, seed, threads)
+        booster, facts = train(*load.split, seed, 1)
         shown = day.shown
         scores = (logits(booster, *at) for at in ((shown, 1), (shown, shown.position), (day.candidates, 1)))
         return ranking_figures(day, *scores) | facts
-    config = variant.train.model_copy(update={"seed": 17 + seed, "cpus": threads})
+    assert variant.train is not None
+    config = variant.train.model_copy(update={"seed": 17 + seed, "cpus": 1})
     with tempfile.TemporaryDirectory() as out:
-        run = load.run(config, world.folder / variant.encoder, Path(out))
+        run = load.run(config, variant.encoder, Path(out))
         facts = run.run()
     spent = {"step_seconds": facts["step_seconds"], "rows_per_second": facts["step_rows"] / facts["step_seconds"]}
     return all_figures(day, run.step) | {"best_step": float(facts["best"]["step"])} | spent
@@ -135,10 +175,6 @@ def _loader(world: World) -> Any:
     from _quality_runs import Loader
 
     return Loader(world)
-
-
-def _done(results: Path) -> set[tuple[str, int]]:
-    return {(line["variant"], line["seed"]) for line in _read(results)}
 
 
 def _read(results: Path) -> list[dict[str, Any]]:
@@ -169,6 +205,7 @@ def summarise(lines: Sequence[dict[str, Any]], variants: Sequence[Variant], seed
                 name: round(statistics.stdev(values), 5) if len(values) > 1 else None
                 for name, values in figures.items()
             },
+            "world": variant.world,
             "against": variant.against,
             "gaps": _gaps(found, variant, seeds) if variant.against else {},
             "what": variant.what,
@@ -176,8 +213,16 @@ def summarise(lines: Sequence[dict[str, Any]], variants: Sequence[Variant], seed
         }
     _add_closed(told)
     v2, base = (told.get(name, {}).get("mean", {}).get("all.auc") for name in ("prectr-v2", BASE))
-    ratio = told.get("prectr-v2", {}).get("mean", {}).get("closed")
-    return {"closed": ratio, "v2_auc": v2, "wide_deep_auc": base, "seeds": seeds, "data": "simulated", "variants": told}
+    closed = told.get("prectr-v2", {}).get("mean", {})
+    return {
+        "closed": closed.get("closed"),
+        "closed_of_knowable": closed.get("closed_of_knowable"),
+        "v2_auc": v2,
+        "wide_deep_auc": base,
+        "seeds": seeds,
+        "data": "simulated",
+        "variants": told,
+    }
 
 
 def _gaps(found: dict[tuple[str, int], dict[str, Any]], variant: Variant, seeds: int) -> dict[str, Any]:
@@ -201,13 +246,14 @@ def _gaps(found: dict[tuple[str, int], dict[str, Any]], variant: Variant, seeds:
 
 
 def _add_closed(told: dict[str, Any]) -> None:
-    """Share of the gap in AUC from Wide&Deep to the truth that each model closes."""
-    if not all(told.get(name, {}).get("mean") for name in (BASE, TOP)):
-        return
-    low, high = (told[name]["mean"]["all.auc"] for name in (BASE, TOP))
-    for entry in told.values():
-        if "all.auc" in entry["mean"] and high > low:
-            entry["mean"]["closed"] = round((entry["mean"]["all.auc"] - low) / (high - low), 4)
+    """Share of the gap in AUC from Wide&Deep to the truth, and to the observer, that each model closes."""
+    for name, top in (("closed", TOP), ("closed_of_knowable", OBSERVER)):
+        if not all(told.get(end, {}).get("mean") for end in (BASE, top)):
+            continue
+        low, high = (told[end]["mean"]["all.auc"] for end in (BASE, top))
+        for entry in told.values():
+            if entry["world"] == "log" and "all.auc" in entry["mean"] and high > low:
+                entry["mean"][name] = round((entry["mean"]["all.auc"] - low) / (high - low), 4)
 
 
 if __name__ == "__main__":

@@ -46,13 +46,6 @@ def test_donors_are_known_rows_of_the_fake_level() -> None:
     assert found.tolist() == [True, True, False] * 20
 
 
-def test_tolerance_numbers_follow_the_fake_level(sizes) -> None:
-    moving = sizes.model_copy(update={"tolerance_slope": (0.0, 3.0, 0.0, -1.5)})
-    debias = ExposureDebias(ExposureConfig(), moving, 0.05)
-    moved = debias._tolerance(torch.zeros(1, 4), torch.tensor([3]), torch.tensor([1]))
-    assert moved[0].tolist() == pytest.approx([0.0, -2.0, 0.0, 1.0])
-
-
 @pytest.mark.parametrize("fake", ["noise", "mix-up"])
 @pytest.mark.parametrize("form", ["odds", "level", "off"])
 def test_debias_moves_base_and_text_but_never_the_incentive(sizes, encoder, make_batch, fake, form) -> None:

@@ -56,7 +56,7 @@ def test_padding_never_changes_attention(length: int, padding: int, seed: int) -
 @pytest.mark.parametrize("experts", [(2, 2), (1, 3)])
 @pytest.mark.parametrize("across_users", [True, False])
 def test_tau_starts_near_zero_and_can_take_both_signs(sizes, make_batch, form, experts, across_users) -> None:
-    config = IncentiveConfig(form=form, positive_experts=experts[0], negative_experts=experts[1])
+    config = IncentiveConfig(attention=True, form=form, positive_experts=experts[0], negative_experts=experts[1])
     incentive = Incentive(config, sizes, across_users)
     inputs, _, _ = make_batch(64)
     probabilities = inputs.match[:, :4].exp()
@@ -76,12 +76,12 @@ def test_tau_starts_near_zero_and_can_take_both_signs(sizes, make_batch, form, e
 def test_gate_and_sum_differ_and_v1_does_not_read_the_query_side(sizes, make_batch) -> None:
     inputs, _, _ = make_batch(8)
     probabilities = inputs.match[:, :4].exp()
-    gate = Incentive(IncentiveConfig(combine="gate"), sizes, across_users=True)
-    literal = Incentive(IncentiveConfig(combine="sum"), sizes, across_users=True)
+    gate = Incentive(IncentiveConfig(combine="gate", attention=True), sizes, across_users=True)
+    literal = Incentive(IncentiveConfig(combine="sum", attention=True), sizes, across_users=True)
     literal.load_state_dict(gate.state_dict())
     assert not torch.equal(gate(inputs, probabilities), literal(inputs, probabilities))
 
-    own = Incentive(IncentiveConfig(), sizes, across_users=False)
+    own = Incentive(IncentiveConfig(attention=True), sizes, across_users=False)
     other = inputs._replace(
         query_behaviours=inputs.query_behaviours * 0,
         query_mask=~inputs.query_mask,
@@ -93,7 +93,7 @@ def test_gate_and_sum_differ_and_v1_does_not_read_the_query_side(sizes, make_bat
 
 def test_tau_reads_the_level_without_moving_it(sizes, make_batch) -> None:
     inputs, _, _ = make_batch(4)
-    incentive = Incentive(IncentiveConfig(), sizes, across_users=True)
+    incentive = Incentive(IncentiveConfig(attention=True), sizes, across_users=True)
     probabilities = inputs.match[:, :4].exp().requires_grad_()
     tau = incentive(inputs, probabilities)
     assert not torch.equal(tau, incentive(inputs, probabilities.flip(-1)))

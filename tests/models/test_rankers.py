@@ -3,13 +3,22 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.base import BaseModule
 from models.baselines.deep_fm import DeepFM
 from models.baselines.din import Din
 from models.baselines.wide_deep import WideDeep
-from models.export import export_ranker
+from models.export import example_inputs, export_ranker
 from models.features import SPARSE_ROWS
 from models.registry import RANKERS, build_ranker
-from prectr.model_config import BaselineConfig, FusionConfig, IncentiveConfig, ModelConfig, PositionConfig
+from prectr.model_config import (
+    BaselineConfig,
+    FusionConfig,
+    IncentiveConfig,
+    ModelConfig,
+    PositionConfig,
+    RelevanceNumbers,
+    Standardised,
+)
 
 NAMES = sorted(RANKERS)
 
@@ -64,14 +73,36 @@ def test_reads_only_what_it_should(sizes, encoder, make_batch, name) -> None:
     read = {field for field, other in changed.items() if not torch.equal(ranker(other, text).click_logit, score)}
     if not torch.equal(ranker(inputs, text + 1).click_logit, score):
         read.add("text")
-    v1 = {"user_behaviours", "numeric", "text"}
-    expected = {"prectr": v1, "prectr-v2": v1 | set(changed), "din": {"user_behaviours", "numeric"}}
+    expected = {
+        "prectr": {"user_behaviours", "numeric", "text"},
+        "prectr-v2": {"tolerance", "query_preference", "numeric", "text"},
+        "din": {"user_behaviours", "numeric"},
+    }
     assert read == expected.get(name, {"numeric"})
     assert ranker.reads_behaviours == ("user_behaviours" in read)
     if name == "prectr-v2":
-        without = build_ranker(ModelConfig(name=name, preference=False), sizes, encoder).eval()
-        for field in ("tolerance", "query_preference", "query_behaviours"):
-            assert torch.equal(without(changed[field], text).click_logit, without(inputs, text).click_logit)
+        attention = IncentiveConfig(attention=True)
+        attending = build_ranker(ModelConfig(name=name, incentive=attention), sizes, encoder).eval()
+        without = build_ranker(ModelConfig(name=name, incentive=attention, preference=False), sizes, encoder).eval()
+        assert attending.reads_behaviours
+        for field, other in changed.items():
+            assert not torch.equal(attending(other, text).click_logit, attending(inputs, text).click_logit)
+            if field in ("tolerance", "query_preference", "query_behaviours"):
+                assert torch.equal(without(other, text).click_logit, without(inputs, text).click_logit)
+
+
+def test_level_heads_do_not_read_the_relevances_among_the_numbers(sizes) -> None:
+    number = Standardised(column=0, mean=0.0, deviation=1.0)
+    told = RelevanceNumbers(
+        numeric=(1,), tolerance_slope=(0.0,) * sizes.tolerance, curve=(0.2, 0.1, 0.03),
+        **dict.fromkeys(("predictive", "above", "spread", "query_rate", "pair_rate", "pair_examined"), number),
+    )  # fmt: skip
+    base = BaseModule(FusionConfig(), sizes.model_copy(update={"relevance": told}), preference=True)
+    inputs, text, level = example_inputs(sizes, 2), torch.zeros(2, sizes.text), torch.zeros(2)
+    for column, unread in ((0, False), (1, True), (2, False)):
+        numeric = inputs.numeric.clone()
+        numeric[:, column] += 1
+        assert torch.equal(base(inputs._replace(numeric=numeric), text, level), base(inputs, text, level)) == unread
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -62,6 +62,8 @@ TOLERANCE = (
 )
 TOLERANCE_SLOPE = tuple(1.0 if name.startswith("above_") else 0.0 for name in TOLERANCE)
 """Change of each number when the row's relevance rises by one; of the predictive click it is left out (not linear)."""
+RELEVANCE = ("expected", "encoder_expected")
+"""The numeric features that are the row's relevance itself."""
 QUERY_PREFERENCE = (
     *(f"level_{level}_rate" for level in range(LEVELS)),
     *(f"level_{level}_click_share" for level in range(LEVELS)),

@@ -15,11 +15,12 @@ from pydantic import Field
 
 from prectr.configuration import FrozenConfig
 from prectr.errors import PrectrError
-from prectr.features.derive import MATCH_LEVELS, TOLERANCE_SLOPE
+from prectr.features.derive import MATCH_LEVELS, NUMERIC, RELEVANCE, TOLERANCE_SLOPE
 from prectr.features.id_config import IdColumn
 from prectr.features.ids import IdSpace
-from prectr.model_config import LEVELS, FeatureSizes
+from prectr.model_config import LEVELS, FeatureSizes, RelevanceNumbers, Standardised
 from prectr.preferences.shown import log_prices
+from prectr.preferences.tolerance import ClickParameters
 from prectr.text import stable_hash
 
 ITEM_FIELDS = ("top_category", "category", "brand", "price")
@@ -55,6 +56,7 @@ class FeatureSpec(FrozenConfig):
     user_behaviours: int
     query_behaviours: int
     positions: int
+    click_curve: tuple[float, float, float] = Field(description="a, s, eps of the click curve that was mined")
 
     @property
     def categorical_fields(self) -> tuple[str, ...]:
@@ -92,9 +94,28 @@ class FeatureSpec(FrozenConfig):
             user_group=ACTIVITY_GROUPS + 1,
             text=text_width,
             positions=self.positions,
+            relevance=self._relevance_numbers(),
+        )
+
+    def _relevance_numbers(self) -> RelevanceNumbers:
+        def standardised(group: str, name: str) -> Standardised:
+            scaler = self.scalers[group]
+            column = scaler.names.index(name)
+            return Standardised(column=column, mean=scaler.mean[column], deviation=scaler.deviation[column])
+
+        deviations = self.scalers["tolerance"].deviation
+        return RelevanceNumbers(
+            numeric=tuple(NUMERIC.index(name) for name in RELEVANCE),
             tolerance_slope=tuple(
-                slope / deviation for slope, deviation in zip(TOLERANCE_SLOPE, tolerance.deviation, strict=True)
+                slope / deviation for slope, deviation in zip(TOLERANCE_SLOPE, deviations, strict=True)
             ),
+            predictive=standardised("tolerance", "predictive_click"),
+            above=standardised("tolerance", "above_threshold"),
+            spread=standardised("tolerance", "user_tolerance_sd"),
+            curve=self.click_curve,
+            query_rate=standardised("numeric", "query_rate"),
+            pair_rate=standardised("numeric", "pair_rate"),
+            pair_examined=standardised("numeric", "pair_examined"),
         )
 
     def query_bucket(self, query: str) -> int:
@@ -199,6 +220,7 @@ def fit_vocabularies(
     user_behaviours: int,
     query_behaviours: int,
     positions: int,
+    click: ClickParameters,
     ids: Mapping[IdColumn, IdSpace] | None = None,
 ) -> FeatureSpec:
     """A specification without scalers, from the catalogue and the profiles, and ids as they were fitted."""
@@ -222,6 +244,7 @@ def fit_vocabularies(
         user_behaviours=user_behaviours,
         query_behaviours=query_behaviours,
         positions=positions,
+        click_curve=(click.a, click.s, click.eps),
     )
 
 

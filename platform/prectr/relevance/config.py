@@ -51,5 +51,7 @@ class ScoreConfig(FrozenConfig):
     """Pairs of one block of work; also rows of one output file at most."""
     batch_size: int = Field(256, ge=1)
     """Pairs of one call of the encoder."""
+    look_up: bool = True
+    """A judgment or a teacher's label of the very pair outranks the encoder's score."""
     judgment_confidence: float = Field(0.97, gt=0.25, le=1)
     """Probability that a judgment puts on its own grade; the rest is spread over the other levels."""

@@ -25,7 +25,7 @@ def pairs_to_score(tables: Path, labels: Path | None, config: ScoreConfig) -> pl
     Args:
         tables: canonical tables.
         labels: the artifact of `label`, or None.
-        config: how sure a judgment is.
+        config: whether what is known is looked up, and how sure a judgment is.
 
     Returns:
         columns pair int32 (dense, from 0, in the order of query and item_id), query (normalised), item_id, title,
@@ -52,6 +52,8 @@ def pairs_to_score(tables: Path, labels: Path | None, config: ScoreConfig) -> pl
         taught = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVEL_COLUMNS])
         taught = taught.join(judged, on=["query", "item_id"], how="anti").with_columns(source=pl.lit("teacher"))
         known = pl.concat([known, taught])
+    if not config.look_up:
+        known = known.clear()
     return (
         pl.concat([logged, judged.select("query", "item_id")])
         .unique()

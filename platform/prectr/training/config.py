@@ -25,13 +25,13 @@ class TrainConfig(FrozenConfig):
 
     model: ModelConfig = ModelConfig()
     epochs: int = Field(2, ge=1)
-    batch_size: int = Field(2048, ge=2)
+    batch_size: int = Field(1024, ge=2)
     """Rows of one step over all workers."""
-    pair_rows: int = Field(8, ge=1)
+    pair_rows: int = Field(32, ge=1)
     """Rows of one pair of query and item that meet in a batch, whose text is then encoded once; 1 shuffles rows."""
     rows_in_memory: int = Field(8_000_000, ge=1)
     """Rows that a worker holds; a larger log is read in shards of random files, in another order each epoch."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(5e-3, gt=0)
     encoder_scale: float = Field(0.1, gt=0)
     """Encoder and RSL module learn at this share of the rate [ours]."""
     weight_decay: float = Field(1e-4, ge=0)

@@ -1,0 +1,58 @@
+"""The numbers a row would have, were its relevance another and its pair never shown [ours].
+
+    above~ = above + d                                      thresholds stay, the relevance moves by d
+    predictive~ = predictive + log g(above + d) - log g(above)
+    g(x) = eps + a sigmoid(x / sqrt(s^2 + pi sd^2 / 8))     the click curve over a threshold of deviation sd
+    pair_rate~ = query_rate,  pair_examined~ = 0            nobody has seen the pair
+
+A fake with the numbers of the relevant, clicked row that it was made of would contradict its own level, and no
+candidate looks like that: ranking such fakes low teaches nothing about candidates.
+
+| symbol | variable | shape |
+|---|---|---|
+| d | change, in relevance 0..1 | [F] |
+| above, sd | numbers.above, numbers.spread, not standardised | [F] |
+| a, s, eps | numbers.curve | |
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from prectr.model_config import RelevanceNumbers, Standardised
+from prectr.types import RankerInputs
+
+
+def with_relevance_changed(row: RankerInputs, change: Tensor, numbers: RelevanceNumbers) -> RankerInputs:
+    """F rows as they would be with their relevance moved by `change` [F] and their pair unseen."""
+    return row._replace(
+        tolerance=_tolerance(row.tolerance, change, numbers), numeric=_never_shown(row.numeric, numbers)
+    )
+
+
+def _tolerance(tolerance: Tensor, change: Tensor, numbers: RelevanceNumbers) -> Tensor:
+    moved = tolerance + change.unsqueeze(-1) * tolerance.new_tensor(numbers.tolerance_slope)
+    gain = _log_curve(moved, numbers) - _log_curve(tolerance, numbers)
+    return _with_column(moved, numbers.predictive, _raw(tolerance, numbers.predictive) + gain)
+
+
+def _log_curve(tolerance: Tensor, numbers: RelevanceNumbers) -> Tensor:
+    ceiling, softness, floor = numbers.curve
+    width = (softness**2 + math.pi / 8 * _raw(tolerance, numbers.spread).square()).sqrt()
+    return (floor + ceiling * (_raw(tolerance, numbers.above) / width).sigmoid()).log()
+
+
+def _never_shown(numeric: Tensor, numbers: RelevanceNumbers) -> Tensor:
+    unseen = _with_column(numeric, numbers.pair_rate, _raw(numeric, numbers.query_rate))
+    return _with_column(unseen, numbers.pair_examined, torch.zeros_like(numeric[:, 0]))
+
+
+def _raw(values: Tensor, number: Standardised) -> Tensor:
+    return values[:, number.column] * number.deviation + number.mean
+
+
+def _with_column(values: Tensor, number: Standardised, raw: Tensor) -> Tensor:
+    changed = values.clone()
+    changed[:, number.column] = (raw - number.mean) / number.deviation
+    return changed
