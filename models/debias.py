@@ -6,6 +6,7 @@ For each clicked row with level >= 2:
     fake_rsl = max(0, level - ceil(s level))
     R = sum w max(0, m - (z+ - z~)) / max(1, #(w > 0))
     w = clip(rho+ - rho~, 0, 1) 1[y+ > running mean CTR],  rho = level / (k - 1),  detached
+    margin: m (rho+ - rho~), by switch m
     gate (switch): w <- w (1 - clip(c[fake_rsl] / c[level], 0, 1))
 
 The fake takes match features from an in-batch row of the fake level, because its own would contradict the fake; where
@@ -20,7 +21,7 @@ high as at the clicked level gives no negative. y+ counts the logged position, a
 | s | scale | [F] |
 | z+, z~ | positive, fake | [F] |
 | w | weight | [F] |
-| m | config.margin | scalar |
+| m | margin | [F] |
 
 F: fakes, the chosen rows.
 """
@@ -99,7 +100,9 @@ class ExposureDebias(nn.Module):
 
         weight = self._weight(output.level_click_logits[rows], real_level, fake_level, positive_logit[rows])
         weight = torch.where(has_donor, weight, 0.0)
-        return weighted_hinge(positive, negative, weight, self.config.margin)
+        gap = (real_level - fake_level) / (LEVELS - 1)
+        margin = self.config.margin * (gap if self.config.margin_form == "level" else torch.ones_like(gap))
+        return weighted_hinge(positive, negative, weight, margin)
 
     @torch.no_grad()
     def _weight(self, click_logits: Tensor, real: Tensor, fake: Tensor, positive_logit: Tensor) -> Tensor:
@@ -131,8 +134,8 @@ def reconstruct_level(level: Tensor, scale: Tensor) -> Tensor:
     return (level - (scale * level).ceil().long()).clamp(min=0)
 
 
-def weighted_hinge(positive: Tensor, negative: Tensor, weight: Tensor, margin: float) -> Tensor:
-    """sum w max(0, m - (z+ - z~)) / max(1, #(w > 0)): three [F] -> []."""
+def weighted_hinge(positive: Tensor, negative: Tensor, weight: Tensor, margin: Tensor) -> Tensor:
+    """sum w max(0, m - (z+ - z~)) / max(1, #(w > 0)): four [F] -> []."""
     return (weight * functional.relu(margin - (positive - negative))).sum() / (weight > 0).sum().clamp(min=1)
 
 

@@ -145,6 +145,7 @@ class ExposureConfig(FrozenConfig):
 
     weight: float = Field(default=0.3, ge=0.0)
     margin: float = Field(default=1.0, ge=0.0, description="m, on logits")
+    margin_form: Literal["level", "fixed"] = Field(default="level", description="m (rho+ - rho~), or m")
     fake: Literal["noise", "mix-up"] = Field(default="noise", description="how the fake's text vector is made")
     scale_low: float = Field(default=0.3, ge=0.0, le=1.0)
     scale_high: float = Field(default=1.0, ge=0.0, le=1.0)
@@ -201,5 +202,5 @@ class ModelConfig(FrozenConfig):
     position: PositionConfig = PositionConfig()
     baseline: BaselineConfig = BaselineConfig()
     table_rate_scale: float = Field(
-        default=10.0, gt=0.0, description="learning rate of large id tables (row-wise Adagrad) over that of the layers"
+        default=1.0, gt=0.0, description="learning rate of large id tables over that of the layers"
     )

@@ -90,7 +90,23 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _frozen("debias-mix-up", "mix-up instead of noise", "model.exposure.fake=mix-up"),
         _frozen("debias-ungated", "tolerant users' fakes count fully", "model.exposure.tolerance_gate=false"),
         _frozen("debias-untruncated", "weak positives count too", "model.exposure.truncation=false"),
+        _frozen("debias-fixed", "the margin is the same for near and far levels", "model.exposure.margin_form=fixed"),
         _frozen("debias-stale", "the fake keeps its real row's numbers", "model.exposure.consistent=false"),
+        *(
+            _frozen(
+                f"relevant-only{name}",
+                f"weak items were hardly ever shown: {what}",
+                *settings,
+                against="relevant-only-no-debias" if name != "-no-debias" else None,
+                world="relevant-only",
+            )
+            for name, what, *settings in (
+                ("-no-debias", "no fakes", "model.debias=false"),
+                ("", "the defaults but for a frozen encoder"),
+                ("-fixed", "the margin is the same for all levels", "model.exposure.margin_form=fixed"),
+                ("-stale", "the fake keeps its real row's numbers", "model.exposure.consistent=false"),
+            )
+        ),
     ),
     "parts": (
         _frozen("attention", "with attention over S_u and S_q", "model.incentive.attention=true"),

@@ -40,7 +40,7 @@ from typing import Any
 
 from _logs import scratch_folder
 from _quality_variants import GROUPS, Variant, variants_of
-from _quality_world import World, make_world
+from _quality_world import RELEVANT_ONLY, World, make_relevant_only, make_world
 
 from prectr.artifacts import write_json
 
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, then summarise."""
     options = _options(arguments)
     folder = options.folder or scratch_folder() / f"quality-{options.scale}"
-    worlds = {name: _make(folder, name, options) for name in sorted({v.world for v in variants_of(options.groups)})}
+    wanted = {variant.world for variant in _chosen(options)}
+    worlds = {name: _make(folder, name, options) for name in sorted(wanted)}
     results = folder / "results.jsonl"
     if options.claims:
         _work(worlds, results, options)
@@ -73,6 +74,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--groups", nargs="+", default=[name for name in GROUPS if name != "catalogue"], choices=list(GROUPS)
     )
+    parser.add_argument("--only", nargs="+", default=(), metavar="VARIANT", help="of the groups, train these only")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time")
     parser.add_argument("--claims", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=None, help="worlds and results; goes on where it was")
@@ -96,7 +98,7 @@ def _share_work(results: Path, arguments: Sequence[str], options: argparse.Names
 def _work(worlds: dict[str, World], results: Path, options: argparse.Namespace) -> None:
     done = {(line["variant"], line["seed"]) for line in _read(results)}
     for seed in range(options.seeds):
-        for variant in variants_of(options.groups):
+        for variant in _chosen(options):
             if seed >= variant.seeds or (variant.name, seed) in done:
                 continue
             try:
@@ -104,6 +106,11 @@ def _work(worlds: dict[str, World], results: Path, options: argparse.Namespace) 
             except FileExistsError:
                 continue
             _run(variant, seed, worlds[variant.world], results)
+
+
+def _chosen(options: argparse.Namespace) -> list[Variant]:
+    variants = variants_of(options.groups)
+    return [variant for variant in variants if variant.name in options.only] if options.only else variants
 
 
 def _make(folder: Path, name: str, options: argparse.Namespace) -> World:
@@ -116,6 +123,8 @@ def _make(folder: Path, name: str, options: argparse.Namespace) -> World:
         settings.append("simulate.scale=small")
     else:
         settings += [f"simulate.scale={options.scale}", f"simulate.placebo={str(base == 'placebo').lower()}"]
+    if way == RELEVANT_ONLY.removeprefix("-"):
+        return make_relevant_only(make_world(folder / base, settings))
     catalogue = options.catalogue if base == "catalogue" else None
     return make_world(folder / base, settings, dash + way if way else "", catalogue)
 

@@ -20,8 +20,8 @@ def test_hinge_by_hand() -> None:
     negative = torch.tensor([0.0, 0.0, 1.0])
     weight = torch.tensor([1.0, 0.5, 0.0])
     # max(0, 1 - 2) = 0; 0.5 x max(0, 1 - 0.5) = 0.25; weight 0; two weights above 0
-    assert weighted_hinge(positive, negative, weight, 1.0).item() == pytest.approx(0.125)
-    assert weighted_hinge(positive, negative, weight * 0, 1.0).item() == 0
+    assert weighted_hinge(positive, negative, weight, torch.ones(3)).item() == pytest.approx(0.125)
+    assert weighted_hinge(positive, negative, weight * 0, torch.ones(3)).item() == 0
 
 
 def test_weight_truncates_by_the_mean_click_rate_and_by_the_users_tolerance(sizes) -> None:

@@ -200,7 +200,8 @@ def mine(
     mined = Preferences.open(root / "preferences")
     spec = fit_vocabularies(
         items, pl.read_parquet(root / "tables" / "users.parquet"), profile_columns=("device", "absent"),
-        price_buckets=3, query_buckets=64, user_behaviours=LIMIT, query_behaviours=LIMIT, positions=8, click=mined.model.click,
+        price_buckets=3, query_buckets=64, user_behaviours=LIMIT, query_behaviours=LIMIT, positions=8,
+        click=mined.model.click,
     )  # fmt: skip
     context = SampleContext(mined, spec, root / "tables", root / "relevance")
     rows = pl.concat(read_rows(part, Reading(mined, reader)) for part in parts)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prectr.errors import UsageError
 from prectr.training.config import TrackingConfig, TrainConfig
 from prectr.training.dealing import shuffled
-from prectr.training.optimiser import TABLES, RankerOptimiser, RowWiseAdagrad, learning_rate_factor
+from prectr.training.optimiser import TABLES, RankerOptimiser, RowWiseAdam, learning_rate_factor
 from prectr.training.ranker_loop import evaluation_steps
 from prectr.training.shards import ShardPlan, batches, part_of
 from prectr.training.tracking import open_trackers
@@ -66,23 +66,27 @@ def test_shards_hold_every_file_once_an_epoch_in_another_order(tmp_path: Path) -
     assert whole.total == 63 and len(whole.epoch(3, 0)) == 1
 
 
-def test_row_wise_adagrad_by_hand() -> None:
+def test_row_wise_adam_by_hand() -> None:
     table = torch.nn.Parameter(torch.zeros(4, 2))
-    optimiser = RowWiseAdagrad([table], lr=0.5, eps=0.0)
-    for _ in range(2):
-        table.grad = torch.sparse_coo_tensor([[1, 3, 1]], [[1.0, 0.0], [2.0, 2.0], [0.0, 1.0]], (4, 2))
-        optimiser.step()
-    # Row 1: gradient (1, 1), mean square 1, then 2 in all: steps 0.5 and 0.5 / sqrt(2). Row 3: (2, 2), 4, then 8.
-    step = 0.5 + 0.5 / 2**0.5
-    torch.testing.assert_close(table.detach(), torch.tensor([[0, 0], [-step, -step], [0, 0], [-step, -step]]))
-    assert optimiser.state[table]["sum"].tolist() == [0, 2, 0, 8]
+    optimiser = RowWiseAdam([table], lr=0.5, betas=(0.5, 0.75), eps=0.0)
+    table.grad = torch.sparse_coo_tensor([[1, 3, 1]], [[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], (4, 2))
+    optimiser.step()
+    # Row 1: gradient (1, 1), m = (.5, .5) / .5, s = .25 / .25: a step of .5. Row 3: (2, 0), m = (2, 0), s = 2.
+    torch.testing.assert_close(table.detach(), torch.tensor([[0, 0], [-0.5, -0.5], [0, 0], [-(0.5**0.5), 0]]))
+    table.grad = torch.sparse_coo_tensor([[3]], [[0.0, 4.0]], (4, 2))
+    optimiser.step()
+    # Row 3: m = (1, 0) / 2 + (0, 4) / 2 = (.5, 2), over 1 - .25; s = .75 x .5 + .25 x 8 = 2.375, over 1 - .5625
+    moved = 0.5 / 0.75 / (2.375 / 0.4375) ** 0.5
+    expected = torch.tensor([[0, 0], [-0.5, -0.5], [0, 0], [-(0.5**0.5) - 0.5 * moved, -2 * moved]])
+    torch.testing.assert_close(table.detach(), expected)
+    assert optimiser.state[table]["square"].tolist() == pytest.approx([0, 0.25, 0, 2.375])
 
 
 def test_dense_gradients_are_refused() -> None:
     table = torch.nn.Parameter(torch.zeros(4, 2))
     table.grad = torch.ones(4, 2)
     with pytest.raises(ValueError, match="give dense parameters to AdamW"):
-        RowWiseAdagrad([table], lr=0.5).step()
+        RowWiseAdam([table], lr=0.5).step()
 
 
 def _model(seed: int) -> tuple[torch.nn.Parameter, torch.nn.Linear, RankerOptimiser]:

@@ -2,7 +2,7 @@
 
 model.safetensors       the ranker as it is
 best.safetensors        the best state by validation so far; absent before the first validation
-optimiser.safetensors   moments of AdamW, sums of row-wise Adagrad
+optimiser.safetensors   moments of AdamW and of the tables' row-wise Adam
 progress.json           where the run is (`Progress`), its learning curve, and the digest of each other file
 
 Random numbers of a step are drawn from a generator seeded by (seed, rank, step), and the order of rows from (seed,

@@ -1,16 +1,18 @@
-"""The optimiser of a ranker: AdamW for its layers, row-wise Adagrad for large tables of ids.
+"""The optimiser of a ranker: AdamW for its layers, a lazy row-wise Adam for large tables of ids.
 
 A batch touches few rows of a table of millions. Dense Adam would read and write the whole table and two moments of it
-in each step; row-wise Adagrad (Duchi et al., JMLR 2011, with one accumulator a row as FBGEMM has it) keeps one
-number a row and touches only the rows of the batch:
+in each step. Here only the rows of the batch move, and the second moment is one number a row, as in FBGEMM's
+`PARTIAL_ROWWISE_ADAM`:
 
-    s_r <- s_r + mean(g_r^2)          w_r <- w_r - lr g_r / (sqrt(s_r) + eps)
+    m_r <- b1 m_r + (1 - b1) g_r          s_r <- b2 s_r + (1 - b2) mean(g_r^2)
+    w_r <- w_r - lr m_r / (1 - b1^t) / (sqrt(s_r / (1 - b2^t)) + eps)                 t: steps of the table
 
 | symbol | variable | shape |
 |---|---|---|
 | w | the table | [R, d] |
 | g | its sparse gradient, rows summed | [rows of the batch, d] |
-| s | `sum` | [R] |
+| m | `mean` | [R, d] |
+| s | `square` | [R] |
 """
 
 import math
@@ -26,11 +28,11 @@ TABLES = "tables"
 """Name of the parameter groups whose gradients are sparse."""
 
 
-class RowWiseAdagrad(torch.optim.Optimizer):
-    """Adagrad with one accumulator a row, for parameters with sparse gradients."""
+class RowWiseAdam(torch.optim.Optimizer):
+    """Adam on the rows that a batch touches, with one second moment a row, for parameters with sparse gradients."""
 
-    def __init__(self, params: Any, lr: float, eps: float = 1e-8) -> None:
-        super().__init__(params, {"lr": lr, "eps": eps})
+    def __init__(self, params: Any, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -40,24 +42,34 @@ class RowWiseAdagrad(torch.optim.Optimizer):
             ValueError: a closure is given, or a gradient is dense.
         """
         if closure is not None:
-            raise ValueError("row-wise Adagrad takes no closure.")
+            raise ValueError("row-wise Adam takes no closure.")
         for group in self.param_groups:
             for table in group["params"]:
                 if table.grad is None:
                     continue
                 if not table.grad.is_sparse:
-                    raise ValueError("row-wise Adagrad is for sparse gradients; give dense parameters to AdamW.")
-                rows, values = _summed_by_row(table.grad)
-                state = self.state[table]
-                if not state:
-                    state["sum"] = table.new_zeros(len(table))
-                total: Tensor = state["sum"]
-                total.index_add_(0, rows, values.square().mean(1))
-                rate = group["lr"] / (total[rows].sqrt() + group["eps"])
-                table.index_add_(0, rows, values * -rate.unsqueeze(1))
+                    raise ValueError("row-wise Adam is for sparse gradients; give dense parameters to AdamW.")
+                self._update(table, group["lr"], group["betas"], group["eps"])
+
+    def _update(self, table: Tensor, rate: float, betas: tuple[float, float], eps: float) -> None:
+        first, second = betas
+        rows, values = _summed_by_row(table.grad)
+        state = self.state[table]
+        if not state:
+            state |= {
+                "step": torch.zeros(()), "mean": torch.zeros_like(table), "square": table.new_zeros(len(table))
+            }  # fmt: skip
+        state["step"] += 1
+        step = float(state["step"])
+        mean = state["mean"][rows].lerp_(values, 1 - first)
+        square = state["square"][rows].lerp_(values.square().mean(1), 1 - second)
+        state["mean"].index_copy_(0, rows, mean)
+        state["square"].index_copy_(0, rows, square)
+        spread = square.div_(1 - second**step).sqrt_().add_(eps)
+        table.index_add_(0, rows, mean.div_(spread.unsqueeze(1)), alpha=-rate / (1 - first**step))
 
 
-def _summed_by_row(gradient: Tensor) -> tuple[Tensor, Tensor]:
+def _summed_by_row(gradient: Any) -> tuple[Tensor, Tensor]:
     """The distinct rows of a sparse gradient and their sums; what `coalesce` gives, in a third of its time."""
     rows, place = torch.unique(gradient._indices()[0], return_inverse=True)
     values = gradient._values()
@@ -82,7 +94,7 @@ class RankerOptimiser:
         if dense:
             self._optimisers["dense"] = torch.optim.AdamW(dense, weight_decay=config.weight_decay, fused=True)
         if tables:
-            self._optimisers[TABLES] = RowWiseAdagrad(tables, lr=config.learning_rate)
+            self._optimisers[TABLES] = RowWiseAdam(tables, lr=config.learning_rate)
         self._rates = {
             name: [group["lr"] for group in optimiser.param_groups] for name, optimiser in self._optimisers.items()
         }

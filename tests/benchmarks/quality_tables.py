@@ -1,0 +1,77 @@
+"""The summary of `quality.py` as Markdown tables: what docs/training.md shows.
+
+.venv/bin/python tests/benchmarks/quality_tables.py tests/benchmarks/results/quality-medium.json
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from _quality_variants import GROUPS
+
+COLUMNS = {
+    "table": (
+        "all.auc",
+        "all.gauc",
+        "all.truth_free",
+        "cold.gauc",
+        "explore.auc_free",
+        "candidates.unexposed_spearman",
+    ),
+    "ablations": (
+        "all.auc",
+        "all.truth_free",
+        "cold.truth_free",
+        "explore.auc_free",
+        "candidates.unexposed_spearman",
+        "judged.auc",
+    ),
+    "debias": ("all.auc", "all.truth_free", "candidates.unexposed_spearman", "candidates.ndcg_click", "ece"),
+}
+COLUMNS |= dict.fromkeys(("parts", "placebo", "catalogue"), COLUMNS["table"])
+TOLERANCE = ("tolerance.0-3", "tolerance.4-9", "tolerance.10-29", "tolerance.30+")
+CALIBRATION = ("ece", "predicted_over_actual", "candidates.unexposed_mean_ratio")
+
+
+def main() -> None:
+    """Print a table a group, then tolerance and calibration."""
+    summary = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    told = {name: entry for name, entry in summary["variants"].items() if entry["seeds"]}
+    for group, variants in GROUPS.items():
+        names = [variant.name for variant in variants if variant.name in told]
+        if names:
+            print(f"\n**{group}**\n")
+            _table(told, names, COLUMNS[group])
+    rankers = [name for name, entry in told.items() if TOLERANCE[-1] in entry["mean"]]
+    print("\n**implied tolerance against the true one, by the user's earlier requests**\n")
+    _table(told, rankers, TOLERANCE)
+    print("\n**calibration**\n")
+    _table(told, [name for name, entry in told.items() if CALIBRATION[0] in entry["mean"]], CALIBRATION)
+    print(f"\nclosed of the gap from Wide&Deep: {summary['closed']} to the truth, "
+          f"{summary['closed_of_knowable']} to the observer")  # fmt: skip
+
+
+def _table(told: dict[str, Any], names: list[str], columns: tuple[str, ...]) -> None:
+    print("| variant | seeds | " + " | ".join(columns) + " | compared with |")
+    print("|---|---|" + "---|" * (len(columns) + 1))
+    for name in names:
+        entry = told[name]
+        cells = [_cell(entry, column) for column in columns]
+        print(f"| {name} | {entry['seeds']} | " + " | ".join(cells) + f" | {entry['against'] or ''} |")
+
+
+def _cell(entry: dict[str, Any], column: str) -> str:
+    """Mean, spread over seeds, and the paired gap to what it is compared with: bold where it exceeds 2 errors."""
+    if column not in entry["mean"]:
+        return ""
+    deviation, gap = entry["deviation"].get(column), entry["gaps"].get(column)
+    cell = f"{entry['mean'][column]:.4f}" + ("" if deviation is None else f" ±{deviation:.4f}")
+    if gap is None:
+        return cell
+    change = f"{gap['mean']:+.4f}"
+    return f"{cell} ({f'**{change}**' if gap['real'] else change})"
+
+
+if __name__ == "__main__":
+    main()
