@@ -76,8 +76,8 @@ def test_tau_starts_near_zero_and_can_take_both_signs(sizes, make_batch, form, e
 def test_gate_and_sum_differ_and_v1_does_not_read_the_query_side(sizes, make_batch) -> None:
     inputs, _, _ = make_batch(8)
     probabilities = inputs.match[:, :4].exp()
-    gate = Incentive(IncentiveConfig(combine="gate"), sizes, across_users=True)
-    literal = Incentive(IncentiveConfig(combine="sum"), sizes, across_users=True)
+    gate = Incentive(IncentiveConfig(combine="gate", attention=True), sizes, across_users=True)
+    literal = Incentive(IncentiveConfig(combine="sum", attention=True), sizes, across_users=True)
     literal.load_state_dict(gate.state_dict())
     assert not torch.equal(gate(inputs, probabilities), literal(inputs, probabilities))
 
@@ -150,7 +150,9 @@ def test_gate_and_sum_of_empty_histories_by_hand(sizes, make_batch, attention) -
 @pytest.mark.parametrize("combine", ["gate", "sum"])
 @pytest.mark.parametrize("form", ["odds", "level"])
 def test_tau_is_the_equation_written_out_for_one_row(sizes, make_batch, form, combine) -> None:
-    incentive = Incentive(IncentiveConfig(form=form, combine=combine, width=8, hidden=3), sizes, across_users=True)
+    incentive = Incentive(
+        IncentiveConfig(attention=True, form=form, combine=combine, width=8, hidden=3), sizes, across_users=True
+    )
     with torch.no_grad():  # away from the start, where much is near zero
         for parameter in incentive.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)

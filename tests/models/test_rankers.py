@@ -249,8 +249,8 @@ def test_exported_ranker_equals_eager(sizes, encoder, make_batch, name, form) ->
 @pytest.mark.parametrize(
     "config",
     [
-        ModelConfig(),
-        ModelConfig(incentive=IncentiveConfig(form="level", combine="sum")),
+        ModelConfig(incentive=IncentiveConfig(attention=True)),
+        ModelConfig(incentive=IncentiveConfig(attention=True, form="level", combine="sum")),
         ModelConfig(name="prectr"),
         ModelConfig(name="din"),
     ],
