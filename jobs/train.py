@@ -69,6 +69,8 @@ def run(
                 resumable=resumable,
                 restarts=config.restarts,
             )
+        for problem in facts["passed_over"]:  # what a worker prints reaches the user only with -v
+            progress.say(f"train: a checkpoint was passed over for the one before: {problem}")
         write_bundle(
             staging, work, samples=samples, encoder=encoder, preferences=preferences, config=config, facts=facts
         )
