@@ -8,17 +8,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from scipy.special import expit
 
 from jobs import sweep, train
 from jobs.distill import build_marked_encoder
 from models.registry import build_ranker
-from prectr.artifacts import run_stage
+from prectr import evaluation
+from prectr.artifacts import run_stage, without_nan
 from prectr.bundle import ONLINE_FILE
 from prectr.configuration import FrozenConfig
 from prectr.errors import UsageError
+from prectr.evaluation import DEFINITIONS, add_relative_improvement, figures, position_only
 from prectr.model_config import EncoderConfig, ModelConfig
+from prectr.reporting.page import render_page
 from prectr.samples.load import Samples, split_days
 from prectr.training.config import TrainConfig
 from prectr.training.launch import read_curve
@@ -34,10 +39,10 @@ ENCODER = EncoderConfig(layers=1, width=8, heads=2, feed_forward=16, dropout=0.0
 
 
 def _without_clicks(laboratory: SimpleNamespace, path: Path, chosen: str) -> Path:
-    """Samples whose training days or validation day hold no click."""
+    """Samples whose training days, validation day or test day hold no click."""
     write_samples(laboratory, path)
-    training, validation, _ = split_days(Samples.open(path).days())
-    for day in training if chosen == "training" else [validation]:
+    training, validation, test = split_days(Samples.open(path).days())
+    for day in {"training": training, "validation": [validation], "test": [test]}[chosen]:
         for file in (path / "rows" / f"date={day}").glob("*.parquet"):
             pl.read_parquet(file).with_columns(clicked=pl.lit(False)).write_parquet(file)
     return path
@@ -133,6 +138,31 @@ def test_a_sweep_by_a_figure_that_nothing_defines_is_refused(laboratory: SimpleN
             config=SweepConfig(),
             train=CONFIG,
         )
+
+
+def test_a_test_day_without_clicks_has_a_log_loss_and_no_auc(laboratory: SimpleNamespace, tmp_path: Path) -> None:
+    opened = Samples.open(_without_clicks(laboratory, tmp_path / "samples", "test"))
+    test = evaluation.TestRows.of(opened, 3)
+    prior = position_only(opened, test)
+    made = figures(test, prior * 0, prior, expit(prior))["all"]
+    undefined = ("auc", "gauc", "auc_free", "gauc_free", "predicted_over_actual")
+    assert all(math.isnan(made[name]) for name in undefined)
+    assert made["clicks"] == 0 and made["logloss"] == pytest.approx(-np.log(1 - expit(prior)).mean(), abs=1e-6)
+    models = {"wide-deep": {"all": made}}
+    add_relative_improvement(models)
+    assert "rela_impr" not in made
+    content = {
+        "simulated": False,
+        "test_rows": len(prior),
+        "test_day": "2026-01-05",
+        "cold_requests": 3,
+        "models": without_nan({name: {"all": made, "cold": made} for name in ("position-only", "wide-deep")}),
+        "quality": {"pairs": 0, "queries": 0},
+        "tolerance": None,
+        "definitions": DEFINITIONS,
+        "log": {},
+    }
+    assert "<td>–</td>" in render_page(tmp_path, content)
 
 
 class _Started(Exception):
