@@ -32,7 +32,8 @@ def run(
         UsageError: an artifact is missing, or int8 is asked for and the encoder has no such form.
     """
     require_artifact(encoder, "distill")
-    encoder_file(encoder, config.int8)
+    if config.int8:
+        encoder_file(encoder, int8=True)
     require_artifact(labels, "label")
 
     def build(staging: Path) -> dict[str, Any]:
