@@ -517,7 +517,7 @@ def score(
     settings = load()
     from jobs import score as job
 
-    job.run(ranker=ranker, source=sys.stdin, target=sys.stdout, ray_config=settings.ray)
+    job.run(ranker=ranker, source=sys.stdin, target=sys.stdout, int8=settings.serve.int8, ray_config=settings.ray)
 
 
 @command("demo", stage=False)

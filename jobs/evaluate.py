@@ -97,6 +97,8 @@ def _evaluate(
     test = TestRows.of(opened, config.cold_requests)
     rows = opened.rows(test.frame)
     position = test.frame["position"].to_numpy()
+    if not test.clicked.any():
+        progress.say("evaluate: the test day holds no click, so AUC and GAUC are undefined; log loss is all there is")
     prior = position_only(opened, test)
     models: dict[str, dict[str, Any]] = {"position-only": figures(test, prior * 0.0, prior, expit(prior))}
     predictions = test.frame.select("request_id", "user_id", "item_id", "query", "position", "clicked", "user_requests")

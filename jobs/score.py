@@ -15,6 +15,7 @@ from prectr.errors import PrectrError
 from prectr.protocol import ScoreRequest
 from prectr.ranking import RankingService
 from prectr.ray_session import RayConfig, ray_session
+from prectr.relevance.encoder_session import encoder_file
 
 BLOCK_LINES = 256
 
@@ -22,8 +23,8 @@ BLOCK_LINES = 256
 class ScoreLines:
     """Ray Data actor: request lines in, response lines out."""
 
-    def __init__(self, bundle: str) -> None:
-        self._service = RankingService(Path(bundle))
+    def __init__(self, bundle: str, int8: bool) -> None:
+        self._service = RankingService(Path(bundle), int8=int8)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer every line of a block."""
@@ -51,13 +52,18 @@ class ScoreLines:
             return json.dumps({"line": number, "error": str(error)}), True
 
 
-def run(*, ranker: Path, source: TextIO, target: TextIO, ray_config: RayConfig | None = None) -> None:
-    """Score all lines of `source` with the bundle `ranker` to `target`.
+def run(
+    *, ranker: Path, source: TextIO, target: TextIO, int8: bool = False, ray_config: RayConfig | None = None
+) -> None:
+    """Score all lines of `source` with the bundle `ranker` to `target`; `int8`: with the int8 form of its encoders.
 
     Raises:
+        UsageError: no bundle there, or no int8 form of its encoders.
         PrectrError: after all lines were answered, if some of them could not be scored; or there were none.
     """
     require_artifact(ranker, "train")
+    if int8:
+        encoder_file(ranker / "relevance", int8=True)
     try:
         lines = [(number, line) for number, line in enumerate(source, start=1) if line.strip()]
     except UnicodeDecodeError as error:
@@ -67,12 +73,12 @@ def run(*, ranker: Path, source: TextIO, target: TextIO, ray_config: RayConfig |
             "standard input holds no requests; give one JSON object a line, e.g. prectr score RANKER < f.jsonl"
         )
     with ray_session(ray_config):
-        failed = _score(ranker, lines, target)
+        failed = _score(ranker, int8, lines, target)
     if failed:
         raise PrectrError(f"{failed:,} of {len(lines):,} lines could not be scored; their answers hold the error.")
 
 
-def _score(ranker: Path, lines: list[tuple[int, str]], target: TextIO) -> int:
+def _score(ranker: Path, int8: bool, lines: list[tuple[int, str]], target: TextIO) -> int:
     import ray
 
     blocks: list[Any] = [
@@ -83,7 +89,7 @@ def _score(ranker: Path, lines: list[tuple[int, str]], target: TextIO) -> int:
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     answers = ray.data.from_arrow(blocks).map_batches(
         ScoreLines,
-        fn_constructor_args=(str(ranker.resolve()),),
+        fn_constructor_args=(str(ranker.resolve()), int8),
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=1),

@@ -13,6 +13,7 @@ from prectr.artifacts import StageResult, require_artifact, run_stage
 from prectr.errors import PrectrError
 from prectr.ray_session import RayConfig, ray_session
 from prectr.relevance.config import ScoreConfig
+from prectr.relevance.encoder_session import encoder_file
 
 
 def run(
@@ -25,8 +26,14 @@ def run(
     ray_config: RayConfig | None = None,
     force: bool = False,
 ) -> StageResult:
-    """Score the pairs of `tables` with `encoder`, known `labels` outranking it, into the relevance artifact `out`."""
+    """Score the pairs of `tables` with `encoder`, known `labels` outranking it, into the relevance artifact `out`.
+
+    Raises:
+        UsageError: an artifact is missing, or int8 is asked for and the encoder has no such form.
+    """
     require_artifact(encoder, "distill")
+    if config.int8:
+        encoder_file(encoder, int8=True)
     require_artifact(labels, "label")
 
     def build(staging: Path) -> dict[str, Any]:

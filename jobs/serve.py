@@ -7,6 +7,7 @@ from pathlib import Path
 from prectr import progress
 from prectr.artifacts import require_artifact
 from prectr.ray_session import RayConfig, ray_session
+from prectr.relevance.encoder_session import encoder_file
 from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
 from prectr.settings import ServeConfig
 
@@ -18,23 +19,30 @@ def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
     """Serve a bundle on the running Ray for the block; gives the base URL once requests are answered.
 
     Raises:
-        UsageError: no bundle there.
+        UsageError: no bundle there, or no int8 form of its encoders.
         PrectrError: the port is taken, or the application did not come up.
     """
-    require_artifact(ranker, "train")
+    _require_bundle(ranker, config)
     arguments = {
         "bundle": str(ranker.resolve()),
         "replicas": config.replicas,
         "threads": config.threads,
         "max_ongoing_requests": config.max_ongoing_requests,
+        "int8": config.int8,
     }
     with serving_application(APPLICATION, arguments, config) as url:
         yield url
 
 
+def _require_bundle(ranker: Path, config: ServeConfig) -> None:
+    require_artifact(ranker, "train")
+    if config.int8:
+        encoder_file(ranker / "relevance", int8=True)
+
+
 def run(*, ranker: Path, config: ServeConfig, ray_config: RayConfig | None = None) -> None:
     """Serve until interrupted."""
-    require_artifact(ranker, "train")  # before Ray starts
+    _require_bundle(ranker, config)  # before Ray starts
     require_free_port(config)
     with ray_session(ray_config), serving(ranker, config) as url:
         progress.say(f"serving {ranker} at {url}  (POST {url}/score, docs at {url}/docs; stop with Ctrl-C)")

@@ -29,6 +29,7 @@ from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_ledger import Trial, TrialLedger
 from prectr.training.sweep_search import check_space, search
 from prectr.training.sweep_trials import drawn_config
+from prectr.training.validation_day import undefined_figures
 
 BEST, TRIALS, PAGE = "best.yaml", "trials.json", "trials.html"
 HOW = ("trials", "parallel")
@@ -59,11 +60,15 @@ def run(
     `config.trials` was raised.
 
     Raises:
-        UsageError: a searched setting does not exist, or `resume` is asked for and nothing is there to resume.
+        UsageError: a searched setting does not exist, the metric is undefined on the validation day, or `resume` is
+            asked for and nothing is there to resume.
     """
     require_artifact(samples, "build-samples")
     require_artifact(encoder, "distill")
     check_space(config, train)
+    undefined = undefined_figures(samples)
+    if undefined and config.metric in undefined.figures:
+        raise UsageError(f"{samples}: {undefined.why}; search by another figure with `--set sweep.metric=logloss`.")
     inputs: dict[str, Path | str] = {"samples": samples, "encoder": encoder}
     identity = _identity(config, train, inputs)
     kept = out.parent / f".{out.name}.sweep-{identity}"

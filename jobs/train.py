@@ -7,13 +7,14 @@ from typing import Any
 
 from prectr import progress
 from prectr.artifacts import StageResult, fingerprint, require_artifact, run_stage, stage_identity, write_json
-from prectr.bundle import write_bundle
+from prectr.bundle import require_online_state, write_bundle
 from prectr.features.spec import FeatureSpec
 from prectr.model_config import ModelConfig
 from prectr.ray_session import RayConfig, ray_session
 from prectr.training.config import TrainConfig
 from prectr.training.launch import fit_on_ray
 from prectr.training.ranker_loop import CURVE, train_ranker
+from prectr.training.validation_day import undefined_figures
 
 EXECUTION = ("workers", "cpus", "gpus", "checkpoint_steps", "restarts", "tracking")
 """Settings that say how a run is carried out, not what it computes."""
@@ -29,14 +30,22 @@ def run(
     ray_config: RayConfig | None = None,
     force: bool = False,
 ) -> StageResult:
-    """Train `config.model` on `samples`, its text encoder starting from `encoder`, and publish the bundle `out`."""
+    """Train `config.model` on `samples`, its text encoder starting from `encoder`, and publish the bundle `out`.
+
+    Raises:
+        UsageError: an artifact is missing, or the samples were built without the online state that a bundle holds.
+        PrectrError: a feature, score or loss is NaN or infinite, or a worker died more often than `config.restarts`.
+    """
     require_artifact(samples, "build-samples")
+    require_online_state(samples)
     require_artifact(encoder, "distill")
     require_artifact(preferences, "mine-preferences")
 
     inputs: dict[str, Path | str] = {"samples": samples, "encoder": encoder, "preferences": preferences}
 
     def build(staging: Path) -> dict[str, Any]:
+        if undefined := undefined_figures(samples):
+            progress.say(f"train: {undefined.why}; the state with the smallest log loss is kept")
         work = staging / "work"
         work.mkdir()
         resumable = _resumable(out, config, inputs, force)
@@ -60,6 +69,8 @@ def run(
                 resumable=resumable,
                 restarts=config.restarts,
             )
+        for problem in facts["passed_over"]:  # what a worker prints reaches the user only with -v
+            progress.say(f"train: a checkpoint was passed over for the one before: {problem}")
         write_bundle(
             staging, work, samples=samples, encoder=encoder, preferences=preferences, config=config, facts=facts
         )

@@ -26,6 +26,8 @@ class AppArguments(BaseModel):
     threads: int = 1
     max_ongoing_requests: int = 100
     """Ray's default of 5 makes throughput collapse under concurrent requests (RAY.md section 5)."""
+    int8: bool = False
+    """Run the bundle's encoders in their int8 form."""
 
 
 def build_app(arguments: AppArguments) -> Application:
@@ -37,8 +39,8 @@ def build_app(arguments: AppArguments) -> Application:
     class Ranker:
         """A replica: one loaded bundle."""
 
-        def __init__(self, bundle: str, threads: int) -> None:
-            self.service = RankingService(Path(bundle), threads=threads)
+        def __init__(self, bundle: str, threads: int, int8: bool) -> None:
+            self.service = RankingService(Path(bundle), threads=threads, int8=int8)
 
         @http.post("/score")
         def score(self, request: ScoreRequest) -> ScoreResponse:
@@ -60,5 +62,5 @@ def build_app(arguments: AppArguments) -> Application:
         max_ongoing_requests=arguments.max_ongoing_requests,
         ray_actor_options={"num_cpus": 1},
     )(Ranker)
-    application: Application = deployment.bind(arguments.bundle, arguments.threads)
+    application: Application = deployment.bind(arguments.bundle, arguments.threads, arguments.int8)
     return application

@@ -33,6 +33,7 @@ BUNDLE_VERSION = 3
 RANKER_FILE, ENCODER_FILE, INT8_ENCODER_FILE = "ranker.onnx", "encoder.onnx", "encoder.int8.onnx"
 CONFIG_FILE, CARD_FILE = "config.json", "model_card.json"
 RELEVANCE_FILES = (ONNX_FILE, SETTINGS_FILE, TOKENIZER_FILE)
+ONLINE_FILE = Path("online") / "data.mdb"
 NOT_SERVED = (CONFIG_FILE, CARD_FILE, "model.safetensors", "learning_curve.jsonl", MANIFEST)
 """Files that people and further training need; a copy for serving may leave out all but the first and the last."""
 
@@ -89,6 +90,19 @@ class Bundle:
         )
 
 
+def require_online_state(samples: Path) -> None:
+    """Refuse samples that no bundle can be made of, before a ranker is trained on them.
+
+    Raises:
+        UsageError: they were built without the state that serving starts from.
+    """
+    if not (samples / ONLINE_FILE).is_file():
+        raise UsageError(
+            f"{samples}: holds no online state ({ONLINE_FILE}), which a bundle needs; build the samples again with "
+            "`prectr build-samples --set samples.online=true`."
+        )
+
+
 def write_bundle(
     out: Path,
     trained: Path,
@@ -109,8 +123,8 @@ def write_bundle(
     (out / "relevance").mkdir()
     for name in (*RELEVANCE_FILES, INT8_FILE) if int8 else RELEVANCE_FILES:
         _share(encoder / name, out / "relevance" / name)
-    (out / "online").mkdir()
-    _share(samples / "online" / "data.mdb", out / "online" / "data.mdb")
+    (out / ONLINE_FILE).parent.mkdir()
+    _share(samples / ONLINE_FILE, out / ONLINE_FILE)
     shutil.copy2(samples / "feature_spec.json", out / "feature_spec.json")
     shutil.copy2(preferences / "parameters.json", out / "preferences.json")
     require_artifact(preferences, "mine-preferences")

@@ -73,8 +73,12 @@ def log_loss(clicked: np.ndarray, probability: np.ndarray) -> float:
 
 
 def predicted_over_actual(clicked: np.ndarray, probability: np.ndarray) -> float:
-    """Sum of predicted click probabilities over the number of clicks; 1 is calibrated in the large."""
-    return float(np.sum(probability) / max(np.sum(clicked), 1))
+    """Sum of predicted click probabilities over the number of clicks; 1 is calibrated in the large.
+
+    NaN without clicks.
+    """
+    clicks = int(np.sum(clicked))
+    return float(np.sum(probability) / clicks) if clicks else float("nan")
 
 
 def calibration_error(clicked: np.ndarray, probability: np.ndarray, bins: int = 20) -> float:

@@ -16,13 +16,14 @@ class RankingService:
     Args:
         bundle: the directory that `prectr train` published.
         threads: ONNX Runtime threads of one call; 0 = all cores.
+        int8: run the encoders in their int8 form.
 
     Raises:
-        UsageError: no bundle there.
+        UsageError: no bundle there, or it has no int8 encoders.
     """
 
-    def __init__(self, bundle: Path, threads: int = 1) -> None:
-        self.scorer = Scorer(bundle, threads=threads)
+    def __init__(self, bundle: Path, threads: int = 1, int8: bool = False) -> None:
+        self.scorer = Scorer(bundle, threads=threads, int8=int8)
         self.features = OnlineFeatures(self.scorer.bundle, self.scorer.relevance)
 
     def rank(self, request: ScoreRequest) -> ScoreResponse:

@@ -37,6 +37,9 @@ class ServeConfig(FrozenConfig):
     replicas: int = Field(1, ge=1)
     threads: int = Field(1, ge=0)
     max_ongoing_requests: int = Field(100, ge=1)
+    int8: bool = False
+    """`serve` and `score` run the bundle's encoders in the int8 form that `distill.int8` left; its model card says what
+    that costs in quality."""
 
 
 class Settings(FrozenConfig):

@@ -187,6 +187,26 @@ def test_missing_artifact_names_the_command_that_makes_it(
 @pytest.mark.parametrize(
     "arguments",
     [
+        "score-relevance --tables TABLES --encoder distill --labels label --out OUT --set relevance.int8=true",
+        "serve train --set serve.int8=true",
+        "score train --set serve.int8=true",
+    ],
+)
+def test_int8_that_is_not_there_is_refused_at_once(
+    prectr: Prectr, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for stage in ("label", "distill", "train"):
+        run_stage(stage, tmp_path / stage, config=FrozenConfig(), inputs={}, build=lambda _: {})
+    code, output, errors = prectr(*arguments.replace("TABLES", str(tables)).split())
+    assert (code, output) == (2, "")
+    assert "has no int8 encoder" in errors and "`prectr distill --set distill.int8=true`" in errors
+    assert len(errors.strip().splitlines()) == 1 and not (tmp_path / "OUT").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         "train-teacher --tables RAW --out OUT",
         "label --tables RAW --teacher some/model --out OUT",
         "distill --tables RAW --labels label --out OUT",

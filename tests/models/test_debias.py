@@ -106,3 +106,37 @@ def test_a_fake_is_scored_at_its_level_with_the_donors_match_features(sizes, don
     assert loss.item() == pytest.approx(expected, abs=1e-5)
     if donor_level == 0:
         assert fake.match[0, -1] == 4.0
+
+
+def test_a_noisy_fake_moves_by_its_scale_times_the_vectors_length(sizes) -> None:
+    debias = ExposureDebias(ExposureConfig(fake="noise"), sizes, 0.05)
+    text = torch.cat([torch.full((4000, 4), 3.0), torch.full((4000, 4), -30.0)])
+    rows, scale = torch.arange(8000), torch.tensor([0.5, 1.0]).repeat_interleave(4000)
+    moved = debias._fake_text(text, rows, scale) - text
+    # s ||h|| / sqrt(d): 0.5 x 6 / 2 and 1 x 60 / 2; 16,000 draws each
+    assert moved[:4000].std().item() == pytest.approx(1.5, rel=0.03)
+    assert moved[4000:].std().item() == pytest.approx(30.0, rel=0.03)
+    assert moved[:4000].mean().abs().item() < 0.05
+
+
+def test_a_mixed_fake_lies_between_its_row_and_another(sizes) -> None:
+    debias = ExposureDebias(ExposureConfig(fake="mix-up"), sizes, 0.05)
+    text = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    fakes = debias._fake_text(text, torch.zeros(60, dtype=torch.int64), torch.full((60,), 0.3))
+    # (1 - 0.3) h_0 + 0.3 h_j, j any row of the batch
+    expected = {(1.0, 0.0, 0.0), (0.7, 0.3, 0.0), (0.7, 0.0, 0.3)}
+    assert {tuple(round(value, 4) for value in fake) for fake in fakes.tolist()} == expected
+
+
+def test_weights_take_no_gradient(sizes, encoder, make_batch) -> None:
+    """Neither the gate's click estimates nor the positive's score, which truncation reads, are moved through w."""
+    config = ModelConfig(exposure=ExposureConfig(margin=5.0))
+    ranker = build_ranker(config, sizes, encoder)
+    inputs, text, labels = make_batch(64)
+    output = ranker(inputs, text)
+    read = [output.level_click_logits, output.click_logit + 5]  # scored above the running mean
+    leaves = [tensor.detach().requires_grad_() for tensor in read]
+    given = output._replace(level_click_logits=leaves[0])
+    loss = ranker.debias(given, inputs, text, labels, ranker.base, ranker.incentive_of, leaves[1])
+    loss.backward()
+    assert loss.item() > 0 and [leaf.grad for leaf in leaves] == [None, None]

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -60,3 +61,15 @@ def test_margin_error_equals_the_loop_over_pairs(rows: list[tuple[int, bool]], s
     gold = torch.full((len(rows),), -1)
     loss = distillation_loss(student, gold, teacher, known, query, DistillationLossConfig())["margin"]
     assert loss.item() == pytest.approx(float(sum(errors)) / max(len(errors), 1), abs=1e-4)
+
+
+def test_the_teacher_term_at_temperature_two_by_hand() -> None:
+    # At T = 2 probabilities go as their square roots: 0.8, 0.2, 0.4, 0.4 over 1.8; a uniform student stays uniform.
+    teacher = torch.tensor([[0.64, 0.04, 0.16, 0.16]])
+    softened = [4 / 9, 1 / 9, 2 / 9, 2 / 9]
+    divergence = sum(q * math.log(q / 0.25) for q in softened)
+    none = torch.tensor([-1])
+    config = DistillationLossConfig(temperature=2.0, label_weight=0.25)
+    loss = distillation_loss(torch.zeros(1, 4), none, teacher, torch.tensor([True]), none, config)
+    assert loss["teacher"].item() == pytest.approx(4 * divergence, abs=1e-6)
+    assert loss["total"].item() == pytest.approx(0.75 * 4 * divergence, abs=1e-6)

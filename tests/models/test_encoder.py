@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
@@ -19,8 +20,16 @@ def test_text_is_what_the_classifier_reads_for_any_architecture() -> None:
         assert torch.allclose(encoder.classifier(text), logits, atol=1e-6)
 
 
-def test_padding_never_changes_a_vector(encoder) -> None:
+def _vivid(encoder: TextEncoder) -> None:
+    """As vivid as a trained one; a fresh one says nearly the same of every pair, masked or not."""
     encoder.eval()
+    with torch.no_grad():
+        for matrix in (parameter for parameter in encoder.parameters() if parameter.dim() > 1):
+            matrix.mul_(20)
+
+
+def test_padding_never_changes_a_vector(encoder) -> None:
+    _vivid(encoder)
     tokens = torch.tensor([[2, 9, 3, 7, 3]])
     padded = torch.cat([tokens, torch.zeros(1, 6, dtype=torch.int64)], 1)
     short, _ = encoder(tokens, torch.zeros_like(tokens), torch.ones_like(tokens))
@@ -64,3 +73,30 @@ def test_exported_encoder_equals_eager_with_padding(encoder) -> None:
             expected_text, expected_logits = encoder(tokens, types, mask)
         assert torch.allclose(torch.from_numpy(text), expected_text, atol=1e-4)
         assert torch.allclose(torch.from_numpy(logits), expected_logits, atol=1e-4)
+
+
+def test_text_and_level_logits_by_hand(encoder) -> None:
+    """h is what a plain BERT pools of its first token, z = W h + b."""
+    _vivid(encoder)
+    tokens, types = torch.tensor([[2, 9, 3, 7], [2, 5, 3, 0]]), torch.tensor([[0, 0, 1, 1], [0, 1, 1, 0]])
+    mask = (tokens > 0).long()
+    weight, bias = torch.arange(32.0).view(4, 8) / 10, torch.tensor([1.0, -2.0, 3.0, 0.5])
+    with torch.no_grad():
+        encoder.classifier.weight.copy_(weight)
+        encoder.classifier.bias.copy_(bias)
+        text, logits = encoder(tokens, types, mask)
+        bert = encoder.model.bert
+        first = bert(input_ids=tokens, token_type_ids=types, attention_mask=mask).last_hidden_state[:, 0].numpy()
+    pooled = np.tanh(first @ bert.pooler.dense.weight.detach().numpy().T + bert.pooler.dense.bias.detach().numpy())
+    np.testing.assert_allclose(text, pooled, atol=1e-5)
+    np.testing.assert_allclose(logits, pooled @ weight.numpy().T + bias.numpy(), atol=1e-5)
+
+
+def test_masked_tokens_are_not_read_and_token_types_are(encoder) -> None:
+    _vivid(encoder)
+    tokens, mask = torch.tensor([[2, 9, 3, 7, 3]]), torch.tensor([[1, 1, 1, 0, 0]])
+    types = torch.tensor([[0, 0, 1, 1, 1]])
+    text, _ = encoder(tokens, types, mask)
+    other, _ = encoder(torch.tensor([[2, 9, 3, 30, 31]]), torch.tensor([[0, 0, 1, 0, 0]]), mask)
+    assert torch.allclose(text, other, atol=1e-6)
+    assert not torch.allclose(text, encoder(tokens, torch.zeros_like(types), mask)[0], atol=1e-2)

@@ -99,3 +99,106 @@ def test_tau_reads_the_level_without_moving_it(sizes, make_batch) -> None:
     assert not torch.equal(tau, incentive(inputs, probabilities.flip(-1)))
     tau.sum().backward()
     assert probabilities.grad is None
+
+
+def _experts_at(incentive: Incentive, answers: list[float]) -> None:
+    """Make each expert answer a constant: softplus(log(e^x - 1)) = x."""
+    with torch.no_grad():
+        incentive.choice.weight.zero_()
+        incentive.last.zero_()
+        incentive.last_bias.copy_(torch.tensor(answers).expm1().log().unsqueeze(-1))
+
+
+@pytest.mark.parametrize(
+    ("positive", "answers", "expected"),
+    [(2, [1.0, 2.0, 3.0, 5.0], (1 + 2 - 3 - 5) / 4), (1, [4.0, 1.0, 2.0, 3.0], 4 / 2 - (1 + 2 + 3) / 6)],
+)
+def test_tau_sums_signed_experts_by_hand(sizes, make_batch, positive, answers, expected) -> None:
+    config = IncentiveConfig(positive_experts=positive, negative_experts=4 - positive)
+    incentive = Incentive(config, sizes, across_users=True)
+    _experts_at(incentive, answers)
+    inputs, _, _ = make_batch(3)
+    assert incentive(inputs, inputs.match[:, :4].exp()).tolist() == pytest.approx([expected] * 3, abs=1e-5)
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_gate_and_sum_of_empty_histories_by_hand(sizes, make_batch, attention) -> None:
+    """The learned null vectors, mixed 3 to 1 by a gate of log 3, or added."""
+    inputs, _, _ = make_batch(2)
+    inputs = inputs._replace(
+        user_mask=torch.zeros_like(inputs.user_mask), query_mask=torch.zeros_like(inputs.query_mask)
+    )
+    for combine, parts in (("gate", (0.75, 0.25)), ("sum", (1.0, 1.0))):
+        config = IncentiveConfig(combine=combine, attention=attention, width=2, heads=1)
+        incentive = Incentive(config, sizes, across_users=True)
+        numbers = incentive.query_numbers[-1]
+        assert isinstance(numbers, torch.nn.Linear)
+        with torch.no_grad():
+            incentive.gate.weight.zero_()
+            incentive.gate.bias.fill_(math.log(3))
+            numbers.weight.zero_()
+            numbers.bias.copy_(torch.tensor([10.0, 20.0]))
+            incentive.user_attention.null.copy_(torch.tensor([4.0, 8.0]))
+            incentive.query_attention.null.copy_(torch.tensor([-2.0, 0.0]))
+        seen = []
+        incentive._experts = lambda summary, *_, seen=seen: seen.append(summary) or summary[:, 0]  # type: ignore[method-assign]
+        incentive(inputs, inputs.match[:, :4].exp())
+        # r_user = (4, 8); r_query = null + MLP(g_q) = (8, 20)
+        assert seen[0].tolist() == [pytest.approx([4 * parts[0] + 8 * parts[1], 8 * parts[0] + 20 * parts[1]])] * 2
+
+
+@pytest.mark.parametrize("combine", ["gate", "sum"])
+@pytest.mark.parametrize("form", ["odds", "level"])
+def test_tau_is_the_equation_written_out_for_one_row(sizes, make_batch, form, combine) -> None:
+    incentive = Incentive(
+        IncentiveConfig(attention=True, form=form, combine=combine, width=8, hidden=3), sizes, across_users=True
+    )
+    with torch.no_grad():  # away from the start, where much is near zero
+        for parameter in incentive.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    inputs, _, _ = make_batch(2, 4, 3)
+    inputs = inputs._replace(
+        user_mask=torch.tensor([[True, False, True, True]] * 2), query_mask=torch.tensor([[False, True, True]] * 2)
+    )
+    p = inputs.match[:, :4].exp()
+    fields = [*sizes.behaviour.values(), sizes.user_group]
+    tables = incentive.fields.table.split(fields)
+
+    def embed(ids: torch.Tensor) -> torch.Tensor:
+        return torch.stack([sum(tables[f][i] for f, i in enumerate(row.tolist())) for row in ids])
+
+    for row, tau in enumerate(incentive(inputs, p)):
+        levels = sum(p[row, level] * tables[4][level + 1] for level in range(4))
+        target = incentive.target(embed(inputs.target[row : row + 1])[0] + levels)
+        user = _straightforward(
+            incentive.user_attention, target, embed(inputs.user_behaviours[row][inputs.user_mask[row]])
+        )
+        across = embed(inputs.query_behaviours[row][inputs.query_mask[row]])
+        query = _straightforward(incentive.query_attention, target, across)
+        query = query + incentive.query_numbers(inputs.query_preference[row])
+        counts = inputs.history_counts[row]
+        share = incentive.gate(torch.cat([user, query, counts])).sigmoid()
+        summary = user + query if combine == "sum" else share * user + (1 - share) * query
+        choice = incentive.choice(torch.cat([summary, target, counts])).exp()
+        hidden = torch.nn.functional.gelu(incentive.hidden(torch.cat([summary, target]))).split(3)
+        expected = 0
+        for expert, sign in enumerate((1, 1, -1, -1)):
+            answer = hidden[expert] @ incentive.last[expert] + incentive.last_bias[expert]
+            expected = expected + choice[expert] / choice.sum() * sign * (1 + answer.exp()).log()
+        assert torch.allclose(tau, expected if form == "level" else expected[0], atol=1e-5)
+
+
+def test_without_attention_no_behaviour_is_read(sizes, make_batch) -> None:
+    inputs, _, _ = make_batch(4)
+    p = inputs.match[:, :4].exp()
+    for attention, same in ((False, True), (True, False)):
+        incentive = Incentive(IncentiveConfig(attention=attention), sizes, across_users=True)
+        for side in ("user", "query"):
+            changed = inputs._replace(
+                **{
+                    f"{side}_behaviours": getattr(inputs, f"{side}_behaviours") * 0,
+                    f"{side}_mask": torch.ones_like(getattr(inputs, f"{side}_mask")),
+                }
+            )
+            assert torch.equal(incentive(inputs, p), incentive(changed, p)) == same
+        assert not torch.equal(incentive(inputs, p), incentive(inputs._replace(target=inputs.target * 0), p))

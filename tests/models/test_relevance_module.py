@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -32,3 +34,24 @@ def test_four_zeros_are_no_look_up() -> None:
     known, logarithms = look_up(match)
     assert known.squeeze(-1).tolist() == [0.0, 1.0]
     assert logarithms[1].tolist() == pytest.approx(match[1].tolist())
+
+
+def test_level_logits_by_hand(sizes) -> None:
+    module = RelevanceModule(FusionConfig(relevance_hidden=()), sizes)
+    layer = module.residual[-1]
+    assert isinstance(layer, torch.nn.Linear)
+    with torch.no_grad():
+        module.trust.fill_(0.25)
+        module.head.weight.zero_()
+        module.head.weight[[1, 2, 3], [1, 2, 3]] = torch.tensor([1.0, 2.0, 3.0])
+        module.head.bias.copy_(torch.tensor([4.0, 0.0, 0.0, 0.0]))
+        # Columns of the residual: 8 of the text, whether looked up, 4 probabilities, 2 lexical.
+        layer.weight[[0, 1, 3], [8, 12, 13]] = torch.tensor([1.0, 10.0, 2.0])
+    text = torch.arange(1.0, 9.0).unsqueeze(0)
+    looked_up = torch.cat([torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log(), torch.tensor([[5.0, 6.0]])], -1)
+    head = [4.0, 1 * 2.0, 2 * 3.0, 3 * 4.0]
+    residual = [1.0, 10 * 0.4, 0.0, 2 * 5.0]
+    expected = [0.25 * math.log(q) + 0.75 * z + r for q, z, r in zip((0.1, 0.2, 0.3, 0.4), head, residual, strict=True)]
+    assert module(text, looked_up)[0].tolist() == pytest.approx(expected, abs=1e-5)
+    missing = torch.tensor([[0.0, 0.0, 0.0, 0.0, 5.0, 6.0]])  # a = 0 where nothing was looked up
+    assert module(text, missing)[0].tolist() == pytest.approx([4.0, 2.0, 6.0, 12.0 + 10.0], abs=1e-5)

@@ -1,22 +1,36 @@
-"""Days without clicks: figures that need both classes are undefined, said as such, and stop nothing."""
+"""Days without clicks: figures that need both classes are undefined and said as such; a sweep by them is refused.
+
+Also what `train` refuses before it starts any worker.
+"""
 
 import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from scipy.special import expit
 
+from jobs import sweep, train
 from jobs.distill import build_marked_encoder
 from models.registry import build_ranker
+from prectr import evaluation
+from prectr.artifacts import run_stage, without_nan
+from prectr.bundle import ONLINE_FILE
+from prectr.configuration import FrozenConfig
+from prectr.errors import UsageError
+from prectr.evaluation import DEFINITIONS, add_relative_improvement, figures, position_only
 from prectr.model_config import EncoderConfig, ModelConfig
+from prectr.reporting.page import render_page
 from prectr.samples.load import Samples, split_days
 from prectr.training.config import TrainConfig
 from prectr.training.launch import read_curve
 from prectr.training.ranker_loop import CURVE, STATE, Run
 from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_trials import run_trial
+from prectr.training.validation_day import undefined_figures
 from prectr.training.workers import Workers
 from tests.prectr.test_ranker_loop import write_samples
 
@@ -25,13 +39,37 @@ ENCODER = EncoderConfig(layers=1, width=8, heads=2, feed_forward=16, dropout=0.0
 
 
 def _without_clicks(laboratory: SimpleNamespace, path: Path, chosen: str) -> Path:
-    """Samples whose training days or validation day hold no click."""
+    """Samples whose training days, validation day or test day hold no click."""
     write_samples(laboratory, path)
-    training, validation, _ = split_days(Samples.open(path).days())
-    for day in training if chosen == "training" else [validation]:
+    training, validation, test = split_days(Samples.open(path).days())
+    for day in {"training": training, "validation": [validation], "test": [test]}[chosen]:
         for file in (path / "rows" / f"date={day}").glob("*.parquet"):
             pl.read_parquet(file).with_columns(clicked=pl.lit(False)).write_parquet(file)
     return path
+
+
+@pytest.mark.parametrize("clicked", ["by nobody", "by one user", "as it was"])
+def test_what_the_validation_day_cannot_tell_is_known_before_training(
+    laboratory: SimpleNamespace, tmp_path: Path, clicked: str
+) -> None:
+    write_samples(laboratory, tmp_path / "samples")
+    day = split_days(Samples.open(tmp_path / "samples").days())[1]
+    for file in (tmp_path / "samples" / "rows" / f"date={day}").glob("*.parquet"):
+        rows = pl.read_parquet(file)
+        users = {"by nobody": [], "by one user": rows["user_id"].unique().sort()[:1].to_list()}
+        if clicked in users:
+            rows.with_columns(clicked=pl.col("user_id").is_in(users[clicked])).write_parquet(file)
+    undefined = undefined_figures(tmp_path / "samples")
+    if clicked == "as it was":
+        assert undefined is None
+    elif clicked == "by nobody":
+        assert undefined is not None and undefined.figures == ("auc", "gauc", "auc_position_free")
+        assert undefined.why == f"the validation day {day} holds no click, so its AUC and GAUC are undefined"
+    else:
+        assert undefined is not None and undefined.figures == ("gauc",)
+        assert (
+            undefined.why == f"no user both clicked and skipped on the validation day {day}, so its GAUC is undefined"
+        )
 
 
 def _build(config: ModelConfig, spec: Any, encoder: Path) -> Any:
@@ -87,3 +125,89 @@ def test_a_trial_of_a_sweep_by_an_undefined_figure_is_the_worst_there_is(
     reported.clear()
     run_trial({"learning_rate": 0.01}, sweep=SweepConfig(metric="logloss"), **given)  # type: ignore[arg-type]
     assert reported[-1]["reached"] == min(result["point"]["logloss"] for result in reported)
+
+
+def test_a_sweep_by_a_figure_that_nothing_defines_is_refused(laboratory: SimpleNamespace, tmp_path: Path) -> None:
+    samples = _without_clicks(laboratory, tmp_path / "samples", "validation")
+    run_stage("distill", tmp_path / "encoder", config=FrozenConfig(), inputs={}, build=lambda _: {})
+    with pytest.raises(UsageError, match=r"holds no click, so its AUC .* `--set sweep\.metric=logloss`"):
+        sweep.run(
+            samples=samples,
+            encoder=tmp_path / "encoder",
+            out=tmp_path / "out",
+            config=SweepConfig(),
+            train=CONFIG,
+        )
+
+
+def test_a_test_day_without_clicks_has_a_log_loss_and_no_auc(laboratory: SimpleNamespace, tmp_path: Path) -> None:
+    opened = Samples.open(_without_clicks(laboratory, tmp_path / "samples", "test"))
+    test = evaluation.TestRows.of(opened, 3)
+    prior = position_only(opened, test)
+    made = figures(test, prior * 0, prior, expit(prior))["all"]
+    undefined = ("auc", "gauc", "auc_free", "gauc_free", "predicted_over_actual")
+    assert all(math.isnan(made[name]) for name in undefined)
+    assert made["clicks"] == 0 and made["logloss"] == pytest.approx(-np.log(1 - expit(prior)).mean(), abs=1e-6)
+    models = {"wide-deep": {"all": made}}
+    add_relative_improvement(models)
+    assert "rela_impr" not in made
+    content = {
+        "simulated": False,
+        "test_rows": len(prior),
+        "test_day": "2026-01-05",
+        "cold_requests": 3,
+        "models": without_nan({name: {"all": made, "cold": made} for name in ("position-only", "wide-deep")}),
+        "quality": {"pairs": 0, "queries": 0},
+        "tolerance": None,
+        "definitions": DEFINITIONS,
+        "log": {},
+    }
+    assert "<td>–</td>" in render_page(tmp_path, content)
+
+
+class _Started(Exception):
+    """Stands for the start of the workers."""
+
+
+@pytest.mark.parametrize("chosen", ["training", "validation"])
+def test_train_says_what_is_used_where_gauc_is_undefined(
+    laboratory: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    chosen: str,
+) -> None:
+    samples = _without_clicks(laboratory, tmp_path / "samples", chosen)
+    with pytest.raises(_Started):
+        _start_training(samples, tmp_path, monkeypatch, online=True)
+    said = "holds no click, so its AUC and GAUC are undefined; the state with the smallest log loss is kept\n"
+    assert (said in capsys.readouterr().err) == (chosen == "validation")
+
+
+def test_samples_without_an_online_state_are_refused_before_training(
+    laboratory: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_samples(laboratory, tmp_path / "samples")
+    with pytest.raises(UsageError, match=r"holds no online state .*`prectr build-samples --set samples\.online=true`"):
+        _start_training(tmp_path / "samples", tmp_path, monkeypatch, online=False)
+
+
+def _start_training(samples: Path, place: Path, monkeypatch: pytest.MonkeyPatch, online: bool) -> None:
+    """`train`, as far as the start of its workers."""
+
+    def start(*_: object) -> None:
+        raise _Started
+
+    monkeypatch.setattr(train, "ray_session", start)
+    for stage in ("distill", "mine-preferences"):
+        run_stage(stage, place / stage, config=FrozenConfig(), inputs={}, build=lambda _: {})
+    if online:
+        (samples / ONLINE_FILE).parent.mkdir()
+        (samples / ONLINE_FILE).touch()
+    train.run(
+        samples=samples,
+        encoder=place / "distill",
+        preferences=place / "mine-preferences",
+        out=place / "bundle",
+        config=CONFIG,
+    )

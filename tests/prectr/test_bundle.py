@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 from pydantic import ValidationError
 
@@ -15,8 +16,11 @@ from prectr.errors import PrectrError, UsageError
 from prectr.model_config import ModelConfig
 from prectr.protocol import ScoreRequest
 from prectr.ranking import RankingService
+from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
+from prectr.relevance.scoring import ScorePairs
 from prectr.samples.load import Samples
+from prectr.schema import LEVEL_COLUMNS
 from prectr.scoring import Scorer
 from tests.prectr.bundle_world import World, make_world
 
@@ -116,6 +120,30 @@ def test_int8_encoders_score_nearly_the_same_and_the_card_says_how_nearly(world:
     scores = [RelevanceEncoder(world.encoder, int8=int8).score(*texts)[0] for int8 in (False, True)]
     np.testing.assert_allclose(*scores, atol=0.02)
     assert not np.array_equal(*scores)
+
+
+def test_pairs_are_scored_with_the_form_that_is_asked_for(world: World) -> None:
+    titles = ["nokia 3310", "sofa"]
+    pairs = pl.DataFrame({"pair": [0, 1], "query": "nokia 3310", "item_id": ["a", "b"], "title": titles})
+    unknown = {name: pl.lit(None, pl.Float32) for name in LEVEL_COLUMNS} | {"source": pl.lit(None, pl.String)}
+    table = pairs.with_columns(**unknown).to_arrow()
+    scored = {}
+    for int8 in (False, True):
+        scored[int8] = ScorePairs(world.encoder, ScoreConfig(int8=int8))(table)["encoder_expected"].to_numpy()
+        levels = RelevanceEncoder(world.encoder, int8=int8).score(["nokia 3310"] * 2, titles)[0]
+        np.testing.assert_allclose(scored[int8], levels @ np.arange(4) / 3, atol=1e-6)
+    assert not np.array_equal(scored[False], scored[True])
+
+
+def test_requests_are_answered_with_the_form_that_is_asked_for(world: World) -> None:
+    request = ScoreRequest(user_id="u0", query="nokia 3310", candidates=["i0", "i1"], ts=1.8e9)
+    logits = {}
+    for int8 in (False, True):
+        service = RankingService(world.bundle, int8=int8)
+        logits[int8] = [np.log(1 / result.click_probability - 1) for result in service.rank(request).results]
+        service.features._store.close()
+    np.testing.assert_allclose(logits[True], logits[False], atol=0.05)
+    assert logits[True] != logits[False]
 
 
 def test_int8_that_is_not_there_is_refused(copy: Path) -> None:

@@ -79,5 +79,6 @@ def test_relative_improvement_needs_a_base_above_chance(base: float) -> None:
 def test_calibration_by_hand() -> None:
     clicked, probability = np.array([True, False, False, False]), np.array([0.5, 0.25, 0.2, 0.05])
     assert predicted_over_actual(clicked, probability) == pytest.approx(1.0)
+    assert math.isnan(predicted_over_actual(np.zeros(4, dtype=bool), probability))
     assert log_loss(clicked, probability) == pytest.approx(sklearn_log_loss(clicked, probability))
     assert math.isfinite(log_loss(np.array([True]), np.array([0.0])))

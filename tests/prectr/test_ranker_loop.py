@@ -126,19 +126,49 @@ def test_loss_falls_and_the_same_seed_gives_the_same_run(train: Train, name: str
     assert other.curve != first.curve
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), None])
 @pytest.mark.parametrize("group", FEATURE_GROUPS)
-def test_nan_features_are_refused(train: Train, samples: Path, tmp_path: Path, group: str) -> None:
+def test_broken_features_are_refused(
+    train: Train, samples: Path, tmp_path: Path, group: str, value: float | None
+) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(samples, broken)
     file = sorted(broken.glob("rows/*/*.parquet"))[0]
     rows = pl.read_parquet(file)
     name = next(column for column in rows.columns if column.startswith(f"{group}."))
-    spoilt = pl.when(pl.int_range(pl.len()) < 2).then(float("nan")).otherwise(name).alias(name)
+    spoilt = pl.when(pl.int_range(pl.len()) < 2).then(pl.lit(value)).otherwise(name).alias(name)
     rows.with_columns(spoilt).write_parquet(file)
     with pytest.raises(
         PrectrError, match=rf"2 rows hold NaN or infinite {group} features, the first in {name} of request .*, item "
     ):
         train(broken)
+
+
+@pytest.mark.parametrize("name", ["match_a", "level_2"])
+def test_a_pair_with_broken_features_is_refused_by_its_first_row(
+    train: Train, samples: Path, tmp_path: Path, name: str
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(samples, broken)
+    opened = Samples.open(broken)
+    row = opened.read(opened.files(opened.days()[:1])).row(2, named=True)
+    pairs = pl.read_parquet(broken / "pairs.parquet").with_row_index("row")
+    spoilt = pl.when(pl.col("row") == row["pair"]).then(float("nan")).otherwise(name).alias(name)
+    pairs.with_columns(spoilt).drop("row").write_parquet(broken / "pairs.parquet")
+    with pytest.raises(
+        PrectrError, match=rf"rows hold NaN or infinite match features, the first of request .*, item {row['item_id']};"
+    ):
+        train(broken)
+
+
+def test_a_batch_of_one_row_is_a_batch(train: Train) -> None:
+    """The last one of an epoch may hold as few; its only row may be clicked or not."""
+    rows = train(epochs=1).facts["rows"]
+    for name in ("wide-deep", "prectr-v2"):
+        exposure = ExposureConfig(weight=0.5, minimum_level=1, truncation=False)
+        alone = train(model=ModelConfig(name=name, exposure=exposure), epochs=1, batch_size=rows - 1)
+        assert alone.facts["steps"] == 2 and alone.facts["step_rows"] == rows
+        assert torch.isfinite(torch.tensor(alone.facts["best"]["logloss"]))
 
 
 @pytest.mark.parametrize(
@@ -248,9 +278,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(train: Train, tmp_path: P
         assert all(torch.equal(resumed.finished[part], value) for part, value in whole.finished.items())
 
 
-def test_a_checkpoint_cut_in_half_is_passed_over_for_the_one_before(
-    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_cut_in_half_is_passed_over_for_the_one_before(train: Train, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     whole = train(checkpoint_steps=1)
     with pytest.raises(Killed):
@@ -259,7 +287,8 @@ def test_a_checkpoint_cut_in_half_is_passed_over_for_the_one_before(
     model = newest / "model.safetensors"
     model.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
     resumed = train(workers=Workers(kept), checkpoint_steps=1)
-    assert f"checkpoint passed over: {model}: is not what the checkpoint wrote" in capsys.readouterr().err
+    assert resumed.facts["passed_over"] == [f"{model}: is not what the checkpoint wrote (cut short or changed)."]
+    assert whole.facts["passed_over"] == []
     assert all(torch.equal(resumed.finished[part], value) for part, value in whole.finished.items())
 
 

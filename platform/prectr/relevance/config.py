@@ -47,6 +47,8 @@ class ScoreConfig(FrozenConfig):
     actors: int = Field(2, ge=1)
     threads: int = Field(1, ge=1)
     """ONNX Runtime threads of one actor."""
+    int8: bool = False
+    """Score with the int8 form that `distill.int8` left; its manifest says what that costs in quality."""
     block_pairs: int = Field(8192, ge=1)
     """Pairs of one block of work; also rows of one output file at most."""
     batch_size: int = Field(256, ge=1)

@@ -9,10 +9,30 @@ import numpy as np
 from scipy.special import softmax
 
 from prectr.errors import PrectrError, UsageError
-from prectr.relevance.tokenisation import PairTokeniser, PairTokens
+from prectr.relevance.tokenisation import TOKENIZER_FILE, PairTokeniser, PairTokens
 
 ONNX_FILE, INT8_FILE = "relevance.onnx", "relevance.int8.onnx"
 SETTINGS_FILE = "relevance.json"
+
+
+def encoder_file(directory: Path, int8: bool = False) -> Path:
+    """The model of an encoder artifact, or of the encoder in a bundle's `relevance/`.
+
+    Raises:
+        UsageError: the directory lacks a file of the artifact, or has no int8 form.
+    """
+    model = INT8_FILE if int8 else ONNX_FILE
+    if int8 and not (directory / model).is_file():
+        raise UsageError(
+            f"{directory}: has no int8 encoder ({model}); make one with `prectr distill --set distill.int8=true`, "
+            "which `prectr train` then bundles."
+        )
+    missing = [name for name in (model, SETTINGS_FILE, TOKENIZER_FILE) if not (directory / name).is_file()]
+    if missing:
+        raise UsageError(
+            f"{directory}: no encoder here ({', '.join(missing)} missing); make one with `prectr distill`."
+        )
+    return directory / model
 
 
 def onnx_session(file: Path, threads: int) -> Any:
@@ -49,21 +69,12 @@ class RelevanceEncoder:
     """
 
     def __init__(self, directory: Path, threads: int = 0, batch_size: int = 256, int8: bool = False) -> None:
-        model = INT8_FILE if int8 else ONNX_FILE
-        if int8 and not (directory / model).is_file():
-            raise UsageError(
-                f"{directory}: has no int8 encoder ({model}); make one with `prectr distill --set distill.int8=true`."
-            )
-        missing = [name for name in (model, SETTINGS_FILE, "tokenizer.json") if not (directory / name).is_file()]
-        if missing:
-            raise UsageError(
-                f"{directory}: no encoder here ({', '.join(missing)} missing); make one with `prectr distill`."
-            )
+        model = encoder_file(directory, int8)
         settings = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
         self.max_length: int = settings["max_length"]
         self.width: int = settings["width"]
         self.tokeniser = PairTokeniser.load(directory, self.max_length)
-        self._session = onnx_session(directory / model, threads)
+        self._session = onnx_session(model, threads)
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._batch_size = batch_size
 

@@ -68,8 +68,8 @@ def pairs_to_score(tables: Path, labels: Path | None, config: ScoreConfig) -> pl
 class ScorePairs:
     """Ray Data actor: a table of `pairs_to_score` in, the finished columns of the relevance artifact out."""
 
-    def __init__(self, encoder: Path, threads: int, batch_size: int) -> None:
-        self._encoder = RelevanceEncoder(encoder, threads=threads, batch_size=batch_size)
+    def __init__(self, encoder: Path, config: ScoreConfig) -> None:
+        self._encoder = RelevanceEncoder(encoder, config.threads, config.batch_size, config.int8)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Score one block."""
@@ -107,11 +107,7 @@ def score_pairs(pairs: pl.DataFrame, encoder: Path, config: ScoreConfig) -> Any:
     tables = [pairs[start : start + size].to_arrow() for start in range(0, len(pairs), size)]
     scored = ray.data.from_arrow(tables).map_batches(
         ScorePairs,
-        fn_constructor_kwargs={
-            "encoder": encoder.resolve(),
-            "threads": config.threads,
-            "batch_size": config.batch_size,
-        },
+        fn_constructor_kwargs={"encoder": encoder.resolve(), "config": config},
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=config.actors),

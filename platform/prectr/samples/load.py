@@ -43,7 +43,7 @@ class Samples:
 
     def days(self) -> list[date]:
         """The days that have rows, in order."""
-        return sorted(date.fromisoformat(folder.name[5:]) for folder in (self.path / "rows").glob("date=*"))
+        return sample_days(self.path)
 
     def files(self, days: Sequence[date], folder: Literal["rows", "candidates"] = "rows") -> list[Path]:
         """The files that hold the rows of some days; of `candidates`, which are optional, there may be none.
@@ -70,6 +70,11 @@ class Samples:
     def rows(self, frame: pl.DataFrame) -> RowArrays:
         """The arrays of sample rows, numbers scaled."""
         return row_arrays(frame, self.spec, self.pairs)
+
+
+def sample_days(path: Path) -> list[date]:
+    """The days of a samples artifact that have rows, in order."""
+    return sorted(date.fromisoformat(folder.name[5:]) for folder in (path / "rows").glob("date=*"))
 
 
 def split_days(days: Sequence[date]) -> tuple[list[date], date, date]:

@@ -18,7 +18,6 @@ from typing import Any
 
 from torch import Tensor
 
-from prectr import progress
 from prectr.artifacts import write_json
 from prectr.errors import PrectrError
 
@@ -78,13 +77,15 @@ def read_checkpoint(folder: Path) -> tuple[Progress, dict[str, dict[str, Tensor]
     return Progress(**content), parts
 
 
-def newest_whole(folders: Iterable[Path]) -> tuple[Progress, dict[str, dict[str, Tensor]]] | None:
-    """The first readable checkpoint of some, newest first; those passed over are said."""
+def newest_whole(
+    folders: Iterable[Path], passed_over: list[str]
+) -> tuple[Progress, dict[str, dict[str, Tensor]]] | None:
+    """The first readable checkpoint of some, newest first; what is wrong with those before it goes to `passed_over`."""
     for folder in folders:
         try:
             return read_checkpoint(folder)
         except PrectrError as error:
-            progress.say(f"  checkpoint passed over: {error}")
+            passed_over.append(str(error))
     return None
 
 

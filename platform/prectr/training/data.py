@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class RankerData:
         self.clicked = frame["clicked"].to_numpy()
         self.position = frame["position"].to_numpy().astype(np.int64)
         self._named = frame.select("request_id", "item_id")
-        self._refuse_broken()
+        self._refuse_broken(frame)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -54,14 +55,23 @@ class RankerData:
         request, item = self._named.row(row)
         return f"request {request}, item {item}"
 
-    def _refuse_broken(self) -> None:
+    def _refuse_broken(self, frame: pl.DataFrame) -> None:
+        """By what was written: a scaled infinity is clipped to a number like any other."""
         for group in SCALED:
-            broken = ~np.isfinite(getattr(self.rows, group))
-            if not broken.any():
-                continue
-            row, column = np.argwhere(broken)[0]
-            name = self.samples.spec.scalers[group].names[column]
+            columns = [f"{group}.{name}" for name in self.samples.spec.scalers[group].names]
+            sound = frame.select(pl.col(columns).is_finite().fill_null(False))
+            if not sound.select(pl.all_horizontal(pl.all().all())).item():
+                broken = ~sound.to_numpy()
+                column = np.argwhere(broken)[0, 1]
+                self._refuse(np.asarray(broken.any(axis=1)), group, f"in {columns[column]} ")
+        pairs = self.samples.pairs
+        sound_pairs = np.isfinite(pairs.match).all(axis=1) & np.isfinite(pairs.levels).all(axis=1)
+        if not sound_pairs.all():
+            self._refuse(~sound_pairs[self.rows.pair], "match", "")
+
+    def _refuse(self, broken: np.ndarray, group: str, where: str) -> None:
+        if broken.any():
             raise PrectrError(
-                f"{self.samples.path}: {int(broken.any(axis=1).sum())} rows hold NaN or infinite {group} features, the "
-                f"first in {group}.{name} of {self.name_of(int(row))}; build the samples again from validated tables."
+                f"{self.samples.path}: {int(broken.sum())} rows hold NaN or infinite {group} features, the first "
+                f"{where}of {self.name_of(int(broken.argmax()))}; build the samples again from validated tables."
             )

@@ -77,6 +77,7 @@ class Run:
         self.samples = samples
         self.validation = self.load(samples.files([validation_day]))
         self.progress = Progress(self.config.seed)
+        self.passed_over: list[str] = []
         self._best: dict[str, Tensor] = {}
         self._shard: tuple[tuple[Path, ...], RankerData] | None = None
 
@@ -85,7 +86,7 @@ class Run:
 
         Returns:
             facts of the run: rows, steps, the best validation figures, and of this worker, since it was last started:
-            seconds spent in steps and rows of them.
+            seconds spent in steps, rows of them, and what was wrong with checkpoints that it passed over.
         """
         self._resume()
         trackers = open_trackers(
@@ -116,6 +117,7 @@ class Run:
             "best": self.progress.best,
             "step_seconds": round(seconds, 3),
             "step_rows": rows,
+            "passed_over": self.passed_over,
         }
 
     def load(self, files: Sequence[Path]) -> RankerData:
@@ -191,7 +193,7 @@ class Run:
 
     def _resume(self) -> None:
         """Go on from the newest whole checkpoint of this run, if there is one."""
-        found = newest_whole(self.workers.saved())
+        found = newest_whole(self.workers.saved(), self.passed_over)
         (self.out / CURVE).unlink(missing_ok=True)
         if found is None:
             return

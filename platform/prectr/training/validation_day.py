@@ -1,0 +1,45 @@
+"""What the validation day of samples cannot tell, found out before any worker starts.
+
+Here and not in the loop, because what a worker prints reaches the user only with `-v`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from prectr.samples.load import sample_days, split_days
+
+
+@dataclass(frozen=True)
+class Undefined:
+    """Figures that are undefined on the validation day, and why."""
+
+    figures: tuple[str, ...]
+    why: str
+
+
+def undefined_figures(samples: Path) -> Undefined | None:
+    """The figures of `prectr.training.ranker_loop.validate` that need clicks and skips which are not there, if any.
+
+    Raises:
+        PrectrError: the samples hold fewer than three days.
+    """
+    day = split_days(sample_days(samples))[1]
+    rows = pl.scan_parquet(samples / "rows" / f"date={day}" / "*.parquet", hive_partitioning=False)
+    users = rows.group_by("user_id").agg(clicks=pl.col("clicked").any(), skips=pl.col("clicked").not_().any())
+    clicks, skips, both = (
+        users.select(pl.col("clicks").any(), pl.col("skips").any(), both=(pl.col("clicks") & pl.col("skips")).any())
+        .collect()
+        .row(0)
+    )
+    if not (clicks and skips):
+        what = "holds no click" if not clicks else "holds clicks only"
+        return Undefined(
+            ("auc", "gauc", "auc_position_free"), f"the validation day {day} {what}, so its AUC and GAUC are undefined"
+        )
+    if not both:
+        return Undefined(
+            ("gauc",), f"no user both clicked and skipped on the validation day {day}, so its GAUC is undefined"
+        )
+    return None

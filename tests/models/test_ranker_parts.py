@@ -1,0 +1,75 @@
+"""What the rankers' parts may and may not do together: masks, stop-gradients, and the loss as a sum."""
+
+import pytest
+import torch
+
+from models.consistency import level_divergence, order_hinge
+from models.registry import build_ranker
+from prectr.model_config import ConsistencyConfig, ExposureConfig, FusionConfig, IncentiveConfig, ModelConfig
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(incentive=IncentiveConfig(attention=True)),
+        ModelConfig(incentive=IncentiveConfig(attention=True, form="level", combine="sum")),
+        ModelConfig(name="prectr"),
+        ModelConfig(name="din"),
+    ],
+    ids=["odds, gate", "level, sum", "v1", "din"],
+)
+def test_what_stands_at_a_masked_place_is_not_read(sizes, encoder, make_batch, config) -> None:
+    ranker = build_ranker(config, sizes, encoder).eval()
+    with torch.no_grad():  # away from the start, where much is zero
+        for parameter in ranker.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    inputs, text, _ = make_batch(6)
+    plain = ranker(inputs, text)
+    sides = ("user", "query") if config.name == "prectr-v2" else ("user",)
+    for side in sides:
+        behaviours, mask = getattr(inputs, f"{side}_behaviours"), getattr(inputs, f"{side}_mask").unsqueeze(-1)
+        other = (behaviours + 1) % 3
+        masked = inputs._replace(**{f"{side}_behaviours": torch.where(mask, behaviours, other)})
+        for one, another in zip(plain, ranker(masked, text), strict=True):
+            assert torch.equal(one, another)
+        real = inputs._replace(**{f"{side}_behaviours": torch.where(mask, other, behaviours)})
+        assert not torch.equal(plain.click_logit, ranker(real, text).click_logit)
+
+
+def test_the_base_reads_the_expected_level_without_moving_it(sizes, encoder, make_batch) -> None:
+    """With every c_i alike the fusion does not depend on p, so all that could move p is the expected level."""
+    config = ModelConfig(fusion=FusionConfig(hidden=()), incentive=IncentiveConfig(form="off"), debias=False)
+    ranker = build_ranker(config, sizes, encoder)
+    inputs, text, _ = make_batch(5)
+    layer = ranker.base.network[-1]
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight[:1].expand_as(layer.weight))
+    output = ranker(inputs, text)
+    assert torch.allclose(output.level_click_logits, output.click_logit.unsqueeze(-1).expand(-1, 4), atol=1e-5)
+    output.click_logit.sum().backward()
+    assert layer.weight.grad.abs().max() > 0
+    assert all(p.grad is None or p.grad.abs().max() < 1e-5 for p in ranker.relevance.parameters())
+
+
+def test_the_loss_is_the_weighted_sum_of_its_switched_parts(sizes, encoder, make_batch) -> None:
+    inputs, text, labels = make_batch(32)
+    labels = labels._replace(level_weight=torch.rand(32))
+    consistency = {"level_weight": 0.5, "order_weight": 3.0, "order_margin": 0.2}
+    for unit in ("probability", "logit"):
+        config = ModelConfig(
+            consistency=ConsistencyConfig(**consistency, order_unit=unit),
+            exposure=ExposureConfig(weight=7.0, truncation=False, tolerance_gate=False, margin=3.0),
+        )
+        ranker = build_ranker(config, sizes, encoder)
+        output = ranker(inputs, text)
+        parts = ranker.loss(output, inputs, text, labels)
+        level = level_divergence(output.level_logits, labels.level_soft, labels.level_known, labels.level_weight)
+        assert parts["level"].item() == pytest.approx(level.item())
+        assert parts["order"].item() == pytest.approx(order_hinge(output.level_click_logits, 0.2, unit).item())
+        assert min(parts["order"].item(), parts["debias"].item()) > 0
+        whole = parts["click"] + 0.5 * parts["level"] + 3 * parts["order"] + 7 * parts["debias"]
+        assert parts["total"].item() == pytest.approx(whole.item(), rel=1e-5)
+    without = [ModelConfig(debias=False), ModelConfig(exposure=ExposureConfig(weight=0.0)), ModelConfig(name="prectr")]
+    for config in without:
+        parts = build_ranker(config, sizes, encoder).loss(output, inputs, text, labels)
+        assert set(parts) == {"total", "click", "level", "order"}
