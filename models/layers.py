@@ -2,14 +2,30 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class HiddenLinear(nn.Linear):
+    """A linear layer whose products in training run in bfloat16 where `bfloat16` is set.
+
+    Parameters, their gradients and the answer stay float32. Never a last layer: a logit needs all its digits.
+    """
+
+    bfloat16: bool = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in_features] -> [..., out_features], float32."""
+        if not (self.bfloat16 and self.training):
+            return super().forward(input)
+        return functional.linear(input.bfloat16(), self.weight.bfloat16(), self.bias.bfloat16()).float()
 
 
 def feed_forward(inputs: int, hidden: Sequence[int], outputs: int, dropout: float = 0.0) -> nn.Sequential:
     """Linear, GELU, dropout for each hidden width, then a plain linear layer: [..., inputs] -> [..., outputs]."""
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [nn.Linear(inputs, width), nn.GELU(), nn.Dropout(dropout)]
+        layers += [HiddenLinear(inputs, width), nn.GELU(), nn.Dropout(dropout)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 

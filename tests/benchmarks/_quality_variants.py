@@ -64,7 +64,13 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         Variant(
             "observer", "told all but what only clicks can tell (`_quality_observer.py`)", kind="observer", seeds=1
         ),
-        Variant("lightgbm", "gradient boosting on the same point-in-time features", kind="lightgbm", against=TOP),
+        Variant(
+            "lightgbm",
+            "gradient boosting on the same point-in-time features",
+            kind="lightgbm",
+            against=TOP,
+            seeds=FEW_SEEDS,
+        ),
         _ranker("wide-deep", "wide-deep", "Wide&Deep", against=TOP),
         _ranker("din", "din", "DIN", against=TOP),
         _ranker("prectr", "prectr", "PRECTR: frozen encoder, own history only", against=TOP),
@@ -123,6 +129,7 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _frozen("ids", "with ids of users, queries and items", world="ids"),
         _frozen("no-look-up", "no judgment or teacher's label is looked up", world="no-look-up"),
         _frozen("two-passes", "two epochs", "epochs=2"),
+        _frozen("gentle", "fewer, smaller steps: rate .002, batches of 2048", "learning_rate=0.002", "batch_size=2048"),
     ),
     "catalogue": tuple(
         _frozen(

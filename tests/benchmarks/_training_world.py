@@ -16,4 +16,4 @@ QUICK_WEIGHTS = (
 
 def quick_world(folder: Path, requests: int) -> World:
     """The `small` marketplace with so many requests, with samples and an encoder; made once a folder."""
-    return make_world(folder / f"quick-{requests}", f"simulate.requests={requests}", *QUICK_WEIGHTS)
+    return make_world(folder / f"quick-{requests}", [f"simulate.requests={requests}", *QUICK_WEIGHTS])

@@ -118,11 +118,9 @@ def _make(folder: Path, name: str, options: argparse.Namespace) -> World:
     base, dash, way = name.partition("-") if name.startswith("catalogue") else ("log", "-", name)
     if name in ("log", "placebo"):
         base, dash, way = name, "", ""
-    settings = [f"simulate.seed={options.log_seed}", "samples.online=false"]
-    if base == "catalogue":
-        settings.append("simulate.scale=small")
-    else:
-        settings += [f"simulate.scale={options.scale}", f"simulate.placebo={str(base == 'placebo').lower()}"]
+    settings = [f"simulate.seed={options.log_seed}", f"simulate.scale={options.scale}", "samples.online=false"]
+    if base == "placebo":
+        settings.append("simulate.placebo=true")
     if way == RELEVANT_ONLY.removeprefix("-"):
         return make_relevant_only(make_world(folder / base, settings))
     catalogue = options.catalogue if base == "catalogue" else None

@@ -5,7 +5,7 @@
               of its own with the same torch: 26 fields x 20,000 ids (Zipf), width 16, MLP 256-128, batches of 4096, one
               thread; the same rows in the same order. The clock holds batches too: both sides cut them from arrays in
               memory, ours as `train` does, FuxiCTR's as its collator does. Samples per processor second of the training
-              steps, and AUC on test rows by seed. FuxiCTR has its usual Adam at 1e-3 without regularisation;
+              steps, and AUC on test rows by seed. FuxiCTR has its usual Adam without regularisation;
               one pass over the rows, at a constant rate on both sides
     loop      `Run`, the training loop (without Ray Train around it), against a bare PyTorch loop over tensors in
               memory: the same model, batches, distinct pairs encoded, fused AdamW. Samples per second of the steps, and

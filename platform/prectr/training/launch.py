@@ -134,11 +134,15 @@ def has_amx() -> bool:
 
 
 def autocast(precision: Precision, device: str = "cpu") -> Any:
-    """The autocast context of a precision; `auto` is bfloat16 on a GPU and where `has_amx`, else float32."""
+    """The autocast context of a precision, as `in_bfloat16` has it."""
     import torch
 
-    enabled = precision == "bfloat16" or (precision == "auto" and (device != "cpu" or has_amx()))
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=enabled)
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=in_bfloat16(precision, device))
+
+
+def in_bfloat16(precision: Precision, device: str = "cpu") -> bool:
+    """Whether a precision means bfloat16; `auto` does on a GPU and where `has_amx`."""
+    return precision == "bfloat16" or (precision == "auto" and (device != "cpu" or has_amx()))
 
 
 def _threaded(loop: Callable[[dict[str, Any]], Any], threads: int) -> Callable[[dict[str, Any]], Any]:

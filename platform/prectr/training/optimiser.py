@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prectr.training.config import TrainConfig
 
@@ -61,19 +62,21 @@ class RowWiseAdam(torch.optim.Optimizer):
             }  # fmt: skip
         state["step"] += 1
         step = float(state["step"])
-        mean = state["mean"][rows].lerp_(values, 1 - first)
-        square = state["square"][rows].lerp_(values.square().mean(1), 1 - second)
+        mean = state["mean"].index_select(0, rows).lerp_(values, 1 - first)
+        square = state["square"].index_select(0, rows).lerp_(values.square().mean(1), 1 - second)
         state["mean"].index_copy_(0, rows, mean)
         state["square"].index_copy_(0, rows, square)
         spread = square.div_(1 - second**step).sqrt_().add_(eps)
-        table.index_add_(0, rows, mean.div_(spread.unsqueeze(1)), alpha=-rate / (1 - first**step))
+        moved = table.index_select(0, rows)
+        moved.addcdiv_(mean, spread.unsqueeze(1), value=-rate / (1 - first**step))
+        table.index_copy_(0, rows, moved)
 
 
 def _summed_by_row(gradient: Any) -> tuple[Tensor, Tensor]:
-    """The distinct rows of a sparse gradient and their sums; what `coalesce` gives, in a third of its time."""
-    rows, place = torch.unique(gradient._indices()[0], return_inverse=True)
-    values = gradient._values()
-    return rows, values.new_zeros(len(rows), values.shape[1]).index_add_(0, place, values)
+    """The distinct rows of a sparse gradient and their sums, which is what `coalesce` gives in several times the time."""
+    row, order = gradient._indices()[0].sort()
+    first = torch.cat([row.new_zeros(1), row.diff().nonzero().squeeze(-1) + 1])
+    return row[first], functional.embedding_bag(order, gradient._values(), first, mode="sum")
 
 
 class RankerOptimiser:
