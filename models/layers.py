@@ -7,16 +7,16 @@ from torch.nn import functional
 
 
 class HiddenLinear(nn.Linear):
-    """A linear layer whose products in training run in bfloat16 where `bfloat16` is set.
+    """A linear layer whose products in training run in bfloat16 where `short_products` is set.
 
     Parameters, their gradients and the answer stay float32. Never a last layer: a logit needs all its digits.
     """
 
-    bfloat16: bool = False
+    short_products: bool = False
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features], float32."""
-        if not (self.bfloat16 and self.training):
+        if not (self.short_products and self.training):
             return super().forward(input)
         return functional.linear(input.bfloat16(), self.weight.bfloat16(), self.bias.bfloat16()).float()
 

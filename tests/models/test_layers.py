@@ -9,7 +9,7 @@ def test_bfloat16_products_are_for_training_alone_and_answer_in_float32() -> Non
     torch.manual_seed(0)
     layer, rows = HiddenLinear(64, 32), torch.randn(16, 64)
     exact = layer(rows)
-    layer.bfloat16 = True
+    layer.short_products = True
     rounded = layer(rows)
     assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, atol=0.02, rtol=0.02)
