@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
+LARGE_PRODUCT = 1 << 15
+"""Weights of a hidden layer from which on bfloat16 products pay for the casts around them."""
+
 
 class HiddenLinear(nn.Linear):
     """A linear layer whose products in training run in bfloat16 where `short_products` is set.

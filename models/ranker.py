@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from models.encoder import TextEncoder
 from models.features import FieldEmbeddings
+from models.layers import LARGE_PRODUCT, HiddenLinear
 from models.position import PositionBias
 from prectr.model_config import FeatureSizes, ModelConfig
 from prectr.types import RankerInputs, RankerLabels, RankerOutput
@@ -62,6 +63,12 @@ class Ranker(nn.Module):
     def position_logit(self, position: Tensor) -> Tensor:
         """The position's bias on the logit, or its log examination probability: [B] -> [B], 0 at position 1."""
         return self.position.position_logit(position)
+
+    def use_short_products(self, allowed: bool) -> None:
+        """Let large hidden layers train with bfloat16 products, or not."""
+        for layer in self.modules():
+            if isinstance(layer, HiddenLinear):
+                layer.short_products = allowed and layer.weight.numel() >= LARGE_PRODUCT
 
     def slow_parameters(self) -> list[nn.Parameter]:
         """Pretrained parameters besides the encoder's, trained with its smaller learning rate."""

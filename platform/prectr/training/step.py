@@ -11,9 +11,6 @@ from prectr.training.config import TrainConfig
 from prectr.training.launch import autocast, in_bfloat16
 from prectr.types import RankerInputs, RankerLabels, RankerOutput
 
-LARGE_PRODUCT = 1 << 15
-"""Weights of a hidden layer from which on bfloat16 products pay for the casts around them."""
-
 
 class TrainingStep(nn.Module):
     """Text, forward and loss as one module, so that data-parallel wrapping sees all of a step."""
@@ -22,9 +19,7 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.ranker: Any = ranker
         self._samples, self._config = samples, config
-        for layer in self.ranker.modules():
-            if hasattr(layer, "short_products") and layer.weight.numel() >= LARGE_PRODUCT:
-                layer.short_products = in_bfloat16(config.precision, self.device.type)
+        self.ranker.use_short_products(in_bfloat16(config.precision, self.device.type))
         # A frozen encoder's vectors never change, so each pair is encoded once a run.
         frozen = ranker.uses_text and not ranker.trains_encoder
         self._frozen_text = self._encode_all() if frozen else None
