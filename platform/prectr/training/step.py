@@ -15,9 +15,9 @@ from prectr.types import RankerInputs, RankerLabels, RankerOutput
 class TrainingStep(nn.Module):
     """Text, forward and loss as one module, so that data-parallel wrapping sees all of a step."""
 
-    def __init__(self, ranker: nn.Module, samples: Samples, config: TrainConfig) -> None:
+    def __init__(self, ranker: Any, samples: Samples, config: TrainConfig) -> None:
         super().__init__()
-        self.ranker: Any = ranker
+        self.ranker = ranker
         self._samples, self._config = samples, config
         self.ranker.use_short_products(in_bfloat16(config.precision, self.device.type))
         # A frozen encoder's vectors never change, so each pair is encoded once a run.
