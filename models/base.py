@@ -1,7 +1,9 @@
 """Base module: click probability given each relevance level.
 
-    c = sigmoid(MLP_base([user, item, context, query embeddings, h, numeric features]))      [summary], heads [ours]
+    c = sigmoid(MLP_base([user, item, context, query embeddings, W h, numeric features]))    [summary]; W, heads [ours]
 
+W makes few numbers of h: with all of them in, the heads learn clicks by heart (docs/training.md), and without any they
+know nothing of an item that its fields do not say.
 One trunk, one output a level. It also reads the lexical match features and the expected level sum_i p_i i / (k - 1)
 [ours], and with preference mining the tolerance numbers and the query's preference [ours]. It reads neither the
 looked-up levels nor the numeric features that are a relevance: relevance reaches it through p only, so that a fake row
@@ -38,7 +40,8 @@ class BaseModule(nn.Module):
         kept = [column for column in range(sizes.numeric) if column not in given]
         self.register_buffer("numeric_columns", torch.tensor(kept, dtype=torch.int64), persistent=False)
         self.fields = FieldEmbeddings(list(sizes.categorical.values()), config.embedding)
-        width = len(sizes.categorical) * config.embedding + len(kept) + sizes.match - LEVELS + sizes.text
+        self.text = nn.Linear(sizes.text, config.text_width) if config.text_width else None
+        width = len(sizes.categorical) * config.embedding + len(kept) + sizes.match - LEVELS + config.text_width
         width += int(self.expected_level) + preference * (sizes.tolerance + sizes.query_preference)
         self.network = feed_forward(width, config.hidden, LEVELS, config.dropout)
         last = self.network[-1]
@@ -48,7 +51,9 @@ class BaseModule(nn.Module):
     def forward(self, inputs: RankerInputs, text: Tensor, expected_level: Tensor) -> Tensor:
         """Inputs of B rows, text [B, d], expected level in 0..1 [B] -> logit c [B, k]."""
         numeric = inputs.numeric.index_select(-1, self.numeric_columns)
-        columns = [self.fields(inputs.categorical), numeric, inputs.match[:, LEVELS:], text]
+        columns = [self.fields(inputs.categorical), numeric, inputs.match[:, LEVELS:]]
+        if self.text is not None:
+            columns.append(self.text(text))
         if self.expected_level:
             columns.append(expected_level.unsqueeze(-1))
         if self.preference:

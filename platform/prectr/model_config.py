@@ -105,6 +105,7 @@ class FusionConfig(FrozenConfig):
     hidden: tuple[int, ...] = (128, 64)
     relevance_hidden: tuple[int, ...] = (64,)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    text_width: int = Field(default=8, ge=0, description="h reaches the Base module through so many numbers; 0: not")
     expected_level: bool = Field(default=True, description="the Base module also reads the expected level [ours]")
     prior_click_rate: float = Field(default=0.03, gt=0.0, lt=1.0, description="where every c_i starts [ours]")
 

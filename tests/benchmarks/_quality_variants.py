@@ -126,6 +126,8 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
             "model.consistency.order_weight=0",
         ),
         _frozen("examination", "position as an examination probability", "model.position.form=examination"),
+        _frozen("text-128", "h whole into the level heads", "model.fusion.text_width=128"),
+        _frozen("text-0", "h reaches clicks through the levels only", "model.fusion.text_width=0"),
         _frozen("ids", "with ids of users, queries and items", world="ids"),
         _frozen("no-look-up", "no judgment or teacher's label is looked up", world="no-look-up"),
         _frozen("two-passes", "two epochs", "epochs=2"),
