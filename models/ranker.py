@@ -74,7 +74,7 @@ class Ranker(nn.Module):
         """Pretrained parameters besides the encoder's, trained with its smaller learning rate."""
         return []
 
-    def parameter_groups(self, learning_rate: float, encoder_scale: float = 0.1) -> list[dict[str, Any]]:
+    def parameter_groups(self, learning_rate: float, encoder_scale: float = 0.02) -> list[dict[str, Any]]:
         """Groups of `params`, `lr`, `name`: encoder and RSL module at `encoder_scale` times the rate [ours].
 
         The group "tables" holds the large tables of ids, whose gradients are sparse.

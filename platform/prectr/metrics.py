@@ -18,6 +18,8 @@ class GroupAuc:
     """GAUC with what was left out of it."""
 
     value: float
+    error: float
+    """Standard error of the value, groups as the sample."""
     groups: int
     dropped: int
 
@@ -51,7 +53,7 @@ def group_auc(group: np.ndarray, clicked: np.ndarray, score: np.ndarray) -> Grou
     """
     _refuse_nan(score)
     if not len(score):
-        return GroupAuc(float("nan"), 0, 0)
+        return GroupAuc(float("nan"), float("nan"), 0, 0)
     _, codes = np.unique(group, return_inverse=True)
     clicked = np.asarray(clicked, dtype=bool)
     size = np.bincount(codes).astype(np.float64)
@@ -61,9 +63,12 @@ def group_auc(group: np.ndarray, clicked: np.ndarray, score: np.ndarray) -> Grou
     rank_sum = np.bincount(codes, weights=np.where(clicked, ranks, 0.0))
     both = (positives > 0) & (negatives > 0)
     if not both.any():
-        return GroupAuc(float("nan"), 0, int((~both).sum()))
+        return GroupAuc(float("nan"), float("nan"), 0, int((~both).sum()))
     within = (rank_sum[both] - positives[both] * (positives[both] + 1) / 2) / (positives[both] * negatives[both])
-    return GroupAuc(float(np.average(within, weights=size[both])), int(both.sum()), int((~both).sum()))
+    weights = size[both] / size[both].sum()
+    value = float(weights @ within)
+    error = float(np.sqrt((weights**2) @ (within - value) ** 2))
+    return GroupAuc(value, error, int(both.sum()), int((~both).sum()))
 
 
 def log_loss(clicked: np.ndarray, probability: np.ndarray) -> float:

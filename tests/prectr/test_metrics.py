@@ -52,6 +52,16 @@ def test_group_auc_equals_a_loop_over_users(rows: list[tuple[int, bool, int]]) -
     assert found.value == pytest.approx(expected, nan_ok=True)
 
 
+def test_standard_error_of_group_auc_by_hand() -> None:
+    # Users of 2 and 6 rows with AUC 1 and 0.5: mean 0.625, error sqrt((.25 x .375)^2 + (.75 x .125)^2).
+    user = np.array([1, 1, 2, 2, 2, 2, 2, 2])
+    clicked = np.array([1, 0, 1, 0, 0, 0, 0, 0], dtype=bool)
+    score = np.array([2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    found = group_auc(user, clicked, score)
+    assert found.value == pytest.approx(0.625)
+    assert found.error == pytest.approx((2 * (0.25 * 0.375) ** 2) ** 0.5)
+
+
 def test_group_auc_of_nothing() -> None:
     assert math.isnan(group_auc(np.array([]), np.array([]), np.array([])).value)
 

@@ -176,6 +176,7 @@ def test_a_batch_of_one_row_is_a_batch(train: Train) -> None:
     [
         ([0.5, 0.7, 0.6], [0.1, 0.3, 0.1], 1),
         ([0.5, 0.5, 0.4], [0.3, 0.2, 0.1], 1),
+        ([0.52, 0.5, 0.51], [0.3, 0.2, 0.25], 1),  # all within the standard error
         ([float("nan")] * 3, [0.3, 0.2, 0.1], 2),
     ],
 )
@@ -186,7 +187,7 @@ def test_best_validation_point_is_kept(
 
     def scripted(step: TrainingStep, _: object) -> dict[str, float]:
         states.append({name: value.clone() for name, value in step.ranker.state_dict().items()})
-        return {"gauc": gauc[len(states) - 1], "logloss": logloss[len(states) - 1]}
+        return {"gauc": gauc[len(states) - 1], "gauc_error": 0.05, "logloss": logloss[len(states) - 1]}
 
     monkeypatch.setattr("prectr.training.ranker_loop.validate", scripted)
     result = train(epochs=3, learning_rate=0.02)

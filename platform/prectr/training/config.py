@@ -32,8 +32,8 @@ class TrainConfig(FrozenConfig):
     rows_in_memory: int = Field(8_000_000, ge=1)
     """Rows that a worker holds; a larger log is read in shards of random files, in another order each epoch."""
     learning_rate: float = Field(5e-3, gt=0)
-    encoder_scale: float = Field(0.1, gt=0)
-    """Encoder and RSL module learn at this share of the rate [ours]."""
+    encoder_scale: float = Field(0.02, gt=0)
+    """Encoder and RSL module learn at this share of the rate [ours]; faster, clicks wash out what levels mean."""
     weight_decay: float = Field(1e-4, ge=0)
     warm_up: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises; it then falls as a cosine."""

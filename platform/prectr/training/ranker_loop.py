@@ -180,7 +180,7 @@ class Run:
         point = {"epoch": where.epoch + 1, "step": where.step, "loss": loss, **figures}
         where.curve.append(point)
         trackers.point(where.step, point)
-        if not where.best or _rank_of(figures) > _rank_of(where.best):
+        if not where.best or is_better(figures, where.best):
             where.best = point
             self._best = {name: value.detach().cpu().clone() for name, value in self.ranker.state_dict().items()}
         return self._report(point)
@@ -236,9 +236,11 @@ def validate(step: TrainingStep, data: RankerData) -> dict[str, float]:
             f"{len(broken)} of {len(data)} scores of the validation day are NaN or infinite, the first that of "
             f"{data.name_of(int(broken[0]))}; lower train.learning_rate."
         )
+    by_user = group_auc(data.user, data.clicked, logged)
     return {
         "auc": auc(data.clicked, logged),
-        "gauc": group_auc(data.user, data.clicked, logged).value,
+        "gauc": by_user.value,
+        "gauc_error": by_user.error,
         "auc_position_free": auc(data.clicked, free),
         "logloss": log_loss(data.clicked, 1.0 / (1.0 + np.exp(-logged))),
     }
@@ -254,9 +256,16 @@ def evaluation_steps(steps: list[int], a_epoch: int) -> set[int]:
     }
 
 
-def _rank_of(figures: dict[str, float]) -> tuple[float, float]:
-    """Larger is better: GAUC, then log loss, which also decides where no user has both clicks and skips (NaN GAUC)."""
-    return float(np.nan_to_num(figures["gauc"], nan=0.0)), -figures["logloss"]
+def is_better(figures: dict[str, float], best: dict[str, float]) -> bool:
+    """Whether a state beats the best so far: by GAUC where that differs by more than its standard error, or log loss.
+
+    On a day with few clicks GAUC alone picks early, unfinished states by luck. Where no user has both clicks and skips
+    it is NaN, and log loss decides.
+    """
+    gain = figures["gauc"] - best["gauc"]
+    if abs(gain) > figures["gauc_error"]:
+        return gain > 0
+    return figures["logloss"] < best["logloss"]
 
 
 def _save_state(state: dict[str, Tensor], file: Path) -> None:
