@@ -41,11 +41,12 @@ from typing import Any
 from _logs import scratch_folder
 from _quality_variants import GROUPS, Variant, variants_of
 from _quality_world import RELEVANT_ONLY, World, make_relevant_only, make_world
+from quality_tables import CALIBRATION, COLUMNS, COST, TOLERANCE
 
 from prectr.artifacts import write_json
 
-MODELS_FOLDER = "models"
-LOWER_IS_BETTER = ("logloss", "ece", "judged.logloss", "candidates.irrelevant_on_top")
+TOLD = {figure for columns in (*COLUMNS.values(), TOLERANCE, CALIBRATION, COST) for figure in columns}
+"""The figures of the summary; results.jsonl has all."""
 BASE, TOP, OBSERVER = "wide-deep", "oracle", "observer"
 
 
@@ -115,16 +116,16 @@ def _chosen(options: argparse.Namespace) -> list[Variant]:
 
 def _make(folder: Path, name: str, options: argparse.Namespace) -> World:
     """`log`, `placebo` or `catalogue`, by the way of its samples: `ids` is the log's with ids."""
-    base, dash, way = name.partition("-") if name.startswith("catalogue") else ("log", "-", name)
-    if name in ("log", "placebo"):
-        base, dash, way = name, "", ""
+    base, _, way = name.partition("-") if name.split("-")[0] in ("log", "placebo", "catalogue") else ("log", "", name)
+    suffix = f"-{way}" if way else ""
+    if options.claims:  # a worker: the command that started it has made all
+        return World(folder / base, folder / base / f"samples{suffix}")
     settings = [f"simulate.seed={options.log_seed}", f"simulate.scale={options.scale}", "samples.online=false"]
     if base == "placebo":
         settings.append("simulate.placebo=true")
-    if way == RELEVANT_ONLY.removeprefix("-"):
+    if suffix == RELEVANT_ONLY:
         return make_relevant_only(make_world(folder / base, settings))
-    catalogue = options.catalogue if base == "catalogue" else None
-    return make_world(folder / base, settings, dash + way if way else "", catalogue)
+    return make_world(folder / base, settings, suffix, options.catalogue if base == "catalogue" else None)
 
 
 def _run(variant: Variant, seed: int, world: World, results: Path) -> None:
@@ -202,7 +203,7 @@ def summarise(lines: Sequence[dict[str, Any]], variants: Sequence[Variant], seed
     told: dict[str, Any] = {}
     for variant in variants:
         own = [found[variant.name, seed] for seed in range(seeds) if (variant.name, seed) in found]
-        names = sorted({name for line in own for name in line["figures"]})
+        names = sorted({name for line in own for name in line["figures"]} & TOLD)
         figures = {name: [line["figures"][name] for line in own if name in line["figures"]] for name in names}
         told[variant.name] = {
             "seeds": len(own),
@@ -240,7 +241,7 @@ def _gaps(found: dict[tuple[str, int], dict[str, Any]], variant: Variant, seeds:
         if (variant.name, seed) in found and (variant.against, seed) in found
     ]
     made = {}
-    for name in sorted(set.intersection(*({*one} & {*other} for one, other in pairs))) if pairs else []:
+    for name in sorted(set.intersection(*({*one} & {*other} & TOLD for one, other in pairs))) if pairs else []:
         differences = [one[name] - other[name] for one, other in pairs]
         mean = statistics.mean(differences)
         error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else None

@@ -31,6 +31,7 @@ COLUMNS = {
 }
 COLUMNS |= dict.fromkeys(("parts", "placebo", "catalogue"), COLUMNS["table"])
 TOLERANCE = ("tolerance.0-3", "tolerance.4-9", "tolerance.10-29", "tolerance.30+")
+COST = ("logloss", "rows_per_second")
 CALIBRATION = ("ece", "predicted_over_actual", "candidates.unexposed_mean_ratio")
 
 
