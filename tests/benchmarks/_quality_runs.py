@@ -55,7 +55,7 @@ def _build_undistilled(config: ModelConfig, spec: FeatureSpec, encoder: Path) ->
     """The ranker of `train`, but the encoder's weights are drawn anew, as if stage 1 had not been."""
     ranker = build_ranker_from(config, spec, encoder)
     model = ranker.encoder.model
-    model.apply(model._init_weights)
+    model.load_state_dict(type(model)(model.config).state_dict())
     ranker.relevance.initialise_from(ranker.encoder)
     return ranker
 
