@@ -10,12 +10,11 @@ from typing import Any, TextIO
 import pyarrow as pa
 from pydantic import ValidationError
 
-from prectr.artifacts import require_artifact
+from prectr.bundle import require_bundle
 from prectr.errors import PrectrError
 from prectr.protocol import ScoreRequest
 from prectr.ranking import RankingService
 from prectr.ray_session import RayConfig, ray_session
-from prectr.relevance.encoder_session import encoder_file
 
 BLOCK_LINES = 256
 
@@ -61,9 +60,7 @@ def run(
         UsageError: no bundle there, or no int8 form of its encoders.
         PrectrError: after all lines were answered, if some of them could not be scored; or there were none.
     """
-    require_artifact(ranker, "train")
-    if int8:
-        encoder_file(ranker / "relevance", int8=True)
+    require_bundle(ranker, int8)
     try:
         lines = [(number, line) for number, line in enumerate(source, start=1) if line.strip()]
     except UnicodeDecodeError as error:

@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prectr import progress
-from prectr.artifacts import require_artifact
+from prectr.bundle import require_bundle
 from prectr.ray_session import RayConfig, ray_session
-from prectr.relevance.encoder_session import encoder_file
 from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
 from prectr.settings import ServeConfig
 
@@ -22,7 +21,7 @@ def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
         UsageError: no bundle there, or no int8 form of its encoders.
         PrectrError: the port is taken, or the application did not come up.
     """
-    _require_bundle(ranker, config)
+    require_bundle(ranker, config.int8)
     arguments = {
         "bundle": str(ranker.resolve()),
         "replicas": config.replicas,
@@ -34,15 +33,9 @@ def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
         yield url
 
 
-def _require_bundle(ranker: Path, config: ServeConfig) -> None:
-    require_artifact(ranker, "train")
-    if config.int8:
-        encoder_file(ranker / "relevance", int8=True)
-
-
 def run(*, ranker: Path, config: ServeConfig, ray_config: RayConfig | None = None) -> None:
     """Serve until interrupted."""
-    _require_bundle(ranker, config)  # before Ray starts
+    require_bundle(ranker, config.int8)  # before Ray starts
     require_free_port(config)
     with ray_session(ray_config), serving(ranker, config) as url:
         progress.say(f"serving {ranker} at {url}  (POST {url}/score, docs at {url}/docs; stop with Ctrl-C)")

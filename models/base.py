@@ -2,8 +2,8 @@
 
     c = sigmoid(MLP_base([user, item, context, query embeddings, W h, numeric features]))    [summary]; W, heads [ours]
 
-W makes few numbers of h: with all of them in, the heads learn clicks by heart (docs/training.md), and without any they
-know nothing of an item that its fields do not say.
+W makes few numbers of h, so that the heads cannot learn single texts by heart, and yet know of an item what its fields
+do not say; the group `parts` of `make bench-quality` compares it with all of h and with none.
 One trunk, one output a level. It also reads the lexical match features and the expected level sum_i p_i i / (k - 1)
 [ours], and with preference mining the tolerance numbers and the query's preference [ours]. It reads neither the
 looked-up levels nor the numeric features that are a relevance: relevance reaches it through p only, so that a fake row

@@ -86,8 +86,9 @@ class ExposureDebias(nn.Module):
         donor, has_donor = self._donors(fake_level, level, labels.level_known)
         real = RankerInputs(*(column[rows] for column in inputs))
         fake = real._replace(match=inputs.match[donor])
+        gap = (real_level - fake_level) / (LEVELS - 1)
         if self.numbers:
-            fake = with_relevance_changed(fake, (fake_level - real_level) / (LEVELS - 1), self.numbers)
+            fake = with_relevance_changed(fake, -gap, self.numbers)
         level_logits = output.level_logits[rows]
         with torch.no_grad():
             tau = incentive(real, level_logits.softmax(-1))
@@ -100,7 +101,6 @@ class ExposureDebias(nn.Module):
 
         weight = self._weight(output.level_click_logits[rows], real_level, fake_level, positive_logit[rows])
         weight = torch.where(has_donor, weight, 0.0)
-        gap = (real_level - fake_level) / (LEVELS - 1)
         margin = self.config.margin * (gap if self.config.margin_form == "level" else torch.ones_like(gap))
         return weighted_hinge(positive, negative, weight, margin)
 

@@ -24,7 +24,7 @@ from prectr.errors import PrectrError, UsageError
 from prectr.features.spec import FeatureSpec
 from prectr.model_config import FeatureSizes, ModelConfig
 from prectr.preferences.fit import PreferenceModel
-from prectr.relevance.encoder_session import INT8_FILE, ONNX_FILE, SETTINGS_FILE
+from prectr.relevance.encoder_session import INT8_FILE, ONNX_FILE, SETTINGS_FILE, encoder_file
 from prectr.relevance.quantisation import bundle_figures, quantise
 from prectr.relevance.tokenisation import TOKENIZER_FILE
 from prectr.training.config import TrainConfig
@@ -88,6 +88,17 @@ class Bundle:
             position_form=content["position"]["form"],
             position_logits=tuple(content["position"]["logits"]),
         )
+
+
+def require_bundle(path: Path, int8: bool = False) -> None:
+    """Refuse what cannot be served, before Ray starts.
+
+    Raises:
+        UsageError: no bundle there, or int8 is asked for and its encoders have no such form.
+    """
+    require_artifact(path, "train")
+    if int8:
+        encoder_file(path / "relevance", int8=True)
 
 
 def require_online_state(samples: Path) -> None:

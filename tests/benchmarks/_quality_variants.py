@@ -11,7 +11,7 @@ from prectr.training.config import TrainConfig
 
 TOP = "prectr-v2"
 EPOCHS = 1
-"""One pass: within noise of two on the medium log (`two-passes` below), in half the time."""
+"""One pass, for the time it takes; `two-passes` below says what a second one brings."""
 SEEDS = 5
 FEW_SEEDS = 3
 

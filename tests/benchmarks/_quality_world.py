@@ -17,6 +17,7 @@ from jobs import (
     simulate,
     train_teacher,
 )
+from prectr.artifacts import MANIFEST
 from prectr.configuration import load_config
 from prectr.ray_session import ray_session
 from prectr.samples.load import Samples, split_days
@@ -91,7 +92,9 @@ def make_relevant_only(world: World) -> World:
     """
     thinned = World(world.folder, world.folder / f"samples{RELEVANT_ONLY}")
     if thinned.samples.exists():
-        return thinned
+        if (thinned.samples / MANIFEST).read_bytes() == (world.samples / MANIFEST).read_bytes():
+            return thinned
+        shutil.rmtree(thinned.samples)  # of samples that have been built anew since
     staging = thinned.samples.with_suffix(".staging")
     shutil.rmtree(staging, ignore_errors=True)
     shutil.copytree(world.samples, staging)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from prectr.configuration import FrozenConfig
 from prectr.errors import PrectrError
-from prectr.features.derive import MATCH_LEVELS, NUMERIC, RELEVANCE, TOLERANCE_SLOPE
+from prectr.features.derive import MATCH_LEVELS, RELEVANCE, TOLERANCE_SLOPE
 from prectr.features.id_config import IdColumn
 from prectr.features.ids import IdSpace
 from prectr.model_config import LEVELS, FeatureSizes, RelevanceNumbers, Standardised
@@ -105,7 +105,7 @@ class FeatureSpec(FrozenConfig):
 
         deviations = self.scalers["tolerance"].deviation
         return RelevanceNumbers(
-            numeric=tuple(NUMERIC.index(name) for name in RELEVANCE),
+            numeric=tuple(self.scalers["numeric"].names.index(name) for name in RELEVANCE),
             tolerance_slope=tuple(
                 slope / deviation for slope, deviation in zip(TOLERANCE_SLOPE, deviations, strict=True)
             ),
