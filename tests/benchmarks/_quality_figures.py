@@ -15,6 +15,7 @@ from _quality_observer import Observer
 from scipy.special import expit, logit
 from scipy.stats import spearmanr
 
+from models.fake_numbers import with_relevance_changed
 from prectr.labelling.split import read_judged
 from prectr.metrics import auc, calibration_error, group_auc, log_loss, ndcg, predicted_over_actual
 from prectr.model_config import LEVELS
@@ -184,21 +185,53 @@ def _irrelevant_on_top(lists: np.ndarray, scores: np.ndarray, grade: np.ndarray,
     return float((grade[order][place < top] == 0).mean())
 
 
-def implied_tolerance(day: TestDay, scored: Scored) -> dict[str, float]:
+def implied_tolerance(day: TestDay, by_level: np.ndarray, name: str) -> dict[str, float]:
     """Spearman of log mean(c_1, c_2) - log c_3, a user's mean over rows, with the user's true tolerance.
 
     A tolerant user clicks weaker levels nearly as much as strong ones; t_u is a threshold, so its sign is turned.
+
+    Args:
+        day: whose users.
+        by_level: [n, k] log click probability at each level.
+        name: what the figures are called, before the bucket.
     """
-    c = scored.clicks_by_level
-    learnt = np.logaddexp(c[:, 1], c[:, 2]) - np.log(2) - c[:, 3]
+    learnt = np.logaddexp(by_level[:, 1], by_level[:, 2]) - np.log(2) - by_level[:, 3]
     users = pl.DataFrame({"user": day.shown.user, "learnt": learnt, "true": -day.tolerance, "requests": day.requests})
     users = users.group_by("user").agg(pl.col("learnt", "true").mean(), pl.col("requests").max())
     made = {}
-    for name, (low, high) in BUCKETS.items():
+    for bucket, (low, high) in BUCKETS.items():
         part = users.filter(pl.col("requests").is_between(low, high))
         if len(part) > 20 and part["learnt"].std():
-            made[f"tolerance.{name}"] = float(spearmanr(part["learnt"], part["true"]).statistic)
+            made[f"{name}.{bucket}"] = float(spearmanr(part["learnt"], part["true"]).statistic)
     return made
+
+
+@torch.no_grad()
+def clicks_if_level(step: TrainingStep, data: RankerData) -> np.ndarray:
+    """[n, k] log click probability of each row, were its relevance that of each level.
+
+    Beside the level's head, the numbers that a row's relevance is part of are those of the level
+    (`models.fake_numbers`): c_i of a row that is not of level i is asked about numbers that contradict it, and answers
+    little about the user.
+    """
+    step.eval()
+    ranker = step.ranker
+    numbers = ranker.sizes.relevance
+    made = []
+    for start in range(0, len(data), BATCH):
+        inputs, labels, pair = data.batch(np.arange(start, min(start + BATCH, len(data))), ranker.reads_behaviours)
+        text = step.text(pair)
+        levels = ranker.relevance(text, inputs.match).softmax(-1)
+        tau = ranker.incentive_of(inputs, levels)
+        own = labels.level_soft @ torch.arange(LEVELS, dtype=torch.float32) / (LEVELS - 1)
+        answers = []
+        for level in range(LEVELS):
+            at = torch.full_like(own, level / (LEVELS - 1))
+            changed = with_relevance_changed(inputs, at - own, numbers)
+            incentive = tau if tau.dim() == 1 else tau[:, level]
+            answers.append(ranker.base(changed, text, at)[:, level] + incentive)
+        made.append(torch.nn.functional.logsigmoid(torch.stack(answers, -1)).numpy())
+    return np.concatenate(made).astype(np.float64)
 
 
 @torch.no_grad()
@@ -227,9 +260,16 @@ def all_figures(day: TestDay, step: TrainingStep) -> dict[str, float]:
     shown, candidates = score(step, day.shown), score(step, day.candidates)
     return {
         **ranking_figures(day, shown.free, shown.logged, candidates.free),
-        **implied_tolerance(day, shown),
+        **implied_tolerance(day, shown.clicks_by_level, "tolerance"),
+        **_implied_by_change(day, step),
         **judged_figures(day, step),
     }
+
+
+def _implied_by_change(day: TestDay, step: TrainingStep) -> dict[str, float]:
+    if not hasattr(step.ranker, "relevance"):
+        return {}
+    return implied_tolerance(day, clicks_if_level(step, day.shown), "tolerance_if")
 
 
 def oracle_figures(day: TestDay) -> dict[str, Any]:

@@ -80,7 +80,12 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _v2("no-mining", "without cold-start preference mining", "model.preference=false"),
         _v2("no-debias", "without exposure debias", "model.debias=false"),
         _v2("frozen", "encoder not tuned with clicks", "model.encoder=frozen"),
-        _v2("fast-encoder", "encoder and RSL at a tenth of the rate, not a fiftieth", "encoder_scale=0.1"),
+        _v2(
+            "fast-encoder",
+            "encoder and RSL at a tenth of the rate, not a fiftieth",
+            "encoder_scale=0.1",
+            seeds=FEW_SEEDS,
+        ),
         _v2("undistilled", "encoder not distilled: its weights are drawn anew, and tuned", encoder="random"),
     ),
     "placebo": (
@@ -88,7 +93,13 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _frozen(
             "placebo-no-mining", "the same without mining", "model.preference=false", against=None, world="placebo"
         ),
-        _frozen("frozen-no-mining", "on the log itself, to compare with", "model.preference=false", against="frozen"),
+    ),
+    "mining": (
+        _frozen("told-queries", "mined query tolerances replaced by the true ones", world="told-queries"),
+        _frozen("told-all", "tolerances of queries and users replaced by the true ones", world="told-all"),
+        _frozen("no-counts", "without the numbers that count how much was mined", world="no-counts"),
+        _frozen("no-g-q", "without g_q", world="no-g-q"),
+        _frozen("frozen-no-mining", "no tolerances, S_u, S_q or g_q at all", "model.preference=false"),
     ),
     "debias": (
         _frozen("frozen-no-debias", "no fakes", "model.debias=false", against="frozen"),

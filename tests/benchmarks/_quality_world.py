@@ -1,11 +1,8 @@
 """The artifacts that the quality benchmark trains on: one simulated log, taken through the pipeline once."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import polars as pl
 
 from jobs import (
     build_samples,
@@ -17,11 +14,8 @@ from jobs import (
     simulate,
     train_teacher,
 )
-from prectr.artifacts import MANIFEST
 from prectr.configuration import load_config
 from prectr.ray_session import ray_session
-from prectr.samples.load import Samples, split_days
-from prectr.schema import LEVEL_COLUMNS
 from prectr.settings import Settings
 
 WAYS = {
@@ -30,10 +24,6 @@ WAYS = {
     "-no-look-up": ("relevance.look_up=false",),
 }
 """Other ways to make samples of a log, and their settings."""
-
-RELEVANT_ONLY = "-relevant-only"
-KEPT_OF_WEAK = 20
-"""`RELEVANT_ONLY`: of training rows below level 2 one in so many stays, as if the policy had shown them more rarely."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +38,11 @@ class World:
     def tables(self) -> Path:
         """The simulated log."""
         return self.folder / "tables"
+
+    @property
+    def preferences(self) -> Path:
+        """What was mined."""
+        return self.folder / "preferences"
 
     @property
     def encoder(self) -> Path:
@@ -83,28 +78,3 @@ def make_world(folder: Path, settings: Sequence[str], way: str = "", catalogue: 
             tables=tables, relevance=relevance, preferences=preferences, out=world.samples, config=config.samples
         )
     return world
-
-
-def make_relevant_only(world: World) -> World:
-    """The samples of a log whose policy hardly ever shows weak items: what exposure debias is for.
-
-    Only the rows to learn from are thinned, by the level that was looked up; what had been mined before stays.
-    """
-    thinned = World(world.folder, world.folder / f"samples{RELEVANT_ONLY}")
-    if thinned.samples.exists():
-        if (thinned.samples / MANIFEST).read_bytes() == (world.samples / MANIFEST).read_bytes():
-            return thinned
-        shutil.rmtree(thinned.samples)  # of samples that have been built anew since
-    staging = thinned.samples.with_suffix(".staging")
-    shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(world.samples, staging)
-    pairs = pl.scan_parquet(staging / "pairs.parquet")
-    weak = pairs.filter(pl.concat_list(LEVEL_COLUMNS).list.arg_max() < 2).select("pair").collect()["pair"].implode()
-    samples = Samples.open(staging)
-    training, validation, _ = split_days(samples.days())
-    for file in samples.files([*training, validation]):
-        rows = pl.read_parquet(file, hive_partitioning=False)
-        chosen = pl.concat_str("request_id", "item_id").hash(7) % KEPT_OF_WEAK == 0
-        rows.filter(~pl.col("pair").is_in(weak) | chosen).write_parquet(file)
-    staging.rename(thinned.samples)
-    return thinned

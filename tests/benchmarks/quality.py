@@ -14,6 +14,7 @@ simulator's truth says so below. A second log with equal tolerances (`--placebo`
     candidates.ndcg_grade       the same; gain: 2^true grade - 1
     candidates.unexposed_*      unexposed candidates alone: Spearman with the truth; mean predicted over mean true rate
     tolerance.BUCKET            Spearman of the implied tolerance (MODEL.md 3b) and the true one, users by requests
+    tolerance_if.BUCKET         the same, from what the model says were the row of another relevance
     judged.*                    levels by text alone (no look-up) on judged pairs of queries held back from training
     closed                      share of the gap in all.auc from Wide&Deep to the truth itself that the model closes
     closed_of_knowable          the same to the observer of `_quality_observer.py`, who knows what clicks can tell
@@ -39,8 +40,9 @@ from pathlib import Path
 from typing import Any
 
 from _logs import scratch_folder
+from _quality_changed import CHANGES, make_changed
 from _quality_variants import GROUPS, Variant, variants_of
-from _quality_world import RELEVANT_ONLY, World, make_relevant_only, make_world
+from _quality_world import World, make_world
 from quality_tables import CALIBRATION, COLUMNS, COST, TOLERANCE
 
 from prectr.artifacts import write_json
@@ -123,8 +125,8 @@ def _make(folder: Path, name: str, options: argparse.Namespace) -> World:
     settings = [f"simulate.seed={options.log_seed}", f"simulate.scale={options.scale}", "samples.online=false"]
     if base == "placebo":
         settings.append("simulate.placebo=true")
-    if suffix == RELEVANT_ONLY:
-        return make_relevant_only(make_world(folder / base, settings))
+    if way in CHANGES:
+        return make_changed(make_world(folder / base, settings), way)
     return make_world(folder / base, settings, suffix, options.catalogue if base == "catalogue" else None)
 
 

@@ -16,6 +16,7 @@ COLUMNS = {
         "all.gauc",
         "all.truth_free",
         "cold.gauc",
+        "cold.truth_free",
         "explore.auc_free",
         "candidates.unexposed_spearman",
     ),
@@ -27,10 +28,21 @@ COLUMNS = {
         "candidates.unexposed_spearman",
         "judged.auc",
     ),
+    "mining": (
+        "all.auc",
+        "all.truth_free",
+        "cold.truth_free",
+        "active.truth_free",
+        "explore.auc_free",
+        "candidates.unexposed_spearman",
+    ),
     "debias": ("all.auc", "all.truth_free", "candidates.unexposed_spearman", "candidates.ndcg_click", "ece"),
 }
 COLUMNS |= dict.fromkeys(("parts", "placebo", "catalogue"), COLUMNS["table"])
-TOLERANCE = ("tolerance.0-3", "tolerance.4-9", "tolerance.10-29", "tolerance.30+")
+TOLERANCE = (
+    *(f"tolerance.{bucket}" for bucket in ("0-3", "4-9", "10-29", "30+")),
+    *(f"tolerance_if.{bucket}" for bucket in ("0-3", "4-9", "10-29", "30+")),
+)
 COST = ("logloss", "rows_per_second")
 CALIBRATION = ("ece", "predicted_over_actual", "candidates.unexposed_mean_ratio")
 
