@@ -168,6 +168,10 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
 }
 
 
+LADDER = ((TOP, "prectr"), (TOP, "lightgbm"), ("prectr", "din"), ("prectr", "wide-deep"))
+"""Whom each is meant to beat."""
+
+
 def variants_of(groups: Sequence[str]) -> list[Variant]:
     """The variants of some groups; those of `table` come first, because others are compared with them."""
     names = ["table", *(group for group in groups if group != "table")]

@@ -41,7 +41,7 @@ from typing import Any
 
 from _logs import scratch_folder
 from _quality_changed import CHANGES, make_changed
-from _quality_variants import GROUPS, Variant, variants_of
+from _quality_variants import GROUPS, LADDER, Variant, variants_of
 from _quality_world import World, make_world
 from quality_tables import CALIBRATION, COLUMNS, COST, TOLERANCE
 
@@ -217,7 +217,7 @@ def summarise(lines: Sequence[dict[str, Any]], variants: Sequence[Variant], seed
             },
             "world": variant.world,
             "against": variant.against,
-            "gaps": _gaps(found, variant, seeds) if variant.against else {},
+            "gaps": _gaps(found, variant.name, variant.against, seeds) if variant.against else {},
             "what": variant.what,
             "settings": None if variant.train is None else variant.train.model_dump(mode="json", exclude_defaults=True),
         }
@@ -231,23 +231,27 @@ def summarise(lines: Sequence[dict[str, Any]], variants: Sequence[Variant], seed
         "wide_deep_auc": base,
         "seeds": seeds,
         "data": "simulated",
+        "ladder": [
+            {"variant": name, "against": against, "gaps": _gaps(found, name, against, seeds)}
+            for name, against in LADDER
+        ],
         "variants": told,
     }
 
 
-def _gaps(found: dict[tuple[str, int], dict[str, Any]], variant: Variant, seeds: int) -> dict[str, Any]:
-    """Variant minus what it is compared with, paired by seed: mean, standard error, and whether it is real."""
+def _gaps(found: dict[tuple[str, int], dict[str, Any]], name: str, against: str, seeds: int) -> dict[str, Any]:
+    """A variant minus what it is compared with, paired by seed: mean, standard error, and whether it is real."""
     pairs = [
-        (found[variant.name, seed]["figures"], found[variant.against, seed]["figures"])
+        (found[name, seed]["figures"], found[against, seed]["figures"])
         for seed in range(seeds)
-        if (variant.name, seed) in found and (variant.against, seed) in found
+        if (name, seed) in found and (against, seed) in found
     ]
     made = {}
-    for name in sorted(set.intersection(*({*one} & {*other} & TOLD for one, other in pairs))) if pairs else []:
-        differences = [one[name] - other[name] for one, other in pairs]
+    for figure in sorted(set.intersection(*({*one} & {*other} & TOLD for one, other in pairs))) if pairs else []:
+        differences = [one[figure] - other[figure] for one, other in pairs]
         mean = statistics.mean(differences)
         error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else None
-        made[name] = {
+        made[figure] = {
             "mean": round(mean, 5),
             "standard_error": None if error is None else round(error, 5),
             "real": None if error is None else bool(abs(mean) > 2 * error),

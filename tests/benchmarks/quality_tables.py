@@ -56,6 +56,8 @@ def main() -> None:
         if names:
             print(f"\n**{group}**\n")
             _table(told, names, COLUMNS[group])
+    print("\n**the ladder: gap ± its standard error, paired by seed**\n")
+    _ladder(summary["ladder"])
     rankers = [name for name, entry in told.items() if TOLERANCE[-1] in entry["mean"]]
     print("\n**implied tolerance against the true one, by the user's earlier requests**\n")
     _table(told, rankers, TOLERANCE)
@@ -72,6 +74,17 @@ def _table(told: dict[str, Any], names: list[str], columns: tuple[str, ...]) -> 
         entry = told[name]
         cells = [_cell(entry, column) for column in columns]
         print(f"| {name} | {entry['seeds']} | " + " | ".join(cells) + f" | {entry['against'] or ''} |")
+
+
+def _ladder(steps: list[dict[str, Any]]) -> None:
+    columns = COLUMNS["table"]
+    print("| variant | minus | " + " | ".join(columns) + " |")
+    print("|---|---|" + "---|" * len(columns))
+    for step in steps:
+        gaps = [step["gaps"].get(column) for column in columns]
+        cells = [f"{gap['mean']:+.5f} ±{gap['standard_error']:.5f}" if gap else "" for gap in gaps]
+        cells = [f"**{cell}**" if gap and gap["real"] else cell for cell, gap in zip(cells, gaps, strict=True)]
+        print(f"| {step['variant']} | {step['against']} | " + " | ".join(cells) + " |")
 
 
 def _cell(entry: dict[str, Any], column: str) -> str:
