@@ -137,7 +137,8 @@ def shown_figures(day: TestDay, free: np.ndarray, logged: np.ndarray) -> dict[st
     user = day.shown.user
     for name, rows in day.slices.items():
         made[f"{name}.auc"] = auc(day.clicked[rows], logged[rows])
-        made[f"{name}.gauc"] = group_auc(user[rows], day.clicked[rows], logged[rows]).value
+        by_user = group_auc(user[rows], day.clicked[rows], logged[rows])
+        made[f"{name}.gauc"], made[f"{name}.gauc_error"] = by_user.value, by_user.error
         made[f"{name}.auc_free"] = auc(day.clicked[rows], free[rows])
         made[f"{name}.gauc_free"] = group_auc(user[rows], day.clicked[rows], free[rows]).value
         # Without the noise of single clicks: how well the score orders what the truth says of the rows.

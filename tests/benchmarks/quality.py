@@ -8,6 +8,7 @@ simulator's truth says so below. A second log with equal tolerances (`--placebo`
     figure                      meaning (test day)
     SLICE.auc, SLICE.gauc       clicks, score at the logged position; slices: all, cold (at most 3 earlier requests),
                                 warm, active (10 or more), explore (randomised requests)
+    SLICE.gauc_error            standard error of that GAUC, the users of the day taken as a sample
     SLICE.auc_free, ...         the same with the position-free score, as served
     SLICE.truth_free            Spearman of the position-free score and the true click probability when examined
     candidates.ndcg_click       NDCG@10 of shown and unexposed candidates of a request together; gain: that probability
@@ -43,11 +44,11 @@ from _logs import scratch_folder
 from _quality_changed import CHANGES, make_changed
 from _quality_variants import GROUPS, LADDER, Variant, variants_of
 from _quality_world import World, make_world
-from quality_tables import CALIBRATION, COLUMNS, COST, TOLERANCE
+from quality_tables import CALIBRATION, COLUMNS, COST, SAMPLING, TOLERANCE
 
 from prectr.artifacts import write_json
 
-TOLD = {figure for columns in (*COLUMNS.values(), TOLERANCE, CALIBRATION, COST) for figure in columns}
+TOLD = {figure for columns in (*COLUMNS.values(), TOLERANCE, CALIBRATION, COST, SAMPLING) for figure in columns}
 """The figures of the summary; results.jsonl has all."""
 BASE, TOP, OBSERVER = "wide-deep", "oracle", "observer"
 

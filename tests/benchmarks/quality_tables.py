@@ -44,6 +44,7 @@ TOLERANCE = (
     *(f"tolerance_if.{bucket}" for bucket in ("0-3", "4-9", "10-29", "30+")),
 )
 COST = ("logloss", "rows_per_second")
+SAMPLING = ("all.gauc_error", "cold.gauc_error")
 CALIBRATION = ("ece", "predicted_over_actual", "candidates.unexposed_mean_ratio")
 
 
@@ -56,6 +57,8 @@ def main() -> None:
         if names:
             print(f"\n**{group}**\n")
             _table(told, names, COLUMNS[group])
+    errors = {figure: told["oracle"]["mean"][figure] for figure in SAMPLING}
+    print(f"\nstandard error of the oracle's GAUC over the users of the one test day: {errors}")
     print("\n**the ladder: gap ± its standard error, paired by seed**\n")
     _ladder(summary["ladder"])
     rankers = [name for name, entry in told.items() if TOLERANCE[-1] in entry["mean"]]
