@@ -44,11 +44,11 @@ from _logs import scratch_folder
 from _quality_changed import CHANGES, make_changed
 from _quality_variants import GROUPS, LADDER, Variant, variants_of
 from _quality_world import World, make_world
-from quality_tables import CALIBRATION, COLUMNS, COST, SAMPLING, TOLERANCE
+from quality_tables import CALIBRATION, COLUMNS, SAMPLING, TOLERANCE
 
 from prectr.artifacts import write_json
 
-TOLD = {figure for columns in (*COLUMNS.values(), TOLERANCE, CALIBRATION, COST, SAMPLING) for figure in columns}
+TOLD = {figure for columns in (*COLUMNS.values(), TOLERANCE, CALIBRATION, SAMPLING) for figure in columns}
 """The figures of the summary; results.jsonl has all."""
 BASE, TOP, OBSERVER = "wide-deep", "oracle", "observer"
 

@@ -38,12 +38,12 @@ COLUMNS = {
     ),
     "debias": ("all.auc", "all.truth_free", "candidates.unexposed_spearman", "candidates.ndcg_click", "ece"),
 }
-COLUMNS |= dict.fromkeys(("parts", "placebo", "catalogue"), COLUMNS["table"])
+COLUMNS |= dict.fromkeys(("placebo", "catalogue"), COLUMNS["table"])
+COLUMNS["parts"] = (*COLUMNS["table"], "logloss")
 TOLERANCE = (
     *(f"tolerance.{bucket}" for bucket in ("0-3", "4-9", "10-29", "30+")),
     *(f"tolerance_if.{bucket}" for bucket in ("0-3", "4-9", "10-29", "30+")),
 )
-COST = ("logloss", "rows_per_second")
 SAMPLING = ("all.gauc_error", "cold.gauc_error")
 CALIBRATION = ("ece", "predicted_over_actual", "candidates.unexposed_mean_ratio")
 
@@ -61,13 +61,17 @@ def main() -> None:
     print(f"\nstandard error of the oracle's GAUC over the users of the one test day: {errors}")
     print("\n**the ladder: gap ± its standard error, paired by seed**\n")
     _ladder(summary["ladder"])
-    rankers = [name for name, entry in told.items() if TOLERANCE[-1] in entry["mean"]]
     print("\n**implied tolerance against the true one, by the user's earlier requests**\n")
-    _table(told, rankers, TOLERANCE)
+    _table(told, _with_figure(told, TOLERANCE[0], "table", "ablations", "mining"), TOLERANCE)
     print("\n**calibration**\n")
-    _table(told, [name for name, entry in told.items() if CALIBRATION[0] in entry["mean"]], CALIBRATION)
+    _table(told, _with_figure(told, CALIBRATION[0], "table", "ablations", "mining", "debias"), CALIBRATION)
     print(f"\nclosed of the gap from Wide&Deep: {summary['closed']} to the truth, "
           f"{summary['closed_of_knowable']} to the observer")  # fmt: skip
+
+
+def _with_figure(told: dict[str, Any], figure: str, *groups: str) -> list[str]:
+    names = [variant.name for group in groups for variant in GROUPS[group]]
+    return [name for name in names if name in told and figure in told[name]["mean"]]
 
 
 def _table(told: dict[str, Any], names: list[str], columns: tuple[str, ...]) -> None:
