@@ -101,7 +101,7 @@ def test_sukd_by_hand(sizes, encoder, one_row) -> None:
         ranker.deep[0].weight.copy_(torch.tensor([[1.0, -1.0, 0.0, 1.0, 0.0, 10.0]]))
         ranker.deep[0].bias.fill_(0.5)
     text[0, 3] = 0.25
-    assert ranker(inputs, text).click_logit.item() == pytest.approx(2 - 7 + 2 + 10 * 1.5 + 0.5, abs=1e-5)
+    assert ranker(inputs, text).click_logit.item() == pytest.approx(2 - 7 + 2 + 10 * np.tanh(1.5) + 0.5, abs=1e-5)
 
 
 def test_sukd_losses_by_hand(sizes, encoder, make_batch) -> None:
@@ -118,7 +118,7 @@ def test_sukd_losses_by_hand(sizes, encoder, make_batch) -> None:
 
     with torch.no_grad():
         known = known.detach()
-        heavy, light = linear(ranker.heavy_language[0], text), linear(ranker.light_language, text)
+        heavy, light = (np.tanh(linear(head, text)) for head in (ranker.heavy_language[0], ranker.light_language))
         plain = linear(ranker.plain[0], known)
         teacher = linear(ranker.teacher[0], torch.cat([known, torch.tensor(heavy).unsqueeze(1)], 1))
         student = linear(ranker.student[0], torch.cat([known, torch.tensor(light).unsqueeze(1)], 1))
