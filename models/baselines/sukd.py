@@ -2,9 +2,9 @@
 Sponsored Search"): text adds only what the click features lack, as one number that a light model reads from it.
 
     1  logit y_1 = w_1 . phi + b_1,   phi = hidden layers of MLP_1(x),   x = [embedded fields, numbers]
-    2  logit y_2 = MLP_2([phi, u_2]),  u_2 = tanh(MLP_t(h))        the joint teacher; it also trains the encoder of h
-    3  logit y_3 = MLP_3([phi, u_3]),  u_3 = tanh(w_s . h + b_s)   the student: BCE + (u_3 - u_2)^2 + KL(y_2 || y_3)
-    4  logit y = MLP([x', u_3])                                    the answer; x' embeds the fields anew
+    2  logit y_2 = MLP_2([phi, u_2]),  u_2 = N(MLP_t(h))      the joint teacher; it also trains the encoder of h
+    3  logit y_3 = MLP_3([phi, u_3]),  u_3 = w_s . h + b_s    the student: BCE + (u_3 - u_2)^2 + KL(y_2 || y_3)
+    4  logit y = MLP([x', u_3])                               the answer; x' embeds the fields anew
 
     L = BCE(y) + BCE(y_1) + BCE(y_2) + BCE(y_3) + (u_3 - u_2)^2 + KL(y_2 || y_3)
 
@@ -15,8 +15,9 @@ The steps are the recipe of the paper [summary]. Ours, and not as published:
   as every other model does; phases of one run would give the answer's network the last quarter of both.
 - Heavy and light model are two heads of one encoder, the distilled one: it runs anyway, so the student saves nothing
   here. `encoder: frozen` lets the teacher train its head only.
-- What a model says of the text is one number in -1..1, and the three terms of step 3 weigh the same. Without bounds u_2
-  wanders off, since MLP_2 undoes any shift, and the student has to chase it.
+- What a model says of the text is one number, and the three terms of step 3 weigh the same. N takes a batch's mean and
+  spread out of u_2: MLP_2 can undo both, so they mean nothing, and free they ran away from the student (bounded by a
+  tanh, to its flat end, where u_2 said the same of every text).
 
 | symbol | variable | shape |
 |---|---|---|
@@ -67,7 +68,7 @@ class Sukd(Ranker):
 
     def forward(self, inputs: RankerInputs, text: Tensor) -> RankerOutput:
         """Score B rows by step 4."""
-        light = self.light_language(text).tanh().detach()
+        light = self.light_language(text).detach()
         parts = [self.fields(inputs.categorical), numbers_of(self.settings, inputs), light]
         return baseline_output(self.deep(torch.cat(parts, -1)).squeeze(-1), inputs)
 
@@ -78,9 +79,9 @@ class Sukd(Ranker):
         known = self.plain[:-1](x)
         plain_logit = self.plain[-1](known).squeeze(-1)
         known = known.detach()
-        heavy = self.heavy_language(text if self.trains_encoder else text.detach()).tanh()
+        heavy = standardised(self.heavy_language(text if self.trains_encoder else text.detach()))
         teacher_logit = self.teacher(torch.cat([known, heavy], -1)).squeeze(-1)
-        light = self.light_language(text.detach()).tanh()
+        light = self.light_language(text.detach())
         student_logit = self.student(torch.cat([known, light], -1)).squeeze(-1)
         parts |= {
             "plain": self._click(plain_logit, labels),
@@ -94,6 +95,12 @@ class Sukd(Ranker):
 
     def _click(self, logit: Tensor, labels: RankerLabels) -> Tensor:
         return functional.binary_cross_entropy_with_logits(self.with_position(logit, labels.position), labels.click)
+
+
+def standardised(column: Tensor) -> Tensor:
+    """N: mean 0 and spread 1 over the batch, 0 for a single row: [B, 1] -> [B, 1]."""
+    away = column - column.mean()
+    return away * (away.square().mean() + 1e-5).rsqrt()
 
 
 def click_divergence(wanted: Tensor, logit: Tensor) -> Tensor:
