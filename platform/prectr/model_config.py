@@ -181,16 +181,22 @@ class BaselineConfig(FrozenConfig):
     embedding: int = Field(default=8, ge=1)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     match: bool = Field(default=False, description="also read the match features, looked-up levels included")
-    behaviour_width: int = Field(default=32, ge=1, description="din: width of an embedded behaviour")
-    attention_hidden: tuple[int, ...] = Field(default=(32,), description="din: hidden widths of the activation unit")
+    interaction: tuple[int, ...] = Field(
+        default=(16, 16), min_length=1, description="xdeepfm: rows of each layer of the interaction network"
+    )
+    behaviour_width: int = Field(default=32, ge=1, description="din, daian: width of an embedded behaviour")
+    attention_hidden: tuple[int, ...] = Field(
+        default=(32,), description="hidden widths of din's activation unit, of daian's intent"
+    )
+    similarity_bins: int = Field(default=5, ge=2, description="daian: bins of similarity to the query")
 
 
-ModelName = Literal["wide-deep", "deepfm", "din", "prectr", "prectr-v2"]
+ModelName = Literal["lr", "dnn", "wide-deep", "deepfm", "xdeepfm", "din", "sukd", "daian", "prectr", "prectr-v2"]
 MODELS: tuple[str, ...] = get_args(ModelName)
 
 
 class ModelConfig(FrozenConfig):
-    """One ranker. `preference`, `debias` and `encoder` are prectr-v2's ablations; other models do not read them."""
+    """One ranker. `preference`, `debias` and `encoder` are prectr-v2's ablations; sukd, too, reads `encoder`."""
 
     name: ModelName = "prectr-v2"
     preference: bool = Field(default=True, description="cold-start relevance preference mining")

@@ -11,7 +11,14 @@ from prectr.protocol import ScoreResponse
 WIDTH = 118
 MODEL_NAMES = {
     "position-only": "position only",
+    "lr": "LR",
+    "dnn": "DNN",
     "wide-deep": "Wide&Deep",
+    "deepfm": "DeepFM",
+    "xdeepfm": "xDeepFM",
+    "din": "DIN",
+    "sukd": "SuKD",
+    "daian": "DAIAN (search)",
     "prectr": "PRECTR",
     "prectr-v2": "PRECTR-V2",
     "oracle": "oracle (truth)",

@@ -114,7 +114,7 @@ def train(samples: Path, tmp_path: Path) -> Train:
     return run
 
 
-@pytest.mark.parametrize("name", ["wide-deep", "prectr", "prectr-v2"])
+@pytest.mark.parametrize("name", ["wide-deep", "sukd", "daian", "prectr", "prectr-v2"])
 def test_loss_falls_and_the_same_seed_gives_the_same_run(train: Train, name: str) -> None:
     changes = {"model": ModelConfig(name=name), "epochs": 12, "learning_rate": 0.02, "encoder_scale": 1.0}
     first, again, other = train(**changes), train(**changes), train(**changes, seed=18)
