@@ -38,10 +38,9 @@ def test_equal_models_are_told_apart_in_about_one_of_twenty(metric: str, seeds: 
         first, second = (_models(random, logit, seeds, 1.0, wobble) for _ in range(2))
         found = compare(getattr(rows, metric), rows.users, first, second, resamples=150, seed=number)
         told_apart += found.verdict != "no difference"
-    # 7.5 are expected of 150; by the binomial law fewer than 1 or more than 17 come once in a thousand.
-    assert told_apart <= 17
-    if seeds == 1:
-        assert told_apart >= 1
+    # 7.5 are expected of 150; by the binomial law more than 12 come once in 25 draws, and this draw is fixed. Intervals
+    # of sampling alone would tell 26 and 17 of the models with seeds apart.
+    assert 1 <= told_apart <= 12
 
 
 def test_a_better_model_is_seen() -> None:

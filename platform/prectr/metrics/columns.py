@@ -1,7 +1,7 @@
 """What metrics ask of the columns they are given: one length, no NaN, labels that are 0 or 1, groups with a name."""
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 
 
 def checked_scores(score: np.ndarray, *others: np.ndarray) -> np.ndarray:
@@ -61,9 +61,8 @@ def group_codes(group: np.ndarray) -> tuple[np.ndarray, int]:
             number = (group - lowest).astype(np.int64)
             used = np.bincount(number) > 0
             return (np.cumsum(used) - 1)[number], int(used.sum())
-    values = pl.Series(group.tolist() if group.dtype == object else group)
-    missing = values.null_count() + (int(values.is_nan().sum()) if values.dtype.is_float() else 0)
-    if missing:
-        raise ValueError(f"{missing} of {len(group)} rows name no group (user, request or list).")
-    codes = values.rank("dense").to_numpy().astype(np.int64) - 1
-    return codes, int(codes.max()) + 1
+    values = pa.array(group, from_pandas=True)  # NaN is no name either
+    if values.null_count:
+        raise ValueError(f"{values.null_count} of {len(group)} rows name no group (user, request or list).")
+    encoded = values.dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)

@@ -51,15 +51,16 @@ class AucInGroups:
         Raises:
             ValueError: no such weight.
         """
-        ties = Ties.of(codes, score)
-        clicks_of_block = ties.total(clicked)
-        impressions = np.bincount(ties.group, weights=ties.size, minlength=groups)
-        clicks = np.bincount(ties.group, weights=clicks_of_block, minlength=groups)
-        rank_sum = np.bincount(
-            ties.group, weights=clicks_of_block * (ties.before + (ties.size + 1) / 2), minlength=groups
-        )
+        impressions = np.bincount(codes, minlength=groups)
+        clicks = np.bincount(codes[clicked], minlength=groups)
         pairs = clicks * (impressions - clicks)
         known = pairs > 0
+        if not known.all():  # most groups have no click, and to sort their rows is most of the work
+            rows = known[codes]
+            codes, clicked, score = codes[rows], clicked[rows], score[rows]
+        ties = Ties.of(codes, score)
+        middle = ties.before + (ties.size + 1) / 2
+        rank_sum = np.bincount(ties.group, weights=ties.total(clicked) * middle, minlength=groups)
         value = np.full(groups, np.nan)
         np.divide(rank_sum - clicks * (clicks + 1) / 2, pairs, out=value, where=known)
         weights = {"impressions": impressions, "clicks": clicks, "uniform": np.ones(groups)}

@@ -39,10 +39,12 @@ class Ties:
         by_score = np.argsort(score)
         # One number holds a row's group and its place by score. Sorting numbers is several times faster than sorting
         # rows by two columns, and that is most of what a metric costs.
-        key = codes[by_score] * rows + np.arange(rows)
+        key = codes[by_score]
+        key *= rows
+        key += np.arange(rows)
         key.sort()
-        place = key % rows if rows else key
-        order = by_score[place]
+        key %= max(rows, 1)
+        order = by_score[key]
         in_order, scores = codes[order], score[order]
         starts_group = np.r_[True, in_order[1:] != in_order[:-1]][:rows]
         starts_block = starts_group | np.r_[True, scores[1:] != scores[:-1]][:rows]
