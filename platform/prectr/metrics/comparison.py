@@ -26,6 +26,9 @@ from prectr.metrics.bootstrap import UserStatistic, percentile_interval, resampl
 LEAST_USERS = 10
 """With fewer users, resamples of them are too much alike to say anything: intervals are NaN."""
 
+Contrast = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""What is said of a model's figures against the base's, element by element; 0 is "the same"."""
+
 Verdict = Literal["better", "worse", "no difference", "undefined"]
 
 
@@ -61,7 +64,7 @@ class Comparison:
     """A model against the base model.
 
     Attributes:
-        difference: model minus base.
+        difference: model minus base, or another contrast of the two.
         verdict: what may be said; "undefined" where a metric has no value on these rows, or too few users decide it.
     """
 
@@ -83,6 +86,7 @@ def compare(
     scores: Sequence[np.ndarray],
     base: Sequence[np.ndarray],
     *,
+    contrast: Contrast = np.subtract,
     higher_is_better: bool = True,
     level: float = 0.95,
     resamples: int = 1000,
@@ -95,6 +99,7 @@ def compare(
         users: of those rows.
         scores: [seeds][n] of the model.
         base: [seeds][n] of the other; as many seeds.
+        contrast: what is compared; `relative_improvements` for RelaImpr.
         higher_is_better: False for a loss.
         level: of all intervals.
         resamples: of users.
@@ -108,6 +113,7 @@ def compare(
         users,
         {"model": scores, "base": base},
         "base",
+        contrast=contrast,
         higher_is_better=higher_is_better,
         level=level,
         resamples=resamples,
@@ -124,6 +130,7 @@ def compare_models(
     scores: Mapping[str, Sequence[np.ndarray]],
     base: str,
     *,
+    contrast: Contrast = np.subtract,
     higher_is_better: bool = True,
     level: float = 0.95,
     resamples: int = 1000,
@@ -136,6 +143,7 @@ def compare_models(
         users: see `compare`.
         scores: [seeds][n] by the model's name.
         base: the model that the others are held against.
+        contrast: see `compare`.
         higher_is_better: see `compare`.
         level: see `compare`.
         resamples: see `compare`.
@@ -158,10 +166,16 @@ def compare_models(
     for name in scores:
         against = None
         if name != base:
-            difference = _estimate(value[name] - value[base], drawn[name] - drawn[base], level)
+            difference = _estimate(contrast(value[name], value[base]), contrast(drawn[name], drawn[base]), level)
             against = Comparison(difference, _verdict(difference, sign))
         figures[name] = ModelFigure(_estimate(value[name], drawn[name], level), against)
     return figures
+
+
+def relative_improvements(value: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """RelaImpr in percent of AUCs against a base's, any shape; NaN where `prectr.metrics` refuses the base."""
+    above_chance = np.where(base > 0.5, base - 0.5, np.nan)
+    return (value - base) / above_chance * 100.0
 
 
 def _estimate(by_seed: np.ndarray, resamples: np.ndarray, level: float) -> Estimate:

@@ -37,8 +37,8 @@ class Ties:
         """
         rows = len(score)
         by_score = np.argsort(score)
-        # One number holds a row's group and its place by score. Sorting numbers is several times faster than sorting
-        # rows by two columns, and that is most of what a metric costs.
+        # One number holds a row's group and its place by score. Two sorts of plain numbers take half the time of
+        # one sort of rows by two columns, and sorting is most of what a metric costs.
         key = codes[by_score]
         key *= rows
         key += np.arange(rows)
