@@ -49,8 +49,8 @@ def test_a_better_model_is_seen() -> None:
     good, bad = (_models(random, logit, 3, apart, 0.0) for apart in (0.1, 3.0))
     assert compare(rows.auc, rows.users, good, bad).verdict == "better"
     assert compare(rows.gauc, rows.users, bad, good).verdict == "worse"
-    loss = compare(rows.log_loss, rows.users, [1 / (1 + np.exp(-s)) for s in good], [np.full(USERS * EACH, 0.01)] * 3,
-                   higher_is_better=False)  # fmt: skip
+    told, untold = [1 / (1 + np.exp(-score)) for score in good], [np.full(len(logit), 0.01)] * 3
+    loss = compare(rows.log_loss, rows.users, told, untold, higher_is_better=False)
     assert loss.verdict == "better" and loss.difference.value < 0
 
 
