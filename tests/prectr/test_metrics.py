@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and against plain loops."""
+"""AUC, GAUC and RelaImpr against scikit-learn and against plain loops."""
 
 import math
 
@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from prectr.metrics import auc, group_auc, log_loss, predicted_over_actual, relative_improvement
+from prectr.metrics import GroupWeight, auc, group_auc, relative_improvement
 
 # Few distinct scores, so that ties are the rule; few users, so that some have one class only.
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(-3, 3)), min_size=1, max_size=40)
@@ -34,8 +33,9 @@ def test_auc_equals_scikit_learn(rows: list[tuple[int, bool, int]]) -> None:
         assert auc(clicked, score) == pytest.approx(roc_auc_score(clicked, score))
 
 
-@given(ROWS)
-def test_group_auc_equals_a_loop_over_users(rows: list[tuple[int, bool, int]]) -> None:
+@pytest.mark.parametrize("weight", ["impressions", "clicks", "uniform"])
+@given(rows=ROWS)
+def test_group_auc_equals_a_loop_over_users(weight: GroupWeight, rows: list[tuple[int, bool, int]]) -> None:
     user, clicked, score = _columns(rows)
     values, weights, dropped = [], [], 0
     for name in sorted(set(user)):
@@ -45,11 +45,25 @@ def test_group_auc_equals_a_loop_over_users(rows: list[tuple[int, bool, int]]) -
             dropped += 1
         else:
             values.append(value)
-            weights.append(own.sum())
-    found = group_auc(user, clicked, score)
+            weights.append({"impressions": own.sum(), "clicks": clicked[own].sum(), "uniform": 1}[weight])
+    found = group_auc(user, clicked, score, weight)
     assert (found.groups, found.dropped) == (len(values), dropped)
     expected = np.average(values, weights=weights) if values else math.nan
     assert found.value == pytest.approx(expected, nan_ok=True)
+
+
+def test_groups_may_be_any_numbers_or_texts() -> None:
+    numbers = np.array([7, 7, 10**15, 10**15, -3, -3])
+    clicked, score = np.array([1, 0, 0, 1, 1, 1]), np.array([2.0, 1.0, 2.0, 1.0, 1.0, 1.0])
+    for group in (numbers, numbers.astype(str), numbers.astype(str).astype(object), np.array([0, 0, 1, 1, 5, 5])):
+        found = group_auc(group, clicked, score)
+        assert (found.value, found.groups, found.dropped) == (0.5, 2, 1)
+
+
+def test_constant_scores_are_chance() -> None:
+    user, clicked = np.arange(12) // 4, np.tile([1, 0, 0], 4)
+    assert auc(clicked, np.ones(12)) == 0.5
+    assert group_auc(user, clicked, np.ones(12)).value == 0.5
 
 
 def test_standard_error_of_group_auc_by_hand() -> None:
@@ -62,8 +76,11 @@ def test_standard_error_of_group_auc_by_hand() -> None:
     assert found.error == pytest.approx((2 * (0.25 * 0.375) ** 2) ** 0.5)
 
 
-def test_group_auc_of_nothing() -> None:
-    assert math.isnan(group_auc(np.array([]), np.array([]), np.array([])).value)
+def test_nothing_has_no_area() -> None:
+    nothing = np.array([])
+    assert math.isnan(auc(nothing, nothing))
+    found = group_auc(nothing, nothing, nothing)
+    assert math.isnan(found.value) and (found.groups, found.dropped) == (0, 0)
 
 
 def test_nan_scores_are_refused() -> None:
@@ -86,9 +103,18 @@ def test_relative_improvement_needs_a_base_above_chance(base: float) -> None:
         relative_improvement(0.7, base)
 
 
-def test_calibration_by_hand() -> None:
-    clicked, probability = np.array([True, False, False, False]), np.array([0.5, 0.25, 0.2, 0.05])
-    assert predicted_over_actual(clicked, probability) == pytest.approx(1.0)
-    assert math.isnan(predicted_over_actual(np.zeros(4, dtype=bool), probability))
-    assert log_loss(clicked, probability) == pytest.approx(sklearn_log_loss(clicked, probability))
-    assert math.isfinite(log_loss(np.array([True]), np.array([0.0])))
+def test_a_base_without_value_is_refused() -> None:
+    with pytest.raises(ValueError, match="got nan"):
+        relative_improvement(0.7, math.nan)
+
+
+def test_bad_columns_are_refused() -> None:
+    clicked, score = np.array([1, 0, 1]), np.array([0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="1 of 3 rows name no group"):
+        group_auc(np.array(["u", None, "v"], dtype=object), clicked, score)
+    with pytest.raises(ValueError, match="3 scores for 2 rows"):
+        auc(clicked[:2], score)
+    with pytest.raises(ValueError, match="2 of 3 labels are neither 0 nor 1"):
+        auc(np.array([2, 0, np.nan]), score)
+    with pytest.raises(ValueError, match="no weight 'rows'"):
+        group_auc(clicked, clicked, score, "rows")  # type: ignore[arg-type]

@@ -1,0 +1,104 @@
+"""Resampled statistics against the same metric of rows that are really repeated."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss, roc_auc_score
+
+from prectr.metrics import GroupWeight, group_auc
+from prectr.metrics.bootstrap import UserRows, percentile_interval, resample
+
+USERS = 5
+ROWS = st.lists(
+    st.tuples(st.integers(0, USERS - 1), st.integers(0, 1), st.booleans(), st.integers(-3, 3)), min_size=1, max_size=30
+)
+COUNTS = st.lists(st.integers(0, 3), min_size=USERS, max_size=USERS)
+
+
+def _columns(rows: list[tuple[int, int, bool, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """User, request (of one user), label, score; each user has a row, so that user u is number u."""
+    rows = rows + [(user, 0, False, 0) for user in range(USERS)]
+    user, request, clicked, score = map(np.array, zip(*rows))
+    return user, user * 2 + request, clicked, score / 7
+
+
+@given(ROWS, COUNTS)
+def test_auc_of_counted_users_equals_scikit_learn_with_weights(
+    rows: list[tuple[int, int, bool, int]], counts: list[int]
+) -> None:
+    user, _, clicked, score = _columns(rows)
+    found = UserRows(user, clicked).auc(score).of_counts(np.array(counts))
+    weight = np.array(counts)[user]
+    if not weight[clicked].sum() or not weight[~clicked].sum():
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(roc_auc_score(clicked, score, sample_weight=weight))
+
+
+@pytest.mark.parametrize("weight", ["impressions", "clicks", "uniform"])
+@pytest.mark.parametrize("by_request", [False, True])
+@given(rows=ROWS, counts=COUNTS)
+def test_gauc_of_counted_users_equals_that_of_their_copies(
+    weight: GroupWeight, by_request: bool, rows: list[tuple[int, int, bool, int]], counts: list[int]
+) -> None:
+    user, request, clicked, score = _columns(rows)
+    group = request if by_request else user
+    found = UserRows(user, clicked).gauc(score, request if by_request else None, weight).of_counts(np.array(counts))
+    copies = [(user == u, copy) for u, count in enumerate(counts) for copy in range(count)]
+    if not copies:
+        assert math.isnan(found)
+        return
+    groups, labels, scores = (
+        np.concatenate(parts)
+        for parts in zip(*((group[own] * 10 + copy, clicked[own], score[own]) for own, copy in copies))
+    )
+    assert found == pytest.approx(group_auc(groups, labels, scores, weight).value, nan_ok=True)
+
+
+def test_log_loss_of_counted_users() -> None:
+    random = np.random.default_rng(1)
+    user, clicked, probability = np.arange(40) % USERS, random.random(40) < 0.3, random.uniform(0.05, 0.6, 40)
+    counts = np.array([0, 1, 3, 1, 0])
+    found = UserRows(user, clicked).log_loss(probability).of_counts(counts)
+    assert found == pytest.approx(log_loss(clicked, probability, sample_weight=counts[user]))
+
+
+def test_rows_that_repeat_a_user_add_no_certainty() -> None:
+    """Ten copies of every row are no more users: the same resamples, where rows drawn one by one would agree more."""
+    random = np.random.default_rng(2)
+    user, clicked, score = np.arange(300) // 6, random.random(300) < 0.3, random.random(300)
+    once, tenfold = (
+        resample([UserRows(u, c).auc(s), UserRows(u, c).gauc(s)], 50, count=40)
+        for u, c, s in ((user, clicked, score), (np.tile(user, 10), np.tile(clicked, 10), np.tile(score, 10)))
+    )
+    np.testing.assert_allclose(once.resamples, tenfold.resamples)
+    assert once.resamples.std(0).min() > 0.01
+
+
+def test_interval_of_a_mean_has_the_width_of_theory() -> None:
+    """The mean of 400 users' values: 1.96 standard errors on either side, within what 2,000 resamples scatter."""
+    value = np.random.default_rng(3).normal(size=400)
+    rows = UserRows(np.arange(400), np.zeros(400, dtype=bool))
+    found = resample([rows.mean(value)], rows.users, count=2000)
+    low, high = percentile_interval(found.resamples[:, 0])
+    assert found.value[0] == pytest.approx(value.mean())
+    assert (high - low) / 2 == pytest.approx(1.96 * value.std() / 20, rel=0.08)
+
+
+def test_an_interval_that_a_handful_decides_is_none() -> None:
+    resamples = np.r_[np.full(3, np.nan), np.linspace(0, 1, 97)]
+    assert all(math.isnan(bound) for bound in percentile_interval(resamples))
+    assert all(math.isnan(bound) for bound in percentile_interval(np.array([])))
+
+
+def test_rows_of_another_user_in_a_group_are_refused() -> None:
+    rows = UserRows(np.array(["a", "a", "b"]), np.array([1, 0, 1]))
+    with pytest.raises(ValueError, match="of another user"):
+        rows.gauc(np.ones(3), group=np.array([1, 2, 2]))
+    with pytest.raises(ValueError, match="1 of 3 scores are NaN"):
+        rows.auc(np.array([1, 2, np.nan]))
+    with pytest.raises(ValueError, match="2 users for 3 labels"):
+        UserRows(np.array([1, 2]), np.array([1, 0, 1]))
