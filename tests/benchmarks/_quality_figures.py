@@ -91,7 +91,7 @@ class TestDay:
 
 def _joined(rows: pl.DataFrame, truth: Path) -> pl.DataFrame:
     known = pl.read_parquet(truth / "*.parquet", hive_partitioning=False)
-    columns = [name for name in ("r", "grade", "p_exam", "p_click_given_exam") if name in known.columns]
+    columns = [name for name in ("r", "grade", "threshold", "p_exam", "p_click_given_exam") if name in known.columns]
     found = rows.select("request_id", "item_id").join(
         known.select("request_id", "item_id", *columns), on=["request_id", "item_id"], how="left", maintain_order="left"
     )
@@ -186,23 +186,24 @@ def _irrelevant_on_top(lists: np.ndarray, scores: np.ndarray, grade: np.ndarray,
     return float((grade[order][place < top] == 0).mean())
 
 
-def implied_tolerance(day: TestDay, by_level: np.ndarray, name: str) -> dict[str, float]:
-    """Spearman of log mean(c_1, c_2) - log c_3, a user's mean over rows, with the user's true tolerance.
+def implied_tolerance(day: TestDay, by_level: np.ndarray, threshold: np.ndarray, name: str) -> dict[str, float]:
+    """Spearman of log mean(c_1, c_2) - log c_3 with a true threshold, both a user's mean over rows.
 
-    A tolerant user clicks weaker levels nearly as much as strong ones; t_u is a threshold, so its sign is turned.
+    A tolerant user clicks weaker levels nearly as much as strong ones, so the threshold's sign is turned.
 
     Args:
         day: whose users.
         by_level: [n, k] log click probability at each level.
+        threshold: [n], the user's part of it or the whole.
         name: what the figures are called, before the bucket.
     """
     learnt = np.logaddexp(by_level[:, 1], by_level[:, 2]) - np.log(2) - by_level[:, 3]
-    users = pl.DataFrame({"user": day.shown.user, "learnt": learnt, "true": -day.tolerance, "requests": day.requests})
+    users = pl.DataFrame({"user": day.shown.user, "learnt": learnt, "true": -threshold, "requests": day.requests})
     users = users.group_by("user").agg(pl.col("learnt", "true").mean(), pl.col("requests").max())
     made = {}
     for bucket, (low, high) in BUCKETS.items():
         part = users.filter(pl.col("requests").is_between(low, high))
-        if len(part) > 20 and part["learnt"].std():
+        if len(part) > 20 and min(part["learnt"].std(), part["true"].std()) > 1e-9:  # type: ignore[type-var, operator]
             made[f"{name}.{bucket}"] = float(spearmanr(part["learnt"], part["true"]).statistic)
     return made
 
@@ -261,7 +262,7 @@ def all_figures(day: TestDay, step: TrainingStep) -> dict[str, float]:
     shown, candidates = score(step, day.shown), score(step, day.candidates)
     return {
         **ranking_figures(day, shown.free, shown.logged, candidates.free),
-        **implied_tolerance(day, shown.clicks_by_level, "tolerance"),
+        **implied_tolerance(day, shown.clicks_by_level, day.tolerance, "tolerance"),
         **_implied_by_change(day, step),
         **judged_figures(day, step),
     }
@@ -270,7 +271,12 @@ def all_figures(day: TestDay, step: TrainingStep) -> dict[str, float]:
 def _implied_by_change(day: TestDay, step: TrainingStep) -> dict[str, float]:
     if not hasattr(step.ranker, "relevance"):
         return {}
-    return implied_tolerance(day, clicks_if_level(step, day.shown), "tolerance_if")
+    by_level = clicks_if_level(step, day.shown)
+    whole = day.truth["threshold"].to_numpy()
+    return {
+        **implied_tolerance(day, by_level, day.tolerance, "tolerance_if"),
+        **implied_tolerance(day, by_level, whole, "threshold_if"),
+    }
 
 
 def oracle_figures(day: TestDay) -> dict[str, Any]:

@@ -16,6 +16,7 @@ simulator's truth says so below. A second log with equal tolerances (`--placebo`
     candidates.unexposed_*      unexposed candidates alone: Spearman with the truth; mean predicted over mean true rate
     tolerance.BUCKET            Spearman of the implied tolerance (MODEL.md 3b) and the true one, users by requests
     tolerance_if.BUCKET         the same, from what the model says were the row of another relevance
+    threshold_if.BUCKET         that, with the whole true threshold of the rows: the user's part and the query's
     judged.*                    levels by text alone (no look-up) on judged pairs of queries held back from training
     closed                      share of the gap in all.auc from Wide&Deep to the truth itself that the model closes
     closed_of_knowable          the same to the observer of `_quality_observer.py`, who knows what clicks can tell
@@ -42,13 +43,13 @@ from typing import Any
 
 from _logs import scratch_folder
 from _quality_changed import CHANGES, make_changed
-from _quality_variants import GROUPS, LADDER, Variant, variants_of
+from _quality_variants import FEW_SEEDS, GROUPS, LADDER, Variant, variants_of
 from _quality_world import World, make_world
 from quality_tables import CALIBRATION, COLUMNS, SAMPLING, TOLERANCE
 
 from prectr.artifacts import write_json
 
-TOLD = {figure for columns in (*COLUMNS.values(), TOLERANCE, CALIBRATION, SAMPLING) for figure in columns}
+TOLD = {figure for columns in (*COLUMNS.values(), *TOLERANCE, CALIBRATION, SAMPLING) for figure in columns}
 """The figures of the summary; results.jsonl has all."""
 BASE, TOP, OBSERVER = "wide-deep", "oracle", "observer"
 
@@ -241,7 +242,10 @@ def summarise(lines: Sequence[dict[str, Any]], variants: Sequence[Variant], seed
 
 
 def _gaps(found: dict[tuple[str, int], dict[str, Any]], name: str, against: str, seeds: int) -> dict[str, Any]:
-    """A variant minus what it is compared with, paired by seed: mean, standard error, and whether it is real."""
+    """A variant minus what it is compared with, paired by seed: mean, standard error, and whether it is real.
+
+    Two seeds' standard error says too little for that.
+    """
     pairs = [
         (found[name, seed]["figures"], found[against, seed]["figures"])
         for seed in range(seeds)
@@ -255,7 +259,7 @@ def _gaps(found: dict[tuple[str, int], dict[str, Any]], name: str, against: str,
         made[figure] = {
             "mean": round(mean, 5),
             "standard_error": None if error is None else round(error, 5),
-            "real": None if error is None else bool(abs(mean) > 2 * error),
+            "real": None if error is None or len(pairs) < FEW_SEEDS else bool(abs(mean) > 2 * error),
         }
     return made
 

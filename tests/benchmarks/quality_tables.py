@@ -40,9 +40,9 @@ COLUMNS = {
 }
 COLUMNS |= dict.fromkeys(("placebo", "catalogue"), COLUMNS["table"])
 COLUMNS["parts"] = (*COLUMNS["table"], "logloss")
-TOLERANCE = (
-    *(f"tolerance.{bucket}" for bucket in ("0-3", "4-9", "10-29", "30+")),
-    *(f"tolerance_if.{bucket}" for bucket in ("0-3", "4-9", "10-29", "30+")),
+TOLERANCE = tuple(
+    tuple(f"{figure}.{bucket}" for bucket in ("0-3", "4-9", "10-29", "30+"))
+    for figure in ("tolerance", "tolerance_if", "threshold_if")
 )
 SAMPLING = ("all.gauc_error", "cold.gauc_error")
 CALIBRATION = ("ece", "predicted_over_actual", "candidates.unexposed_mean_ratio")
@@ -61,8 +61,9 @@ def main() -> None:
     print(f"\nstandard error of the oracle's GAUC over the users of the one test day: {errors}")
     print("\n**the ladder: gap ± its standard error, paired by seed**\n")
     _ladder(summary["ladder"])
-    print("\n**implied tolerance against the true one, by the user's earlier requests**\n")
-    _table(told, _with_figure(told, TOLERANCE[0], "table", "ablations", "mining"), TOLERANCE)
+    for columns in TOLERANCE:
+        print("\n**implied tolerance against the true one, by the user's earlier requests**\n")
+        _table(told, _with_figure(told, columns[0], "table", "ablations", "mining"), columns)
     print("\n**calibration**\n")
     _table(told, _with_figure(told, CALIBRATION[0], "table", "ablations", "mining", "debias"), CALIBRATION)
     print(f"\nclosed of the gap from Wide&Deep: {summary['closed']} to the truth, "
