@@ -16,6 +16,7 @@ from scipy.special import expit, logit
 from scipy.stats import spearmanr
 
 from models.fake_numbers import with_relevance_changed
+from models.fusion import expected_level
 from prectr.labelling.split import read_judged
 from prectr.metrics import auc, calibration_error, group_auc, log_loss, ndcg, predicted_over_actual
 from prectr.model_config import LEVELS
@@ -225,7 +226,7 @@ def clicks_if_level(step: TrainingStep, data: RankerData) -> np.ndarray:
         text = step.text(pair)
         levels = ranker.relevance(text, inputs.match).softmax(-1)
         tau = ranker.incentive_of(inputs, levels)
-        own = labels.level_soft @ torch.arange(LEVELS, dtype=torch.float32) / (LEVELS - 1)
+        own = expected_level(labels.level_soft)
         answers = []
         for level in range(LEVELS):
             at = torch.full_like(own, level / (LEVELS - 1))

@@ -89,10 +89,17 @@ def _ladder(steps: list[dict[str, Any]]) -> None:
     print("| variant | minus | " + " | ".join(columns) + " |")
     print("|---|---|" + "---|" * len(columns))
     for step in steps:
-        gaps = [step["gaps"].get(column) for column in columns]
-        cells = [f"{gap['mean']:+.5f} ±{gap['standard_error']:.5f}" if gap else "" for gap in gaps]
-        cells = [f"**{cell}**" if gap and gap["real"] else cell for cell, gap in zip(cells, gaps, strict=True)]
+        cells = [_gap_cell(step["gaps"].get(column)) for column in columns]
         print(f"| {step['variant']} | {step['against']} | " + " | ".join(cells) + " |")
+
+
+def _gap_cell(gap: dict[str, Any] | None) -> str:
+    """A paired gap and its standard error, which one seed has not: bold where it exceeds 2 errors."""
+    if gap is None:
+        return ""
+    error = gap["standard_error"]
+    cell = f"{gap['mean']:+.5f}" + ("" if error is None else f" ±{error:.5f}")
+    return f"**{cell}**" if gap["real"] else cell
 
 
 def _cell(entry: dict[str, Any], column: str) -> str:

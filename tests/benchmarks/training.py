@@ -13,7 +13,7 @@
               of the whole run by processor seconds (`ratio_of_cpu_seconds`), for a machine that others use too
     encoder   the encoder in joint training of prectr-v2: padding, pairs encoded a batch, share of the step, and the
               rate of its matrix products (FLOPs of real tokens, forward and backward) over that of torch's matmul on
-              the same shapes
+              the same shapes; the same of the encoder as a whole
     tables    DeepFM with 10 M ids in one field: peak memory, steps a second, seconds to write a checkpoint
 
 `loop` and `encoder` train on the built-in marketplace, taken through the jobs once (a small teacher and few epochs:

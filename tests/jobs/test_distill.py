@@ -1,10 +1,11 @@
-"""The encoder artifact in `transformers`, without anything of ours but `mark_matches`."""
+"""The encoder artifact in other libraries, without anything of ours but `mark_matches`."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prectr.relevance.config import DistillConfig
@@ -41,6 +42,15 @@ def test_without_match_marks_the_plain_tokenizer_does(tmp_path: Path) -> None:
     expected = RelevanceEncoder(tmp_path / "encoder").score(QUERIES, TITLES)[0]
     assert np.ptp(expected, axis=0).max() > 1e-2, "pairs differ, or this test says nothing"
     np.testing.assert_allclose(_probabilities(tmp_path / "encoder", marked=False), expected, atol=1e-4)
+
+
+def test_the_cross_encoder_of_sentence_transformers_gives_the_encoders_own_probabilities(tmp_path: Path) -> None:
+    publish_encoder(tmp_path / "encoder", QUERIES, TITLES, DistillConfig(encoder=ENCODER))
+    expected = RelevanceEncoder(tmp_path / "encoder").score(QUERIES, TITLES)[0]
+    model = CrossEncoder(str(tmp_path / "encoder"), device="cpu", local_files_only=True)
+    mark_matches(model.tokenizer)
+    found = model.predict(list(zip(QUERIES, TITLES, strict=True)), apply_softmax=True, show_progress_bar=False)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_marks_come_as_arrays_too(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ distill:
   encoder: {layers: 1, width: 32, heads: 2, feed_forward: 32, vocabulary: 500, max_length: 24}
   epochs: 1
 relevance: {actors: 1}
+samples: {ids: {item_id: {kind: vocabulary, minimum_count: 3, size: 200}}}
 train: {epochs: 1, batch_size: 1024, evaluations_per_epoch: 2}
 """
 STAGES = (
@@ -103,6 +104,19 @@ def test_every_stage_published_its_manifest(ran: Ran) -> None:
         assert manifest is not None, stage
         assert {"identity", "config", "inputs", "versions", "wall_seconds"} <= manifest.keys(), stage
     assert not list(ran.workspace.rglob(".*.building-*"))
+
+
+def test_the_share_of_rows_that_no_vocabulary_knows_is_told(ran: Ran) -> None:
+    samples = Samples.open(ran.workspace / "samples")
+    _, _, test_day = split_days(samples.days())
+    manifest = read_manifest(samples.path)
+    assert manifest is not None
+    told = manifest["unknown"][str(test_day)]
+    rows = pl.concat(pl.read_parquet(file, hive_partitioning=False) for file in samples.files([test_day]))
+    known = samples.spec.ids["item_id"].values
+    assert told["item_id"] == pytest.approx(1 - rows["item_id"].is_in(list(known)).mean(), abs=1e-6)
+    assert 0 < told["item_id"] < 1 and len(known) == 200
+    assert set(told) == set(samples.spec.categorical_fields)
 
 
 def test_report_is_one_self_contained_page_that_says_simulated(ran: Ran) -> None:

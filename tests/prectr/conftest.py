@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from prectr.features.ids import IdSpace
 from prectr.features.spec import fit_vocabularies
 from prectr.plan import KeyRange, Part, Slice
 from prectr.preferences import passes, snapshots
@@ -29,6 +30,10 @@ from prectr.samples.read import Reading, read_rows
 
 DAYS = [date(2026, 3, 1) + timedelta(days=number) for number in range(4)]
 QUERIES = ("nokia 3310", "phone", "sofa")
+IDS = {
+    "user_id": IdSpace(kind="vocabulary", size=2, values={"u1": 1, "u3": 2}),
+    "item_id": IdSpace(kind="hash", size=3),
+}
 LIMIT = 2  # behaviours of S_q and S_u, few enough that lists are cut
 
 
@@ -201,7 +206,7 @@ def mine(
     spec = fit_vocabularies(
         items, pl.read_parquet(root / "tables" / "users.parquet"), profile_columns=("device", "absent"),
         price_buckets=3, query_buckets=64, user_behaviours=LIMIT, query_behaviours=LIMIT, positions=8,
-        click=mined.model.click,
+        click=mined.model.click, ids=IDS,
     )  # fmt: skip
     context = SampleContext(mined, spec, root / "tables", root / "relevance")
     rows = pl.concat(read_rows(part, Reading(mined, reader)) for part in parts)

@@ -41,7 +41,7 @@ class TrainConfig(FrozenConfig):
     evaluations_per_epoch: int = Field(3, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the encoder. `auto`: bfloat16 on a GPU and where the processor multiplies it in hardware."""
-    text_batch: int = Field(128, ge=1)
+    text_batch: int = Field(48, ge=1)
     """Pairs the encoder sees at once; pairs of similar length go together. Few fit a processor's cache and need hardly
     any padding; a GPU wants more."""
     workers: int | tuple[int, int] = 1
