@@ -53,6 +53,10 @@ Memory = Annotated[
 ]
 Encoder = Annotated[Path, typer.Option("--encoder", help="Artifact of distill.")]
 Model = Annotated[str | None, typer.Option("--model", help=f"{', '.join(MODELS)}.")]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each model, from train.seed on.")]
+Rankers = Annotated[
+    Path | None, typer.Option("--rankers", help="Directory of bundles; by default `rankers` beside the samples.")
+]
 LedgerIn = Annotated[Path, typer.Argument(help="Directory of the label ledger.")]
 
 
@@ -456,26 +460,95 @@ def evaluate(
     preferences: Preferences,
     labels: Labels,
     encoder: Encoder,
-    ranker: Annotated[list[Path], typer.Option("--ranker", help="A bundle; give the option once for each.")],
     out: Out,
+    models: Annotated[
+        str | None, typer.Option("--models", help="Models to train, or reuse, and judge: all, or a,b,c.")
+    ] = None,
+    seeds: Seeds = 1,
+    rankers: Rankers = None,
+    ranker: Annotated[
+        list[Path] | None, typer.Option("--ranker", help="A bundle to judge; give the option once for each.")
+    ] = None,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option("--scores", help="NAME=FILE: scores of a model of yours for every impression of the test day."),
+    ] = None,
 ) -> Any:
-    """Judge rankers on the same test day, and teacher and student on held-back judged queries."""
+    """Judge rankers on the same test day, with intervals; with --models, train what is missing first."""
     settings = load()
     from jobs import evaluate as job
+    from jobs import train_contestants
+    from prectr.errors import UsageError
+    from prectr.evaluation.contestants import chosen
+    from prectr.tabulate import print_evaluation
+
+    named = [pair.partition("=") for pair in scores or ()]
+    if any(not name or not file for name, _, file in named):
+        raise UsageError("--scores wants NAME=FILE, such as ours=scores.parquet.")
+    bundles: dict[str, list[Path]] = {path.name: [path] for path in ranker or ()}
+    if models is not None:
+        if ranker:
+            raise UsageError("give --models or --ranker, not both: with --models, bundles are found in --rankers.")
+        bundles = train_contestants.run(
+            chosen(models.split(",")),
+            seeds,
+            samples=samples,
+            encoder=encoder,
+            preferences=preferences,
+            rankers=rankers or samples.parent / "rankers",
+            config=settings.train,
+            ray_config=settings.ray,
+        )
+    result = job.run(
+        tables=tables,
+        samples=samples,
+        preferences=preferences,
+        bundles=bundles,
+        labels=labels,
+        encoder=encoder,
+        out=out,
+        config=settings.evaluate,
+        files={name: Path(file) for name, _, file in named},
+        force=force,
+    )
+    content = job.read(result.path)
+    return Answer(content, show=lambda: print_evaluation(content))
+
+
+@command("ablate")
+def ablate(
+    load: Load,
+    force: bool,
+    tables: TablesIn,
+    samples: Samples,
+    preferences: Preferences,
+    labels: Labels,
+    encoder: Encoder,
+    out: Out,
+    seeds: Seeds = 1,
+    rankers: Rankers = None,
+) -> Any:
+    """Train and judge PRECTR-V2 with its parts taken away one by one, several seeds each."""
+    settings = load()
+    from jobs import ablate as job
+    from jobs.evaluate import read
     from prectr.tabulate import print_evaluation
 
     result = job.run(
         tables=tables,
         samples=samples,
         preferences=preferences,
-        rankers=ranker,
         labels=labels,
         encoder=encoder,
+        rankers=rankers or samples.parent / "rankers",
         out=out,
+        seeds=seeds,
+        train=settings.train,
         config=settings.evaluate,
+        ray_config=settings.ray,
         force=force,
     )
-    content = job.read(result.path)
+    content = read(result.path)
     return Answer(content, show=lambda: print_evaluation(content))
 
 

@@ -1,35 +1,41 @@
-"""evaluate: rankers on the same test day, with position-only and (simulated logs) the oracle as bounds.
+"""evaluate: rankers on the same test day, with intervals, and position-only and (simulated logs) the oracle as bounds.
 
 Also how good the relevance levels are: teacher, student and a lexical baseline on held-back judged queries.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from scipy.special import expit
 
 from prectr import progress
 from prectr.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
+from prectr.configuration import FrozenConfig
 from prectr.errors import UsageError
-from prectr.evaluation import (
-    DEFINITIONS,
-    TestRows,
-    add_relative_improvement,
-    figures,
-    oracle,
-    position_only,
-    tolerance_against_truth,
-)
+from prectr.evaluation import curves, scores
+from prectr.evaluation.contestants import label_of
+from prectr.evaluation.day import LIST_SLICES, TestDay
+from prectr.evaluation.figures import LIST_METRICS, ROW_METRICS, describe_lists, describe_slices, measure
+from prectr.evaluation.truth import tolerance_against_truth
 from prectr.labelling.quality import relevance_quality
-from prectr.samples.load import Samples
-from prectr.scoring import Scorer
+from prectr.samples.load import Samples, sample_days, split_days
 from prectr.settings import EvaluateConfig
 from prectr.tables import Tables
 
-EVALUATION = "evaluation.json"
+EVALUATION, PREDICTIONS = "evaluation.json", "predictions.parquet"
+BOUNDS = ("position-only", "oracle")
+BASE = "wide-deep"
+"""What all are compared with, as in the paper's results table."""
+
+
+class _Compared(FrozenConfig):
+    """What an evaluation is made of, besides its inputs."""
+
+    evaluate: EvaluateConfig
+    base: str
+    improvement_base: str
 
 
 def run(
@@ -37,14 +43,38 @@ def run(
     tables: Path,
     samples: Path,
     preferences: Path,
-    rankers: Sequence[Path],
+    bundles: Mapping[str, Sequence[Path]],
     labels: Path,
     encoder: Path,
     out: Path,
     config: EvaluateConfig,
+    files: Mapping[str, Path] | None = None,
+    base: str = BASE,
+    improvement_base: str = BASE,
     force: bool = False,
 ) -> StageResult:
-    """Judge `rankers` (bundles of the same samples) on the test day and publish figures and predictions at `out`."""
+    """Judge models on the test day and publish figures and predictions at `out`.
+
+    Args:
+        tables: the log.
+        samples: of the log; all bundles were trained on them.
+        preferences: mined of the log.
+        bundles: by the model's name, one for each seed; all models have equally many.
+        labels: of `label`.
+        encoder: of `distill`.
+        out: the artifact.
+        config: slices, resamples.
+        files: scores of models of the user's, by name (`prectr.evaluation.scores.file_scores`).
+        base: what differences are against; the first model where it is not among them.
+        improvement_base: what RelaImpr is against; left out where it is not among them.
+        force: judge again.
+
+    Raises:
+        UsageError: an artifact is missing; models have unequal numbers of seeds, were trained on other samples or on
+            later days; or a file's rows are not those of the test day.
+        PrectrError: a score is NaN.
+    """
+    files = files or {}
     for artifact, stage in (
         (samples, "build-samples"),
         (preferences, "mine-preferences"),
@@ -52,16 +82,20 @@ def run(
         (encoder, "distill"),
     ):
         require_artifact(artifact, stage)
-    samples_identity = fingerprint(samples)
-    for ranker in rankers:
-        trained_on = require_artifact(ranker, "train")["inputs"]["samples"]
-        if trained_on != samples_identity:
-            raise UsageError(
-                f"{ranker}: was trained on other samples than {samples}; models are compared on one set only."
-            )
+    _check_names(bundles, files)
+    identity = fingerprint(samples)
+    _, _, day = split_days(sample_days(samples))
+    for of_seeds in bundles.values():
+        for bundle in of_seeds:
+            scores.require_comparable(bundle, samples, identity, day)
 
     def build(staging: Path) -> dict[str, Any]:
-        evaluation = _evaluate(tables, samples, preferences, rankers, labels, encoder, staging, config)
+        test = TestDay.of(Samples.open(samples), tables, config)
+        evaluation = _evaluate(test, bundles, files, staging, config, base, improvement_base)
+        evaluation |= {
+            "quality": relevance_quality(tables, labels, encoder),
+            "tolerance": tolerance_against_truth(tables, preferences),
+        }
         write_json(staging / EVALUATION, evaluation)
         return {"rows": {"test": evaluation["test_rows"]}}
 
@@ -71,64 +105,127 @@ def run(
         "preferences": preferences,
         "labels": labels,
         "encoder": encoder,
-        **{f"ranker {number}": ranker for number, ranker in enumerate(rankers)},
+        **{f"{name}, seed {number}": path for name, paths in bundles.items() for number, path in enumerate(paths)},
+        **{f"scores {name}": path for name, path in files.items()},
     }
-    return run_stage("evaluate", out, config=config, inputs=inputs, build=build, force=force)
+    compared = _Compared(evaluate=config, base=base, improvement_base=improvement_base)
+    return run_stage("evaluate", out, config=compared, inputs=inputs, build=build, force=force)
 
 
 def read(evaluation: Path) -> dict[str, Any]:
-    """The figures of an evaluation artifact."""
+    """The content of an evaluation artifact."""
     require_artifact(evaluation, "evaluate")
     content: dict[str, Any] = json.loads((evaluation / EVALUATION).read_text(encoding="utf-8"))
     return content
 
 
+def _check_names(bundles: Mapping[str, Sequence[Path]], files: Mapping[str, Path]) -> None:
+    if not bundles and not files:
+        raise UsageError("evaluate: nothing to judge; give --models, --ranker or --scores.")
+    seeds = {name: len(paths) for name, paths in bundles.items()}
+    if len(set(seeds.values())) > 1:
+        told = ", ".join(f"{name} {number}" for name, number in seeds.items())
+        raise UsageError(f"evaluate: models must have equally many seeds, got {told}.")
+    for name in files:
+        if name in bundles or name in BOUNDS:
+            raise UsageError(f"--scores {name}: that name is taken; give the file another.")
+
+
 def _evaluate(
-    tables: Path,
-    samples: Path,
-    preferences: Path,
-    rankers: Sequence[Path],
-    labels: Path,
-    encoder: Path,
+    test: TestDay,
+    bundles: Mapping[str, Sequence[Path]],
+    files: Mapping[str, Path],
     staging: Path,
     config: EvaluateConfig,
+    base: str,
+    improvement_base: str,
 ) -> dict[str, Any]:
-    opened = Samples.open(samples)
-    test = TestRows.of(opened, config.cold_requests)
-    rows = opened.rows(test.frame)
-    position = test.frame["position"].to_numpy()
     if not test.clicked.any():
         progress.say("evaluate: the test day holds no click, so AUC and GAUC are undefined; log loss is all there is")
-    prior = position_only(opened, test)
-    models: dict[str, dict[str, Any]] = {"position-only": figures(test, prior * 0.0, prior, expit(prior))}
-    predictions = test.frame.select("request_id", "user_id", "item_id", "query", "position", "clicked", "user_requests")
-    with progress.track("evaluate", total=len(rows) * len(rankers), unit="rows") as bar:
-        for path in rankers:
-            scorer = Scorer(path)
-            scores = scorer.score(rows, opened.pairs, opened.tokens)
-            logged = scorer.with_position(scores.click_logit, position)
-            models[path.name] = figures(test, scores.click_logit, logged, expit(logged))
-            predictions = predictions.with_columns(
-                pl.Series(f"{path.name}.logit", scores.click_logit),
-                pl.Series(f"{path.name}.incentive", scores.incentive),
-            )
-            bar.advance(len(rows))
-    truth = oracle(tables, test)
-    if truth is not None:
-        models["oracle"] = figures(test, truth[0], truth[1], truth[1])
-    add_relative_improvement(models)
-    predictions.write_parquet(staging / "predictions.parquet")
-    manifest = read_manifest(tables) or {}
+    seeds = max((len(paths) for paths in bundles.values()), default=1)
+    models: dict[str, list[scores.DayScores]] = {"position-only": [scores.position_only(test)] * seeds}
+    predictions = test.shown.select("request_id", "user_id", "item_id", "query", "position", "clicked", "user_requests")
+    of_files = {name: scores.file_scores(path, test) for name, path in files.items()}  # a mistake is told early
+    with progress.track("evaluate", total=seeds * len(bundles), unit="bundles") as bar:
+        for name, paths in bundles.items():
+            models[name] = []
+            for path in paths:
+                made = scores.bundle_scores(path, test)
+                models[name].append(made)
+                columns = [pl.Series(f"{path.name}.logit", made.free)]
+                if made.incentive is not None:
+                    columns.append(pl.Series(f"{path.name}.incentive", made.incentive))
+                predictions = predictions.with_columns(columns)
+                bar.advance(1)
+    models |= {name: [made] * seeds for name, made in of_files.items()}
+    if (truth := scores.oracle(test)) is not None:
+        models["oracle"] = [truth] * seeds
+    predictions.write_parquet(staging / PREDICTIONS)
+    base = base if base in models else next(iter([*bundles, *files]))
+    slices = describe_slices(test, config)
+    if test.lists is not None:
+        slices |= describe_lists(test.lists, LIST_SLICES)
+    with progress.track("intervals", total=len(slices), unit="slices") as bar:
+        figures = measure(
+            test, models, config, base=base, improvement_base=improvement_base, on_slice=lambda _: bar.advance(1)
+        )
+    tables = Tables(test.tables)
     return {
-        "simulated": Tables(tables).simulated,
-        "test_rows": len(rows),
-        "test_day": str(test.frame["ts"].dt.date()[0]),
-        "cold_requests": config.cold_requests,
-        "models": models,
-        "quality": relevance_quality(tables, labels, encoder),
-        "tolerance": tolerance_against_truth(tables, preferences),
-        "definitions": DEFINITIONS,
-        "log": manifest.get("statistics") or manifest.get("rows"),
+        "simulated": tables.simulated,
+        "test_day": str(test.day),
+        "test_rows": len(test.clicked),
+        "seeds": seeds,
+        "base": base,
+        "improvement_base": improvement_base if improvement_base in models else None,
+        "settings": config.model_dump(mode="json"),
+        "slices": slices,
+        "models": {
+            name: {
+                "label": label_of(name),
+                "kind": "bundle" if name in bundles else "bound" if name in BOUNDS else "file",
+                "bundles": [path.name for path in bundles.get(name, ())],
+            }
+            for name in models
+        },
+        "figures": figures,
+        "calibration": curves.calibration_curves(test, models),
+        "incentive": curves.incentive_curves(test, models),
+        "position": curves.position_curves(test, {name: paths[0] for name, paths in bundles.items()}),
+        "definitions": {
+            metric.name: {"heading": metric.heading, "definition": metric.definition.format(top=config.top)}
+            for metric in (*ROW_METRICS, *LIST_METRICS)
+        },
+        "log": _log(test, read_manifest(test.tables) or {}),
+    }
+
+
+def _log(test: TestDay, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the log is, for the data card."""
+    files = test.samples.files(test.samples.days())
+    columns = ("request_id", "user_id", "query", "item_id")
+    counted = (
+        pl.scan_parquet(files, hive_partitioning=False)
+        .select(
+            pl.len().alias("impressions"),
+            pl.col("clicked").sum().alias("clicks"),
+            *(pl.col(name).n_unique().alias(name.removesuffix("_id")) for name in columns),
+        )
+        .collect()
+        .row(0, named=True)
+    )
+    days = test.samples.days()
+    return {
+        "days": f"{days[0]} to {days[-1]} ({len(days)})",
+        "impressions": counted["impressions"],
+        "requests": counted["request"],
+        "users": counted["user"],
+        "queries": counted["query"],
+        "items shown": counted["item"],
+        "clicks": counted["clicks"],
+        "click-through rate": counted["clicks"] / counted["impressions"],
+        "cold share of the test day": float(test.slices["cold"].mean()),
+        "made by": manifest.get("stage"),
+        "statistics": manifest.get("statistics") or manifest.get("rows") or {},
     }
 
 

@@ -11,6 +11,7 @@ from prectr.bundle import require_online_state, write_bundle
 from prectr.features.spec import FeatureSpec
 from prectr.model_config import ModelConfig
 from prectr.ray_session import RayConfig, ray_session
+from prectr.samples.load import sample_days, split_days
 from prectr.training.config import TrainConfig
 from prectr.training.launch import fit_on_ray
 from prectr.training.ranker_loop import CURVE, train_ranker
@@ -75,7 +76,13 @@ def run(
             staging, work, samples=samples, encoder=encoder, preferences=preferences, config=config, facts=facts
         )
         shutil.rmtree(work)
-        return {"rows": {"training": facts["rows"]}, "metrics": facts["best"], "steps": facts["steps"]}
+        _, validation_day, _ = split_days(sample_days(samples))
+        return {
+            "rows": {"training": facts["rows"]},
+            "last_day": str(validation_day),
+            "metrics": facts["best"],
+            "steps": facts["steps"],
+        }
 
     return run_stage("train", out, config=config, inputs=inputs, build=build, force=force)
 
@@ -98,18 +105,24 @@ def _resumable(out: Path, config: TrainConfig, inputs: Mapping[str, Path | str],
 
 
 def build_ranker_from(config: ModelConfig, spec: FeatureSpec, encoder: Path) -> Any:
-    """A ranker whose text encoder is the distilled one; its RSL head starts as the student's (stage 1)."""
+    """A ranker whose text encoder is the distilled one; its RSL head starts as the student's (stage 1).
+
+    An `undistilled` one has the distilled one's shape and tokenizer, and weights drawn anew.
+    """
     import torch
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
     from models.encoder import TextEncoder
     from models.registry import build_ranker
 
     # Torch's fused attention has a slow bfloat16 backward pass on processors: half of the speed of plain products.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
-    text_encoder = TextEncoder(
-        AutoModelForSequenceClassification.from_pretrained(encoder, attn_implementation=attention)
-    )
+    if config.encoder == "undistilled":
+        shape = AutoConfig.from_pretrained(encoder)
+        model = AutoModelForSequenceClassification.from_config(shape, attn_implementation=attention)
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(encoder, attn_implementation=attention)
+    text_encoder = TextEncoder(model)
     return build_ranker(config, spec.sizes(text_encoder.width), text_encoder)
 
 

@@ -24,7 +24,7 @@ class PrectrV2(Prectr):
             config,
             sizes,
             encoder,
-            trains_encoder=config.encoder == "tuned",
+            trains_encoder=config.encoder != "frozen",
             preference=config.preference,
             attention=config.incentive.attention,
         )

@@ -47,7 +47,7 @@ class Sukd(Ranker):
     reads_behaviours = False
 
     def __init__(self, config: ModelConfig, sizes: FeatureSizes, encoder: TextEncoder) -> None:
-        super().__init__(config, sizes, encoder, trains_encoder=config.encoder == "tuned")
+        super().__init__(config, sizes, encoder, trains_encoder=config.encoder != "frozen")
         self.settings = config.baseline
         hidden, dropout = self.settings.hidden, self.settings.dropout
         cardinalities = list(sizes.categorical.values())

@@ -201,7 +201,10 @@ class ModelConfig(FrozenConfig):
     name: ModelName = "prectr-v2"
     preference: bool = Field(default=True, description="cold-start relevance preference mining")
     debias: bool = Field(default=True, description="relevance exposure debias")
-    encoder: Literal["tuned", "frozen"] = Field(default="tuned", description="text encoder trained with clicks or not")
+    encoder: Literal["tuned", "frozen", "undistilled"] = Field(
+        default="tuned",
+        description="text encoder trained with clicks or not; undistilled: trained from weights drawn anew",
+    )
     fusion: FusionConfig = FusionConfig()
     consistency: ConsistencyConfig = ConsistencyConfig()
     incentive: IncentiveConfig = IncentiveConfig()

@@ -1,6 +1,8 @@
 """The whole configuration: one section a stage. Light imports only, because every command reads it at start."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from prectr.configuration import FrozenConfig
 from prectr.importers.config import ImportConfig
@@ -26,6 +28,24 @@ class EvaluateConfig(FrozenConfig):
 
     cold_requests: int = Field(3, ge=0)
     """A user with at most so many earlier requests is cold."""
+    active_requests: int = Field(10, ge=2)
+    """A user with at least so many is active."""
+    top: int = Field(10, ge=1)
+    """How many first places of a list of candidates count."""
+    resamples: int = Field(500, ge=20)
+    """Of the test day's users, for intervals."""
+    level: float = Field(0.95, gt=0, lt=1)
+    """Of all intervals."""
+    seed: int = 0
+    """Of the resampling."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.active_requests <= self.cold_requests + 1:
+            raise ValueError(
+                f"active_requests {self.active_requests} leaves no room for warm users above {self.cold_requests}"
+            )
+        return self
 
 
 class ServeConfig(FrozenConfig):

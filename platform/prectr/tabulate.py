@@ -9,20 +9,6 @@ from rich.table import Table
 from prectr.protocol import ScoreResponse
 
 WIDTH = 118
-MODEL_NAMES = {
-    "position-only": "position only",
-    "lr": "LR",
-    "dnn": "DNN",
-    "wide-deep": "Wide&Deep",
-    "deepfm": "DeepFM",
-    "xdeepfm": "xDeepFM",
-    "din": "DIN",
-    "sukd": "SuKD",
-    "daian": "DAIAN (search)",
-    "prectr": "PRECTR",
-    "prectr-v2": "PRECTR-V2",
-    "oracle": "oracle (truth)",
-}
 QUALITY_COLUMNS = (
     ("kappa", "quadratic kappa"),
     ("auc", "AUC grade >= 2"),
@@ -40,37 +26,16 @@ def console() -> Console:
 
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
-    """The model table, the relevance table and, where there is a truth, the tolerance table."""
+    """The model tables, the relevance table and, where there is a truth, the tolerance table."""
     out = console()
     mark = "simulated log" if evaluation["simulated"] else "logged clicks"
-    models = evaluation["models"]
-    cold = evaluation["cold_requests"]
-    table = Table(title=f"Test day {evaluation['test_day']}, {evaluation['test_rows']:,} impressions ({mark})")
-    table.add_column("model")
-    for heading in ("AUC", "GAUC", "RelaImpr", "AUC free", "GAUC free", "cold AUC", "cold GAUC", "cold AUC free"):
-        table.add_column(heading, justify="right")
-    for name, slices in models.items():
-        everyone, few = slices["all"], slices["cold"]
-        improvement = everyone.get("rela_impr")
-        table.add_row(
-            MODEL_NAMES.get(name, name),
-            _figure(everyone["auc"]),
-            _figure(everyone["gauc"]),
-            "" if improvement is None else f"{improvement:+.2f} %",
-            _figure(everyone["auc_free"]),
-            _figure(everyone["gauc_free"]),
-            _figure(few["auc"]),
-            _figure(few["gauc"]),
-            _figure(few["auc_free"]),
-        )
-    out.print(table)
-    first = next(iter(models.values()))
-    out.print(
-        f"  AUC, GAUC: score at the logged position; free: position-free, as served. cold: users with at most {cold} "
-        f"earlier requests ({first['cold']['rows']:,} impressions, {first['cold']['clicks']:,} clicks). "
-        f"One run, one seed: differences of a few thousandths are noise.",
-        style="dim",
-    )
+    seeds = f"{evaluation['seeds']} seeds" if evaluation["seeds"] > 1 else "one seed"
+    day = f"Test day {evaluation['test_day']}, {evaluation['test_rows']:,} impressions ({mark}), {seeds}"
+    out.print(_figure_table(day, evaluation, TOLD_FIGURES))
+    out.print("  " + _reading_help(evaluation), style="dim")
+    out.print(_figure_table("By slice", evaluation, TOLD_SLICES))
+    if any(name in evaluation["figures"] for name in ("candidates", "unexposed")):
+        out.print(_figure_table("Lists of candidates, exposed and unexposed", evaluation, TOLD_LISTS))
     print_quality(evaluation["quality"], evaluation["simulated"])
     if evaluation.get("tolerance"):
         tolerance = Table(title="Mined user tolerance against the truth (simulated)")
@@ -79,6 +44,101 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
         for row in evaluation["tolerance"]:
             tolerance.add_row(row["requests"], f"{row['users']:,}", _figure(row["spearman"]))
         out.print(tolerance)
+
+
+TOLD_FIGURES = (
+    ("all", "auc", "AUC"),
+    ("all", "rela_impr", "RelaImpr"),
+    ("all", "gauc", "GAUC"),
+    ("all", "auc_free", "AUC free"),
+    ("all", "gauc_free", "GAUC free"),
+    ("all", "logloss", "log loss"),
+    ("all", "predicted_over_actual", "pred./actual"),
+)
+TOLD_SLICES = (
+    ("cold", "auc", "cold AUC"),
+    ("warm", "auc", "warm AUC"),
+    ("active", "auc", "active AUC"),
+    ("head", "auc", "head AUC"),
+    ("tail", "auc", "tail AUC"),
+    ("randomised", "auc_free", "random. AUC free"),
+)
+TOLD_LISTS = (
+    ("candidates", "level_top", "mean level"),
+    ("candidates", "coverage", "coverage"),
+    ("candidates", "judged_ndcg", "NDCG judged"),
+    ("candidates", "judged_mrr", "MRR judged"),
+    ("unexposed", "level_ndcg", "unexp. NDCG level"),
+    ("unexposed", "click_ndcg", "unexp. NDCG click"),
+)
+
+
+def told_figures(evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> list[list[str]]:
+    """Heading and rows of a table of figures, as text: `0.7532 ±0.0021 =` and the like; empty where there is none.
+
+    Args:
+        evaluation: the content of an `evaluate` artifact.
+        columns: (slice, metric, heading); those that the evaluation does not have are left out.
+    """
+    figures = evaluation["figures"]
+    known = [
+        column
+        for column in columns
+        if figures.get(column[0], {}).get("auc" if column[1] == "rela_impr" else column[1])
+        and (column[1] != "rela_impr" or evaluation["improvement_base"])
+    ]
+    rows = [["model", *(heading for *_, heading in known)]]
+    for name, model in evaluation["models"].items():
+        cells = [
+            _improvement(figures[part]["auc"].get(name))
+            if metric == "rela_impr"
+            else told_figure(figures[part][metric].get(name))
+            for part, metric, _ in known
+        ]
+        if any(cells):
+            rows.append([model["label"], *cells])
+    return rows
+
+
+def told_figure(figure: Mapping[str, Any] | None) -> str:
+    """Value, half of its interval, and a mark: ▲ better than the base, ▼ worse, = no difference shown."""
+    if figure is None:
+        return ""
+    if figure["value"] is None:
+        return "–"
+    half = None if figure["low"] is None else (figure["high"] - figure["low"]) / 2
+    told = f"{figure['value']:.4f}" + ("" if half is None else f" ±{half:.4f}")
+    mark = {"better": " ▲", "worse": " ▼", "no difference": " ="}
+    return told + ("" if figure["difference"] is None else mark.get(figure["difference"]["verdict"], ""))
+
+
+def _improvement(figure: Mapping[str, Any] | None) -> str:
+    improvement = None if figure is None else figure.get("rela_impr")
+    return "" if improvement is None or improvement["value"] is None else f"{improvement['value']:+.2f} %"
+
+
+def _figure_table(title: str, evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> Table:
+    heading, *rows = told_figures(evaluation, columns)
+    table = Table(title=title)
+    for number, name in enumerate(heading):
+        table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _reading_help(evaluation: Mapping[str, Any]) -> str:
+    settings, base = evaluation["settings"], evaluation["models"][evaluation["base"]]["label"]
+    seeds = (
+        "other users and other seeds"
+        if evaluation["seeds"] > 1
+        else "other users only: one seed, so another training may differ by more"
+    )
+    return (
+        f"± half of the {settings['level']:.0%} interval: {seeds}. Against {base} on the same users: ▲ better, ▼ worse, "
+        "= no difference shown. AUC, GAUC: score at the logged position; free: position-free, as served. cold: at most "
+        f"{settings['cold_requests']} earlier requests."
+    )
 
 
 def print_quality(quality: Mapping[str, Any], simulated: bool) -> None:

@@ -9,7 +9,10 @@ No resample sorts anything. A statistic keeps what does not depend on the draw a
           the users' counts gives the weighted rank sum. This is exact, ties included; the DeLong (influence) form would
           be quicker still, but is right only to first order, and cold slices are small.
     GAUC  per user the sum of weight * AUC over the user's groups, and of weight: two dot products.
-    mean  per user the sum over rows, and their number: two dot products.
+    mean  per user the sum over rows, and their number: two dot products. So for ratios of sums, and means over lists.
+    NE    log loss over the entropy of the resample's own click rate: three sums.
+    ECE   in the bins of the whole sample, per user and bin the sums of clicks and of probabilities.
+    coverage  the candidates of the users that were drawn, however often: to be seen twice is to be seen.
 """
 
 from collections.abc import Sequence
@@ -18,8 +21,9 @@ from typing import Protocol
 
 import numpy as np
 
-from prectr.metrics.calibration import row_losses
+from prectr.metrics.calibration import bins_of_rows, row_losses
 from prectr.metrics.columns import checked_labels, checked_scores, group_codes
+from prectr.metrics.lists import covered_share, log_missed
 from prectr.metrics.roc import AucInGroups, GroupWeight
 
 
@@ -61,6 +65,49 @@ class _Ratio:
     def of_counts(self, counts: np.ndarray) -> float:
         total = float(counts @ self.below)
         return float(counts @ self.above) / total if total else float("nan")
+
+
+@dataclass(frozen=True)
+class _NormalisedEntropy:
+    """Losses, clicks and rows of each user, [users]."""
+
+    loss: np.ndarray
+    clicks: np.ndarray
+    rows: np.ndarray
+
+    def of_counts(self, counts: np.ndarray) -> float:
+        rows = float(counts @ self.rows)
+        rate = float(counts @ self.clicks) / rows if rows else 0.0
+        if not 0 < rate < 1:
+            return float("nan")
+        entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
+        return float(counts @ self.loss) / rows / entropy
+
+
+@dataclass(frozen=True)
+class _CalibrationError:
+    """Sum of probability minus click of each user in each bin, [users, bins], and all rows of each user."""
+
+    excess: np.ndarray
+    rows: np.ndarray
+
+    def of_counts(self, counts: np.ndarray) -> float:
+        rows = float(counts @ self.rows)
+        return float(np.abs(counts @ self.excess).sum()) / rows if rows else float("nan")
+
+
+@dataclass(frozen=True)
+class _Coverage:
+    user: np.ndarray
+    """Of each relevant row."""
+    candidate: np.ndarray
+    candidates: int
+    missed: np.ndarray
+    """Of each relevant row, the logarithm of the chance that it is not among the first."""
+
+    def of_counts(self, counts: np.ndarray) -> float:
+        drawn = counts[self.user] > 0
+        return covered_share(self.candidate[drawn], self.candidates, self.missed[drawn])
 
 
 class UserRows:
@@ -107,11 +154,7 @@ class UserRows:
         """
         score = checked_scores(score, self.clicked)
         codes, groups = (self.codes, self.users) if group is None else group_codes(group)
-        owner = np.zeros(groups, dtype=np.int64)
-        owner[codes] = self.codes
-        shared = int((owner[codes] != self.codes).sum())
-        if shared:
-            raise ValueError(f"{shared} rows are in a group of another user; users cannot be drawn one by one.")
+        owner = self._owners(codes, groups)
         found = AucInGroups.of(codes, groups, self.clicked, score, weight)
         above = np.bincount(owner, weights=found.weight * np.nan_to_num(found.value), minlength=self.users)
         return _Ratio(above, np.bincount(owner, weights=found.weight, minlength=self.users))
@@ -122,9 +165,64 @@ class UserRows:
 
     def mean(self, value: np.ndarray) -> UserStatistic:
         """Mean of any value of rows, [n]."""
-        value = checked_scores(value, self.clicked)
-        rows = np.bincount(self.codes, minlength=self.users).astype(np.float64)
-        return _Ratio(np.bincount(self.codes, weights=value, minlength=self.users), rows)
+        return _Ratio(self._sums(checked_scores(value, self.clicked)), self._rows())
+
+    def predicted_over_actual(self, probability: np.ndarray) -> UserStatistic:
+        """Sum of click probabilities [n] over the number of clicks."""
+        return _Ratio(self._sums(checked_scores(probability, self.clicked)), self._sums(self.clicked))
+
+    def normalised_entropy(self, probability: np.ndarray) -> UserStatistic:
+        """Normalised entropy of click probabilities [n]."""
+        losses = self._sums(row_losses(self.clicked, probability))
+        return _NormalisedEntropy(losses, self._sums(self.clicked), self._rows())
+
+    def calibration_error(self, probability: np.ndarray, bins: int = 20) -> UserStatistic:
+        """ECE of click probabilities [n], in the bins that all rows together have."""
+        of_row = bins_of_rows(self.clicked, probability, bins)
+        place = self.codes * bins + of_row
+        excess = np.bincount(place, weights=probability - self.clicked, minlength=self.users * bins)
+        return _CalibrationError(excess.reshape(self.users, bins), self._rows())
+
+    def mean_of_lists(self, group: np.ndarray, by_list: np.ndarray) -> UserStatistic:
+        """Mean of lists' values, those that are NaN left out.
+
+        Args:
+            group: [n] the list of each row; a list belongs to one user.
+            by_list: [lists], in the order of `prectr.metrics.columns.group_codes`.
+
+        Raises:
+            ValueError: a list has rows of several users.
+        """
+        owner = self._owners(*group_codes(group))
+        known = ~np.isnan(by_list)
+        above = np.bincount(owner, weights=np.where(known, by_list, 0.0), minlength=self.users)
+        return _Ratio(above, np.bincount(owner, weights=known, minlength=self.users))
+
+    def coverage(self, candidate: np.ndarray, relevant: np.ndarray, chance: np.ndarray) -> UserStatistic:
+        """Coverage of relevant candidates.
+
+        Args:
+            candidate: [n] what is distinct.
+            relevant: [n] booleans.
+            chance: [n] `prectr.metrics.lists.top_chance` of a model's scores.
+        """
+        number, candidates = group_codes(candidate[relevant])
+        return _Coverage(self.codes[relevant], number, candidates, log_missed(chance[relevant]))
+
+    def _rows(self) -> np.ndarray:
+        return np.bincount(self.codes, minlength=self.users).astype(np.float64)
+
+    def _sums(self, value: np.ndarray) -> np.ndarray:
+        return np.bincount(self.codes, weights=value, minlength=self.users)
+
+    def _owners(self, codes: np.ndarray, groups: int) -> np.ndarray:
+        """The user of each group, [groups]."""
+        owner = np.zeros(groups, dtype=np.int64)
+        owner[codes] = self.codes
+        shared = int((owner[codes] != self.codes).sum())
+        if shared:
+            raise ValueError(f"{shared} rows are in a group of another user; users cannot be drawn one by one.")
+        return owner
 
 
 @dataclass(frozen=True)

@@ -74,18 +74,23 @@ def calibration_error(clicked: np.ndarray, probability: np.ndarray, bins: int = 
 
 def calibration_bins(clicked: np.ndarray, probability: np.ndarray, bins: int = 20) -> CalibrationBins:
     """The calibration curve of click probabilities [n]; errors as `log_loss`."""
+    of_row = bins_of_rows(clicked, probability, bins)
+    rows, predicted, actual = (
+        np.bincount(of_row, weights=weights, minlength=bins)
+        for weights in (None, np.asarray(probability, np.float64), checked_labels(clicked))
+    )
+    used = rows > 0
+    rows = rows[used]
+    return CalibrationBins(rows, predicted[used] / rows, actual[used] / rows)
+
+
+def bins_of_rows(clicked: np.ndarray, probability: np.ndarray, bins: int = 20) -> np.ndarray:
+    """The bin 0 .. bins - 1 of each row, int64 [n], from the lowest probability up; errors as `log_loss`."""
     probability = _checked_probabilities(clicked, probability)
     ties = Ties.of(np.zeros(len(probability), dtype=np.int64), probability)
     # The bin of a block of equal probabilities is that of its middle row.
     middle = 2 * ties.before + ties.size
-    bin_of_block = np.minimum(middle * bins // (2 * max(len(probability), 1)), bins - 1)
-    rows, predicted, actual = (
-        np.bincount(bin_of_block, weights=total, minlength=bins)
-        for total in (ties.size, ties.total(probability), ties.total(checked_labels(clicked)))
-    )
-    used = rows > 0
-    rows = rows[used]
-    return CalibrationBins(rows.astype(np.int64), predicted[used] / rows, actual[used] / rows)
+    return np.minimum(middle * bins // (2 * max(len(probability), 1)), bins - 1)[ties.block_of_row()]
 
 
 def _checked_probabilities(clicked: np.ndarray, probability: np.ndarray) -> np.ndarray:

@@ -149,27 +149,66 @@ def compare_models(
         resamples: see `compare`.
         seed: see `compare`.
     """
-    seeds = {name: len(of_model) for name, of_model in scores.items()}
-    if base not in scores:
-        raise ValueError(f"No scores of the base model {base!r}; there are {', '.join(scores) or 'none'}.")
-    if len(set(seeds.values())) > 1 or not seeds[base]:
-        told = ", ".join(f"{name} {number}" for name, number in seeds.items())
-        raise ValueError(f"Models must have equal numbers of seeds, at least one; got {told}.")
-    statistics = [measure(of_seed) for of_model in scores.values() for of_seed in of_model]
-    found = resample(statistics, users, resamples, seed)
-    if users < LEAST_USERS:
-        found.resamples.fill(np.nan)
-    value = dict(zip(scores, found.value.reshape(len(scores), -1)))
-    drawn = dict(zip(scores, found.resamples.reshape(resamples, len(scores), -1).swapaxes(0, 1)))
-    sign = 1.0 if higher_is_better else -1.0
-    figures = {}
-    for name in scores:
-        against = None
-        if name != base:
-            difference = _estimate(contrast(value[name], value[base]), contrast(drawn[name], drawn[base]), level)
-            against = Comparison(difference, _verdict(difference, sign))
-        figures[name] = ModelFigure(_estimate(value[name], drawn[name], level), against)
-    return figures
+    statistics = {name: [measure(of_seed) for of_seed in of_model] for name, of_model in scores.items()}
+    drawn = DrawnModels.of(statistics, users, resamples=resamples, seed=seed)
+    return drawn.figures(base, contrast=contrast, higher_is_better=higher_is_better, level=level)
+
+
+@dataclass(frozen=True)
+class DrawnModels:
+    """One metric of many models and of all resamples of users, from which several contrasts can be taken.
+
+    Attributes:
+        value: [seeds] of the rows themselves, by the model's name.
+        resamples: [count, seeds] by the model's name; resample r of all models is of the same users.
+    """
+
+    value: dict[str, np.ndarray]
+    resamples: dict[str, np.ndarray]
+
+    @classmethod
+    def of(
+        cls, statistics: Mapping[str, Sequence[UserStatistic]], users: int, *, resamples: int = 1000, seed: int = 0
+    ) -> "DrawnModels":
+        """Draw users for statistics by model, one for each seed; with fewer than `LEAST_USERS`, resamples are NaN.
+
+        Raises:
+            ValueError: unequal numbers of seeds, or none.
+        """
+        seeds = {name: len(of_model) for name, of_model in statistics.items()}
+        if len(set(seeds.values())) > 1 or not all(seeds.values()):
+            told = ", ".join(f"{name} {number}" for name, number in seeds.items())
+            raise ValueError(f"Models must have equal numbers of seeds, at least one; got {told}.")
+        found = resample([of_seed for of_model in statistics.values() for of_seed in of_model], users, resamples, seed)
+        if users < LEAST_USERS:
+            found.resamples.fill(np.nan)
+        count = len(statistics)
+        return cls(
+            dict(zip(statistics, found.value.reshape(count, -1))),
+            dict(zip(statistics, found.resamples.reshape(resamples, count, -1).swapaxes(0, 1))),
+        )
+
+    def figures(
+        self, base: str, *, contrast: Contrast = np.subtract, higher_is_better: bool = True, level: float = 0.95
+    ) -> dict[str, ModelFigure]:
+        """Each model's metric, and against `base`; arguments as `compare`.
+
+        Raises:
+            ValueError: `base` is none of the models.
+        """
+        if base not in self.value:
+            raise ValueError(f"No scores of the base model {base!r}; there are {', '.join(self.value) or 'none'}.")
+        sign = 1.0 if higher_is_better else -1.0
+        made = {}
+        for name, value in self.value.items():
+            against = None
+            if name != base:
+                difference = _estimate(
+                    contrast(value, self.value[base]), contrast(self.resamples[name], self.resamples[base]), level
+                )
+                against = Comparison(difference, _verdict(difference, sign))
+            made[name] = ModelFigure(_estimate(value, self.resamples[name], level), against)
+        return made
 
 
 def relative_improvements(value: np.ndarray, base: np.ndarray) -> np.ndarray:

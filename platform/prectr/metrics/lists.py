@@ -14,7 +14,12 @@ from prectr.metrics.ties import Ties
 
 
 def ndcg(group: np.ndarray, gain: np.ndarray, score: np.ndarray, k: int) -> float:
-    """NDCG@k, the mean over groups that hold a positive gain; NaN where none does.
+    """NDCG@k, the mean over groups that hold a positive gain; NaN where none does. Arguments as `ndcg_by_list`."""
+    return _mean(ndcg_by_list(group, gain, score, k))
+
+
+def ndcg_by_list(group: np.ndarray, gain: np.ndarray, score: np.ndarray, k: int) -> np.ndarray:
+    """NDCG@k of each list, [lists] in the order of `group_codes`; NaN without a positive gain.
 
     Args:
         group: [n] integers or texts; rows of one value are one list.
@@ -32,12 +37,19 @@ def ndcg(group: np.ndarray, gain: np.ndarray, score: np.ndarray, k: int) -> floa
     codes, groups = group_codes(group)
     discount = np.r_[0.0, np.cumsum(1.0 / np.log2(2.0 + np.arange(k)))]
     found, best = (_discounted(Ties.of(codes, -by), gain, discount, groups) for by in (score, gain))
-    kept = best > 0
-    return float(np.mean(found[kept] / best[kept])) if kept.any() else float("nan")
+    return np.divide(found, best, out=np.full(groups, np.nan), where=best > 0)
 
 
 def mean_reciprocal_rank(group: np.ndarray, relevant: np.ndarray, score: np.ndarray) -> float:
     """Mean over groups with a relevant row of the inverse rank of the first relevant one; NaN where none has any.
+
+    Arguments as `reciprocal_rank_by_list`.
+    """
+    return _mean(reciprocal_rank_by_list(group, relevant, score))
+
+
+def reciprocal_rank_by_list(group: np.ndarray, relevant: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Inverse rank of each list's first relevant row, [lists] in the order of `group_codes`; NaN without a relevant row.
 
     Args:
         group: [n] integers or texts; rows of one value are one list.
@@ -48,19 +60,25 @@ def mean_reciprocal_rank(group: np.ndarray, relevant: np.ndarray, score: np.ndar
         ValueError: a score is NaN, a row has no group, or the lengths differ.
     """
     score = checked_scores(score, group, relevant)
-    codes, _ = group_codes(group)
+    codes, groups = group_codes(group)
+    value = np.full(groups, np.nan)
     ties = Ties.of(codes, -score)
     hits = ties.total(np.asarray(relevant, dtype=bool))
     hit = np.flatnonzero(hits)
-    if not len(hit):
-        return float("nan")
-    _, earliest = np.unique(ties.group[hit], return_index=True)
-    first = hit[earliest]
-    return float(np.mean(_expected_inverse(ties.before[first], ties.size[first], hits[first])))
+    if len(hit):
+        _, earliest = np.unique(ties.group[hit], return_index=True)
+        first = hit[earliest]
+        value[ties.group[first]] = _expected_inverse(ties.before[first], ties.size[first], hits[first])
+    return value
 
 
 def top_mean(group: np.ndarray, value: np.ndarray, score: np.ndarray, k: int = 10) -> float:
-    """Mean over lists of the mean value of their first k rows (of all, in a shorter list); NaN without rows.
+    """Mean over lists of the mean value of their first k rows; NaN without rows. Arguments as `top_mean_by_list`."""
+    return _mean(top_mean_by_list(group, value, score, k))
+
+
+def top_mean_by_list(group: np.ndarray, value: np.ndarray, score: np.ndarray, k: int = 10) -> np.ndarray:
+    """Mean value of each list's first k rows (of all, in a shorter list), [lists] in the order of `group_codes`.
 
     Args:
         group: [n] integers or texts; rows of one value are one list.
@@ -72,12 +90,10 @@ def top_mean(group: np.ndarray, value: np.ndarray, score: np.ndarray, k: int = 1
         ValueError: a score is NaN, a row has no group, or the lengths differ.
     """
     score = checked_scores(score, group, value)
-    if not len(score):
-        return float("nan")
     codes, groups = group_codes(group)
     counted = np.arange(k + 1.0)
     total = _discounted(Ties.of(codes, -score), value, counted, groups)
-    return float(np.mean(total / np.minimum(np.bincount(codes), k)))
+    return total / np.minimum(np.bincount(codes, minlength=groups), k)
 
 
 def coverage(group: np.ndarray, candidate: np.ndarray, relevant: np.ndarray, score: np.ndarray, k: int = 10) -> float:
@@ -99,17 +115,48 @@ def coverage(group: np.ndarray, candidate: np.ndarray, relevant: np.ndarray, sco
     Raises:
         ValueError: a score is NaN, a row has no group or candidate, or the lengths differ.
     """
-    score = checked_scores(score, group, candidate, relevant)
     relevant = np.asarray(relevant, dtype=bool)
-    if not relevant.any():
-        return float("nan")
+    chance = top_chance(group, score, k)
+    checked_scores(chance, candidate, relevant)
+    number, candidates = group_codes(np.asarray(candidate)[relevant])
+    return covered_share(number, candidates, log_missed(chance[relevant]))
+
+
+def top_chance(group: np.ndarray, score: np.ndarray, k: int = 10) -> np.ndarray:
+    """Chance of each row to be among the first k of its list, [n]; 0 or 1 but for rows that tie.
+
+    Raises:
+        ValueError: a score is NaN, a row has no group, or the lengths differ.
+    """
+    score = checked_scores(score, group)
     codes, _ = group_codes(group)
     ties = Ties.of(codes, -score)
-    chance = (np.clip(k - ties.before, 0, ties.size) / ties.size)[ties.block_of_row()[relevant]]
-    number, _ = group_codes(np.asarray(candidate)[relevant])
-    with np.errstate(divide="ignore"):  # the logarithm of 0 is minus infinity, and that candidate is covered for sure
-        missed = np.exp(np.bincount(number, weights=np.log1p(-chance)))
-    return float(np.mean(1.0 - missed))
+    return (np.clip(k - ties.before, 0, ties.size) / np.maximum(ties.size, 1))[ties.block_of_row()]
+
+
+def log_missed(chance: np.ndarray) -> np.ndarray:
+    """Logarithm of 1 - chance, [n]; minus infinity where the chance is 1."""
+    with np.errstate(divide="ignore"):
+        return np.log1p(-chance)
+
+
+def covered_share(number: np.ndarray, candidates: int, missed: np.ndarray) -> float:
+    """Mean chance of being covered over the candidates that have rows; NaN without rows.
+
+    Args:
+        number: int64 [n] candidate of each row.
+        candidates: how many there may be.
+        missed: [n] logarithm of the chance that the row is not covered.
+    """
+    rows = np.bincount(number, minlength=candidates)
+    if not rows.any():
+        return float("nan")
+    return float(np.mean(1.0 - np.exp(np.bincount(number, weights=missed, minlength=candidates)[rows > 0])))
+
+
+def _mean(by_list: np.ndarray) -> float:
+    known = by_list[~np.isnan(by_list)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _discounted(ties: Ties, value: np.ndarray, discount: np.ndarray, groups: int) -> np.ndarray:

@@ -1,0 +1,63 @@
+"""What the report draws of an evaluation: calibration, tau against true tolerance, position bias."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prectr.bundle import Bundle
+from prectr.evaluation.day import TestDay
+from prectr.evaluation.scores import DayScores
+from prectr.evaluation.truth import incentive_by_threshold
+from prectr.metrics import calibration_bins
+
+POSITIONS = 20
+
+
+def calibration_curves(day: TestDay, models: Mapping[str, Sequence[DayScores]]) -> dict[str, dict[str, list[float]]]:
+    """`predicted` and `actual` click rate in bins of equal rows, of each model's first seed that has probabilities."""
+    made = {}
+    for name, of_seeds in models.items():
+        if of_seeds[0].probability is not None and len(day.clicked):
+            bins = calibration_bins(day.clicked, of_seeds[0].probability)
+            made[name] = {"predicted": bins.predicted.tolist(), "actual": bins.actual.tolist()}
+    return made
+
+
+def incentive_curves(day: TestDay, models: Mapping[str, Sequence[DayScores]]) -> dict[str, Any]:
+    """`incentive_by_threshold` of each model that has an incentive, its first seed; empty on a real log."""
+    if day.truth is None or "threshold" not in day.truth.columns:
+        return {}
+    return {
+        name: incentive_by_threshold(of_seeds[0].incentive, day.truth)
+        for name, of_seeds in models.items()
+        if of_seeds[0].incentive is not None and np.ptp(of_seeds[0].incentive) > 0
+    }
+
+
+def position_curves(day: TestDay, bundles: Mapping[str, Path]) -> dict[str, Any]:
+    """How much a position takes away, relative to the first: each bundle's bias on the logit as odds, the logged click
+    rate of the test day, and the true examination probability (simulated logs).
+
+    Returns:
+        `position` [p], `models` by name, `logged` and, where known, `truth`; each [p], 1 at the first position.
+    """
+    last = int(min(day.position.max(initial=1), POSITIONS))
+    positions = np.arange(1, last + 1)
+    made: dict[str, Any] = {"position": positions.tolist(), "models": {}}
+    shown = np.bincount(day.position, minlength=last + 1)[1 : last + 1]
+    clicks = np.bincount(day.position, weights=day.clicked, minlength=last + 1)[1 : last + 1]
+    rate = np.divide(clicks, shown, out=np.full(last, np.nan), where=shown > 0)
+    made["logged"] = (rate / rate[0] if rate[0] > 0 else np.full(last, np.nan)).tolist()
+    for name, path in bundles.items():
+        bundle = Bundle.open(path)
+        bias = np.array(bundle.position_logits)
+        bias = bias[np.minimum(positions, len(bias)) - 1]
+        made["models"][name] = np.exp(bias - bias[0]).tolist()
+    if day.truth is not None:
+        examined = day.truth["p_exam"].to_numpy()
+        total = np.bincount(day.position, weights=examined, minlength=last + 1)[1 : last + 1]
+        mean = np.divide(total, shown, out=np.full(last, np.nan), where=shown > 0)
+        made["truth"] = (mean / mean[0]).tolist()
+    return made

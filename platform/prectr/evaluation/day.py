@@ -1,0 +1,153 @@
+"""The test day: the rows that every model is judged on, their slices, and the lists of candidates behind them."""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from prectr.evaluation.truth import true_clicks
+from prectr.labelling.split import read_judged
+from prectr.metrics.slices import Masks, exposure_slices, query_slices, user_slices
+from prectr.samples.load import Samples, split_days
+from prectr.settings import EvaluateConfig
+
+ROW_SLICES = {
+    "all": "every impression of the test day",
+    "cold": "users with at most {cold} earlier requests",
+    "warm": "users between cold and active",
+    "active": "users with at least {active} earlier requests",
+    "head": "the most frequent queries, which have a third of the training days' impressions",
+    "torso": "the next frequent queries, with the second third",
+    "tail": "all other queries, new ones included",
+    "randomised": "requests that were shown in randomised order",
+}
+LIST_SLICES = {
+    "candidates": "requests that kept unexposed candidates: those and the shown items, in one list a request",
+    "exposed": "the same requests: shown items only",
+    "unexposed": "the same requests: unexposed candidates only",
+}
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Candidates of the requests that kept unexposed ones, n rows: the shown first, then the unexposed.
+
+    Attributes:
+        row: [n] the row of each among all shown rows, then all unexposed ones, of the day.
+        request: int64 [n] the list of each.
+        user: [n] user ids.
+        pair: [n] the pair of query and item.
+        level: [n] expected relevance level, 0..3, as the samples have it.
+        grade: [n] human grade of pairs of judged queries that were held back from training; NaN elsewhere.
+        click: [n] true click probability when examined; None on a real log.
+        unexposed: [n] booleans.
+    """
+
+    row: np.ndarray
+    request: np.ndarray
+    user: np.ndarray
+    pair: np.ndarray
+    level: np.ndarray
+    grade: np.ndarray
+    click: np.ndarray | None
+    unexposed: np.ndarray
+
+    def masks(self) -> Masks:
+        """The rows of each of `LIST_SLICES`."""
+        return {"candidates": np.ones(len(self.row), bool), "exposed": ~self.unexposed, "unexposed": self.unexposed}
+
+
+@dataclass(frozen=True)
+class TestDay:
+    """The last day of samples.
+
+    Attributes:
+        samples: whose.
+        tables: the log they were made of.
+        day: the date.
+        shown: sample rows of impressions, in time order.
+        unexposed: sample rows of kept candidates; None where the log has none.
+        slices: rows of `shown` by `ROW_SLICES`.
+    """
+
+    __test__ = False
+
+    samples: Samples
+    tables: Path
+    day: date
+    shown: pl.DataFrame
+    unexposed: pl.DataFrame | None
+    slices: Masks
+
+    @classmethod
+    def of(cls, samples: Samples, tables: Path, config: EvaluateConfig) -> "TestDay":
+        """Read the day.
+
+        Raises:
+            PrectrError: the samples have fewer than three days.
+        """
+        training, _, day = split_days(samples.days())
+        shown = samples.frame([day])
+        kept = samples.files([day], "candidates")
+        slices = {"all": np.ones(shown.height, dtype=bool)}
+        slices |= user_slices(shown["user_requests"], config.cold_requests, config.active_requests)
+        slices |= query_slices(shown["query"], samples.frame(training, ["query"])["query"])
+        by_exposure = exposure_slices(pl.repeat(True, shown.height, eager=True), shown["policy"])
+        if "randomised" in by_exposure:
+            slices["randomised"] = by_exposure["randomised"]
+        return cls(samples, tables, day, shown, samples.read(kept) if kept else None, slices)
+
+    @property
+    def clicked(self) -> np.ndarray:
+        """[n] labels of the shown rows."""
+        return self.shown["clicked"].to_numpy()
+
+    @property
+    def user(self) -> np.ndarray:
+        """[n] user ids of the shown rows."""
+        return self.shown["user_id"].to_numpy()
+
+    @property
+    def position(self) -> np.ndarray:
+        """[n] positions of the shown rows, from 1."""
+        return self.shown["position"].to_numpy()
+
+    @cached_property
+    def truth(self) -> pl.DataFrame | None:
+        """What made the shown rows' clicks likely; None on a real log."""
+        return true_clicks(self.tables, self.day, self.shown)
+
+    @cached_property
+    def unexposed_truth(self) -> pl.DataFrame | None:
+        """The same of the unexposed candidates."""
+        return None if self.unexposed is None else true_clicks(self.tables, self.day, self.unexposed, "candidates")
+
+    @cached_property
+    def lists(self) -> Lists | None:
+        """The lists of candidates; None where the log keeps no unexposed ones."""
+        if self.unexposed is None or not self.unexposed.height:
+            return None
+        columns = ["request_id", "user_id", "query", "item_id", "pair"]
+        frame = pl.concat([self.shown.select(columns), self.unexposed.select(columns)]).with_row_index("row")
+        frame = frame.with_columns(unexposed=pl.col("row") >= self.shown.height)
+        judged = read_judged(self.tables).filter(pl.col("split") == "held-back").select("query", "item_id", "grade")
+        frame = frame.join(judged, on=["query", "item_id"], how="left", maintain_order="left")
+        click = None
+        if self.truth is not None and self.unexposed_truth is not None:
+            name = "p_click_given_exam"
+            click = np.r_[self.truth[name].to_numpy(), self.unexposed_truth[name].to_numpy()]
+        kept = frame.filter(pl.col("request_id").is_in(self.unexposed["request_id"].unique().implode()))
+        row, levels = kept["row"].to_numpy(), self.samples.pairs.levels[kept["pair"].to_numpy()]
+        return Lists(
+            row=row,
+            request=kept["request_id"].rank("dense").to_numpy().astype(np.int64),
+            user=kept["user_id"].to_numpy(),
+            pair=kept["pair"].to_numpy(),
+            level=levels @ np.arange(levels.shape[1]),
+            grade=kept["grade"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
+            click=None if click is None else click[row],
+            unexposed=kept["unexposed"].to_numpy(),
+        )

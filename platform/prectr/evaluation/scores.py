@@ -1,0 +1,172 @@
+"""What is said of the test day's rows: by a bundle, by a bound, or by a model of the user's in a file."""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from scipy.special import expit, logit
+
+from prectr.artifacts import require_artifact
+from prectr.errors import PrectrError, UsageError
+from prectr.evaluation.day import TestDay
+from prectr.samples.load import split_days
+from prectr.scoring import Scorer
+
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class DayScores:
+    """One model's scores, of n shown rows and m unexposed candidates.
+
+    Attributes:
+        free: [n] position-free scores, as served.
+        logged: [n] scores at the logged position.
+        probability: [n] click probabilities at the logged position; None for scores that are none.
+        unexposed: [m] position-free scores; None where candidates were not scored.
+        incentive: [n] tau; None for what has none.
+    """
+
+    free: np.ndarray
+    logged: np.ndarray
+    probability: np.ndarray | None = None
+    unexposed: np.ndarray | None = None
+    incentive: np.ndarray | None = None
+
+
+def bundle_scores(bundle: Path, day: TestDay) -> DayScores:
+    """Score the day with a bundle.
+
+    Raises:
+        UsageError: there is no bundle.
+        PrectrError: a score is NaN or infinite; names a row.
+    """
+    scorer = Scorer(bundle)
+    samples = day.samples
+    shown = scorer.score(samples.rows(day.shown), samples.pairs, samples.tokens)
+    _require_finite(bundle, day.shown, shown.click_logit)
+    unexposed = None
+    if day.unexposed is not None:
+        unexposed = scorer.score(samples.rows(day.unexposed), samples.pairs, samples.tokens).click_logit
+        _require_finite(bundle, day.unexposed, unexposed)
+    logged = scorer.with_position(shown.click_logit, day.position)
+    return DayScores(shown.click_logit, logged, expit(logged), unexposed, shown.incentive)
+
+
+def require_comparable(bundle: Path, samples: Path, identity: str, day: date) -> None:
+    """Refuse a bundle whose figures on the day would not be comparable.
+
+    Args:
+        bundle: directory of a bundle.
+        samples: directory of the samples that the test day belongs to.
+        identity: fingerprint of those samples.
+        day: the test day.
+
+    Raises:
+        UsageError: no bundle; it learnt from the test day or a later one; or it was trained on other samples.
+    """
+    manifest = require_artifact(bundle, "train")
+    last = manifest.get("last_day", "")
+    if last >= str(day):
+        raise UsageError(
+            f"{bundle}: was trained on clicks until {last}, the test day is {day}; a model is judged on days after "
+            "those it has seen. Train it on samples that end with the test day."
+        )
+    if manifest["inputs"]["samples"] != identity:
+        raise UsageError(
+            f"{bundle}: was trained on other samples than {samples}; models are compared on one set only."
+        )
+
+
+def position_only(day: TestDay) -> DayScores:
+    """The click rate of each row's position over the training days, smoothed by one click in 30, and nothing else."""
+    training, _, _ = split_days(day.samples.days())
+    rates = (
+        day.samples.frame(training, ["position", "clicked"])
+        .group_by("position")
+        .agg(((pl.col("clicked").sum() + 1.0) / (pl.len() + 30.0)).alias("rate"))
+    )
+    joined = day.shown.select("position").join(rates, on="position", how="left", maintain_order="left")
+    rate = joined["rate"].fill_null(float(rates["rate"].min() or 0.01)).to_numpy()  # type: ignore[arg-type]
+    unexposed = None if day.unexposed is None else np.zeros(day.unexposed.height)
+    return DayScores(np.zeros(len(rate)), logit(rate), rate, unexposed)
+
+
+def oracle(day: TestDay) -> DayScores | None:
+    """The truth's own click probabilities; None on a real log."""
+    if day.truth is None:
+        return None
+    free = day.truth["p_click_given_exam"].to_numpy()
+    logged = free * day.truth["p_exam"].to_numpy()
+    unexposed = None if day.unexposed_truth is None else day.unexposed_truth["p_click_given_exam"].to_numpy()
+    return DayScores(free, logged, logged, unexposed)
+
+
+def file_scores(file: Path, day: TestDay) -> DayScores:
+    """Scores of a model of the user's: a Parquet or CSV file with a row for each impression of the test day.
+
+    Args:
+        file: columns request_id, item_id, score (at the logged position; any scale), and optionally `free` (without
+            the position; else `score`) and `probability` (0..1, for calibration).
+        day: whose rows.
+
+    Raises:
+        UsageError: the file or a column is missing, a value is no number, a row is there twice, or the rows are not
+            exactly those of the test day; says how many and names some.
+    """
+    if not file.is_file():
+        raise UsageError(f"--scores {file}: no such file.")
+    try:
+        given = pl.read_csv(file, infer_schema_length=None) if file.suffix == ".csv" else pl.read_parquet(file)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UsageError(f"--scores {file}: cannot be read as {file.suffix or 'Parquet'}: {error}") from None
+    key = ["request_id", "item_id"]
+    for column in (*key, "score"):
+        if column not in given.columns:
+            raise UsageError(f"--scores {file}: lacks the column {column}; it needs request_id, item_id, score.")
+    given = given.with_columns(pl.col(key).cast(pl.String))
+    values = [name for name in ("score", "free", "probability") if name in given.columns]
+    for name in values:
+        if not given[name].dtype.is_numeric():
+            raise UsageError(f"--scores {file}: column {name} holds {given[name].dtype}, not numbers.")
+        bad = given.filter(pl.col(name).is_null() | ~pl.col(name).cast(pl.Float64).is_finite())
+        if bad.height:
+            raise UsageError(f"--scores {file}: {bad.height} rows have no finite {name}, such as {_named(bad)}.")
+    if "probability" in values and not given["probability"].is_between(0, 1).all():
+        raise UsageError(f"--scores {file}: column probability holds numbers outside 0..1; are they logits?")
+    twice = given.filter(pl.struct(key).is_duplicated())
+    missing, surplus = day.shown.join(given, on=key, how="anti"), given.join(day.shown, on=key, how="anti")
+    for rows, what in (
+        (twice, "are there more than once"),
+        (missing, f"of the test day {day.day} are missing"),
+        (surplus, f"are no impressions of the test day {day.day}"),
+    ):
+        if rows.height:
+            raise UsageError(
+                f"--scores {file}: {rows.height:,} rows {what}, such as {_named(rows)}. Models are compared on the same "
+                "rows or not at all."
+            )
+    joined = day.shown.select(key).join(given, on=key, how="left", maintain_order="left")
+    score, free, probability = (
+        joined[name].cast(pl.Float64).to_numpy() if name in values else None
+        for name in ("score", "free", "probability")
+    )
+    assert score is not None
+    return DayScores(score if free is None else free, score, probability)
+
+
+def _require_finite(bundle: Path, rows: pl.DataFrame, score: np.ndarray) -> None:
+    bad = ~np.isfinite(score)
+    if bad.any():
+        named = _named(rows.filter(pl.Series(bad)))
+        raise PrectrError(
+            f"{bundle}: {bad.sum():,} of {len(score):,} scores are NaN or infinite, such as {named}; train it again "
+            "with a lower train.learning_rate."
+        )
+
+
+def _named(rows: pl.DataFrame) -> str:
+    some = rows.select("request_id", "item_id").head(EXAMPLES).rows()
+    return ", ".join(f"request {request} item {item}" for request, item in some)

@@ -1,0 +1,98 @@
+"""What a simulated log knows of itself: the only place that opens `truth/`. Everything here is None on a real log."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.stats import spearmanr
+
+from prectr.artifacts import require_artifact
+from prectr.errors import PrectrError
+from prectr.storage import read_table
+
+
+def true_clicks(tables: Path, day: date, rows: pl.DataFrame, kind: str = "impressions") -> pl.DataFrame | None:
+    """What made clicks likely, for each of the rows in their order.
+
+    Args:
+        tables: canonical tables.
+        day: of the rows.
+        rows: with request_id and item_id.
+        kind: `impressions` or `candidates`.
+
+    Returns:
+        Columns grade, r, threshold (T_uq; impressions only), p_exam, p_click_given_exam; None without a truth.
+
+    Raises:
+        PrectrError: the truth lacks some of the rows.
+    """
+    folder = tables / "truth" / kind / f"date={day}"
+    if not folder.is_dir():
+        return None
+    known = pl.read_parquet(folder / "*.parquet", hive_partitioning=False)
+    columns = [name for name in ("grade", "r", "threshold", "p_exam", "p_click_given_exam") if name in known.columns]
+    joined = rows.select("request_id", "item_id").join(
+        known.select("request_id", "item_id", *columns), on=["request_id", "item_id"], how="left", maintain_order="left"
+    )
+    if missing := joined["p_click_given_exam"].null_count():
+        raise PrectrError(f"{folder}: lacks {missing} of the test day's {kind}; simulate the log again.")
+    return joined.select(columns)
+
+
+def tolerance_against_truth(tables: Path, preferences: Path) -> list[dict[str, Any]] | None:
+    """Spearman correlation of mined and true user tolerance by number of requests."""
+    file = tables / "truth" / "users.parquet"
+    if not file.is_file():
+        return None
+    truth = pl.read_parquet(file)
+    if "t_u" not in truth.columns:
+        return None
+    require_artifact(preferences, "mine-preferences")
+    users = read_table(preferences / "snapshot" / "user")
+    mined = users.select("user_id", pl.col("tolerance").alias("mined"), "requests")
+    joined = mined.join(truth.select("user_id", "t_u"), on="user_id")
+    rows = []
+    for low, high in ((1, 3), (4, 9), (10, 29), (30, 10**9)):
+        part = joined.filter(pl.col("requests").is_between(low, high))
+        if part.height >= 10 and part["mined"].n_unique() > 1 and part["t_u"].n_unique() > 1:
+            rows.append(
+                {
+                    "requests": f"{low}-{high}" if high < 10**9 else f"{low}+",
+                    "users": part.height,
+                    "spearman": float(spearmanr(part["mined"], part["t_u"]).statistic),
+                }
+            )
+    return rows
+
+
+def incentive_by_threshold(incentive: np.ndarray, true: pl.DataFrame, parts: int = 10) -> dict[str, Any]:
+    """Mean tau of shown rows by their user's and query's true threshold T_uq, apart for weak and for good matches.
+
+    A model that has understood tolerance rewards weak items (grades 0 and 1) for users of a low threshold.
+
+    Args:
+        incentive: [n] tau.
+        true: n rows of `true_clicks`.
+        parts: equal parts of the rows by threshold.
+
+    Returns:
+        `threshold`, `weak`, `good` [parts], and `spearman` of -T_uq and tau over the weak rows.
+    """
+    threshold, weak = true["threshold"].to_numpy(), (true["grade"] <= 1).to_numpy()
+    edges = np.quantile(threshold, np.linspace(0, 1, parts + 1)[1:-1])
+    part = np.searchsorted(edges, threshold, side="right")
+
+    def means(values: np.ndarray, rows: np.ndarray) -> list[float]:
+        count = np.bincount(part[rows], minlength=parts)
+        total = np.bincount(part[rows], weights=values[rows], minlength=parts)
+        return [float(one) for one in np.divide(total, count, out=np.full(parts, np.nan), where=count > 0)]
+
+    told = weak.sum() > 2 and np.ptp(incentive[weak]) > 0 and np.ptp(threshold[weak]) > 0
+    return {
+        "threshold": means(threshold, np.ones(len(threshold), bool)),
+        "weak": means(incentive, weak),
+        "good": means(incentive, ~weak),
+        "spearman": float(spearmanr(-threshold[weak], incentive[weak]).statistic) if told else float("nan"),
+    }
