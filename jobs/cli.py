@@ -559,12 +559,16 @@ def report(
     workspace: Annotated[Path, typer.Option("--workspace", help="Directory that holds the stages' artifacts.")],
     evaluation: Annotated[Path, typer.Option("--evaluation", help="Artifact of evaluate.")],
     out: Out,
+    ablation: Annotated[Path | None, typer.Option("--ablation", help="Artifact of ablate.")] = None,
 ) -> Any:
-    """Write one self-contained HTML page about a workspace: tables, curves, wall time, definitions."""
-    load()
+    """Write one self-contained HTML page about a workspace: tables, curves, wall time, definitions; also as Markdown
+    and JSON."""
+    settings = load()
     from jobs import report as job
 
-    result = job.run(workspace=workspace, evaluation=evaluation, out=out, force=force)
+    result = job.run(
+        workspace=workspace, evaluation=evaluation, ablation=ablation, out=out, config=settings.report, force=force
+    )
     return Answer(_manifest(result), show=lambda: typer.echo(str(result.path / job.PAGE)))
 
 

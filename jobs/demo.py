@@ -111,14 +111,16 @@ def run(*, workspace: Path, source: Path | None, settings: Settings) -> None:
                 tables=tables,
                 samples=samples,
                 preferences=preferences,
-                rankers=rankers,
+                bundles={name: [ranker] for name, ranker in zip(RANKERS, rankers, strict=True)},
                 labels=labels,
                 encoder=encoder,
                 out=evaluation,
                 config=settings.evaluate,
             ),
         )
-        written = stage("report", lambda: report.run(workspace=workspace, evaluation=evaluation, out=page))
+        written = stage(
+            "report", lambda: report.run(workspace=workspace, evaluation=evaluation, out=page, config=settings.report)
+        )
         clock = time.perf_counter()
         scored = _score_over_http(Tables(tables), samples, workspace / "rankers" / SERVED, settings)
         stages.append(("serve and score", time.perf_counter() - clock, False))

@@ -1,39 +1,56 @@
-"""report: one self-contained HTML page about a workspace."""
+"""report: a workspace on one self-contained HTML page, and the same as Markdown and JSON."""
 
 from pathlib import Path
 from typing import Any
 
 from prectr import progress
-from prectr.artifacts import StageResult, read_manifest, require_artifact, run_stage
-from prectr.configuration import FrozenConfig
+from prectr.artifacts import StageResult, read_manifest, require_artifact, run_stage, write_json
 from prectr.errors import PrectrError
+from prectr.settings import ReportConfig
 
-PAGE = "report.html"
+PAGE, MARKDOWN, CONTENT = "report.html", "report.md", "report.json"
 MINED = ("tables", "relevance", "preferences")
 """Artifacts of the workspace that coverage and the check against the truth are computed from."""
 
 
-def run(*, workspace: Path, evaluation: Path, out: Path, force: bool = False) -> StageResult:
-    """Write the page about `workspace`, with the figures of `evaluation`, into the artifact `out`.
+def run(
+    *,
+    workspace: Path,
+    evaluation: Path,
+    out: Path,
+    ablation: Path | None = None,
+    config: ReportConfig | None = None,
+    force: bool = False,
+) -> StageResult:
+    """Write the report about `workspace`, with the figures of `evaluation` and of `ablation`, into the artifact `out`.
 
     Raises:
-        UsageError: `evaluation` is not an evaluation.
+        UsageError: `evaluation` or `ablation` is not an evaluation.
     """
     require_artifact(evaluation, "evaluate")
+    if ablation is not None:
+        require_artifact(ablation, "evaluate")
     mined = {name: workspace / name for name in MINED}
     whole = all(read_manifest(path) is not None for path in mined.values())
 
     def build(staging: Path) -> dict[str, Any]:
         from jobs.evaluate import read
+        from prectr.reporting.content import Report
+        from prectr.reporting.markdown import render_markdown
         from prectr.reporting.page import render_page
 
         coverage, check = _preferences(**mined) if whole else (None, None)
-        page = render_page(workspace, read(evaluation), coverage, check)
-        (staging / PAGE).write_text(page, encoding="utf-8")
+        ablated = None if ablation is None else read(ablation)
+        report = Report.of(workspace, read(evaluation), ablated, coverage, check, config)
+        (staging / PAGE).write_text(render_page(report), encoding="utf-8")
+        (staging / MARKDOWN).write_text(render_markdown(report), encoding="utf-8")
+        write_json(staging / CONTENT, report.as_json())
         return {"tolerance_check": check}
 
     inputs: dict[str, Path | str] = {"evaluation": evaluation, **(mined if whole else {})}
-    return run_stage("report", out, config=FrozenConfig(), inputs=inputs, build=build, force=force)
+    if ablation is not None:
+        inputs["ablation"] = ablation
+    return run_stage("report", out, config=config or ReportConfig(), inputs=inputs, build=build, force=force)
 
 
 def _preferences(tables: Path, relevance: Path, preferences: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -38,14 +38,14 @@ def run(
         UsageError, PrectrError: as `jobs.train.run`.
     """
     bundles: dict[str, list[Path]] = {contestant.name: [] for contestant in contestants}
-    left = [
-        (contestant, seed) for seed in range(config.seed, config.seed + seeds) for contestant in contestants
-    ]
+    left = [(contestant, seed) for seed in range(config.seed, config.seed + seeds) for contestant in contestants]
     seconds: dict[str, float] = {}
     with ray_session(ray_config):
         for number, (contestant, seed) in enumerate(left):
             path = bundle_path(rankers, contestant.name, config, seed)
-            progress.say(f"training {number + 1} of {len(left)}: {contestant.label}, seed {seed}{_rest(left[number:], seconds)}")
+            progress.say(
+                f"training {number + 1} of {len(left)}: {contestant.label}, seed {seed}{_rest(left[number:], seconds)}"
+            )
             clock = time.perf_counter()
             result = train.run(
                 samples=samples,

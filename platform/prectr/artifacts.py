@@ -87,6 +87,7 @@ def run_stage(
             "prectr": __version__,
             "started": started.isoformat(timespec="milliseconds"),
             "wall_seconds": wall_seconds,
+            "cores": os.cpu_count(),
             "config": config.model_dump(mode="json"),
             "inputs": fingerprints,
             "versions": package_versions(),

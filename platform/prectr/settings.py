@@ -48,6 +48,14 @@ class EvaluateConfig(FrozenConfig):
         return self
 
 
+class ReportConfig(FrozenConfig):
+    """What `report` writes."""
+
+    core_hour_price: float | None = Field(None, ge=0)
+    """What an hour of one core costs you; null: cost is told in core hours only."""
+    currency: str = "USD"
+
+
 class ServeConfig(FrozenConfig):
     """How `serve` listens."""
 
@@ -78,5 +86,6 @@ class Settings(FrozenConfig):
     train: TrainConfig = TrainConfig()
     sweep: SweepConfig = SweepConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
     serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()

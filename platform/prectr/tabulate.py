@@ -32,7 +32,7 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
     seeds = f"{evaluation['seeds']} seeds" if evaluation["seeds"] > 1 else "one seed"
     day = f"Test day {evaluation['test_day']}, {evaluation['test_rows']:,} impressions ({mark}), {seeds}"
     out.print(_figure_table(day, evaluation, TOLD_FIGURES))
-    out.print("  " + _reading_help(evaluation), style="dim")
+    out.print("  " + reading_help(evaluation), style="dim")
     out.print(_figure_table("By slice", evaluation, TOLD_SLICES))
     if any(name in evaluation["figures"] for name in ("candidates", "unexposed")):
         out.print(_figure_table("Lists of candidates, exposed and unexposed", evaluation, TOLD_LISTS))
@@ -52,25 +52,21 @@ TOLD_FIGURES = (
     ("all", "gauc", "GAUC"),
     ("all", "auc_free", "AUC free"),
     ("all", "gauc_free", "GAUC free"),
-    ("all", "logloss", "log loss"),
     ("all", "predicted_over_actual", "pred./actual"),
 )
 TOLD_SLICES = (
-    ("cold", "auc", "cold AUC"),
-    ("warm", "auc", "warm AUC"),
-    ("active", "auc", "active AUC"),
-    ("head", "auc", "head AUC"),
-    ("tail", "auc", "tail AUC"),
-    ("randomised", "auc_free", "random. AUC free"),
+    ("cold", "gauc", "GAUC, cold"),
+    ("active", "gauc", "GAUC, active"),
+    ("tail", "auc", "AUC, tail"),
+    ("randomised", "auc_free", "AUC free, randomised"),
 )
 TOLD_LISTS = (
     ("candidates", "level_top", "mean level"),
     ("candidates", "coverage", "coverage"),
-    ("candidates", "judged_ndcg", "NDCG judged"),
-    ("candidates", "judged_mrr", "MRR judged"),
-    ("unexposed", "level_ndcg", "unexp. NDCG level"),
-    ("unexposed", "click_ndcg", "unexp. NDCG click"),
+    ("candidates", "judged_ndcg", "NDCG, judged"),
+    ("unexposed", "level_ndcg", "NDCG of levels, unexposed"),
 )
+"""What the terminal shows; the report shows more."""
 
 
 def told_figures(evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> list[list[str]]:
@@ -107,7 +103,7 @@ def told_figure(figure: Mapping[str, Any] | None) -> str:
     if figure["value"] is None:
         return "–"
     half = None if figure["low"] is None else (figure["high"] - figure["low"]) / 2
-    told = f"{figure['value']:.4f}" + ("" if half is None else f" ±{half:.4f}")
+    told = f"{figure['value']:.4f}" + ("" if half is None else " ±" + f"{half:.4f}".lstrip("0"))
     mark = {"better": " ▲", "worse": " ▼", "no difference": " ="}
     return told + ("" if figure["difference"] is None else mark.get(figure["difference"]["verdict"], ""))
 
@@ -121,13 +117,14 @@ def _figure_table(title: str, evaluation: Mapping[str, Any], columns: Sequence[t
     heading, *rows = told_figures(evaluation, columns)
     table = Table(title=title)
     for number, name in enumerate(heading):
-        table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def _reading_help(evaluation: Mapping[str, Any]) -> str:
+def reading_help(evaluation: Mapping[str, Any]) -> str:
+    """How the cells of `told_figures` are to be read."""
     settings, base = evaluation["settings"], evaluation["models"][evaluation["base"]]["label"]
     seeds = (
         "other users and other seeds"
@@ -135,9 +132,9 @@ def _reading_help(evaluation: Mapping[str, Any]) -> str:
         else "other users only: one seed, so another training may differ by more"
     )
     return (
-        f"± half of the {settings['level']:.0%} interval: {seeds}. Against {base} on the same users: ▲ better, ▼ worse, "
-        "= no difference shown. AUC, GAUC: score at the logged position; free: position-free, as served. cold: at most "
-        f"{settings['cold_requests']} earlier requests."
+        f"± half of the {settings['level']:.0%} interval: {seeds}. Against {base} on the same users: ▲ better, ▼ "
+        "worse, = no difference shown. AUC, GAUC: score at the logged position; free: position-free, as served. cold: "
+        f"at most {settings['cold_requests']} earlier requests."
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from prectr.evaluation.truth import true_clicks
+from prectr.features.inputs import RowArrays
 from prectr.labelling.split import read_judged
 from prectr.metrics.slices import Masks, exposure_slices, query_slices, user_slices
 from prectr.samples.load import Samples, split_days
@@ -114,6 +115,16 @@ class TestDay:
     def position(self) -> np.ndarray:
         """[n] positions of the shown rows, from 1."""
         return self.shown["position"].to_numpy()
+
+    @cached_property
+    def shown_rows(self) -> RowArrays:
+        """The arrays of the shown rows."""
+        return self.samples.rows(self.shown)
+
+    @cached_property
+    def unexposed_rows(self) -> RowArrays | None:
+        """The arrays of the unexposed candidates."""
+        return None if self.unexposed is None else self.samples.rows(self.unexposed)
 
     @cached_property
     def truth(self) -> pl.DataFrame | None:

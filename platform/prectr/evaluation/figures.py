@@ -50,9 +50,7 @@ ROW_METRICS = (
     Metric("gauc_free", "GAUC free", "GAUC of the position-free score, as served"),
     Metric("logloss", "log loss", "mean negative log-likelihood of clicks, nats", higher_is_better=False),
     Metric("ne", "NE", "log loss over the entropy of the rows' own click rate", higher_is_better=False),
-    Metric(
-        "ece", "ECE", "distance of predicted and actual click rate, 20 bins of equal rows", higher_is_better=False
-    ),
+    Metric("ece", "ECE", "distance of predicted and actual click rate, 20 bins of equal rows", higher_is_better=False),
     Metric(
         "predicted_over_actual",
         "pred./actual",
@@ -128,7 +126,7 @@ def measure(
             metric.name: _compared(
                 metric,
                 {model: [lists.statistic(metric.name, one) for one in of_seeds] for model, of_seeds in scored.items()},
-                lists.users.users,
+                lists.users_of(metric.name).users,
                 config,
                 base,
                 None,
@@ -182,6 +180,10 @@ class _ListRows:
         if name.startswith("judged"):
             return bool(self.judged.any())
         return name != "click_ndcg" or self.lists.click is not None
+
+    def users_of(self, name: str) -> UserRows:
+        """The rows that the metric counts."""
+        return self.judged_users if name.startswith("judged") else self.users
 
     def statistic(self, name: str, scores: DayScores) -> UserStatistic | None:
         assert scores.unexposed is not None

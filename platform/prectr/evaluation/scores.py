@@ -45,11 +45,11 @@ def bundle_scores(bundle: Path, day: TestDay) -> DayScores:
     """
     scorer = Scorer(bundle)
     samples = day.samples
-    shown = scorer.score(samples.rows(day.shown), samples.pairs, samples.tokens)
+    shown = scorer.score(day.shown_rows, samples.pairs, samples.tokens)
     _require_finite(bundle, day.shown, shown.click_logit)
     unexposed = None
-    if day.unexposed is not None:
-        unexposed = scorer.score(samples.rows(day.unexposed), samples.pairs, samples.tokens).click_logit
+    if day.unexposed is not None and day.unexposed_rows is not None:
+        unexposed = scorer.score(day.unexposed_rows, samples.pairs, samples.tokens).click_logit
         _require_finite(bundle, day.unexposed, unexposed)
     logged = scorer.with_position(shown.click_logit, day.position)
     return DayScores(shown.click_logit, logged, expit(logged), unexposed, shown.incentive)
@@ -75,9 +75,7 @@ def require_comparable(bundle: Path, samples: Path, identity: str, day: date) ->
             "those it has seen. Train it on samples that end with the test day."
         )
     if manifest["inputs"]["samples"] != identity:
-        raise UsageError(
-            f"{bundle}: was trained on other samples than {samples}; models are compared on one set only."
-        )
+        raise UsageError(f"{bundle}: was trained on other samples than {samples}; models are compared on one set only.")
 
 
 def position_only(day: TestDay) -> DayScores:
@@ -145,8 +143,8 @@ def file_scores(file: Path, day: TestDay) -> DayScores:
     ):
         if rows.height:
             raise UsageError(
-                f"--scores {file}: {rows.height:,} rows {what}, such as {_named(rows)}. Models are compared on the same "
-                "rows or not at all."
+                f"--scores {file}: {rows.height:,} rows {what}, such as {_named(rows)}. Models are compared on the "
+                "same rows or not at all."
             )
     joined = day.shown.select(key).join(given, on=key, how="left", maintain_order="left")
     score, free, probability = (

@@ -49,7 +49,7 @@ def mean_reciprocal_rank(group: np.ndarray, relevant: np.ndarray, score: np.ndar
 
 
 def reciprocal_rank_by_list(group: np.ndarray, relevant: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Inverse rank of each list's first relevant row, [lists] in the order of `group_codes`; NaN without a relevant row.
+    """Inverse rank of each list's first relevant row, [lists] in the order of `group_codes`; NaN where there is none.
 
     Args:
         group: [n] integers or texts; rows of one value are one list.

@@ -15,13 +15,20 @@ COLOURS = ("#868e96", "#f08c00", "#0b7285", "#c2255c", "#5f3dc4")
 
 def axes(width: float, height: float) -> tuple[Any, Any]:
     """A figure of so many inches and its axes."""
+    figure, made = new_panels(1, 1, width, height)
+    return figure, made[0][0]
+
+
+def new_panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+    """A figure of so many inches and its axes by row and column."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    made = figure.subplots()
-    for side in ("top", "right"):
-        made.spines[side].set_visible(False)
-    made.tick_params(labelsize=8, colors=INK)
-    made.xaxis.label.set_fontsize(9)
-    made.yaxis.label.set_fontsize(9)
+    made = figure.subplots(rows, columns, squeeze=False)
+    for one in made.flat:
+        for side in ("top", "right"):
+            one.spines[side].set_visible(False)
+        one.tick_params(labelsize=8, colors=INK)
+        one.xaxis.label.set_fontsize(9)
+        one.yaxis.label.set_fontsize(9)
     return figure, made
 
 

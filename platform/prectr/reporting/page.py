@@ -1,63 +1,55 @@
 """The report page: what a workspace's artifacts say, on one self-contained HTML page."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from prectr.artifacts import read_manifest
 from prectr.preferences_report import page as preferences_page
 from prectr.reporting import pictures
+from prectr.reporting.content import Report, verdicts
 from prectr.reporting.drawing import templates
-from prectr.tabulate import MODEL_NAMES, QUALITY_COLUMNS
-from prectr.training.launch import read_curve
+from prectr.tabulate import QUALITY_COLUMNS, reading_help
 
-STAGES = ("tables", "teacher", "labels", "encoder", "relevance", "preferences", "samples")
-LEARNING_CURVE = "learning_curve.jsonl"
+OVERALL = (("all", "auc", "AUC"), ("all", "gauc", "GAUC"), ("all", "auc_free", "AUC, position-free"))
+BY_ACTIVITY = (("cold", "gauc", "GAUC, cold"), ("warm", "gauc", "GAUC, warm"), ("active", "gauc", "GAUC, active"))
+BY_QUERY = (("head", "auc", "AUC, head"), ("torso", "auc", "AUC, torso"), ("tail", "auc", "AUC, tail"))
+BY_LIST = (
+    ("randomised", "auc_free", "AUC free, randomised"),
+    ("unexposed", "level_ndcg", "NDCG of levels, unexposed"),
+    ("candidates", "coverage", "coverage"),
+)
 
 
-def render_page(
-    workspace: Path,
-    evaluation: dict[str, Any],
-    coverage: Mapping[str, Any] | None = None,
-    check: Mapping[str, Any] | None = None,
-) -> str:
-    """The page as HTML.
-
-    Args:
-        workspace: directory with the stages' artifacts; stages that are not there are left out.
-        evaluation: the content of an `evaluate` artifact.
-        coverage: shares of pairs and impressions by source of relevance; None where the artifacts are not there.
-        check: mined tolerances against the truth; None where there is no truth.
-    """
-    manifests = {name: manifest for name in STAGES if (manifest := read_manifest(workspace / name)) is not None}
-    rankers = {
-        path.name: manifest
-        for path in sorted((workspace / "rankers").glob("*"))
-        if (manifest := read_manifest(path)) is not None
-    }
-    curves = {
-        name: read_curve(file) for name in rankers if (file := workspace / "rankers" / name / LEARNING_CURVE).is_file()
-    }
+def render_page(report: Report) -> str:
+    """The page as HTML."""
+    evaluation, ablation = report.evaluation, report.ablation
     drawn = {
-        "models": pictures.model_bars(evaluation["models"], MODEL_NAMES),
-        "curves": pictures.learning_curves(curves, MODEL_NAMES) if curves else None,
+        "overall": pictures.differences(evaluation, OVERALL),
+        "activity": pictures.differences(evaluation, BY_ACTIVITY),
+        "queries": pictures.differences(evaluation, BY_QUERY),
+        "lists": pictures.differences(evaluation, BY_LIST),
+        "ablation": None if ablation is None else pictures.differences(ablation, OVERALL),
+        "ablation_activity": None if ablation is None else pictures.differences(ablation, (*BY_ACTIVITY[:1], *BY_LIST)),
+        "calibration": pictures.calibration_curves(evaluation),
+        "incentive": pictures.incentive_curves(evaluation),
+        "position": pictures.position_curves(evaluation),
+        "curves": pictures.learning_curves(report.curves, report.learning_labels()) if report.curves else None,
         "quality": pictures.quality_bars(evaluation["quality"]) if "lexical" in evaluation["quality"] else None,
+        "stages": pictures.stage_bars(report.times) if report.times else None,
     }
-    mined = manifests.get("preferences")
-    times = [(manifest["stage"], manifest["wall_seconds"]) for manifest in manifests.values()]
-    times += [(f"train {name}", manifest["wall_seconds"]) for name, manifest in rankers.items()]
     environment = templates(Path(__file__).parent, preferences_page.FOLDER)
     environment.filters |= preferences_page.FILTERS
     return environment.get_template("page.html.j2").render(
+        report=report,
         evaluation=evaluation,
-        names=MODEL_NAMES,
+        ablation=ablation,
+        tables={table.title: table for table in report.tables()},
+        help=reading_help(evaluation),
+        ablation_help=None if ablation is None else reading_help(ablation),
+        verdicts=verdicts(evaluation),
         quality_columns=QUALITY_COLUMNS,
         pictures=drawn,
         preferences=None
-        if mined is None
-        else preferences_page.section(mined["parameters"], mined["relevance_sources"], coverage, check),
-        times=times,
-        total=sum(seconds for _, seconds in times),
-        rankers=rankers,
-        versions=next(iter(reversed(rankers.values())), {}).get("versions", {}),
+        if report.mined is None
+        else preferences_page.section(
+            report.mined["parameters"], report.mined["relevance_sources"], report.coverage, report.check
+        ),
     )

@@ -1,0 +1,180 @@
+"""What the report says, before it is drawn: the same for the page, the Markdown and the JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prectr.artifacts import read_manifest
+from prectr.evaluation.contestants import label_of
+from prectr.reporting.stages import SEED_MARK, StageTime, bundle_paths, stage_times
+from prectr.settings import ReportConfig
+from prectr.tabulate import TOLD_FIGURES, told_figures
+from prectr.training.launch import read_curve
+
+LEARNING_CURVE = "learning_curve.jsonl"
+SLICE_TABLE = (
+    *((name, "auc", f"AUC, {name}") for name in ("cold", "warm", "active", "head", "torso", "tail")),
+    *((name, "gauc", f"GAUC, {name}") for name in ("cold", "warm", "active")),
+    ("randomised", "auc_free", "AUC free, randomised"),
+)
+LIST_TABLE = (
+    ("candidates", "level_top", "mean level of the top"),
+    ("candidates", "coverage", "coverage"),
+    ("candidates", "judged_ndcg", "NDCG, judged"),
+    ("candidates", "judged_mrr", "MRR, judged"),
+    ("exposed", "level_ndcg", "NDCG of levels, exposed"),
+    ("unexposed", "level_ndcg", "NDCG of levels, unexposed"),
+    ("exposed", "click_ndcg", "NDCG of true clicks, exposed"),
+    ("unexposed", "click_ndcg", "NDCG of true clicks, unexposed"),
+)
+CALIBRATION_TABLE = (
+    ("all", "logloss", "log loss"),
+    ("all", "ne", "NE"),
+    ("all", "ece", "ECE"),
+    ("all", "predicted_over_actual", "pred./actual"),
+)
+TABLES = (
+    ("Rankers", (*TOLD_FIGURES, ("all", "gauc_request", "GAUC by request"))),
+    ("Calibration", CALIBRATION_TABLE),
+    ("By slice", SLICE_TABLE),
+    ("Lists of candidates", LIST_TABLE),
+)
+
+
+@dataclass(frozen=True)
+class FigureTable:
+    """A table of figures, told as text: a heading and rows, the first cell being the model."""
+
+    title: str
+    heading: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the report says.
+
+    Attributes:
+        evaluation: content of the `evaluate` artifact.
+        ablation: content of the `ablate` artifact, if there is one.
+        coverage: shares of pairs and impressions by source of relevance.
+        check: mined tolerances against the truth; None where there is none.
+        mined: manifest of `preferences`.
+        curves: learning curve of each ranker's first seed.
+        times: what each stage took.
+        price: of a core hour, and its currency.
+        versions: of the packages that trained the last ranker.
+    """
+
+    evaluation: dict[str, Any]
+    ablation: dict[str, Any] | None
+    coverage: Mapping[str, Any] | None
+    check: Mapping[str, Any] | None
+    mined: dict[str, Any] | None
+    curves: dict[str, list[dict[str, Any]]]
+    times: list[StageTime]
+    price: ReportConfig
+    versions: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        workspace: Path,
+        evaluation: dict[str, Any],
+        ablation: dict[str, Any] | None = None,
+        coverage: Mapping[str, Any] | None = None,
+        check: Mapping[str, Any] | None = None,
+        price: ReportConfig | None = None,
+    ) -> "Report":
+        """Of a workspace's artifacts; stages that are not there are left out."""
+        bundles = bundle_paths(workspace)
+        curves = {
+            path.name: read_curve(path / LEARNING_CURVE)
+            for path in bundles
+            if SEED_MARK not in path.name and (path / LEARNING_CURVE).is_file()
+        }
+        versions = (read_manifest(bundles[-1]) or {}).get("versions", {}) if bundles else {}
+        return cls(
+            evaluation,
+            ablation,
+            coverage,
+            check,
+            read_manifest(workspace / "preferences"),
+            curves,
+            stage_times(workspace),
+            price or ReportConfig(),
+            versions,
+        )
+
+    def tables(self) -> list[FigureTable]:
+        """The tables of rankers, then that of ablations."""
+        made = [_table(title, self.evaluation, columns) for title, columns in TABLES]
+        if self.ablation is not None:
+            made.append(_table("Ablations", self.ablation, TOLD_FIGURES))
+            made.append(_table("Ablations by slice", self.ablation, SLICE_TABLE))
+            made.append(_table("Ablations, lists of candidates", self.ablation, LIST_TABLE))
+        return [table for table in made if len(table.heading) > 1]
+
+    def cost(self) -> list[list[str]]:
+        """Rows of stage, runs, seconds, core hours and, where a price is known, cost; the last row is the sum."""
+        rows = [[one.name, str(one.runs), f"{one.seconds:,.1f}", *self._cost(one.core_hours)] for one in self.times]
+        hours = [one.core_hours for one in self.times]
+        whole = None if None in hours else sum(hour for hour in hours if hour is not None)
+        runs, seconds = sum(one.runs for one in self.times), sum(one.seconds for one in self.times)
+        return [*rows, ["all stages", str(runs), f"{seconds:,.1f}", *self._cost(whole)]]
+
+    def cost_heading(self) -> list[str]:
+        """Of `cost`."""
+        heading = ["stage", "runs", "seconds", "core hours"]
+        return heading if self.price.core_hour_price is None else [*heading, f"cost, {self.price.currency}"]
+
+    def _cost(self, hours: float | None) -> list[str]:
+        told = ["–" if hours is None else f"{hours:.3f}"]
+        if self.price.core_hour_price is not None:
+            told.append("–" if hours is None else f"{hours * self.price.core_hour_price:.2f}")
+        return told
+
+    def learning_labels(self) -> dict[str, str]:
+        """What people call the rankers that have a learning curve."""
+        return {name: label_of(name) for name in self.curves}
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for programs."""
+        return {
+            "evaluation": self.evaluation,
+            "ablation": self.ablation,
+            "coverage": self.coverage,
+            "tolerance_check": self.check,
+            "learning_curves": self.curves,
+            "stages": [asdict(one) for one in self.times],
+            "price": self.price.model_dump(),
+            "versions": self.versions,
+        }
+
+
+def verdicts(evaluation: Mapping[str, Any], part: str = "all") -> list[str]:
+    """One sentence for each model: better, worse or not told apart from the base, in AUC and GAUC."""
+    base = evaluation["models"][evaluation["base"]]["label"]
+    told = []
+    for name, model in evaluation["models"].items():
+        if model["kind"] == "bound" or name == evaluation["base"]:
+            continue
+        parts = []
+        for metric in ("auc", "gauc"):
+            figure = evaluation["figures"][part][metric].get(name)
+            difference = figure and figure["difference"]
+            if not difference or difference["value"] is None:
+                continue
+            words = {"better": "better", "worse": "worse", "no difference": "no difference shown"}
+            parts.append(
+                f"{metric.upper()} {difference['value']:+.4f} ({words.get(difference['verdict'], 'undefined')})"
+            )
+        if parts:
+            told.append(f"{model['label']} against {base}: {', '.join(parts)}.")
+    return told
+
+
+def _table(title: str, evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> FigureTable:
+    heading, *rows = told_figures(evaluation, columns)
+    return FigureTable(title, heading, rows)
