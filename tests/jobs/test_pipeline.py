@@ -29,7 +29,7 @@ from prectr.artifacts import read_manifest
 from prectr.bundle import Bundle
 from prectr.configuration import load_config
 from prectr.errors import PrectrError, UsageError
-from prectr.evaluation import TestRows as EvaluatedRows
+from prectr.evaluation.day import TestDay
 from prectr.labelling.engines import choose_engine
 from prectr.protocol import MAX_CANDIDATES
 from prectr.samples.load import Samples, split_days
@@ -121,7 +121,7 @@ def test_the_share_of_rows_that_no_vocabulary_knows_is_told(ran: Ran) -> None:
 
 def test_report_is_one_self_contained_page_that_says_simulated(ran: Ran) -> None:
     folder = ran.workspace / "reports" / "page"
-    assert {file.name for file in folder.iterdir()} == {"manifest.json", "report.html"}
+    assert {file.name for file in folder.iterdir()} == {"manifest.json", "report.html", "report.json", "report.md"}
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "simulated" in page and "PRECTR-V2" in page
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?!\#|data:)[^"'\s>]""", page)
@@ -170,7 +170,7 @@ def test_served_onnx_equals_the_trained_module(ran: Ran) -> None:
 
 def test_evaluation_predictions_are_the_scorers(ran: Ran) -> None:
     samples = Samples.open(ran.workspace / "samples")
-    rows = EvaluatedRows.of(samples, ran.settings.evaluate.cold_requests).frame
+    rows = TestDay.of(samples, ran.workspace / "tables", ran.settings.evaluate).shown
     predictions = pl.read_parquet(ran.workspace / "reports" / "evaluation" / "predictions.parquet")
     assert predictions.height == rows.height > 500
     for path in sorted((ran.workspace / "rankers").iterdir()):
@@ -189,7 +189,7 @@ def test_evaluate_refuses_a_ranker_of_other_samples(ran: Ran, tmp_path: Path) ->
             tables=ran.workspace / "tables",
             samples=other,
             preferences=ran.workspace / "preferences",
-            rankers=[ran.bundle],
+            bundles={"prectr-v2": [ran.bundle]},
             labels=ran.workspace / "labels",
             encoder=ran.workspace / "encoder",
             out=tmp_path / "evaluation",

@@ -14,6 +14,7 @@ from prectr.artifacts import StageResult, run_stage, write_json
 from prectr.configuration import FrozenConfig
 from prectr.marketplace.config import MarketplaceConfig
 from tests.mined_preferences import write_artifacts_of
+from tests.prectr.evaluation_world import make_day, make_evaluation, scores
 
 Prectr = Callable[..., tuple[int, str, str]]
 
@@ -136,23 +137,12 @@ def test_check_needs_a_truth(world: World, prectr: Prectr, tmp_path: Path) -> No
 
 
 def _report(workspace: Path) -> StageResult:
-    """The report about a workspace whose evaluation knows one model and one judged query."""
-    rates = dict.fromkeys(("auc", "gauc", "auc_free", "gauc_free"), 0.5)
-    slices = {"all": {**rates, "users": 1, "users_dropped": 0}, "cold": rates}
-    quality = dict.fromkeys(("kappa", "auc", "ndcg_10", "macro_f1", "rmse"), 0.5)
-    content = {
-        "simulated": True,
-        "test_rows": 10,
-        "test_day": "2025-03-04",
-        "cold_requests": 3,
-        "models": {"position-only": slices},
-        "quality": {"pairs": 4, "queries": 1, "teacher": quality},
-        "definitions": {},
-        "log": {},
-    }
+    """The report about a workspace whose evaluation knows two models."""
+    day = make_day(workspace / "judged")
+    content = make_evaluation(day, {"one": [scores(day, 1, 1.0)], "two": [scores(day, 2, 1.0)]}, "two")
 
     def build(staging: Path) -> dict[str, object]:
-        write_json(staging / "evaluation.json", content)
+        write_json(staging / "evaluation.json", content | {"simulated": True})
         return {}
 
     evaluation = run_stage("evaluate", workspace / "evaluation", config=FrozenConfig(), inputs={}, build=build)

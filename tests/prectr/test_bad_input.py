@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from scipy.special import expit
 
 from jobs import sweep, train
 from jobs.distill import build_marked_encoder
 from models.registry import build_ranker
-from prectr import evaluation
-from prectr.artifacts import run_stage, without_nan
+from prectr.artifacts import run_stage
 from prectr.bundle import ONLINE_FILE
 from prectr.configuration import FrozenConfig
 from prectr.errors import UsageError
-from prectr.evaluation import DEFINITIONS, add_relative_improvement, figures, position_only
+from prectr.evaluation.day import TestDay
+from prectr.evaluation.figures import describe_slices, measure
+from prectr.evaluation.scores import position_only
 from prectr.model_config import EncoderConfig, ModelConfig
-from prectr.reporting.page import render_page
 from prectr.samples.load import Samples, split_days
+from prectr.settings import EvaluateConfig
 from prectr.training.config import TrainConfig
 from prectr.training.launch import read_curve
 from prectr.training.ranker_loop import CURVE, STATE, Run
@@ -141,28 +141,15 @@ def test_a_sweep_by_a_figure_that_nothing_defines_is_refused(laboratory: SimpleN
 
 
 def test_a_test_day_without_clicks_has_a_log_loss_and_no_auc(laboratory: SimpleNamespace, tmp_path: Path) -> None:
-    opened = Samples.open(_without_clicks(laboratory, tmp_path / "samples", "test"))
-    test = evaluation.TestRows.of(opened, 3)
-    prior = position_only(opened, test)
-    made = figures(test, prior * 0, prior, expit(prior))["all"]
+    config = EvaluateConfig(resamples=20)
+    day = TestDay.of(Samples.open(_without_clicks(laboratory, tmp_path / "samples", "test")), tmp_path, config)
+    prior = position_only(day)
+    assert prior.probability is not None
+    made = measure(day, {"m": [prior]}, config, base="m", improvement_base="m")["all"]
     undefined = ("auc", "gauc", "auc_free", "gauc_free", "predicted_over_actual")
-    assert all(math.isnan(made[name]) for name in undefined)
-    assert made["clicks"] == 0 and made["logloss"] == pytest.approx(-np.log(1 - expit(prior)).mean(), abs=1e-6)
-    models = {"wide-deep": {"all": made}}
-    add_relative_improvement(models)
-    assert "rela_impr" not in made
-    content = {
-        "simulated": False,
-        "test_rows": len(prior),
-        "test_day": "2026-01-05",
-        "cold_requests": 3,
-        "models": without_nan({name: {"all": made, "cold": made} for name in ("position-only", "wide-deep")}),
-        "quality": {"pairs": 0, "queries": 0},
-        "tolerance": None,
-        "definitions": DEFINITIONS,
-        "log": {},
-    }
-    assert "<td>–</td>" in render_page(tmp_path, content)
+    assert all(math.isnan(made[name]["m"]["value"]) for name in undefined)
+    assert made["logloss"]["m"]["value"] == pytest.approx(-np.log(1 - prior.probability).mean(), abs=1e-6)
+    assert describe_slices(day, config)["all"]["clicks"] == 0
 
 
 class _Started(Exception):
