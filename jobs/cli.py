@@ -479,6 +479,30 @@ def evaluate(
     return Answer(content, show=lambda: print_evaluation(content))
 
 
+@command("analyze-experiment")
+def analyze_experiment(
+    load: Load,
+    force: bool,
+    exposures: Annotated[
+        Path, typer.Option("--exposures", help="Impressions (Parquet or CSV file or directory) during the experiment.")
+    ],
+    assignment: Annotated[Path, typer.Option("--assignment", help="user_id, variant and, if known, ts (file).")],
+    out: Out,
+    before: Annotated[Path | None, typer.Option("--before", help="Earlier impressions or tables, for CUPED.")] = None,
+    control: Annotated[str | None, typer.Option(help="The variant that others are held against.")] = None,
+) -> Any:
+    """Judge an online experiment: sample ratio, intervals by user, CUPED, bounds for any time."""
+    settings = load(None if control is None else f"experiment.control={control}")
+    from jobs import analyze_experiment as job
+    from prectr.experiments.report import print_experiment
+
+    result = job.run(
+        exposures=exposures, assignment=assignment, before=before, out=out, config=settings.experiment, force=force
+    )
+    content = job.read(result.path)
+    return Answer(content, show=lambda: print_experiment(content))
+
+
 @command("report")
 def report(
     load: Load,

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from prectr.configuration import FrozenConfig
+from prectr.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.importers.config import ImportConfig
 from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
 from prectr.marketplace.config import MarketplaceConfig
@@ -58,5 +59,7 @@ class Settings(FrozenConfig):
     train: TrainConfig = TrainConfig()
     sweep: SweepConfig = SweepConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    experiment: ExperimentConfig = ExperimentConfig()
+    replay: ReplayConfig = ReplayConfig()
     serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()

@@ -25,6 +25,8 @@ class ExperimentConfig(FrozenConfig):
     """Below this probability of the observed shares of users no verdict is given."""
     max_crossed_share: float = Field(0.01, ge=0, le=1)
     """Share of the users that may have been in several variants and are left out; above it the command fails."""
+    max_unpriced_share: float = Field(0.05, ge=0, le=1)
+    """Share of the purchases that may have no price and count as 0 in GMV; above it the command fails."""
     cuped: bool | None = None
     """Whether to use the time before the experiment; None: where there is one."""
     sequential_users: int = Field(5000, ge=2)

@@ -6,9 +6,9 @@
     D_cv   = D - theta (mean chi of the treatment - mean chi of the control)
     Var    = sum over variants of Var(psi_v - theta chi) / n_v,   psi_v with the variant's own R and b
 
-For a mean (b_u = 1) psi and chi are the values themselves, centred, which is Deng, Xu, Kohavi and Walker, "Improving the
-Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data", 2013; for ratios they are the linearised
-ones of its appendix. Nothing the treatment does can reach back to chi, so D_cv estimates what D does. Who was not there
+For a mean (b_u = 1) psi and chi are the values themselves, centred, which is Deng, Xu, Kohavi and Walker, "Improving
+the Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data", 2013; for ratios they are linearised
+by the delta method. Nothing the treatment does can reach back to chi, so D_cv estimates what D does. Who was not there
 before counts as 0 of both sums.
 """
 

@@ -11,8 +11,8 @@
 | R, Var R | `Ratio.value`, `Ratio.variance` |
 
 For b_u = 1 this is the mean and Student's variance of it. Users are independent, rows of one user are not: a test that
-counts rows is too sure. Intervals use Student's t with Welch's degrees of freedom. (Deng, Knoblich and Lu, "Applying the
-Delta Method in Metric Analytics", 2018.) All fields may be arrays: one experiment an element.
+counts rows is too sure. Intervals use Student's t with Welch's degrees of freedom. (Deng, Knoblich and Lu, "Applying
+the Delta Method in Metric Analytics", 2018.) All fields may be arrays: one experiment an element.
 """
 
 from dataclasses import dataclass
