@@ -8,6 +8,10 @@ from prectr.configuration import FrozenConfig
 from prectr.experiments.measures import MEASURES
 
 
+PRODUCTION = "production"
+"""The name of the marketplace's logging policy where a ranker is asked for."""
+
+
 class ExperimentConfig(FrozenConfig):
     """How `analyze-experiment` reads and judges an experiment."""
 

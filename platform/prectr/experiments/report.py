@@ -9,6 +9,7 @@ from prectr.tabulate import console
 
 HEADINGS = ("measure", "control", "treatment", "difference", "lift", "p", "verdict, looked once")
 SURE_HEADINGS = ("measure", "with CUPED", "variance", "verdict", "always valid", "verdict at any time")
+TRUTH_HEADINGS = ("measure", "the test says", "truth", "true lift", "truth inside", "with CUPED", "any time")
 DAY_HEADINGS = ("day", "users", "difference in CTR", "fixed", "always valid")
 
 
@@ -88,6 +89,8 @@ def _tables(report: Mapping[str, Any]) -> list[tuple[str, Sequence[str], list[li
         tables += [(title, HEADINGS, plain), (f"{treatment}: less noise, and bounds for any time", SURE_HEADINGS, sure)]
         if "ctr" in report["measures"]:
             tables.append((f"{treatment}: looked at every day", DAY_HEADINGS, _days(report, treatment)))
+    if report.get("truth"):
+        tables.append(_truth(report))
     if report["resplits"] is not None:
         tables.append(_resplit(report))
     return tables
@@ -100,6 +103,21 @@ def _days(report: Mapping[str, Any], treatment: str) -> list[list[str]]:
         reaches = [f"± {_number(found[name])}" for name in ("fixed_reach", "always_valid_reach")]
         rows.append([day["day"], f"{day['users']:,}", _signed(found["difference"]), *reaches])
     return rows
+
+
+def _truth(report: Mapping[str, Any]) -> tuple[str, Sequence[str], list[list[str]]]:
+    rows = []
+    for name, truth in report["truth"].items():
+        measure = report["measures"][name]
+        told = measure["treatments"]["treatment"]
+        covered = [
+            {True: "yes", False: "no", None: "-"}[truth["covered"].get(kind)]
+            for kind in ("fixed", "adjusted", "always_valid")
+        ]
+        said = f"{_signed(told['difference'])}, {told['verdict']}"
+        rows.append([measure["title"], said, _signed(truth["difference"]), _percent(truth["lift"]), *covered])
+    control, treatment = (ranker.rstrip("/").rsplit("/", 1)[-1] for ranker in report["rankers"])
+    return f"{treatment} against {control}: the online test and the truth (simulated)", TRUTH_HEADINGS, rows
 
 
 def _resplit(report: Mapping[str, Any]) -> tuple[str, Sequence[str], list[list[str]]]:
