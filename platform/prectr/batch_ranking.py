@@ -17,7 +17,7 @@ from prectr.features.online import OnlineFeatures, RequestFeatures
 from prectr.relevance.tokenisation import PairTokens
 from prectr.scoring import Scorer
 
-BATCH_REQUESTS = 128
+BATCH_REQUESTS = 512
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from pydantic import Field, field_validator
 from prectr.configuration import FrozenConfig
 from prectr.experiments.measures import MEASURES
 
-
 PRODUCTION = "production"
 """The name of the marketplace's logging policy where a ranker is asked for."""
 
