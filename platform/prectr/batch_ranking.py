@@ -13,7 +13,7 @@ import numpy as np
 from prectr.artifacts import file_digests
 from prectr.errors import PrectrError
 from prectr.features.inputs import Histories, PaddedBehaviours, PairArrays, RowArrays
-from prectr.features.online import OnlineFeatures, RequestFeatures
+from prectr.features.online import CandidatePool, OnlineFeatures, RequestFeatures
 from prectr.relevance.tokenisation import PairTokens
 from prectr.scoring import Scorer
 
@@ -70,7 +70,7 @@ class BatchRanking:
         logits = [[np.empty(0, np.float32)] * len(requests) for _ in self._scorers]
         for batch in _batches(requests):
             for online, numbers in self._features:
-                features = [self._of(online, requests[place]) for place in batch]
+                features = self._of(online, [requests[place] for place in batch])
                 rows, pairs, tokens = stack(features, [requests[place].pool for place in batch])
                 ends = np.cumsum([len(made.rows) for made in features])[:-1]
                 for number in numbers:
@@ -81,11 +81,15 @@ class BatchRanking:
                 advance(len(batch))
         return logits
 
-    def _of(self, online: OnlineFeatures, request: PoolRequest) -> RequestFeatures:
+    def _of(self, online: OnlineFeatures, requests: Sequence[PoolRequest]) -> list[RequestFeatures]:
+        pools: dict[int, CandidatePool] = {}
         try:
-            return online.request(request.user_id, request.query, request.candidates, request.now)
+            for request in requests:
+                if request.pool not in pools:
+                    pools[request.pool] = online.pool(request.query, request.candidates)
         except ValueError as error:
             raise PrectrError(f"{self._scorers[0].bundle.path}: was trained on another catalogue: {error}") from None
+        return [online.of_pool(request.user_id, pools[request.pool], request.now) for request in requests]
 
 
 def _batches(requests: Sequence[PoolRequest]) -> Iterator[list[int]]:
