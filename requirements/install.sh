@@ -15,6 +15,7 @@ started=$SECONDS
 [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet -c requirements/constraints.txt)
 "${pip[@]}" -r requirements/runtime.txt -r requirements/dev.txt
+"${pip[@]}" --no-deps -r requirements/dev-no-deps.txt
 step "setup: runtime and checks"
 
 started=$SECONDS

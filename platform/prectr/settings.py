@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from prectr.configuration import FrozenConfig
+from prectr.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.importers.config import ImportConfig
 from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
 from prectr.marketplace.config import MarketplaceConfig
@@ -87,5 +88,7 @@ class Settings(FrozenConfig):
     sweep: SweepConfig = SweepConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
+    experiment: ExperimentConfig = ExperimentConfig()
+    replay: ReplayConfig = ReplayConfig()
     serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()

@@ -100,9 +100,9 @@ def told_figure(figure: Mapping[str, Any] | None) -> str:
     """Value, half of its interval, and a mark: ▲ better than the base, ▼ worse, = no difference shown."""
     if figure is None:
         return ""
-    if figure["value"] is None:
+    if not _known(figure["value"]):
         return "–"
-    half = None if figure["low"] is None else (figure["high"] - figure["low"]) / 2
+    half = None if not _known(figure["low"]) else (figure["high"] - figure["low"]) / 2
     told = f"{figure['value']:.4f}" + ("" if half is None else " ±" + f"{half:.4f}".lstrip("0"))
     mark = {"better": " ▲", "worse": " ▼", "no difference": " ="}
     return told + ("" if figure["difference"] is None else mark.get(figure["difference"]["verdict"], ""))
@@ -110,7 +110,7 @@ def told_figure(figure: Mapping[str, Any] | None) -> str:
 
 def _improvement(figure: Mapping[str, Any] | None) -> str:
     improvement = None if figure is None else figure.get("rela_impr")
-    return "" if improvement is None or improvement["value"] is None else f"{improvement['value']:+.2f} %"
+    return "" if improvement is None or not _known(improvement["value"]) else f"{improvement['value']:+.2f} %"
 
 
 def _figure_table(title: str, evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> Table:
@@ -209,5 +209,9 @@ def print_wall_times(stages: Sequence[tuple[str, float, bool]], total: float) ->
     console().print(table)
 
 
+def _known(value: float | None) -> bool:
+    return value is not None and value == value
+
+
 def _figure(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.4f}"
+    return f"{value:.4f}" if _known(value) else "-"

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("demo", "simulate", "validate", "train-teacher", "label", "distill", "score-relevance", "mine-preferences"),
     *("build-samples", "train", "evaluate", "report", "serve", "score", "import", "preferences"),
-    *("select-pairs", "ledger", "sweep"),
+    *("select-pairs", "ledger", "sweep", "analyze-experiment", "simulate-experiment"),
 )
 OTHER_MODES = {"show_prompt", "serve_teacher"}
 """Modules of what `label` does with --show-prompt and --serve."""

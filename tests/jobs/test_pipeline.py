@@ -24,14 +24,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from jobs import demo, evaluate, score, serve, train
+from jobs import demo, evaluate, score, serve, simulate_experiment, train
 from prectr.artifacts import read_manifest
+from prectr.batch_ranking import BatchRanking, PoolRequest
 from prectr.bundle import Bundle
 from prectr.configuration import load_config
 from prectr.errors import PrectrError, UsageError
 from prectr.evaluation.day import TestDay
+from prectr.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.labelling.engines import choose_engine
-from prectr.protocol import MAX_CANDIDATES
+from prectr.protocol import MAX_CANDIDATES, ScoreRequest
+from prectr.ranking import RankingService
 from prectr.samples.load import Samples, split_days
 from prectr.scoring import Scorer
 from prectr.settings import ServeConfig, Settings
@@ -233,6 +236,61 @@ def log(ran: Ran) -> Log:
     query = rows.group_by("query").len().sort("len", "query")["query"][-1]
     items = rows.filter(pl.col("query") == query)["item_id"].unique().sort().to_list()
     return Log(user, query, items[:20], rows["ts"].max().timestamp() + 3600.0)  # type: ignore[union-attr]
+
+
+def test_many_requests_at_once_are_ordered_as_served(ran: Ran, log: Log) -> None:
+    rows = Tables(ran.workspace / "tables").impressions()
+    other = rows.filter(pl.col("query") != log.query)
+    query, item = other.select("query", "item_id").row(0)
+    requests = [
+        PoolRequest(log.user, log.query, log.items, log.ts, 0),
+        PoolRequest("nobody", query, [item, log.items[0]], log.ts, 1),
+        PoolRequest(other["user_id"][0], log.query.upper(), log.items, log.ts + 60, 0),
+        PoolRequest(other["user_id"][0], query, [item, log.items[0]], log.ts + 60, 1),
+    ]
+    bundles = [ran.bundle, ran.workspace / "rankers" / "wide-deep"]
+    found = BatchRanking(bundles).click_logits(requests)
+    for bundle, logits in zip(bundles, found, strict=True):
+        service = RankingService(bundle)
+        for request, values in zip(requests, logits, strict=True):
+            served = service.rank(
+                ScoreRequest(
+                    user_id=request.user_id, query=request.query, candidates=list(request.candidates), ts=request.now
+                )
+            )
+            clicks = {entry.item_id: entry.click_probability for entry in served.results}
+            expected = [clicks[candidate] for candidate in request.candidates]
+            np.testing.assert_allclose(1 / (1 + np.exp(-values.astype(float))), expected, atol=1e-6)
+    with pytest.raises(PrectrError, match="another catalogue: item 'unheard'"):
+        BatchRanking(bundles[:1]).click_logits([PoolRequest("u", log.query, ["unheard"], log.ts, 0)])
+
+
+def test_simulated_experiment_of_two_bundles_orders_by_them_and_knows_the_truth(ran: Ran, tmp_path: Path) -> None:
+    bundle, other = ran.bundle, ran.workspace / "rankers" / "wide-deep"
+    result = simulate_experiment.run(
+        tables=ran.workspace / "tables",
+        control=str(other),
+        treatment=str(bundle),
+        out=tmp_path / "experiment",
+        replay=ReplayConfig(days=2, requests=30),
+        experiment=ExperimentConfig(resamples=100),
+    )
+    report = json.loads((result.path / "experiment.json").read_text(encoding="utf-8"))
+    assert report["rankers"] == [str(other), str(bundle)]
+    assert report["truth"]["ctr"]["control"] != report["truth"]["ctr"]["treatment"]
+    rows = pl.read_parquet(result.path / "exposures" / "*" / "*.parquet", hive_partitioning=False)
+    last_day = Tables(ran.workspace / "tables").days()[-1]
+    assert rows.height == 600 and rows["ts"].min().date() > last_day  # type: ignore[union-attr]
+    for variant, path in (("control", other), ("treatment", bundle)):
+        shown = rows.filter(pl.col("policy") == variant)
+        first = shown.filter(pl.col("request_id") == shown["request_id"][0]).sort("position")
+        user, query, ts = first.select("user_id", "query", "ts").row(0)
+        request = ScoreRequest(
+            user_id=user, query=query, candidates=first["item_id"].sort().to_list(), ts=ts.timestamp()
+        )
+        served = [entry.click_probability for entry in RankingService(path).rank(request).results]
+        order = {entry.item_id: entry.click_probability for entry in RankingService(path).rank(request).results}
+        np.testing.assert_allclose([order[item] for item in first["item_id"]], served, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def two_models(day: TestDay) -> dict[str, list[DayScores]]:
     """A good model and a base, four seeds each."""
     return {
         "good": [scores(day, seed, 2.0) for seed in (1, 2, 3, 4)],
-        "base": [scores(day, seed, 0.5) for seed in (5, 6, 7, 8)],
+        "base": [scores(day, seed, 1.0) for seed in (5, 6, 7, 8)],
     }
 
 

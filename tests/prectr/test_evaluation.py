@@ -36,10 +36,7 @@ from tests.prectr.test_ranker_loop import write_samples
 
 def test_figures_are_their_definitions(tmp_path: Path) -> None:
     day = make_day(tmp_path)
-    models = {
-        "good": [scores(day, seed, 2.0) for seed in (1, 2, 3, 4)],
-        "base": [scores(day, seed, 0.0) for seed in (5, 6, 7, 8)],
-    }
+    models = two_models(day)
     found = measure(day, models, CONFIG, base="base", improvement_base="base")
     by_seed = [roc_auc_score(day.clicked, one.logged) for one in models["good"]]
     told = found["all"]["auc"]["good"]
@@ -297,10 +294,7 @@ def test_incentive_by_threshold_sees_tolerance() -> None:
 
 def test_report_tells_figures_marks_and_verdicts(tmp_path: Path) -> None:
     day = make_day(tmp_path)
-    models = {
-        "good": [scores(day, seed, 3.0) for seed in (1, 2, 3, 4)],
-        "base": [scores(day, seed, 0.0) for seed in (5, 6, 7, 8)],
-    }
+    models = two_models(day)
     content = make_evaluation(day, models, "base")
     heading, *rows = told_figures(
         content, (("all", "auc", "AUC"), ("all", "rela_impr", "RelaImpr"), ("no", "auc", "x"))

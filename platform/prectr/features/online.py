@@ -40,6 +40,24 @@ class RequestFeatures:
     query_tolerance: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class CandidatePool:
+    """A query and its candidates with all that does not depend on who asks; requests may share one."""
+
+    query: str
+    """Normalised."""
+    known_query: dict[str, Any] | None
+    items: list[dict[str, Any]]
+    pairs: "_Pairs"
+    codes: dict[str, np.ndarray]
+    fields: list[list[int]]
+    categories: list[str]
+    category_sums: np.ndarray
+    category_of: np.ndarray
+    log_price: np.ndarray
+    relative_price: np.ndarray
+
+
 class OnlineFeatures:
     """Reads the online state of a bundle and makes the arrays of requests."""
 
@@ -64,12 +82,36 @@ class OnlineFeatures:
         Raises:
             ValueError: a candidate is neither in the catalogue nor comes with a title.
         """
+        return self.of_pool(user_id, self.pool(query, candidates), now)
+
+    def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidatePool:
+        """What is known of a query and its candidates; arguments and errors as `request`."""
         query = normalise_query(query)
         items = self._items(candidates)
+        codes = self._item_codes(items)
+        categories = [item["category"] or "" for item in items]
+        log_price = _log_prices(items, "price")
+        distinct = sorted(set(categories))
+        category_sums = self._store.get_many("category", distinct)
+        return CandidatePool(
+            query=query,
+            known_query=self._store.get("query", query),
+            items=items,
+            pairs=self._pairs(query, items),
+            codes=codes,
+            fields=self._fields(query, items, codes),
+            categories=categories,
+            category_sums=_table([value and value["sums"] for value in category_sums], LEVEL_WIDTH),
+            category_of=np.array([distinct.index(name) for name in categories], np.int64),
+            log_price=log_price,
+            relative_price=self._bundle.spec.relative_price(log_price, pl.Series(categories, dtype=pl.String)),
+        )
+
+    def of_pool(self, user_id: str, pool: CandidatePool, now: float) -> RequestFeatures:
+        """Features of a pool's candidates for a user; arguments as `request`."""
+        query, items, pairs, known_query = pool.query, pool.items, pool.pairs, pool.known_query
         user = self._store.get("user", user_id) or {}
-        known_query = self._store.get("query", query)
-        pairs = self._pairs(query, items)
-        state = self._state(user, query, known_query or {}, items, pairs)
+        state = self._state(user, pool)
         derived = derive(state, self._bundle.preferences, self._bundle.preferences.smoothing_clicks)
 
         spec, count = self._bundle.spec, len(items)
@@ -78,16 +120,16 @@ class OnlineFeatures:
             for group in ("numeric", "tolerance", "query_preference")
         }
         match = np.concatenate([stack(derived["match"]), pairs.match], axis=1)
-        codes = self._item_codes(items)
         ids = spec.id_codes(
             pl.DataFrame({"user_id": user_id, "query": query, "item_id": [item["item_id"] for item in items]})
         )
-        fields = self._fields(query, items, codes)
         user_lists = [entry[:_BEHAVIOUR_WIDTH] for entry in user.get("clicks", [])]
         others = [entry for entry in (known_query or {}).get("behaviours", []) if entry[0] != user_id]
         others = others[: spec.query_behaviours]
         arrays = PairArrays(
-            fields=_integers([*fields, *(entry[:4] for entry in user_lists), *(entry[1:5] for entry in others)], 4),
+            fields=_integers(
+                [*pool.fields, *(entry[:4] for entry in user_lists), *(entry[1:5] for entry in others)], 4
+            ),
             level=np.array(
                 [
                     *(state.levels.argmax(axis=1) + 1),
@@ -105,7 +147,7 @@ class OnlineFeatures:
         rows = RowArrays(
             pair=np.arange(count, dtype=np.int32),
             request=np.zeros(count, np.int64),
-            categorical=self._categorical(user, {**codes, **ids}, state),
+            categorical=self._categorical(user, {**pool.codes, **ids}, state),
             histories=Histories(
                 _sequence(
                     own, np.ones(len(own)), [entry[5] for entry in user.get("clicks", [])], np.zeros(len(own))
@@ -172,18 +214,9 @@ class OnlineFeatures:
             tokens=tokens,
         )
 
-    def _state(
-        self,
-        user: dict[str, Any],
-        query: str,
-        known_query: dict[str, Any],
-        items: list[dict[str, Any]],
-        pairs: "_Pairs",
-    ) -> RawState:
-        categories = [item["category"] or "" for item in items]
-        log_price = _log_prices(items, "price")
-        distinct = sorted(set(categories))
-        category_sums = self._store.get_many("category", distinct)
+    def _state(self, user: dict[str, Any], pool: CandidatePool) -> RawState:
+        query, items, pairs = pool.query, pool.items, pool.pairs
+        known_query = pool.known_query or {}
         own_pairs = user.get("pairs", {})
         own_pair_sums = [own_pairs.get(pair_name(query, item["item_id"])) for item in items]
         own_queries = user.get("queries", {})
@@ -198,17 +231,17 @@ class OnlineFeatures:
             encoder_expected=pairs.encoder_expected,
             levels=pairs.levels,
             source=pairs.source,
-            log_price=log_price,
+            log_price=pool.log_price,
             log_list_price=_log_prices(items, "list_price"),
-            relative_price=self._bundle.spec.relative_price(log_price, pl.Series(categories, dtype=pl.String)),
+            relative_price=pool.relative_price,
             user=_sums(user, "sums", USER_WIDTH)[None, :],
             user_price=_sums(user, "price", 2)[None, :],
             user_brand=_table([user.get("brands", {}).get(item["brand"] or "") for item in items], 2),
-            user_category=_table([user.get("categories", {}).get(name) for name in categories], 2),
+            user_category=_table([user.get("categories", {}).get(name) for name in pool.categories], 2),
             query=query_sums[None, :],
             query_users=np.array([max(known_query.get("users", 0.0) - (query in own_queries), 0.0)]),
-            category=_table([value and value["sums"] for value in category_sums], LEVEL_WIDTH),
-            category_of=np.array([distinct.index(name) for name in categories], np.int64),
+            category=pool.category_sums,
+            category_of=pool.category_of,
             total=self._total[None, :],
             item=_table([item["sums"] for item in items], 2),
             pair=np.maximum(pairs.sums - _table(own_pair_sums, 2), 0.0),

@@ -134,55 +134,37 @@ def simulate_part(world: World, requests: Requests, part: int) -> Simulated:
     """Show, click and buy for some requests of a day; `part` numbers them within the day and seeds their draws."""
     rng = randomness.stream(world.seed, randomness.LOG, 2, requests.day, part)
     pools = world.pools
-    score = pools.score[requests.query] / np.float32(constants.TEMPERATURE)
-    logits = np.where(requests.explore[:, None] & np.isfinite(score), np.float32(0.0), score)
-    # Gumbel noise and a sort draw from Plackett-Luce.
-    order = np.argsort(-(logits + rng.gumbel(size=score.shape)), axis=1, kind="stable").astype(np.int32)
-    propensity = place_propensities(np.take_along_axis(logits, order, axis=1), constants.SHOWN)
+    order, propensity = logging_order(world, requests, rng)
     present = np.take_along_axis(pools.item[requests.query], order, axis=1) >= 0
 
-    row, place = np.nonzero(present[:, : constants.SHOWN])
-    slot = order[row, place]
-    shown = _interactions(world, requests, row.astype(np.int32), slot)
-    position = (place + 1).astype(np.int32)
-    p_exam = 1.0 / position
-    p_click = p_exam * shown.p_click_given_exam
-    clicked = rng.random(len(row)) < p_click
-    bought = clicked & (
-        rng.random(len(row))
-        < expit(
-            constants.PURCHASE_BASE
-            + constants.PURCHASE_RELEVANCE * (shown.r - shown.threshold)
-            + constants.PURCHASE_BARGAIN * shown.markdown
-        )
-    )
-    request_ids = _request_ids(requests)
-    head = _request_columns(world, requests, request_ids, row)
-    item_ids = world.items.ids.take(pa.array(shown.item))
-    price = np.round(world.items.price[shown.item] * (1.0 - shown.markdown), 2)
+    shown = show(world, requests, order)
+    clicked, bought = shown.draw(rng)
+    row = shown.row
+    head = request_columns(world, requests, row)
+    item_ids = world.items.ids.take(pa.array(shown.met.item))
     impressions = pa.table(
         {
             **head,
             "item_id": item_ids,
-            "position": position,
+            "position": shown.position,
             "clicked": clicked,
             "purchased": bought,
             "policy": pa.array(["production", "explore"]).take(pa.array(requests.explore[row].astype(np.int8))),
-            "propensity": propensity[row, place].astype(np.float64),
-            "price": pa.array(price, from_pandas=True),
+            "propensity": propensity[row, shown.position - 1].astype(np.float64),
+            "price": pa.array(shown.price, from_pandas=True),
         }
     )
-    truth = {"request_id": head["request_id"], "item_id": item_ids, "p_exam": p_exam, **shown.truth()}
-    truth["p_click"] = p_click
+    truth = {"request_id": head["request_id"], "item_id": item_ids, "p_exam": shown.p_exam, **shown.met.truth()}
+    truth["p_click"] = shown.p_click
 
     # The pool of some requests beyond what was shown: a uniform sample of at most CANDIDATES_KEPT.
-    lottery = rng.random(score.shape)
+    lottery = rng.random(order.shape)
     lottery[~present | ~requests.keeps_candidates[:, None]] = np.inf
     lottery[:, : constants.SHOWN] = np.inf
     drawn = np.argsort(lottery, axis=1, kind="stable")[:, : constants.CANDIDATES_KEPT].astype(np.int32)
     kept_row, kept_place = np.nonzero(np.isfinite(np.take_along_axis(lottery, drawn, axis=1)))
     kept = _interactions(world, requests, kept_row.astype(np.int32), order[kept_row, drawn[kept_row, kept_place]])
-    kept_head = _request_columns(world, requests, request_ids, kept_row)
+    kept_head = request_columns(world, requests, kept_row)
     kept_ids = world.items.ids.take(pa.array(kept.item))
     return Simulated(
         impressions=impressions,
@@ -190,13 +172,28 @@ def simulate_part(world: World, requests: Requests, part: int) -> Simulated:
         candidates=pa.table({**kept_head, "item_id": kept_ids}),
         candidates_truth=pa.table({"request_id": kept_head["request_id"], "item_id": kept_ids, **kept.truth()}),
         shown_query=requests.query[row],
-        shown_slot=slot,
-        shown_grade=shown.grade,
+        shown_slot=shown.slot,
+        shown_grade=shown.met.grade,
         clicks=int(clicked.sum()),
         purchases=int(bought.sum()),
-        expected_clicks=float(p_click.sum()),
+        expected_clicks=float(shown.p_click.sum()),
         explored_requests=int(requests.explore.sum()),
     )
+
+
+def logging_order(
+    world: World, requests: Requests, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    """Order every request's pool by the logging policy.
+
+    Returns:
+        The slots of the pool in the order placed, (n, POOL), padding last; and the propensities of the first SHOWN.
+    """
+    score = world.pools.score[requests.query] / np.float32(constants.TEMPERATURE)
+    logits = np.where(requests.explore[:, None] & np.isfinite(score), np.float32(0.0), score)
+    # Gumbel noise and a sort draw from Plackett-Luce.
+    order = np.argsort(-(logits + rng.gumbel(size=score.shape)), axis=1, kind="stable").astype(np.int32)
+    return order, place_propensities(np.take_along_axis(logits, order, axis=1), constants.SHOWN)
 
 
 def place_propensities(ordered_logits: npt.NDArray[np.float32], shown: int) -> Floats:
@@ -211,7 +208,7 @@ def place_propensities(ordered_logits: npt.NDArray[np.float32], shown: int) -> F
 
 
 @dataclass(frozen=True)
-class _Interactions:
+class Interactions:
     """What happens if these users examine these items; all (rows,)."""
 
     item: Ints
@@ -224,6 +221,7 @@ class _Interactions:
     judged: npt.NDArray[np.bool_] | None  # as in the pools
 
     def truth(self) -> dict[str, npt.NDArray[np.generic] | pa.Array]:
+        """The columns of the truth tables."""
         names = ("r", "grade", "threshold", "attraction", "p_click_given_exam")
         columns = {name: getattr(self, name) for name in names}
         if self.judged is not None:
@@ -231,7 +229,56 @@ class _Interactions:
         return columns
 
 
-def _interactions(world: World, requests: Requests, row: Ints, slot: Ints) -> _Interactions:
+@dataclass(frozen=True)
+class Shown:
+    """The impressions of some requests and what may come of them; all (rows,), by request and position."""
+
+    row: Ints  # of the request
+    slot: Ints  # in the query's pool
+    position: Ints  # from 1
+    price: Floats  # at exposure; NaN where the item has none
+    p_exam: Floats
+    p_click: Floats
+    p_purchase: Floats  # given a click
+    met: "Interactions"
+
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Draw what is clicked and what is bought."""
+        clicked = rng.random(len(self.row)) < self.p_click
+        return clicked, clicked & (rng.random(len(self.row)) < self.p_purchase)
+
+
+def show(world: World, requests: Requests, order: npt.NDArray[np.int32]) -> Shown:
+    """Show the first SHOWN of each request's pool.
+
+    Args:
+        world: where the pools are.
+        requests: n requests.
+        order: (n, POOL) slots of the pools in the order placed, padding last.
+    """
+    first = order[:, : constants.SHOWN]
+    row, place = np.nonzero(np.take_along_axis(world.pools.item[requests.query], first, axis=1) >= 0)
+    slot = first[row, place]
+    met = _interactions(world, requests, row.astype(np.int32), slot)
+    position = (place + 1).astype(np.int32)
+    p_exam = 1.0 / position
+    return Shown(
+        row=row.astype(np.int32),
+        slot=slot,
+        position=position,
+        price=np.round(world.items.price[met.item] * (1.0 - met.markdown), 2),
+        p_exam=p_exam,
+        p_click=p_exam * met.p_click_given_exam,
+        p_purchase=expit(
+            constants.PURCHASE_BASE
+            + constants.PURCHASE_RELEVANCE * (met.r - met.threshold)
+            + constants.PURCHASE_BARGAIN * met.markdown
+        ),
+        met=met,
+    )
+
+
+def _interactions(world: World, requests: Requests, row: Ints, slot: Ints) -> Interactions:
     items, users = world.items, world.users
     query, user = requests.query[row], requests.user[row]
     item = world.pools.item[query, slot]
@@ -256,7 +303,7 @@ def _interactions(world: World, requests: Requests, row: Ints, slot: Ints) -> _I
     )
     accepted = expit((r - threshold) / constants.ACCEPTANCE_SLOPE)
     floor = constants.ACCEPTANCE_FLOOR
-    return _Interactions(
+    return Interactions(
         item=item,
         grade=world.pools.grade[query, slot],
         r=r,
@@ -273,13 +320,12 @@ def _request_ids(requests: Requests) -> pa.Array:
     return pc.binary_join_element_wise(pa.scalar(f"r{requests.day:03d}"), numbers, "-")
 
 
-def _request_columns(
-    world: World, requests: Requests, request_ids: pa.Array, row: npt.NDArray[np.integer]
-) -> dict[str, pa.Array]:
+def request_columns(world: World, requests: Requests, row: npt.NDArray[np.integer]) -> dict[str, pa.Array]:
+    """The canonical columns that all rows of a request share, of rows (m,) of these requests."""
     rows = pa.array(row)
     midnight = np.datetime64(day_date(requests.day), "us").astype(np.int64)
     return {
-        "request_id": request_ids.take(rows),
+        "request_id": _request_ids(requests).take(rows),
         "user_id": world.users.ids.take(pa.array(requests.user[row])),
         "ts": pa.array(midnight + requests.microsecond[row]).cast(pa.timestamp("us", tz="UTC")),
         "query": world.queries.typed.take(pa.array(requests.typed[row])),

@@ -1,0 +1,63 @@
+"""analyze-experiment: what an online test says, from logged exposures and who was assigned what.
+
+Sample ratio, every measure with delta-method or bootstrap intervals, CUPED, and bounds for who looks every day.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prectr.artifacts import StageResult, require_artifact, run_stage, without_nan, write_json
+from prectr.experiments.config import ExperimentConfig
+
+EXPERIMENT, PAGE = "experiment.json", "experiment.md"
+
+
+def run(
+    *,
+    exposures: Path,
+    assignment: Path,
+    out: Path,
+    config: ExperimentConfig,
+    before: Path | None = None,
+    force: bool = False,
+) -> StageResult:
+    """Judge an experiment and publish `experiment.json` and `experiment.md` at `out`.
+
+    Arguments and errors are those of `prectr.experiments.exposures.read_experiment`.
+    """
+
+    def build(staging: Path) -> dict[str, Any]:
+        from prectr.experiments.analysis import analyse
+        from prectr.experiments.exposures import read_experiment
+
+        report = analyse(read_experiment(exposures, assignment, before, config), config)
+        write(staging, report)
+        return {"simulated": report["simulated"], "rows": {"exposures": report["counts"]["rows_counted"]}}
+
+    inputs = {"exposures": exposures, "assignment": assignment}
+    if before is not None:
+        inputs["before"] = before
+    return run_stage("analyze-experiment", out, config=config, inputs=inputs, build=build, force=force)
+
+
+def write(folder: Path, report: dict[str, Any]) -> None:
+    """Leave a report as JSON and as Markdown."""
+    from prectr.experiments.report import markdown
+
+    report = without_nan(report)
+    write_json(folder / EXPERIMENT, report)
+    (folder / PAGE).write_text(markdown(report), encoding="utf-8")
+
+
+def read(out: Path, stage: str = "analyze-experiment") -> dict[str, Any]:
+    """The report of an artifact."""
+    require_artifact(out, stage)
+    content: dict[str, Any] = json.loads((out / EXPERIMENT).read_text(encoding="utf-8"))
+    return content
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("analyze-experiment")

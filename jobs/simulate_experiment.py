@@ -1,0 +1,157 @@
+"""simulate-experiment: an online test of two rankers on the simulated marketplace, against the truth.
+
+Writes the exposures and the assignment as `analyze-experiment` reads them, its report, and what is true of both.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs.analyze_experiment import write
+from prectr import progress
+from prectr.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage
+from prectr.configuration import FrozenConfig
+from prectr.errors import PrectrError, UsageError
+from prectr.experiments.config import PRODUCTION, ExperimentConfig, ReplayConfig
+from prectr.marketplace.config import MarketplaceConfig
+from prectr.tables import Tables
+
+AA_RESPLITS = 1000
+
+
+class SimulatedExperimentConfig(FrozenConfig):
+    """What identifies a replay."""
+
+    replay: ReplayConfig
+    experiment: ExperimentConfig
+
+
+def run(
+    *,
+    tables: Path,
+    control: str,
+    treatment: str | None,
+    out: Path,
+    replay: ReplayConfig,
+    experiment: ExperimentConfig,
+    aa: bool = False,
+    catalogue: Path | None = None,
+    force: bool = False,
+) -> StageResult:
+    """Play the test and publish `exposures/`, `assignment.parquet`, `experiment.json` and `experiment.md` at `out`.
+
+    Args:
+        tables: of `simulate`.
+        control: a bundle, or "production" for the logging policy.
+        treatment: the same; None with `aa`.
+        out: where to publish.
+        replay: days, requests, shares, seed.
+        experiment: how it is judged; control, shares and start follow from the replay.
+        aa: show the control to both halves.
+        catalogue: the tables that `simulate --catalogue` was given.
+        force: build even if the artifact is up to date.
+
+    Raises:
+        UsageError: the tables are not simulated, a ranker is missing, or the catalogue is another one.
+        PrectrError: the tables were written by another version of the marketplace.
+    """
+    if aa == (treatment is not None):
+        raise UsageError("simulate-experiment: give --treatment RANKER, or --aa to show the control to both halves.")
+    world_config, catalogue = _marketplace(tables, catalogue)
+    rankers = [_ranker(name) for name in (control, treatment or control)]
+    share = replay.treatment_share
+    config = SimulatedExperimentConfig(
+        replay=replay,
+        experiment=experiment.model_copy(
+            update={
+                "control": "control",
+                "shares": {"control": 1 - share, "treatment": share},
+                "start": None,
+                "max_unpriced_share": 1.0,  # the truth counts what has no price as 0 too
+                "resplits": experiment.resplits or (AA_RESPLITS if aa else 0),
+            }
+        ),
+    )
+
+    def build(staging: Path) -> dict[str, Any]:
+        return _play(staging, tables, world_config, catalogue, rankers, config)
+
+    inputs: dict[str, Path | str] = {"tables": tables, "control": rankers[0], "treatment": rankers[1]}
+    if catalogue is not None:
+        inputs["catalogue"] = catalogue
+    return run_stage("simulate-experiment", out, config=config, inputs=inputs, build=build, force=force)
+
+
+def _play(
+    staging: Path,
+    tables: Path,
+    world_config: MarketplaceConfig,
+    catalogue: Path | None,
+    rankers: list[Path | str],
+    config: SimulatedExperimentConfig,
+) -> dict[str, Any]:
+    import pyarrow.parquet as pq
+
+    from prectr.experiments.analysis import analyse
+    from prectr.experiments.exposures import read_experiment
+    from prectr.experiments.replay import replay
+    from prectr.experiments.truth import against_truth
+    from prectr.marketplace import prepare
+
+    marketplace = prepare(world_config, catalogue)
+    _check_same_world(tables, marketplace.items)
+    sizes = marketplace.sizes
+    daily = max(1, sizes.requests // sizes.days)
+    total = (config.replay.requests or daily) * config.replay.days
+    with progress.track("order", total=total, unit="requests") as bar:
+        played = replay(marketplace.world, sizes.days, daily, rankers, config.replay, bar.advance)
+    for number, day in enumerate(played.days()):
+        folder = staging / "exposures" / f"date={day.date}"
+        folder.mkdir(parents=True)
+        pq.write_table(day.exposures, folder / f"part-{number:04d}.parquet")
+    pq.write_table(played.assignment(), staging / "assignment.parquet")
+    experiment = read_experiment(staging / "exposures", staging / "assignment.parquet", tables, config.experiment)
+    report = {**analyse(experiment, config.experiment), "simulated": True}
+    report["rankers"] = [str(ranker) for ranker in rankers]
+    report["truth"] = against_truth(report, [truth.all_sums() for truth in played.truth])
+    write(staging, report)
+    return {"simulated": True, "rows": {"exposures": report["counts"]["rows_counted"]}}
+
+
+def _marketplace(tables: Path, catalogue: Path | None) -> tuple[MarketplaceConfig, Path | None]:
+    """The configuration that the tables were simulated with, and the catalogue they rest on."""
+    if not Tables(tables).simulated:
+        raise UsageError(
+            f"{tables}: not simulated, so there is no truth to replay; `prectr simulate` makes such tables."
+        )
+    manifest: Mapping[str, Any] = require_artifact(tables, "simulate")
+    needed = manifest["inputs"].get("catalogue")
+    if needed is None:
+        return MarketplaceConfig.model_validate(manifest["config"]), None
+    if catalogue is None or fingerprint(catalogue) != needed:
+        raise UsageError(f"{tables}: was simulated on a catalogue; give the same tables with --catalogue.")
+    return MarketplaceConfig.model_validate(manifest["config"]), catalogue
+
+
+def _ranker(name: str) -> Path | str:
+    if name == PRODUCTION:
+        return PRODUCTION
+    require_artifact(Path(name), "train")
+    return Path(name)
+
+
+def _check_same_world(tables: Path, items: Any) -> None:
+    import pyarrow.parquet as pq
+
+    if not pq.read_table(tables / "items.parquet").equals(items):
+        version = (read_manifest(tables) or {}).get("prectr")
+        raise PrectrError(
+            f"{tables}: the marketplace of this version makes other items than these, of version {version}; "
+            "run `prectr simulate` again, and train on its tables."
+        )
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("simulate-experiment")

@@ -1,0 +1,141 @@
+"""Simulated A/A experiments: how often a test finds what is not there, and what peeking every day does to it."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from prectr.experiments.analysis import DrawnDifference
+from prectr.experiments.cuped import UserSums, adjust
+from prectr.experiments.ratio import Difference, Moments, Ratio
+from prectr.experiments.resplit import false_positives, row_level_p_value
+from prectr.experiments.sequential import always_valid_reach, tuning
+from prectr.metrics.bootstrap import percentile_interval, resample
+
+EXPERIMENTS = 2000
+LOWEST, HIGHEST = (binom.ppf(share, EXPERIMENTS, 0.05) / EXPERIMENTS for share in (0.0005, 0.9995))
+"""Between these lies, 999 times in 1,000, the rate of a test that errs in 5 % of the experiments."""
+
+
+def heavy_users(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Clicks and impressions: some users come a hundred times as often as others, and each has a rate of their own."""
+    impressions = np.ceil(10 * np.minimum(random.pareto(1.7, shape) + 0.1, 40))
+    rate = random.beta(0.8, 12, shape)
+    return random.binomial(impressions.astype(int), rate).astype(float), impressions
+
+
+def test_ctr_by_users_errs_as_promised_and_by_rows_far_too_often() -> None:
+    random = np.random.default_rng(3)
+    clicks, impressions = heavy_users(random, (EXPERIMENTS, 2, 400))
+    pair = [Moments.of(clicks[:, variant], impressions[:, variant]) for variant in range(2)]
+    by_users = Difference.of(*map(Ratio.of, pair)).p_value < 0.05
+    assert LOWEST < by_users.mean() < HIGHEST
+    assert (row_level_p_value(*pair) < 0.05).mean() > 0.2
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_intervals_of_a_mean_cover_the_truth(relative: bool) -> None:
+    random = np.random.default_rng(4)
+    orders = random.poisson(random.gamma(0.5, 0.6, (EXPERIMENTS, 2, 500))).astype(float)
+    pair = [Ratio.of(Moments.of(orders[:, variant], np.ones((EXPERIMENTS, 500)))) for variant in range(2)]
+    found = Difference.relative(*pair) if relative else Difference.of(*pair)
+    missed = np.abs(found.value) > found.reach(0.95)
+    assert LOWEST < missed.mean() < HIGHEST
+
+
+def test_cuped_keeps_the_rate_and_takes_out_noise() -> None:
+    random = np.random.default_rng(5)
+    missed, reductions = [], []
+    for _ in range(EXPERIMENTS):
+        activity = random.gamma(1.0, 1.0, 300)
+        before = UserSums(random.poisson(activity).astype(float), random.poisson(10 * activity) + 1.0)
+        during = UserSums(random.poisson(activity).astype(float), random.poisson(10 * activity) + 1.0)
+        found = adjust(during, before, random.random(300) < 0.5)
+        missed.append(found.difference.p_value < 0.05)
+        mean = UserSums(during.above, np.ones(300))
+        reductions.append(adjust(mean, UserSums(before.above, np.ones(300)), random.random(300) < 0.5))
+    assert LOWEST < np.mean(missed) < HIGHEST
+    # Poisson noise on a Gamma(1, 1) rate: correlation 1/2, so a quarter of the variance.
+    assert np.mean([found.variance_reduction for found in reductions]) == pytest.approx(0.25, abs=0.03)
+
+
+def test_cuped_finds_the_same_effect() -> None:
+    random = np.random.default_rng(6)
+    activity = random.gamma(1.0, 1.0, 40_000)
+    treated = random.random(40_000) < 0.5
+    during = UserSums(random.poisson(activity * (1 + 0.3 * treated)).astype(float), np.ones(40_000))
+    found = adjust(during, UserSums(random.poisson(activity).astype(float), np.ones(40_000)), treated)
+    assert found.difference.value == pytest.approx(0.3, abs=4 * found.difference.standard_error)
+    assert found.difference.standard_error < 0.02
+
+
+def peeked(days: int, arriving: bool) -> tuple[float, float]:
+    """Shares of A/A experiments in which some day's fixed or always-valid interval leaves zero out.
+
+    Arriving: every day brings other users. Else the same users come every day with outcomes of their own rate.
+    """
+    random = np.random.default_rng(7)
+    users = 100
+    wrong_fixed, wrong_valid = np.zeros(EXPERIMENTS, bool), np.zeros(EXPERIMENTS, bool)
+    rate = random.gamma(2.0, 0.05, (EXPERIMENTS, 2, users))
+    total = np.zeros((EXPERIMENTS, 2, 0)) if arriving else np.zeros((EXPERIMENTS, 2, users))
+    for _ in range(days):
+        fresh = random.gamma(2.0, 0.05, (EXPERIMENTS, 2, users)) if arriving else rate
+        outcome = random.poisson(fresh).astype(float)
+        total = np.concatenate([total, outcome], axis=2) if arriving else total + outcome
+        ones = np.ones_like(total[:, 0])
+        found = Difference.of(*(Ratio.of(Moments.of(total[:, variant], ones)) for variant in range(2)))
+        size = 2 * total.shape[2]
+        wrong_fixed |= np.abs(found.value) > found.reach(0.95)
+        wrong_valid |= np.abs(found.value) > always_valid_reach(found.standard_error, size, 0.95, 2000)
+    return float(wrong_fixed.mean()), float(wrong_valid.mean())
+
+
+@pytest.mark.parametrize("arriving", [True, False])
+def test_peeking_daily_breaks_the_fixed_test_and_not_the_always_valid_one(arriving: bool) -> None:
+    fixed, valid = peeked(20, arriving)
+    assert fixed > 0.12
+    assert valid < 0.05
+
+
+def test_always_valid_bounds_are_tightest_where_they_are_tuned() -> None:
+    users = np.arange(100, 20_000, 10)
+    reach = always_valid_reach(1.0, users, 0.95, 5000)
+    assert users[np.argmin(reach)] == pytest.approx(5000, rel=0.05)
+    assert reach.min() > 1.96
+    assert tuning(5000, 0.99) > tuning(5000, 0.95)
+
+
+def test_constant_multiple_survives_a_fiftyfold_growth_of_information() -> None:
+    """Brownian motion at 50 looks between 1 and 50: the bound of a sequence whose number of users stands still."""
+    random = np.random.default_rng(8)
+    times = np.geomspace(1.0, 50.0, 50)
+    steps = np.sqrt(np.diff(times, prepend=0.0)) * random.standard_normal((20_000, 50))
+    standardised = np.abs(np.cumsum(steps, axis=1)) / np.sqrt(times)
+    bound = always_valid_reach(1.0, 5000, 0.95, 5000)
+    assert bound == pytest.approx(3.03, abs=0.01)
+    assert (standardised > bound).any(axis=1).mean() < 0.05
+    assert (standardised > 1.96).any(axis=1).mean() > 0.3
+
+
+def test_resplits_show_the_rate_of_these_users() -> None:
+    clicks, impressions = heavy_users(np.random.default_rng(9), (600,))
+    sums = {"ctr": UserSums(clicks, impressions), "orders": UserSums(np.minimum(clicks, 3), np.ones(600))}
+    found = false_positives(sums, frozenset(["ctr"]), 0.5, EXPERIMENTS, 0.95, seed=1)
+    assert found["ctr"].by_users == pytest.approx(0.05, abs=0.02)
+    assert found["ctr"].by_rows is not None and found["ctr"].by_rows > 0.2
+    assert LOWEST < found["orders"].by_users < HIGHEST and found["orders"].by_rows is None
+    assert false_positives(sums, frozenset(["ctr"]), 0.5, EXPERIMENTS, 0.95, seed=1) == found
+
+
+def test_bootstrap_of_a_difference_agrees_with_the_delta_method() -> None:
+    random = np.random.default_rng(10)
+    clicks, impressions = heavy_users(random, (3000,))
+    treated = random.random(3000) < 0.4
+    sums = UserSums(clicks, impressions)
+    drawn = resample([DrawnDifference(sums, treated)], 3000, 600, seed=0)
+    pair = [Ratio.of(Moments.of(clicks[users], impressions[users])) for users in (~treated, treated)]
+    found = Difference.of(*pair)
+    assert drawn.value[0] == pytest.approx(found.value, rel=1e-9)
+    assert drawn.resamples.std() == pytest.approx(found.standard_error, rel=0.1)
+    low, high = percentile_interval(drawn.resamples[:, 0])
+    assert [low, high] == pytest.approx([found.value - found.reach(0.95), found.value + found.reach(0.95)], abs=2e-3)
