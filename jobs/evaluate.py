@@ -4,11 +4,13 @@ Also how good the relevance levels are: teacher, student and a lexical baseline 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from scipy.special import expit
 
 from prectr import progress
 from prectr.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
@@ -18,9 +20,11 @@ from prectr.evaluation import curves, scores
 from prectr.evaluation.contestants import label_of
 from prectr.evaluation.day import LIST_SLICES, TestDay
 from prectr.evaluation.figures import LIST_METRICS, ROW_METRICS, describe_lists, describe_slices, measure
+from prectr.evaluation.off_policy import off_policy_values
 from prectr.evaluation.truth import tolerance_against_truth
 from prectr.labelling.quality import relevance_quality
 from prectr.samples.load import Samples, sample_days, split_days
+from prectr.scoring import Scorer
 from prectr.settings import EvaluateConfig
 from prectr.tables import Tables
 
@@ -190,6 +194,9 @@ def _evaluate(
         "figures": figures,
         "calibration": curves.calibration_curves(test, models),
         "incentive": curves.incentive_curves(test, models),
+        "off_policy": off_policy_values(
+            test, models, base=base, reward=_reward(bundles.get(base), models[base][0]), level=config.level
+        ),
         "position": curves.position_curves(test, {name: paths[0] for name, paths in bundles.items()}),
         "definitions": {
             metric.name: {"heading": metric.heading, "definition": metric.definition.format(top=config.top)}
@@ -197,6 +204,20 @@ def _evaluate(
         },
         "log": _log(test, read_manifest(test.tables) or {}),
     }
+
+
+def _reward(
+    bundles: Sequence[Path] | None, of_base: scores.DayScores
+) -> Callable[[np.ndarray, int], np.ndarray] | None:
+    """Click probability of rows at a position, by the first bundle of the base model; None where it is no bundle."""
+    if not bundles:
+        return None
+    scorer = Scorer(bundles[0])
+
+    def at(rows: np.ndarray, position: int) -> np.ndarray:
+        return expit(scorer.with_position(of_base.free[rows], np.full(len(rows), position)))
+
+    return at
 
 
 def _log(test: TestDay, manifest: Mapping[str, Any]) -> dict[str, Any]:

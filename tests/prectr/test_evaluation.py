@@ -1,5 +1,6 @@
 """The table: each figure is what its definition says, same rows or nothing, and what cannot be told is said."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from prectr.evaluation import scores as scores_module
 from prectr.evaluation.contestants import ABLATIONS, PAPER_MODELS, chosen
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.figures import describe_lists, measure
+from prectr.evaluation.off_policy import off_policy_values
 from prectr.evaluation.scores import DayScores, bundle_scores, file_scores, position_only, require_comparable
 from prectr.evaluation.truth import incentive_by_threshold
 from prectr.labelling.split import split_of
@@ -290,6 +292,44 @@ def test_incentive_by_threshold_sees_tolerance() -> None:
     assert np.diff(found["weak"]).max() < 0 and np.diff(found["threshold"]).min() > 0
     flat = incentive_by_threshold(np.zeros(400), true, parts=4)
     assert math.isnan(flat["spearman"])
+
+
+def _randomised(day: TestDay, propensity: float | None) -> TestDay:
+    """The same day, its log written beside it with one propensity for all rows, half of it randomised."""
+    folder = day.tables / "impressions" / f"date={DAY}"
+    folder.mkdir(parents=True)
+    pool = 1 / propensity if propensity else None
+    chance = None if pool is None else 1 / (pool - pl.col("position") + 1)
+    logged = day.shown.select("request_id", "item_id", "position", "query")
+    (logged if chance is None else logged.with_columns(propensity=chance)).write_parquet(folder / "part.parquet")
+    randomised = (np.arange(len(day.clicked)) // 4) % 2 == 0
+    return dataclasses.replace(day, slices=day.slices | {"randomised": randomised})
+
+
+def test_off_policy_values_of_the_randomised_slice(tmp_path: Path) -> None:
+    day = _randomised(make_day(tmp_path), 1 / 10)
+    chosen = day.slices["randomised"]
+    flat = DayScores(np.zeros(len(day.clicked)), np.zeros(len(day.clicked)))
+    logged_order = DayScores(-day.position.astype(float), -day.position.astype(float))
+    models = {"flat": [flat], "logged": [logged_order]}
+    rates = lambda rows, position: np.full(len(rows), 0.4 / position)  # noqa: E731
+    found = off_policy_values(day, models, base="flat", reward=rates, level=0.95)
+    assert found is not None and found["requests"] == 16
+    told = found["models"]
+    clicks = day.clicked[chosen].sum() / 16
+    assert told["random order"]["logged"]["value"] == pytest.approx(clicks)
+    assert told["flat"]["ips"]["value"] == told["flat"]["snips"]["value"] == pytest.approx(clicks)
+    # The logged order itself: every row matches where it is, with four times the weight that random placement gives.
+    assert told["logged"]["ips"]["value"] == pytest.approx(4 * clicks)
+    assert told["logged"]["snips"]["value"] == pytest.approx(clicks)
+    assert "truth" not in told["flat"]
+
+
+def test_off_policy_values_need_propensities(tmp_path: Path) -> None:
+    day = make_day(tmp_path)
+    assert off_policy_values(day, {}, base="m", reward=None, level=0.95) is None
+    refused = off_policy_values(_randomised(day, None), {}, base="m", reward=None, level=0.95)
+    assert refused is not None and re.match(r"Of 64 propensities 64 are missing", refused["refused"])
 
 
 def test_report_tells_figures_marks_and_verdicts(tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ def off_policy_values(
     joined = some.join(logged, on=["request_id", "item_id"], how="left", maintain_order="left")
     request, position = some["request_id"].to_numpy(), some["position"].to_numpy()
     try:
-        placed = uniform_placement(request, position, joined["propensity"].cast(pl.Float64).fill_null(float("nan")).to_numpy())
+        placed = uniform_placement(
+            request, position, joined["propensity"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        )
         rows = RandomisedRows(request, some["user_id"].to_numpy(), position, some["clicked"].to_numpy(), placed)
     except ValueError as error:
         return made | {"refused": str(error)}

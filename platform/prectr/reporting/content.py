@@ -116,6 +116,24 @@ class Report:
             made.append(_table("Ablations, lists of candidates", self.ablation, LIST_TABLE))
         return [table for table in made if len(table.heading) > 1]
 
+    def off_policy(self) -> FigureTable | None:
+        """Clicks a request by model and estimator; None where no request was randomised or propensities are not known."""
+        found = self.evaluation.get("off_policy")
+        if not found or "models" not in found:
+            return None
+        models = found["models"]
+        columns = {
+            "logged": "as logged",
+            "ips": "IPS",
+            "snips": "SNIPS",
+            "dr": "DR",
+            "against_base": f"against {label_of(found['base'])}",
+            "truth": "truth (simulated)",
+        }
+        columns = {name: heading for name, heading in columns.items() if any(name in one for one in models.values())}
+        rows = [[label_of(model), *(_bounded(one.get(name)) for name in columns)] for model, one in models.items()]
+        return FigureTable("Off-policy value", ["clicks a request", *columns.values()], rows)
+
     def cost(self) -> list[list[str]]:
         """Rows of stage, runs, seconds, core hours and, where a price is known, cost; the last row is the sum."""
         rows = [[one.name, str(one.runs), f"{one.seconds:,.1f}", *self._cost(one.core_hours)] for one in self.times]
@@ -151,6 +169,18 @@ class Report:
             "price": self.price.model_dump(),
             "versions": self.versions,
         }
+
+
+def _bounded(value: Mapping[str, Any] | float | None) -> str:
+    """A value with half of its interval; a plain number; or nothing."""
+    if value is None:
+        return ""
+    if not isinstance(value, Mapping):
+        return f"{value:.4f}"
+    if value["value"] is None:
+        return "–"
+    half = None if value["low"] is None else (value["high"] - value["low"]) / 2
+    return f"{value['value']:.4f}" + ("" if half is None else " ±" + f"{half:.4f}".lstrip("0"))
 
 
 def verdicts(evaluation: Mapping[str, Any], part: str = "all") -> list[str]:

@@ -23,6 +23,9 @@ def render_markdown(report: Report) -> str:
         lines += ["", f"## {table.title}", "", *_table(table.heading, table.rows)]
         if table.title == "Ablations" and report.ablation is not None:
             lines += ["", reading_help(report.ablation)]
+    if (off_policy := report.off_policy()) is not None:
+        lines += ["", f"## {off_policy.title}", "", evaluation["off_policy"]["what"], ""]
+        lines += _table(off_policy.heading, off_policy.rows)
     lines += ["", "## Verdicts", "", *(f"- {sentence}" for sentence in verdicts(evaluation))]
     quality = evaluation["quality"]
     if "lexical" in quality:

@@ -42,6 +42,7 @@ def render_page(report: Report) -> str:
         evaluation=evaluation,
         ablation=ablation,
         tables={table.title: table for table in report.tables()},
+        off_policy=report.off_policy(),
         help=reading_help(evaluation),
         ablation_help=None if ablation is None else reading_help(ablation),
         verdicts=verdicts(evaluation),
