@@ -345,7 +345,6 @@ def test_report_tells_figures_marks_and_verdicts(tmp_path: Path) -> None:
     report = Report.of(tmp_path, content, ablation=content)
     page = render_page(report)
     assert rows[0][1] in page and 'id="ablations"' in page and page.count("<svg") >= 3
-    for source in ("<script", "http://", "https://", "url("):
-        assert source not in page.replace("http://www.w3.org", "").replace("https://matplotlib.org", "")
+    assert "<script" not in page and not re.search(r"""(?:src|href)\s*=\s*["']?(?!\#|data:)[^"'\s>]""", page)
     markdown = render_markdown(report)
     assert f"| {' | '.join(rows[0])[:20]}" in markdown and "## Ablations" in markdown

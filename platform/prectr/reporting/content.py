@@ -117,7 +117,7 @@ class Report:
         return [table for table in made if len(table.heading) > 1]
 
     def off_policy(self) -> FigureTable | None:
-        """Clicks a request by model and estimator; None where no request was randomised or propensities are not known."""
+        """Clicks a request by model and estimator; None without randomised requests or their propensities."""
         found = self.evaluation.get("off_policy")
         if not found or "models" not in found:
             return None
