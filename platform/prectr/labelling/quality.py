@@ -7,7 +7,7 @@ No model here was trained or calibrated on these queries. The figures:
 | kappa | quadratic-weighted Cohen's kappa of the expected level, rounded to the nearest grade |
 | macro_f1 | mean of the four grades' F1, the prediction being the most probable level |
 | auc | area under the ROC curve of the expected level for grade >= 2, ties averaged |
-| ndcg_10 | NDCG@10, gain 2^grade - 1, ties by item_id; mean over queries with a positive grade and at least two pairs |
+| ndcg_10 | NDCG@10, gain 2^grade - 1, expected over ties; mean over queries with a positive grade and at least two pairs |
 | rmse | root mean squared error of the expected level, in grades 0..3 |
 
 A figure that the pairs do not define (one class only, no such query) is None.
@@ -20,6 +20,8 @@ import numpy as np
 import polars as pl
 
 from prectr.labelling.split import read_judged
+from prectr.metrics import auc, ndcg
+from prectr.metrics.columns import group_codes
 from prectr.schema import LEVEL_COLUMNS
 
 
@@ -73,21 +75,20 @@ def level_figures(queries: pl.Series, grades: np.ndarray, probabilities: np.ndar
     """The module's figures of one model.
 
     Args:
-        queries: [n], in the order of query and item_id (NDCG's ties are broken by this order).
+        queries: [n].
         grades: int [n], 0..3.
         probabilities: [n, 4], rows sum to one.
     """
-    from sklearn.metrics import f1_score, roc_auc_score
+    from sklearn.metrics import f1_score
 
     expected = probabilities @ np.arange(4)
-    relevant = grades >= 2
-    one_class = relevant.all() or not relevant.any()
+    ranked = auc(grades >= 2, expected)
     figures = {
         "kappa": quadratic_kappa(grades, np.rint(expected).astype(np.int64)),
         "macro_f1": float(
             f1_score(grades, probabilities.argmax(axis=1), labels=range(4), average="macro", zero_division=0)
         ),
-        "auc": None if one_class else float(roc_auc_score(relevant, expected)),
+        "auc": None if np.isnan(ranked) else ranked,
         "ndcg_10": mean_ndcg(queries, grades, expected, 10),
         "rmse": float(np.sqrt(np.mean((expected - grades) ** 2))),
     }
@@ -102,21 +103,7 @@ def quadratic_kappa(grades: np.ndarray, predicted: np.ndarray) -> float | None:
 
 def mean_ndcg(queries: pl.Series, grades: np.ndarray, scores: np.ndarray, depth: int) -> float | None:
     """Mean NDCG@depth over the queries that have a positive grade and at least two pairs; None if there are none."""
-    frame = pl.DataFrame({"query": queries, "gain": 2.0**grades - 1.0, "score": scores})
-    place = pl.int_range(pl.len()).over("query")
-    discounted = pl.when(place < depth).then(pl.col("gain") / (place + 2).log(2)).otherwise(0.0)
-
-    def by_query(order: str) -> pl.DataFrame:
-        ranked = frame.sort(order, descending=True, maintain_order=True)
-        return (
-            ranked.with_columns(part=discounted)
-            .group_by("query")
-            .agg(pl.col("part").sum().alias(order), pairs=pl.len())
-        )
-
-    both = (
-        by_query("score")
-        .join(by_query("gain").drop("pairs"), on="query")
-        .filter((pl.col("gain") > 0) & (pl.col("pairs") > 1))
-    )
-    return None if both.is_empty() else float((both["score"] / both["gain"]).to_numpy().mean())
+    query, _ = group_codes(queries.to_numpy())
+    kept = (np.bincount(query) > 1)[query]
+    value = ndcg(query[kept], 2.0 ** grades[kept] - 1.0, scores[kept], depth)
+    return None if np.isnan(value) else value
