@@ -13,6 +13,7 @@ Of the logging policy, whose order is random, the orders that were drawn are tak
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -199,7 +200,9 @@ def _bundle_orders(
     ]
     ends = np.cumsum([len(part) for part in days])[:-1]
     orders = []
-    for logits in BatchRanking(bundles).click_logits(requests, advance):
+    with closing(BatchRanking(bundles)) as ranking:
+        scored = ranking.click_logits(requests, advance)
+    for logits in scored:
         table = np.full((len(requests), world.pools.item.shape[1]), -np.inf, np.float32)
         for row, values in zip(table, logits, strict=True):
             row[: len(values)] = values
