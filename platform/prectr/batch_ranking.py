@@ -32,7 +32,7 @@ class PoolRequest:
 
 
 class BatchRanking:
-    """Scores requests with several bundles.
+    """Scores requests with several bundles; close it when done.
 
     Args:
         bundles: directories that `prectr train` published.
@@ -54,6 +54,11 @@ class BatchRanking:
             if known == len(self._features):
                 self._features.append((OnlineFeatures(scorer.bundle, scorer.relevance), []))
             self._features[known][1].append(number)
+
+    def close(self) -> None:
+        """Unmap the bundles' online states."""
+        for online, _ in self._features:
+            online.close()
 
     def click_logits(
         self, requests: Sequence[PoolRequest], advance: Callable[[int], None] | None = None

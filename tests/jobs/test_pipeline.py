@@ -249,7 +249,10 @@ def test_many_requests_at_once_are_ordered_as_served(ran: Ran, log: Log) -> None
         PoolRequest(other["user_id"][0], query, [item, log.items[0]], log.ts + 60, 1),
     ]
     bundles = [ran.bundle, ran.workspace / "rankers" / "wide-deep"]
-    found = BatchRanking(bundles).click_logits(requests)
+    with contextlib.closing(BatchRanking(bundles)) as ranking:
+        found = ranking.click_logits(requests)
+        with pytest.raises(PrectrError, match="another catalogue: item 'unheard'"):
+            ranking.click_logits([PoolRequest("u", log.query, ["unheard"], log.ts, 0)])
     for bundle, logits in zip(bundles, found, strict=True):
         service = RankingService(bundle)
         for request, values in zip(requests, logits, strict=True):
@@ -261,8 +264,7 @@ def test_many_requests_at_once_are_ordered_as_served(ran: Ran, log: Log) -> None
             clicks = {entry.item_id: entry.click_probability for entry in served.results}
             expected = [clicks[candidate] for candidate in request.candidates]
             np.testing.assert_allclose(1 / (1 + np.exp(-values.astype(float))), expected, atol=1e-6)
-    with pytest.raises(PrectrError, match="another catalogue: item 'unheard'"):
-        BatchRanking(bundles[:1]).click_logits([PoolRequest("u", log.query, ["unheard"], log.ts, 0)])
+        service.features.close()
 
 
 def test_simulated_experiment_of_two_bundles_orders_by_them_and_knows_the_truth(ran: Ran, tmp_path: Path) -> None:
@@ -285,12 +287,14 @@ def test_simulated_experiment_of_two_bundles_orders_by_them_and_knows_the_truth(
         shown = rows.filter(pl.col("policy") == variant)
         first = shown.filter(pl.col("request_id") == shown["request_id"][0]).sort("position")
         user, query, ts = first.select("user_id", "query", "ts").row(0)
-        request = ScoreRequest(
-            user_id=user, query=query, candidates=first["item_id"].sort().to_list(), ts=ts.timestamp()
-        )
-        served = [entry.click_probability for entry in RankingService(path).rank(request).results]
-        order = {entry.item_id: entry.click_probability for entry in RankingService(path).rank(request).results}
-        np.testing.assert_allclose([order[item] for item in first["item_id"]], served, atol=1e-6)
+        candidates = first["item_id"].sort().to_list()
+        service = RankingService(path)
+        served = service.rank(ScoreRequest(user_id=user, query=query, candidates=candidates, ts=ts.timestamp()))
+        service.features.close()
+        clicks = {entry.item_id: entry.click_probability for entry in served.results}
+        best_first = [entry.click_probability for entry in served.results]
+        assert best_first[0] > best_first[-1]
+        np.testing.assert_allclose([clicks[item] for item in first["item_id"]], best_first, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

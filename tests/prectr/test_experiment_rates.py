@@ -132,7 +132,7 @@ def test_bootstrap_of_a_difference_agrees_with_the_delta_method() -> None:
     clicks, impressions = heavy_users(random, (3000,))
     treated = random.random(3000) < 0.4
     sums = UserSums(clicks, impressions)
-    drawn = resample([DrawnDifference(sums, treated)], 3000, 600, seed=0)
+    drawn = resample([DrawnDifference.of(sums, treated)], 3000, 600, seed=0)
     pair = [Ratio.of(Moments.of(clicks[users], impressions[users])) for users in (~treated, treated)]
     found = Difference.of(*pair)
     assert drawn.value[0] == pytest.approx(found.value, rel=1e-9)

@@ -1,7 +1,5 @@
 """The marketplace played on with two rankers: its log, its truth, and how often tests hold the truth."""
 
-from dataclasses import replace
-
 import numpy as np
 import polars as pl
 import pytest
@@ -38,7 +36,7 @@ def played(world) -> Replay:
 
 
 def logged(played: Replay) -> pl.DataFrame:
-    return pl.concat(pl.from_arrow(day.exposures) for day in replace(played).days())
+    return pl.concat(pl.from_arrow(day.exposures) for day in played.days())
 
 
 def test_the_log_keeps_the_contract_and_goes_on_after_the_log(world, played) -> None:
@@ -76,21 +74,19 @@ def test_a_user_sees_one_variant_and_its_ranker_orders_the_list(world, played) -
 
 
 def test_assignment_names_everybody_who_came_from_their_first_row_on(played) -> None:
-    mine = replace(played)
-    rows = pl.concat(pl.from_arrow(day.exposures) for day in mine.days())
-    found = pl.from_arrow(mine.assignment()).sort("user_id")
+    rows = pl.concat(pl.from_arrow(day.exposures) for day in played.days())
+    found = pl.from_arrow(played.assignment()).sort("user_id")
     expected = rows.group_by("user_id").agg(pl.col("policy").first().alias("variant"), pl.col("ts").min())
     assert found.equals(expected.sort("user_id"))
 
 
 def test_truth_is_the_sum_of_the_click_model_over_all_requests(world, played) -> None:
-    mine = replace(played)
-    for _ in mine.days():
+    for _ in played.days():
         pass
     for variant in range(2):
         clicks = orders = amount = 0.0
         none: dict[int, float] = {}
-        for requests, order in zip(mine.requests, mine.orders[variant]):
+        for requests, order in zip(played.requests, played.orders[variant]):
             shown = show(world, requests, order)
             for row, click, purchase, price in zip(shown.row, shown.p_click, shown.p_purchase, shown.price):
                 clicks += click
@@ -98,7 +94,7 @@ def test_truth_is_the_sum_of_the_click_model_over_all_requests(world, played) ->
                 amount += 0.0 if np.isnan(price) else click * purchase * price
                 user = int(requests.user[row])
                 none[user] = none.get(user, 1.0) * (1 - click * purchase)
-        found = mine.truth[variant].all_sums()
+        found = played.truth[variant].all_sums()
         assert found["clicks"] == pytest.approx(clicks) and found["orders"] == pytest.approx(orders)
         assert found["amount"] == pytest.approx(amount)
         assert found["impressions"] == DAYS * REQUESTS * constants.SHOWN and found["users"] == len(none)
@@ -111,11 +107,9 @@ def test_the_same_ranker_twice_is_truly_the_same(world) -> None:
         pass
     assert same.truth[0].all_sums() == same.truth[1].all_sums()
     again = replay(world, 2, REQUESTS, [PRODUCTION, PRODUCTION], ReplayConfig(days=1))
-    assert next(iter(again.days())).exposures.equals(next(iter(replace(same).days())).exposures)
+    assert next(iter(again.days())).exposures.equals(next(iter(same.days())).exposures)
     other = replay(world, 2, REQUESTS, [PRODUCTION, PRODUCTION], ReplayConfig(days=1, seed=1))
-    assert (
-        not next(iter(other.days())).exposures["clicked"].equals(next(iter(replace(same).days())).exposures["clicked"])
-    )
+    assert not next(iter(other.days())).exposures["clicked"].equals(next(iter(same.days())).exposures["clicked"])
 
 
 def test_intervals_of_many_tests_hold_the_truth_as_often_as_they_say(played) -> None:

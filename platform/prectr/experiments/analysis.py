@@ -36,21 +36,23 @@ class DrawnDifference:
     """Treatment minus control of a measure when users are drawn: a `UserStatistic`.
 
     Attributes:
-        sums: of n users of two variants.
-        treated: bool [n].
+        sums: [4, n] above and below of the treatment's users (0 for others), then of the control's.
     """
 
-    sums: UserSums
-    treated: np.ndarray
+    sums: np.ndarray
+
+    @classmethod
+    def of(cls, sums: UserSums, treated: np.ndarray) -> "DrawnDifference":
+        """Of n users of two variants; bool [n] says who is treated."""
+        pair = np.stack([sums.above, sums.below])
+        return cls(np.concatenate([pair * treated, pair * ~treated]))
 
     def of_counts(self, counts: np.ndarray) -> float:
         """The difference with user u counted `counts[u]` times; NaN where a variant has no `below`."""
-        values = []
-        for users in (self.treated, ~self.treated):
-            drawn = counts * users
-            below = float(drawn @ self.sums.below)
-            values.append(float(drawn @ self.sums.above) / below if below else float("nan"))
-        return values[0] - values[1]
+        above, below, above_control, below_control = self.sums @ counts.astype(np.float64)
+        if not below or not below_control:
+            return float("nan")
+        return float(above / below - above_control / below_control)
 
 
 def analyse(experiment: Experiment, config: ExperimentConfig) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def _ratio(sums: UserSums, users: np.ndarray) -> Ratio:
 def _bootstrap(sums: UserSums, treated: np.ndarray, used: np.ndarray, config: ExperimentConfig) -> Interval:
     if min(treated.sum(), (used & ~treated).sum()) < LEAST_USERS:
         return Interval(float("nan"), float("nan"))
-    statistic = DrawnDifference(sums.of(used), treated[used])
+    statistic = DrawnDifference.of(sums.of(used), treated[used])
     drawn = resample([statistic], int(used.sum()), config.resamples, config.seed).resamples[:, 0]
     return Interval(*percentile_interval(drawn, config.level))
 

@@ -39,7 +39,7 @@ class Experiment:
         days: from the experiment's first to its last.
         measures: those that the columns allow.
         user: int [m], of a row of `sums`; a user and day is one row.
-        day: int [m].
+        day: int [m], ascending.
         sums: float [m] by name (`SUMS`).
         before: float [n] by name, before the experiment; None where no such rows are there.
         counts: rows and users that do not count, by reason.
@@ -60,7 +60,7 @@ class Experiment:
 
     def until(self, day: int) -> dict[str, np.ndarray]:
         """Sums [n] of each user over the days 0..day."""
-        rows = self.day <= day
+        rows = slice(0, int(np.searchsorted(self.day, day, side="right")))
         return {
             name: np.bincount(self.user[rows], weights=values[rows], minlength=len(self.variant))
             for name, values in self.sums.items()

@@ -13,6 +13,7 @@ Of the logging policy, whose order is random, the orders that were drawn are tak
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -22,6 +23,7 @@ import pyarrow as pa
 
 from prectr.batch_ranking import BatchRanking, PoolRequest
 from prectr.experiments.config import PRODUCTION, ReplayConfig
+from prectr.experiments.measures import SUMS
 from prectr.marketplace import randomness
 from prectr.marketplace.log import (
     Requests,
@@ -42,7 +44,7 @@ _ORDERS, _CLICKS = 4, 3  # streams of randomness beside those of the log
 
 @dataclass(frozen=True)
 class ReplayedDay:
-    """One day: what was logged, and the expectation of both variants."""
+    """What was logged on one day: canonical impressions."""
 
     date: date
     exposures: pa.Table
@@ -59,9 +61,7 @@ class Truth:
     """
 
     users: int
-    sums: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("impressions", "clicks", "orders", "amount"), 0.0)
-    )
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
 
     def __post_init__(self) -> None:
         self.no_order = np.zeros(self.users)
@@ -85,13 +85,15 @@ class Truth:
 
 @dataclass
 class Replay:
-    """A test being played; iterate over `days`, then ask for the rest.
+    """A test to be played: iterate over `days`, then ask for the rest.
 
     Attributes:
         world: the marketplace's.
         requests: of each day.
         orders: slots of the pool in the order placed, [variant][day] (n, POOL).
         config: shares and seed.
+
+    After `days`: `truth` of control and treatment.
     """
 
     world: World
@@ -102,11 +104,16 @@ class Replay:
     def __post_init__(self) -> None:
         users = len(self.world.users.ids)
         self.treated = pair_uniform(np.arange(users), self.config.seed, ASSIGNMENT_SALT) < self.config.treatment_share
+        self._restart()
+
+    def _restart(self) -> None:
+        users = len(self.world.users.ids)
         self.truth = [Truth(users), Truth(users)]
-        self.first_seen = np.full(users, -1, np.int64)
+        self._first_seen = np.full(users, -1, np.int64)
 
     def days(self) -> Iterator[ReplayedDay]:
-        """Show, click and buy, day by day."""
+        """Show, click and buy, day by day; the same each time."""
+        self._restart()
         for number, requests in enumerate(self.requests):
             for variant, truth in enumerate(self.truth):
                 truth.add(requests, show(self.world, requests, self.orders[variant][number]))
@@ -116,8 +123,8 @@ class Replay:
             exposures = self._exposures(requests, shown, *shown.draw(rng))
             moments = exposures["ts"].cast(pa.int64()).to_numpy()
             new, place = np.unique(requests.user[shown.row], return_index=True)
-            unseen = self.first_seen[new] < 0
-            self.first_seen[new[unseen]] = moments[place[unseen]]
+            unseen = self._first_seen[new] < 0
+            self._first_seen[new[unseen]] = moments[place[unseen]]
             yield ReplayedDay(day_date(requests.day), exposures)
 
     def _exposures(self, requests: Requests, shown: Shown, clicked: np.ndarray, bought: np.ndarray) -> pa.Table:
@@ -137,12 +144,12 @@ class Replay:
 
     def assignment(self) -> pa.Table:
         """user_id, variant and the time of the first exposure, of the users who came; after `days`."""
-        users = np.flatnonzero(self.first_seen >= 0)
+        users = np.flatnonzero(self._first_seen >= 0)
         return pa.table(
             {
                 "user_id": self.world.users.ids.take(pa.array(users)),
                 "variant": pa.array(VARIANTS).take(pa.array(self.treated[users].astype(np.int8))),
-                "ts": pa.array(self.first_seen[users]).cast(pa.timestamp("us", tz="UTC")),
+                "ts": pa.array(self._first_seen[users]).cast(pa.timestamp("us", tz="UTC")),
             }
         )
 
@@ -199,7 +206,9 @@ def _bundle_orders(
     ]
     ends = np.cumsum([len(part) for part in days])[:-1]
     orders = []
-    for logits in BatchRanking(bundles).click_logits(requests, advance):
+    with closing(BatchRanking(bundles)) as ranking:
+        scored = ranking.click_logits(requests, advance)
+    for logits in scored:
         table = np.full((len(requests), world.pools.item.shape[1]), -np.inf, np.float32)
         for row, values in zip(table, logits, strict=True):
             row[: len(values)] = values

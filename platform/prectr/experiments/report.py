@@ -63,13 +63,13 @@ def _tables(report: Mapping[str, Any]) -> list[tuple[str, Sequence[str], list[li
         for measure in report["measures"].values():
             made = measure["treatments"][treatment]
             values = measure["values"]
-            fixed = made["bootstrap"] or made["delta"]
+            reach = f"± {_number(_reach(made['delta']))}" if made["bootstrap"] is None else _interval(made["bootstrap"])
             plain.append(
                 [
                     measure["title"],
                     _number(values[report["control"]]["value"]),
                     _number(values[treatment]["value"]),
-                    f"{_signed(made['difference'])} {_interval(fixed)}",
+                    f"{_signed(made['difference'])} {reach}",
                     f"{_percent(made['lift']['value'])} ± {_share(_reach(made['lift']))}",
                     _probability(made["p_value"]),
                     made["verdict"],

@@ -84,6 +84,10 @@ class OnlineFeatures:
         """
         return self.of_pool(user_id, self.pool(query, candidates), now)
 
+    def close(self) -> None:
+        """Unmap the state; a process may not map the same one twice."""
+        self._store.close()
+
     def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidatePool:
         """What is known of a query and its candidates; arguments and errors as `request`."""
         query = normalise_query(query)
