@@ -7,7 +7,7 @@ No model here was trained or calibrated on these queries. The figures:
 | kappa | quadratic-weighted Cohen's kappa of the expected level, rounded to the nearest grade |
 | macro_f1 | mean of the four grades' F1, the prediction being the most probable level |
 | auc | area under the ROC curve of the expected level for grade >= 2, ties averaged |
-| ndcg_10 | NDCG@10, gain 2^grade - 1, expected over ties; mean over queries with a positive grade and at least two pairs |
+| ndcg_10 | NDCG@10, gain 2^grade - 1, expected over ties; mean over queries of two pairs or more, one with grade > 0 |
 | rmse | root mean squared error of the expected level, in grades 0..3 |
 
 A figure that the pairs do not define (one class only, no such query) is None.
