@@ -85,6 +85,8 @@ def test_without_times_of_assignment_all_rows_count_or_those_from_the_start(file
     late = files(users=USERS.drop("ts"), start="2026-03-05T10:00:00")
     assert measured(late.until(99))["impressions"].tolist() == [2, 1, 1, 0]
     assert late.before is not None and late.before["impressions"].tolist() == [1, 1, 0, 0]
+    later = files(start="2026-03-06T00:00:00")  # than the assignments
+    assert measured(later.until(99))["impressions"].tolist() == [1, 0, 1, 0]
 
 
 def test_an_earlier_log_is_the_time_before(files) -> None:
@@ -250,4 +252,5 @@ def test_too_few_users_make_verdicts_undefined_not_wrong(files) -> None:
     report = analyse(files(), config)
     gmv = report["measures"]["gmv"]["treatments"]["new"]
     assert gmv["verdict"] == "undefined"
+    assert [day["users"] for day in report["days"]] == [2, 4]
     assert "undefined" in markdown(report)

@@ -43,19 +43,29 @@ def test_intervals_of_a_mean_cover_the_truth(relative: bool) -> None:
 
 
 def test_cuped_keeps_the_rate_and_takes_out_noise() -> None:
+    """Users have an activity and a click rate of their own, before and during the experiment."""
     random = np.random.default_rng(5)
-    missed, reductions = [], []
+    missed: dict[str, list[bool]] = {"mean": [], "ratio": []}
+    reductions: dict[str, list[float]] = {"mean": [], "ratio": []}
+    ones = np.ones(300)
     for _ in range(EXPERIMENTS):
-        activity = random.gamma(1.0, 1.0, 300)
-        before = UserSums(random.poisson(activity).astype(float), random.poisson(10 * activity) + 1.0)
-        during = UserSums(random.poisson(activity).astype(float), random.poisson(10 * activity) + 1.0)
-        found = adjust(during, before, random.random(300) < 0.5)
-        missed.append(found.difference.p_value < 0.05)
-        mean = UserSums(during.above, np.ones(300))
-        reductions.append(adjust(mean, UserSums(before.above, np.ones(300)), random.random(300) < 0.5))
-    assert LOWEST < np.mean(missed) < HIGHEST
+        activity, rate = random.gamma(1.0, 1.0, 300), random.beta(1.0, 5.0, 300)
+        rows = [random.poisson(10 * activity) + 5 for _ in range(2)]
+        clicks = [random.binomial(shown, rate).astype(float) for shown in rows]
+        orders = [random.poisson(activity).astype(float) for _ in range(2)]
+        treated = random.random(300) < 0.5
+        for name, (before, during) in {
+            "mean": [UserSums(values, ones) for values in orders],
+            "ratio": [UserSums(values, shown.astype(float)) for values, shown in zip(clicks, rows)],
+        }.items():
+            found = adjust(during, before, treated)
+            missed[name].append(found.difference.p_value < 0.05)
+            reductions[name].append(found.variance_reduction)
+    for name, wrong in missed.items():
+        assert LOWEST < np.mean(wrong) < HIGHEST, name
     # Poisson noise on a Gamma(1, 1) rate: correlation 1/2, so a quarter of the variance.
-    assert np.mean([found.variance_reduction for found in reductions]) == pytest.approx(0.25, abs=0.03)
+    assert np.mean(reductions["mean"]) == pytest.approx(0.25, abs=0.03)
+    assert np.mean(reductions["ratio"]) > 0.4
 
 
 def test_cuped_finds_the_same_effect() -> None:
