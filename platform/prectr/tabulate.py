@@ -52,7 +52,6 @@ TOLD_FIGURES = (
     ("all", "gauc", "GAUC"),
     ("all", "auc_free", "AUC free"),
     ("all", "gauc_free", "GAUC free"),
-    ("all", "predicted_over_actual", "pred./actual"),
 )
 TOLD_SLICES = (
     ("cold", "gauc", "GAUC, cold"),

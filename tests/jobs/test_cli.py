@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("demo", "simulate", "validate", "train-teacher", "label", "distill", "score-relevance", "mine-preferences"),
     *("build-samples", "train", "evaluate", "report", "serve", "score", "import", "preferences"),
-    *("select-pairs", "ledger", "sweep", "analyze-experiment", "simulate-experiment"),
+    *("select-pairs", "ledger", "sweep", "analyze-experiment", "simulate-experiment", "ablate"),
 )
-OTHER_MODES = {"show_prompt", "serve_teacher"}
-"""Modules of what `label` does with --show-prompt and --serve."""
+PARTS = {"show_prompt", "serve_teacher", "train_contestants"}
+"""Modules of what `label` does with --show-prompt and --serve, and `evaluate` and `ablate` before they judge."""
 MODULES = {"import": "import_log"}
 """Commands whose job's module has another name: `import` is a word of the language."""
 TINY = ("users=20", "items=300", "queries=20", "requests=60", "days=3")
@@ -112,7 +112,7 @@ def test_help_is_instant_lists_every_command_and_loads_nothing_heavy() -> None:
 
 
 def test_every_job_runs_as_a_module() -> None:
-    jobs = sorted({file.stem for file in (ROOT / "jobs").glob("*.py")} - {"__init__", "cli"} - OTHER_MODES)
+    jobs = sorted({file.stem for file in (ROOT / "jobs").glob("*.py")} - {"__init__", "cli"} - PARTS)
     modules = {MODULES.get(command, command.replace("-", "_")): command for command in COMMANDS}
     assert modules.keys() == set(jobs)
     code = f"""if True:  # one process for all, because most of its time goes into imports

@@ -347,4 +347,4 @@ def test_report_tells_figures_marks_and_verdicts(tmp_path: Path) -> None:
     assert rows[0][1] in page and 'id="ablations"' in page and page.count("<svg") >= 3
     assert "<script" not in page and not re.search(r"""(?:src|href)\s*=\s*["']?(?!\#|data:)[^"'\s>]""", page)
     markdown = render_markdown(report)
-    assert f"| {' | '.join(rows[0])[:20]}" in markdown and "## Ablations" in markdown
+    assert f"| {' | '.join(rows[0])[:20]}" in markdown and "## Ablations: Rankers" in markdown

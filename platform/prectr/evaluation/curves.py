@@ -13,14 +13,16 @@ from prectr.evaluation.truth import incentive_by_threshold
 from prectr.metrics import calibration_bins
 
 POSITIONS = 20
+BINS = 10
+"""Of the drawn curve; more would show the noise of single clicks."""
 
 
 def calibration_curves(day: TestDay, models: Mapping[str, Sequence[DayScores]]) -> dict[str, dict[str, list[float]]]:
-    """`predicted` and `actual` click rate in bins of equal rows, of each model's first seed that has probabilities."""
+    """`predicted` and `actual` click rate in `BINS` bins of equal rows, of the first seed of models with probabilities."""
     made = {}
     for name, of_seeds in models.items():
         if of_seeds[0].probability is not None and len(day.clicked):
-            bins = calibration_bins(day.clicked, of_seeds[0].probability)
+            bins = calibration_bins(day.clicked, of_seeds[0].probability, BINS)
             made[name] = {"predicted": bins.predicted.tolist(), "actual": bins.actual.tolist()}
     return made
 

@@ -13,20 +13,20 @@ from prectr.tabulate import TOLD_FIGURES, told_figures
 from prectr.training.launch import read_curve
 
 LEARNING_CURVE = "learning_curve.jsonl"
-SLICE_TABLE = (
-    *((name, "auc", f"AUC, {name}") for name in ("cold", "warm", "active", "head", "torso", "tail")),
-    *((name, "gauc", f"GAUC, {name}") for name in ("cold", "warm", "active")),
-    ("randomised", "auc_free", "AUC free, randomised"),
-)
+SLICES = ("cold", "warm", "active", "head", "torso", "tail")
+AUC_TABLE = (*((name, "auc", name) for name in SLICES), ("randomised", "auc_free", "randomised, position-free"))
+GAUC_TABLE = tuple((name, "gauc", name) for name in SLICES)
 LIST_TABLE = (
     ("candidates", "level_top", "mean level of the top"),
     ("candidates", "coverage", "coverage"),
     ("candidates", "judged_ndcg", "NDCG, judged"),
     ("candidates", "judged_mrr", "MRR, judged"),
-    ("exposed", "level_ndcg", "NDCG of levels, exposed"),
-    ("unexposed", "level_ndcg", "NDCG of levels, unexposed"),
-    ("exposed", "click_ndcg", "NDCG of true clicks, exposed"),
-    ("unexposed", "click_ndcg", "NDCG of true clicks, unexposed"),
+)
+EXPOSURE_TABLE = (
+    ("exposed", "level_ndcg", "levels, exposed"),
+    ("unexposed", "level_ndcg", "levels, unexposed"),
+    ("exposed", "click_ndcg", "true clicks, exposed"),
+    ("unexposed", "click_ndcg", "true clicks, unexposed"),
 )
 CALIBRATION_TABLE = (
     ("all", "logloss", "log loss"),
@@ -34,11 +34,15 @@ CALIBRATION_TABLE = (
     ("all", "ece", "ECE"),
     ("all", "predicted_over_actual", "pred./actual"),
 )
+ABLATED = "Ablations: "
+"""How the titles of the ablations' tables begin."""
 TABLES = (
     ("Rankers", (*TOLD_FIGURES, ("all", "gauc_request", "GAUC by request"))),
     ("Calibration", CALIBRATION_TABLE),
-    ("By slice", SLICE_TABLE),
+    ("AUC by slice", AUC_TABLE),
+    ("GAUC by slice", GAUC_TABLE),
     ("Lists of candidates", LIST_TABLE),
+    ("NDCG of exposed and unexposed candidates", EXPOSURE_TABLE),
 )
 
 
@@ -111,9 +115,7 @@ class Report:
         """The tables of rankers, then that of ablations."""
         made = [_table(title, self.evaluation, columns) for title, columns in TABLES]
         if self.ablation is not None:
-            made.append(_table("Ablations", self.ablation, TOLD_FIGURES))
-            made.append(_table("Ablations by slice", self.ablation, SLICE_TABLE))
-            made.append(_table("Ablations, lists of candidates", self.ablation, LIST_TABLE))
+            made += [_table(f"{ABLATED}{title}", self.ablation, columns) for title, columns in TABLES]
         return [table for table in made if len(table.heading) > 1]
 
     def off_policy(self) -> FigureTable | None:

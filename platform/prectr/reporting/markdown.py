@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prectr.reporting.content import Report, verdicts
+from prectr.reporting.content import ABLATED, Report, verdicts
 from prectr.tabulate import QUALITY_COLUMNS, reading_help
 
 
@@ -21,7 +21,7 @@ def render_markdown(report: Report) -> str:
     ]
     for table in report.tables():
         lines += ["", f"## {table.title}", "", *_table(table.heading, table.rows)]
-        if table.title == "Ablations" and report.ablation is not None:
+        if table.title == f"{ABLATED}Rankers" and report.ablation is not None:
             lines += ["", reading_help(report.ablation)]
     if (off_policy := report.off_policy()) is not None:
         lines += ["", f"## {off_policy.title}", "", evaluation["off_policy"]["what"], ""]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prectr.preferences_report import page as preferences_page
 from prectr.reporting import pictures
-from prectr.reporting.content import Report, verdicts
+from prectr.reporting.content import ABLATED, Report, verdicts
 from prectr.reporting.drawing import templates
 from prectr.tabulate import QUALITY_COLUMNS, reading_help
 
@@ -45,6 +45,7 @@ def render_page(report: Report) -> str:
         off_policy=report.off_policy(),
         help=reading_help(evaluation),
         ablation_help=None if ablation is None else reading_help(ablation),
+        ablated=ABLATED,
         verdicts=verdicts(evaluation),
         quality_columns=QUALITY_COLUMNS,
         pictures=drawn,
