@@ -18,7 +18,7 @@ BINS = 10
 
 
 def calibration_curves(day: TestDay, models: Mapping[str, Sequence[DayScores]]) -> dict[str, dict[str, list[float]]]:
-    """`predicted` and `actual` click rate in `BINS` bins of equal rows, of the first seed of models with probabilities."""
+    """`predicted` and `actual` click rate in `BINS` bins of equal rows, first seed of each model with probabilities."""
     made = {}
     for name, of_seeds in models.items():
         if of_seeds[0].probability is not None and len(day.clicked):
