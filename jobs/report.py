@@ -35,13 +35,16 @@ def run(
 
     def build(staging: Path) -> dict[str, Any]:
         from jobs.evaluate import read
-        from prectr.reporting.content import Report
+        from prectr.reporting.content import Report, identities_of
         from prectr.reporting.markdown import render_markdown
         from prectr.reporting.page import render_page
 
         coverage, check = _preferences(**mined) if whole else (None, None)
         ablated = None if ablation is None else read(ablation)
-        report = Report.of(workspace, read(evaluation), ablated, coverage, check, config)
+        identities = identities_of(evaluation)
+        if ablation is not None:
+            identities |= {f"ablation, {name}": identity for name, identity in identities_of(ablation).items()}
+        report = Report.of(workspace, read(evaluation), ablated, coverage, check, config, identities)
         (staging / PAGE).write_text(render_page(report), encoding="utf-8")
         (staging / MARKDOWN).write_text(render_markdown(report), encoding="utf-8")
         write_json(staging / CONTENT, report.as_json())

@@ -69,6 +69,7 @@ class Report:
         times: what each stage took.
         price: of a core hour, and its currency.
         versions: of the packages that trained the last ranker.
+        identities: hash of stage, version, configuration and inputs, by artifact.
     """
 
     evaluation: dict[str, Any]
@@ -80,6 +81,7 @@ class Report:
     times: list[StageTime]
     price: ReportConfig
     versions: dict[str, str]
+    identities: dict[str, str]
 
     @classmethod
     def of(
@@ -90,8 +92,9 @@ class Report:
         coverage: Mapping[str, Any] | None = None,
         check: Mapping[str, Any] | None = None,
         price: ReportConfig | None = None,
+        identities: dict[str, str] | None = None,
     ) -> "Report":
-        """Of a workspace's artifacts; stages that are not there are left out."""
+        """Of a workspace's artifacts; stages that are not there are left out; `identities` are of `identities_of`."""
         bundles = bundle_paths(workspace)
         curves = {
             path.name: read_curve(path / LEARNING_CURVE)
@@ -109,6 +112,7 @@ class Report:
             stage_times(workspace),
             price or ReportConfig(),
             versions,
+            identities or {},
         )
 
     def tables(self) -> list[FigureTable]:
@@ -170,6 +174,7 @@ class Report:
             "stages": [asdict(one) for one in self.times],
             "price": self.price.model_dump(),
             "versions": self.versions,
+            "identities": self.identities,
         }
 
 
@@ -183,6 +188,14 @@ def _bounded(value: Mapping[str, Any] | float | None) -> str:
         return "–"
     half = None if value["low"] is None else (value["high"] - value["low"]) / 2
     return f"{value['value']:.4f}" + ("" if half is None else " ±" + f"{half:.4f}".lstrip("0"))
+
+
+def identities_of(evaluation: Path) -> dict[str, str]:
+    """Identity of an evaluation and of all that it was made of, by what it is; see `prectr.artifacts.stage_identity`."""
+    manifest = read_manifest(evaluation) or {}
+    inputs = {name: str(print_).split(":")[:2] for name, print_ in manifest.get("inputs", {}).items()}
+    made_of = {name: parts[1] for name, parts in inputs.items() if len(parts) == 2}
+    return {"evaluation": str(manifest.get("identity")), **made_of}
 
 
 def verdicts(evaluation: Mapping[str, Any], part: str = "all") -> list[str]:

@@ -47,6 +47,9 @@ def render_markdown(report: Report) -> str:
     lines += [f"- **{name}**: {one['what']} ({one['rows']:,} rows)" for name, one in evaluation["slices"].items()]
     lines += ["", "## Definitions", ""]
     lines += [f"- **{one['heading']}**: {one['definition']}" for one in evaluation["definitions"].values()]
+    if report.identities:
+        lines += ["", "## Identities", "", "Hash of stage, version, configuration and inputs of each artifact:", ""]
+        lines += [f"- {name}: `{identity}`" for name, identity in report.identities.items()]
     return "\n".join(lines) + "\n"
 
 
