@@ -191,7 +191,7 @@ def _bounded(value: Mapping[str, Any] | float | None) -> str:
 
 
 def identities_of(evaluation: Path) -> dict[str, str]:
-    """Identity of an evaluation and of all that it was made of, by what it is; see `prectr.artifacts.stage_identity`."""
+    """Identity (`prectr.artifacts.stage_identity`) of an evaluation and of all that it was made of, by what it is."""
     manifest = read_manifest(evaluation) or {}
     inputs = {name: str(print_).split(":")[:2] for name, print_ in manifest.get("inputs", {}).items()}
     made_of = {name: parts[1] for name, parts in inputs.items() if len(parts) == 2}
