@@ -22,7 +22,7 @@ demo: setup
 	$(VENV)/bin/prectr demo $(DEMO_OPTIONS)
 
 test: setup
-	@started=$$SECONDS; $(VENV)/bin/python -m pytest --durations=15 $(TEST_OPTIONS) && echo "tests: $$((SECONDS - started)) s"
+	@started=$$SECONDS; bash tests/run.sh $(VENV)/bin/python $(TEST_OPTIONS) && echo "tests: $$((SECONDS - started)) s"
 
 lint: setup
 	$(VENV)/bin/ruff check .
