@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 import psutil
 
 SAMPLE_SECONDS = 0.25
+"""Between two samples, at least."""
+SAMPLE_SHARE = 0.02
+"""Share of a core that sampling may take: to add up the memory of Ray's many processes takes a good part of a second."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,9 @@ class _Tree:
 
     def _watch(self) -> None:
         alive = set(self.cpu_seconds)
-        while not self._done.wait(SAMPLE_SECONDS):
-            memory = 0
+        pause = SAMPLE_SECONDS
+        while not self._done.wait(pause):
+            memory, started = 0, time.thread_time()
             for process in list(alive):
                 try:
                     alive.update(process.children(recursive=True))
@@ -94,3 +98,4 @@ class _Tree:
                 except (psutil.NoSuchProcess, psutil.AccessDenied):
                     alive.discard(process)
             self.most_bytes = max(self.most_bytes, memory)
+            pause = max(SAMPLE_SECONDS, (time.thread_time() - started) / SAMPLE_SHARE)

@@ -1,5 +1,6 @@
 """The built-in marketplace taken through the jobs, for benchmarks of speed: weights may be anything and are quick."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from _quality_world import World, make_world
@@ -14,6 +15,13 @@ QUICK_WEIGHTS = (
 )
 
 
-def quick_world(folder: Path, requests: int) -> World:
-    """The `small` marketplace with so many requests, with samples and an encoder; made once a folder."""
-    return make_world(folder / f"quick-{requests}", [f"simulate.requests={requests}", *QUICK_WEIGHTS])
+def quick_world(folder: Path, requests: int, name: str = "quick", settings: Sequence[str] = ()) -> World:
+    """The `small` marketplace with so many requests, with samples and an encoder; made once a folder.
+
+    Args:
+        folder: worlds lie in it.
+        requests: of the log.
+        name: of the world, with the number of requests.
+        settings: more settings, as `section.key=value`.
+    """
+    return make_world(folder / f"{name}-{requests}", [f"simulate.requests={requests}", *settings, *QUICK_WEIGHTS])

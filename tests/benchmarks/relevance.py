@@ -7,9 +7,8 @@
     session     the same pairs by one session with two threads
 
 Our rate is taken from when the job's parts were written: pairs of the parts after the first ones (one an actor), over
-the time from the last of those to the last part. So it holds all that a part costs, but no start-up. Parts are smaller
-than by default (each costs something), so that there are enough of them to time. The ratio is to the faster bare loop.
-The expected levels of all sides are compared.
+the time from the last of those to the last part. So it holds all that a part costs, but no start-up. The ratio is to the
+faster bare loop. The expected levels of all sides are compared.
 
     PRECTR_BENCH_DIR=FOLDER make bench-relevance
     .venv/bin/python tests/benchmarks/relevance.py --requests 3000 --rounds 1 --block-pairs 1024
@@ -36,6 +35,9 @@ from _training_world import quick_world
 from prectr.relevance.config import ScoreConfig
 
 BARE = Path(__file__).with_name("_relevance_bare.py")
+MANY_PAIRS = ("simulate.items=30000", "simulate.queries=4000")
+"""A larger catalogue than the small marketplace's: with its few pairs the job would be done before the processes that
+Ray starts beforehand have finished importing."""
 SIDES = ("ours", "processes", "session")
 TOLERANCE = 0.02
 """Largest difference between sides, in standard deviations of the expected level over pairs: this encoder has learnt
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     with scratch_folder() as folder:
         folder.mkdir(parents=True, exist_ok=True)
-        world, work = quick_world(folder, given.requests), folder / "relevance-sides"
+        world, work = quick_world(folder, given.requests, "pairs", MANY_PAIRS), folder / "relevance-sides"
         for turn in range(given.rounds):
             for side in SIDES[:: 1 if turn % 2 == 0 else -1]:
                 out = work / side
@@ -126,9 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     defaults = ScoreConfig()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=20_000, help="of the marketplace whose pairs are scored")
+    parser.add_argument("--requests", type=int, default=40_000, help="of the marketplace whose pairs are scored")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--block-pairs", type=int, default=2048)
+    parser.add_argument("--block-pairs", type=int, default=defaults.block_pairs)
     parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
     return parser.parse_args(arguments)
 
