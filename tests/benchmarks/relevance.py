@@ -7,8 +7,8 @@
     session     the same pairs by one session with two threads
 
 Our rate is taken from when the job's parts were written: pairs of the parts after the first ones (one an actor), over
-the time from the last of those to the last part. So it holds all that a part costs, but no start-up. The ratio is to the
-faster bare loop. The expected levels of all sides are compared.
+the time from the last of those to the last part. So it holds all that a part costs, but no start-up. The ratio is to
+the faster bare loop. The expected levels of all sides are compared.
 
     PRECTR_BENCH_DIR=FOLDER make bench-relevance
     .venv/bin/python tests/benchmarks/relevance.py --requests 3000 --rounds 1 --block-pairs 1024
