@@ -13,7 +13,7 @@ import psutil
 SAMPLE_SECONDS = 0.25
 """Between two samples, at least."""
 SAMPLE_SHARE = 0.02
-"""Share of a core that sampling may take: adding up the memory of Ray's many processes takes a good part of a second."""
+"""Share of a core that sampling may take: adding up the memory of Ray's processes takes a good part of a second."""
 
 
 @dataclass(frozen=True)
