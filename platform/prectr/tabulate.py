@@ -97,14 +97,22 @@ def told_figures(evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str
 
 def told_figure(figure: Mapping[str, Any] | None) -> str:
     """Value, half of its interval, and a mark: ▲ better than the base, ▼ worse, = no difference shown."""
+    if figure is None or not _known(figure["value"]):
+        return told_interval(figure)
+    mark = {"better": " ▲", "worse": " ▼", "no difference": " ="}
+    return told_interval(figure) + (
+        "" if figure["difference"] is None else mark.get(figure["difference"]["verdict"], "")
+    )
+
+
+def told_interval(figure: Mapping[str, Any] | None) -> str:
+    """Value and half of its interval; a dash where it is not defined, nothing where there is none."""
     if figure is None:
         return ""
     if not _known(figure["value"]):
         return "–"
     half = None if not _known(figure["low"]) else (figure["high"] - figure["low"]) / 2
-    told = f"{figure['value']:.4f}" + ("" if half is None else " ±" + f"{half:.4f}".lstrip("0"))
-    mark = {"better": " ▲", "worse": " ▼", "no difference": " ="}
-    return told + ("" if figure["difference"] is None else mark.get(figure["difference"]["verdict"], ""))
+    return f"{figure['value']:.4f}" + ("" if half is None else " ±" + f"{half:.4f}".lstrip("0"))
 
 
 def _improvement(figure: Mapping[str, Any] | None) -> str:

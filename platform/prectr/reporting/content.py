@@ -9,7 +9,7 @@ from prectr.artifacts import read_manifest
 from prectr.evaluation.contestants import label_of
 from prectr.reporting.stages import SEED_MARK, StageTime, bundle_paths, stage_times
 from prectr.settings import ReportConfig
-from prectr.tabulate import TOLD_FIGURES, told_figures
+from prectr.tabulate import TOLD_FIGURES, told_figures, told_interval
 from prectr.training.launch import read_curve
 
 LEARNING_CURVE = "learning_curve.jsonl"
@@ -179,15 +179,8 @@ class Report:
 
 
 def _bounded(value: Mapping[str, Any] | float | None) -> str:
-    """A value with half of its interval; a plain number; or nothing."""
-    if value is None:
-        return ""
-    if not isinstance(value, Mapping):
-        return f"{value:.4f}"
-    if value["value"] is None:
-        return "–"
-    half = None if value["low"] is None else (value["high"] - value["low"]) / 2
-    return f"{value['value']:.4f}" + ("" if half is None else " ±" + f"{half:.4f}".lstrip("0"))
+    """A figure with half of its interval, or a plain number."""
+    return f"{value:.4f}" if isinstance(value, float) else told_interval(value)
 
 
 def identities_of(evaluation: Path) -> dict[str, str]:
