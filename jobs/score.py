@@ -13,23 +13,27 @@ from pydantic import ValidationError
 from prectr.bundle import require_bundle
 from prectr.errors import PrectrError
 from prectr.protocol import ScoreRequest
-from prectr.ranking import RankingService
+from prectr.ranking import Ranking
 from prectr.ray_session import RayConfig, ray_session
 
 BLOCK_LINES = 256
+CALL_LINES = 16
+"""Requests of one call of the models."""
 
 
 class ScoreLines:
     """Ray Data actor: request lines in, response lines out."""
 
     def __init__(self, bundle: str, int8: bool) -> None:
-        self._service = RankingService(Path(bundle), int8=int8)
+        self._service = Ranking(Path(bundle), int8=int8)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer every line of a block."""
+        numbers, lines = batch["number"].to_pylist(), batch["line"].to_pylist()
         answers = [
-            self._answer(number, line)
-            for number, line in zip(batch["number"].to_pylist(), batch["line"].to_pylist(), strict=True)
+            answer
+            for start in range(0, len(lines), CALL_LINES)
+            for answer in self._answers(numbers[start : start + CALL_LINES], lines[start : start + CALL_LINES])
         ]
         return pa.table(
             {
@@ -39,16 +43,26 @@ class ScoreLines:
             }
         )
 
-    def _answer(self, number: int, line: str) -> tuple[str, bool]:
-        try:
-            return self._service.rank(ScoreRequest.model_validate_json(line)).model_dump_json(), False
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, entry['loc'])) or 'line'}: {entry['msg']}" for entry in error.errors()
-            )
-            return json.dumps({"line": number, "error": problems}), True
-        except ValueError as error:
-            return json.dumps({"line": number, "error": str(error)}), True
+    def _answers(self, numbers: list[int], lines: list[str]) -> list[tuple[str, bool]]:
+        """Answers of some lines, scored in one call, and whether each failed."""
+        parsed = [_parsed(line) for line in lines]
+        scored = iter(self._service.rank_many([one for one in parsed if isinstance(one, ScoreRequest)]))
+        answers = [next(scored) if isinstance(one, ScoreRequest) else one for one in parsed]
+        return [
+            (json.dumps({"line": number, "error": str(answer)}), True)
+            if isinstance(answer, ValueError)
+            else (answer.model_dump_json(), False)
+            for number, answer in zip(numbers, answers, strict=True)
+        ]
+
+
+def _parsed(line: str) -> ScoreRequest | ValueError:
+    try:
+        return ScoreRequest.model_validate_json(line)
+    except ValidationError as error:
+        return ValueError(
+            "; ".join(f"{'.'.join(map(str, entry['loc'])) or 'line'}: {entry['msg']}" for entry in error.errors())
+        )
 
 
 def run(

@@ -8,7 +8,7 @@ from prectr import progress
 from prectr.bundle import require_bundle
 from prectr.ray_session import RayConfig, ray_session
 from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
-from prectr.settings import ServeConfig
+from prectr.online.config import ServeConfig
 
 APPLICATION = Served("serve_apps.ranker", "ranker", "/healthz")
 

@@ -13,7 +13,7 @@ from prectr.labelling.interactive import prepare_scorer
 from prectr.labelling.teacher import teacher_source
 from prectr.ray_session import RayConfig, ray_session
 from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
-from prectr.settings import ServeConfig
+from prectr.online.config import ServeConfig
 
 APPLICATION = Served("serve_apps.teacher", "teacher", "/health")
 

@@ -10,6 +10,8 @@ from prectr.artifacts import StageResult, fingerprint, require_artifact, run_sta
 from prectr.bundle import require_online_state, write_bundle
 from prectr.features.spec import FeatureSpec
 from prectr.model_config import ModelConfig
+from prectr.online.drift import write_reference
+from prectr.online.golden import write_golden
 from prectr.ray_session import RayConfig, ray_session
 from prectr.samples.load import sample_days, split_days
 from prectr.training.config import TrainConfig
@@ -76,6 +78,8 @@ def run(
             staging, work, samples=samples, encoder=encoder, preferences=preferences, config=config, facts=facts
         )
         shutil.rmtree(work)
+        write_golden(staging, samples)
+        write_reference(staging, samples)
         _, validation_day, _ = split_days(sample_days(samples))
         return {
             "rows": {"training": facts["rows"]},

@@ -1,19 +1,21 @@
-"""The ranker over HTTP: `POST /score` answers from a bundle, `GET /healthz` scores nothing but proves it is loaded.
+"""The ranker on Ray Serve: replicas of a `ScoringService` behind HAProxy, each with the whole HTTP API.
 
-Deploy with `prectr serve RANKER`, with `serve run serve_apps.ranker:build_app bundle=DIR`, or from `ranker.yaml`.
+Deploy with `prectr serve RANKER`, or with `serve deploy serve_apps/ranker.yaml`, whose `user_config` says which models
+are served to whom; deploying it again with another one changes that without a restart.
 """
 
-from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import BackpressureConfig
 
-from prectr import __version__
-from prectr.protocol import ScoreRequest, ScoreResponse
-from prectr.ranking import RankingService
+from prectr.online.config import ModelsConfig, ServeConfig
+from prectr.online.instruments import RayInstruments
+from prectr.online.service import ScoringService
+from serve_apps.http_api import create_app
 
 
 class AppArguments(BaseModel):
@@ -21,46 +23,64 @@ class AppArguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    bundle: str
-    replicas: int = 1
-    threads: int = 1
-    max_ongoing_requests: int = 100
-    """Ray's default of 5 makes throughput collapse under concurrent requests (RAY.md section 5)."""
-    int8: bool = False
-    """Run the bundle's encoders in their int8 form."""
+    serve: ServeConfig = ServeConfig()
+    """As the section `serve` of the configuration."""
+    watch: str | None = None
+    """A YAML file with the content of `serve.models`: replicas change to what it says whenever it changes."""
+
+
+@serve.ingress()
+class Ranker:
+    """A replica."""
+
+    def __init__(self, config: dict[str, Any], watch: str | None) -> None:
+        self._config, self._watch = ServeConfig.model_validate(config), watch
+        self.service = ScoringService(self._config, RayInstruments())
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Made here, because Serve would pickle an application that is made before."""
+        return create_app(self.service, self._config)
+
+    async def reconfigure(self, models: dict[str, Any]) -> None:
+        """Serve calls this with `user_config`, at the start and whenever it was changed."""
+        if models:
+            await self.service.reconfigure(ModelsConfig.model_validate(models))
+        if self._watch is not None:
+            self.service.watch(self._watch)
+
+    async def check_health(self) -> None:
+        """Serve replaces a replica whose golden requests do not score as they did."""
+        await self.service.check_health()
 
 
 def build_app(arguments: AppArguments) -> Application:
-    """One bundle as a Serve application."""
-    # Made inside the function: Serve pickles the FastAPI object, which must not have served before.
-    http = FastAPI(title="PRECTR-V2 ranker", version=__version__)
-
-    @serve.ingress(http)
-    class Ranker:
-        """A replica: one loaded bundle."""
-
-        def __init__(self, bundle: str, threads: int, int8: bool) -> None:
-            self.service = RankingService(Path(bundle), threads=threads, int8=int8)
-
-        @http.post("/score")
-        def score(self, request: ScoreRequest) -> ScoreResponse:
-            """Click probability, relevance levels, incentive and final order of a query's candidates."""
-            try:
-                return self.service.rank(request)
-            except ValueError as error:
-                raise HTTPException(status_code=422, detail=str(error)) from None
-
-        @http.get("/healthz")
-        def health(self) -> dict[str, Any]:
-            """Which bundle is loaded."""
-            bundle = self.service.scorer.bundle
-            return {"status": "ok", "model": bundle.name, "version": bundle.version}
-
+    """The ranker as a Serve application."""
+    config = arguments.serve
     deployment: Any = serve.deployment(
         name="Ranker",
-        num_replicas=arguments.replicas,
-        max_ongoing_requests=arguments.max_ongoing_requests,
+        max_ongoing_requests=config.max_ongoing_requests,
+        max_queued_requests=config.max_ongoing_requests,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=config.retry_after_seconds),
+        graceful_shutdown_timeout_s=config.drain_seconds,
+        user_config={},
         ray_actor_options={"num_cpus": 1},
+        **_copies(config),
     )(Ranker)
-    application: Application = deployment.bind(arguments.bundle, arguments.threads, arguments.int8)
+    application: Application = deployment.bind(config.model_dump(mode="json"), arguments.watch)
     return application
+
+
+def _copies(config: ServeConfig) -> dict[str, Any]:
+    if isinstance(config.replicas, int):
+        return {"num_replicas": config.replicas}
+    least, most = config.replicas
+    scale = config.autoscale
+    return {
+        "autoscaling_config": {
+            "min_replicas": least,
+            "max_replicas": most,
+            "target_ongoing_requests": scale.target_ongoing_requests,
+            "upscale_delay_s": scale.upscale_delay_seconds,
+            "downscale_delay_s": scale.downscale_delay_seconds,
+        }
+    }

@@ -9,13 +9,17 @@ config.json            model configuration, feature sizes, position bias, and ho
 feature_spec.json      vocabularies and scalers
 preferences.json       click curve, examination, priors: what tolerance posteriors need
 online/                LMDB state of users, queries, items and pairs at the end of the log
+golden.json            a few requests and what the bundle said of them (`prectr.online.golden`)
+reference.json         how scores and levels of the validation day were spread (`prectr.online.drift`)
 model_card.json        what it was trained on and how well it did on the validation day
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +33,11 @@ from prectr.relevance.quantisation import bundle_figures, quantise
 from prectr.relevance.tokenisation import TOKENIZER_FILE
 from prectr.training.config import TrainConfig
 
-BUNDLE_VERSION = 3
+BUNDLE_VERSION = 4
 RANKER_FILE, ENCODER_FILE, INT8_ENCODER_FILE = "ranker.onnx", "encoder.onnx", "encoder.int8.onnx"
 CONFIG_FILE, CARD_FILE = "config.json", "model_card.json"
+GOLDEN_FILE, REFERENCE_FILE = "golden.json", "reference.json"
+SPEC_FILE, PREFERENCES_FILE = "feature_spec.json", "preferences.json"
 RELEVANCE_FILES = (ONNX_FILE, SETTINGS_FILE, TOKENIZER_FILE)
 ONLINE_FILE = Path("online") / "data.mdb"
 NOT_SERVED = (CONFIG_FILE, CARD_FILE, "model.safetensors", "learning_curve.jsonl", MANIFEST)
@@ -53,6 +59,18 @@ class Bundle:
     position_form: str
     position_logits: tuple[float, ...]
     """Bias of each position on the logit, or its log examination probability; from position 1."""
+    alternate: bool = True
+    """Whether users' tolerances are corrected for the queries they typed (`preferences.alternate`)."""
+
+    @cached_property
+    def state_identity(self) -> str:
+        """What numbers of an online state mean hangs on the specification and the preferences; hash of both."""
+        return _digest(self.path / SPEC_FILE, self.path / PREFERENCES_FILE)
+
+    @cached_property
+    def tokenizer_identity(self) -> str:
+        """Hash of the tokenizer: token ids of a published state are read with the same one only."""
+        return _digest(self.path / "relevance" / TOKENIZER_FILE)
 
     @classmethod
     def open(cls, path: Path) -> "Bundle":
@@ -83,10 +101,11 @@ class Bundle:
             version=version,
             model=ModelConfig.model_validate(content["model"]),
             sizes=FeatureSizes.model_validate(content["sizes"]),
-            spec=FeatureSpec.load(path / "feature_spec.json"),
-            preferences=PreferenceModel.load(path / "preferences.json"),
+            spec=FeatureSpec.load(path / SPEC_FILE),
+            preferences=PreferenceModel.load(path / PREFERENCES_FILE),
             position_form=content["position"]["form"],
             position_logits=tuple(content["position"]["logits"]),
+            alternate=content["alternate"],
         )
 
 
@@ -136,10 +155,10 @@ def write_bundle(
         _share(encoder / name, out / "relevance" / name)
     (out / ONLINE_FILE).parent.mkdir()
     _share(samples / ONLINE_FILE, out / ONLINE_FILE)
-    shutil.copy2(samples / "feature_spec.json", out / "feature_spec.json")
-    shutil.copy2(preferences / "parameters.json", out / "preferences.json")
-    require_artifact(preferences, "mine-preferences")
-    spec = FeatureSpec.load(samples / "feature_spec.json")
+    shutil.copy2(samples / SPEC_FILE, out / SPEC_FILE)
+    shutil.copy2(preferences / "parameters.json", out / PREFERENCES_FILE)
+    mined = require_artifact(preferences, "mine-preferences")
+    spec = FeatureSpec.load(samples / SPEC_FILE)
     width = json.loads((encoder / SETTINGS_FILE).read_text(encoding="utf-8"))["width"]
     write_json(
         out / CONFIG_FILE,
@@ -147,6 +166,7 @@ def write_bundle(
             "bundle_version": BUNDLE_VERSION,
             "model": config.model.model_dump(mode="json"),
             "sizes": spec.sizes(width).model_dump(mode="json"),
+            "alternate": mined["config"]["alternate"],
             "position": json.loads((trained / "position.json").read_text(encoding="utf-8")),
             "files": {str(file.relative_to(out)): file.stat().st_size for file in _served(out, trained)},
         },
@@ -168,6 +188,13 @@ def write_bundle(
             },
         },
     )
+
+
+def _digest(*files: Path) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _served(out: Path, trained: Path) -> list[Path]:

@@ -8,10 +8,10 @@ from scipy.special import expit, softmax
 
 from prectr.bundle import ENCODER_FILE, INT8_ENCODER_FILE, RANKER_FILE, Bundle
 from prectr.features.inputs import INPUT_NAMES, PairArrays, RowArrays, ranker_inputs
-from prectr.relevance.encoder_session import RelevanceEncoder, onnx_session
+from prectr.relevance.encoder_session import RelevanceEncoder
+from prectr.relevance.pair_encoder import PairEncoder, onnx_session
 from prectr.relevance.tokenisation import PairTokens
 
-ENCODE_BATCH = 256
 ROW_BATCH = 4096
 
 
@@ -34,6 +34,11 @@ class Scores:
         """Expected relevance level on 0..k-1, [n]."""
         return self.level_probabilities @ np.arange(self.level_probabilities.shape[1])
 
+    def slice(self, start: int, end: int) -> "Scores":
+        """Of some rows that follow each other."""
+        parts = (self.click_logit, self.level_probabilities, self.level_click_probabilities, self.incentive)
+        return Scores(*(part[start:end] for part in parts))
+
 
 class Scorer:
     """Scores rows with a bundle.
@@ -42,20 +47,25 @@ class Scorer:
         bundle: the bundle, or its directory.
         threads: ONNX Runtime threads of one call; 0 = all cores.
         int8: run the encoders in their int8 form.
+        cached_pairs: pairs whose text vectors are kept.
 
     Raises:
         UsageError: there is no bundle, or it has no int8 encoders.
         PrectrError: the bundle is of another version, or a file of it is missing or cut short.
     """
 
-    def __init__(self, bundle: Path | Bundle, threads: int = 0, int8: bool = False) -> None:
+    def __init__(
+        self, bundle: Path | Bundle, threads: int = 0, int8: bool = False, cached_pairs: int = 0
+    ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         path = self.bundle.path
-        self.relevance = RelevanceEncoder(path / "relevance", threads=threads, int8=int8)
+        self.relevance = RelevanceEncoder(path / "relevance", threads, int8=int8, cached_pairs=cached_pairs)
         self._ranker = onnx_session(path / RANKER_FILE, threads)
         self._ranker_inputs = {node.name for node in self._ranker.get_inputs()}
         tuned = path / (INT8_ENCODER_FILE if int8 else ENCODER_FILE)
-        self._encoder = onnx_session(tuned, threads) if tuned.is_file() else None
+        tuned_pairs = PairEncoder(tuned, ("text",), threads, cached_pairs=cached_pairs) if tuned.is_file() else None
+        self.text = tuned_pairs or self.relevance.pairs
+        """The encoder that the ranker reads: tuned with it, or the distilled one."""
 
     def score(self, rows: RowArrays, pairs: PairArrays, tokens: PairTokens) -> Scores:
         """Score rows.
@@ -92,16 +102,4 @@ class Scorer:
         if "text" not in self._ranker_inputs:
             return np.zeros((len(pair), 0), np.float32)
         distinct, place = np.unique(pair, return_inverse=True)
-        order = np.argsort(tokens.lengths[distinct], kind="stable")
-        encoded = np.empty((len(distinct), self.relevance.width), np.float32)
-        for start in range(0, len(order), ENCODE_BATCH):
-            chosen = order[start : start + ENCODE_BATCH]
-            padded = tokens.padded(distinct[chosen])
-            encoded[chosen] = self._encode(padded)
-        return encoded[place]
-
-    def _encode(self, padded: dict[str, np.ndarray]) -> np.ndarray:
-        if self._encoder is None:
-            return self.relevance.text_vectors(padded)
-        text: np.ndarray = self._encoder.run(["text"], padded)[0]
-        return text
+        return np.asarray(self.text.encode(tokens, distinct)[0][place])

@@ -16,7 +16,7 @@ from typing import Any
 from prectr import progress
 from prectr.errors import PrectrError
 from prectr.ray_errors import find_user_error
-from prectr.settings import ServeConfig
+from prectr.online.config import ServeConfig
 
 HEALTH_TIMEOUT_SECONDS = 120
 

@@ -9,6 +9,7 @@ from prectr.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.importers.config import ImportConfig
 from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
 from prectr.marketplace.config import MarketplaceConfig
+from prectr.online.config import ServeConfig
 from prectr.preferences.config import PreferencesConfig
 from prectr.ray_session import RayConfig
 from prectr.relevance.config import DistillConfig, ScoreConfig
@@ -55,20 +56,6 @@ class ReportConfig(FrozenConfig):
     core_hour_price: float | None = Field(None, ge=0)
     """What an hour of one core costs you; null: cost is told in core hours only."""
     currency: str = "USD"
-
-
-class ServeConfig(FrozenConfig):
-    """How `serve` listens."""
-
-    host: str = "127.0.0.1"
-    """The port has no authentication: put a gateway before it rather than open it."""
-    port: int = Field(8000, ge=1, le=65535)
-    replicas: int = Field(1, ge=1)
-    threads: int = Field(1, ge=0)
-    max_ongoing_requests: int = Field(100, ge=1)
-    int8: bool = False
-    """`serve` and `score` run the bundle's encoders in the int8 form that `distill.int8` left; its model card says what
-    that costs in quality."""
 
 
 class Settings(FrozenConfig):

@@ -178,7 +178,7 @@ def _against_lexical(quality: Mapping[str, Any], name: str) -> str:
 
 
 def print_scored(title: str, response: ScoreResponse, limit: int = 8) -> None:
-    """One scored request: level probabilities, click probability, incentive and the final order."""
+    """One scored request: level probabilities, click probability, tau and the final order."""
     user, query = response.user_tolerance, response.query_tolerance
     table = Table(
         title=title,
@@ -191,7 +191,7 @@ def print_scored(title: str, response: ScoreResponse, limit: int = 8) -> None:
         table.add_column(name, justify="right")
     table.add_column("source")
     table.add_column("click", justify="right")
-    table.add_column("incentive", justify="right")
+    table.add_column("tau", justify="right")
     for result in response.results[:limit]:
         table.add_row(
             str(result.rank),
@@ -199,7 +199,7 @@ def print_scored(title: str, response: ScoreResponse, limit: int = 8) -> None:
             *(f"{value:.2f}" for value in result.level_probabilities),
             result.relevance_source,
             f"{result.click_probability:.4f}",
-            f"{result.incentive:+.3f}",
+            f"{result.tau:+.3f}",
         )
     console().print(table)
 

@@ -17,7 +17,8 @@ import numpy as np
 from scipy.special import softmax
 
 from prectr.relevance.config import ScoreConfig
-from prectr.relevance.encoder_session import ONNX_FILE, RelevanceEncoder, onnx_session
+from prectr.relevance.encoder_session import ONNX_FILE, RelevanceEncoder
+from prectr.relevance.pair_encoder import onnx_session
 from prectr.relevance.scoring import pairs_to_score
 from prectr.relevance.tokenisation import PairTokens
 

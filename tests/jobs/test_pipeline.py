@@ -34,10 +34,11 @@ from prectr.evaluation.day import TestDay
 from prectr.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.labelling.engines import choose_engine
 from prectr.protocol import MAX_CANDIDATES, ScoreRequest
-from prectr.ranking import RankingService
+from prectr.ranking import Ranking
 from prectr.samples.load import Samples, split_days
 from prectr.scoring import Scorer
-from prectr.settings import ServeConfig, Settings
+from prectr.online.config import ServeConfig
+from prectr.settings import Settings
 from prectr.tables import Tables
 
 pytestmark = pytest.mark.slow
@@ -254,7 +255,7 @@ def test_many_requests_at_once_are_ordered_as_served(ran: Ran, log: Log) -> None
         with pytest.raises(PrectrError, match="another catalogue: item 'unheard'"):
             ranking.click_logits([PoolRequest("u", log.query, ["unheard"], log.ts, 0)])
     for bundle, logits in zip(bundles, found, strict=True):
-        service = RankingService(bundle)
+        service = Ranking(bundle)
         for request, values in zip(requests, logits, strict=True):
             served = service.rank(
                 ScoreRequest(
@@ -288,7 +289,7 @@ def test_simulated_experiment_of_two_bundles_orders_by_them_and_knows_the_truth(
         first = shown.filter(pl.col("request_id") == shown["request_id"][0]).sort("position")
         user, query, ts = first.select("user_id", "query", "ts").row(0)
         candidates = first["item_id"].sort().to_list()
-        service = RankingService(path)
+        service = Ranking(path)
         served = service.rank(ScoreRequest(user_id=user, query=query, candidates=candidates, ts=ts.timestamp()))
         service.features.close()
         clicks = {entry.item_id: entry.click_probability for entry in served.results}

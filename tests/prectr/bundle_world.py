@@ -1,5 +1,6 @@
 """A bundle of a tiny random log, with its samples and encoder, made by the stages' own parts and without Ray."""
 
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from prectr.bundle import write_bundle
 from prectr.features.store import write_store
 from prectr.labelling.teacher_model import quiet_transformers
 from prectr.model_config import EncoderConfig, ModelConfig
+from prectr.online.drift import write_reference
+from prectr.online.golden import write_golden
 from prectr.relevance.config import DistillConfig
 from prectr.relevance.tokenisation import PairTokeniser, train_wordpiece
 from prectr.samples.online import online_entries, user_states
@@ -106,6 +109,9 @@ def _publish_bundle(world: World, preferences: Path, config: TrainConfig) -> Non
         facts = Run(loop, Workers()).run()
         inputs = {"samples": world.samples, "encoder": world.encoder, "preferences": preferences}
         write_bundle(staging, work, config=config, facts=facts, **inputs)
+        shutil.rmtree(work)
+        write_golden(staging, world.samples)
+        write_reference(staging, world.samples)
         return {"metrics": facts["best"]}
 
     run_stage("train", world.bundle, config=config, inputs={}, build=build)

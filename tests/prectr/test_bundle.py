@@ -15,7 +15,7 @@ from prectr.bundle import BUNDLE_VERSION, Bundle
 from prectr.errors import PrectrError, UsageError
 from prectr.model_config import ModelConfig
 from prectr.protocol import ScoreRequest
-from prectr.ranking import RankingService
+from prectr.ranking import Ranking
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.scoring import ScorePairs
@@ -136,12 +136,12 @@ def test_pairs_are_scored_with_the_form_that_is_asked_for(world: World) -> None:
 
 
 def test_requests_are_answered_with_the_form_that_is_asked_for(world: World) -> None:
-    request = ScoreRequest(user_id="u0", query="nokia 3310", candidates=["i0", "i1"], ts=1.8e9)
+    request = ScoreRequest(user_id="u0", query="nokia 3310", candidates=["i0", "i1"], context={"ts": 1.8e9})
     logits = {}
     for int8 in (False, True):
-        service = RankingService(world.bundle, int8=int8)
+        service = Ranking(world.bundle, int8=int8)
         logits[int8] = [np.log(1 / result.click_probability - 1) for result in service.rank(request).results]
-        service.features._store.close()
+        service.close()
     np.testing.assert_allclose(logits[True], logits[False], atol=0.05)
     assert logits[True] != logits[False]
 
@@ -160,15 +160,15 @@ def test_int8_that_is_not_there_is_refused(copy: Path) -> None:
 @pytest.fixture
 def rank(world: World) -> Iterator[Callable[..., dict[str, float]]]:
     """Click probability of each candidate of a request."""
-    service = RankingService(world.bundle)
+    service = Ranking(world.bundle)
 
     def answer(**request: object) -> dict[str, float]:
-        given = {"user_id": "u0", "query": "nokia 3310", "candidates": ["i0"], "ts": 1.8e9} | request
+        given = {"user_id": "u0", "query": "nokia 3310", "candidates": ["i0"], "context": {"ts": 1.8e9}} | request
         response = service.rank(ScoreRequest.model_validate(given))
         return {result.item_id: result.click_probability for result in response.results}
 
     yield answer
-    service.features._store.close()
+    service.close()
 
 
 STRANGE = {"item_id": "new", "title": "?", "category": "ufo > parts", "brand": "none", "price": 1e12}

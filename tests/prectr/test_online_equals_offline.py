@@ -32,19 +32,22 @@ class StubEncoder:
 
     def __init__(self) -> None:
         self.scored: list[tuple[str, str]] = []
-        self.tokeniser = SimpleNamespace(encode=self._encode)
+        self._texts: list[str] = []
+        self.tokeniser = SimpleNamespace(ids=self._ids, join=self._join)
 
-    def _encode(self, queries: list[str], titles: list[str]) -> PairTokens:
-        count = len(queries)
-        return PairTokens(np.arange(3 * count, dtype=np.int32), np.arange(count + 1) * 3, np.full(count, 2, np.int16))
+    def _ids(self, texts: list[str]) -> list[np.ndarray]:
+        self._texts += texts
+        return [np.array([len(self._texts) - len(texts) + place], np.int32) for place in range(len(texts))]
 
-    def score(self, queries: list[str], titles: list[str]) -> tuple[np.ndarray, np.ndarray, PairTokens]:
-        self.scored += zip(queries, titles)
-        return (
-            np.tile([0.1, 0.2, 0.3, 0.4], (len(queries), 1)),
-            np.zeros((len(queries), 2)),
-            self._encode(queries, titles),
-        )
+    def _join(self, query: np.ndarray, titles: list[np.ndarray]) -> PairTokens:
+        count = len(titles)
+        values = np.concatenate([part for title in titles for part in (query, title)])
+        return PairTokens(values, np.arange(count + 1) * 2, np.full(count, 1, np.int16))
+
+    def score_tokens(self, tokens: PairTokens, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        texts = [self._texts[place] for place in tokens.values]
+        self.scored += [(texts[2 * row], texts[2 * row + 1]) for row in rows]
+        return np.log(np.tile([0.1, 0.2, 0.3, 0.4], (len(rows), 1))), np.zeros((len(rows), 2))
 
 
 class Both:

@@ -26,7 +26,7 @@ from prectr.labelling.interactive import TeacherScorer, prepare_scorer
 from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_prompts
 from prectr.labelling.teacher_model import load_tokenizer, new_model, train_bpe
 from prectr.labelling.transformers_engine import TransformersTeacher
-from prectr.settings import ServeConfig
+from prectr.online.config import ServeConfig
 from tests.openai_server import OpenAiServer, Status, masses
 
 TEMPLATE = load_prompt("relevance_v1")

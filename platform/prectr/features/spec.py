@@ -149,6 +149,15 @@ class FeatureSpec(FrozenConfig):
         columns = {"top_category": top, "category": items["category"], "brand": items["brand"]}
         return {name: _encode(column, self.items[name]) for name, column in columns.items()}
 
+    def item_code(self, category: str, brand: str | None) -> tuple[int, int, int]:
+        """Ids of top category, category and brand of one item: what `item_codes` gives for a table of one row."""
+        top = category.split(">", 1)[0].strip()
+        return (
+            self.items["top_category"].get(top, 0),
+            self.items["category"].get(category, 0),
+            0 if brand is None else self.items["brand"].get(brand, 0),
+        )
+
     def profile_codes(self, users: pl.DataFrame) -> dict[str, np.ndarray]:
         """Ids of users' declared profile columns; 0 where a column or value is unknown."""
         return {

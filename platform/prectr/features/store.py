@@ -6,10 +6,11 @@ the same file, so the state lies in memory once a machine.
 
 import errno
 import os
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lmdb
 import msgpack
@@ -38,7 +39,17 @@ def pair_name(query: str, item_id: str) -> str:
 
 def write_store(path: Path, entries: Iterable[tuple[str, str, dict[str, Any]]]) -> dict[str, int]:
     """Write (kind, name, value) entries; returns how many of each kind."""
-    packed = sorted((store_key(kind, name), msgpack.packb(value), kind) for kind, name, value in entries)
+    return write_keys(path, ((store_key(kind, name), value) for kind, name, value in entries))
+
+
+def kind_of(key: bytes) -> str:
+    """The kind of an entry, by its key."""
+    return re.split(b"[:#]", key, maxsplit=1)[0].decode()
+
+
+def write_keys(path: Path, entries: Iterable[tuple[bytes, dict[str, Any]]]) -> dict[str, int]:
+    """As `write_store`, of entries by their key."""
+    packed = sorted((key, msgpack.packb(value), kind_of(key)) for key, value in entries)
     size = sum(len(key) + len(value) for key, value, _ in packed)
     path.mkdir(parents=True)
     counts: dict[str, int] = {}
@@ -57,6 +68,19 @@ def write_store(path: Path, entries: Iterable[tuple[str, str, dict[str, Any]]]) 
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
     return counts
+
+
+class FeatureStore(Protocol):
+    """What online features read; `prectr.online` has more of them."""
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        """One entry, or None where nothing is known."""
+
+    def get_many(self, kind: str, names: Iterable[str]) -> list[dict[str, Any] | None]:
+        """Entries of one kind."""
+
+    def close(self) -> None:
+        """Let go of what is held."""
 
 
 class OnlineStore:
@@ -88,3 +112,12 @@ class OnlineStore:
     def close(self) -> None:
         """Unmap the file."""
         self._environment.close()
+
+    def entries(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """All keys, in order, with their entries."""
+        with self._environment.begin(buffers=True) as transaction:
+            for key, value in transaction.cursor():
+                yield bytes(key), msgpack.unpackb(value)
+
+    def __len__(self) -> int:
+        return int(self._environment.stat()["entries"])

@@ -117,6 +117,24 @@ class PairTokeniser:
         copy_segments(second, second_offsets[title_of], title_length, values, start + query_length + 2)
         return PairTokens(values, offsets, (query_length + 2).astype(np.int16))
 
+    def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text, int32, whole and without special tokens."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def join(self, query: np.ndarray, titles: Sequence[np.ndarray]) -> PairTokens:
+        """Pairs of one query with some titles, of their `ids`: what `encode` gives, for few pairs and known texts."""
+        query = query[: (self._max_length - 3) // 2]
+        head = np.concatenate([[self._start], query, [self._separator]]).astype(np.int32)
+        room = self._max_length - 1 - len(head)
+        tail = np.array([self._separator], np.int32)
+        lengths = [len(head) + min(len(title), room) + 1 for title in titles]
+        return PairTokens(
+            values=np.concatenate([part for title in titles for part in (head, title[:room], tail)]),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            query_tokens=np.full(len(titles), len(head), np.int16),
+        )
+
     def _distinct(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Tokens and offsets of the distinct texts, and the distinct text of each row."""
         places: dict[str, int] = {}

@@ -112,6 +112,7 @@ def online_entries(users: Iterable[pl.DataFrame], source: Tables, context: Sampl
         yield "category", row["category"], {"sums": sums}
     ((_, total),) = _snapshot(context, "total")
     yield "total", "", {"sums": total}
+    yield "meta", "", {"as_of": str(_as_of(context))}
     of_item = {row["item_id"]: sums for row, sums in _snapshot(context, "item")}
     for item in items.iter_rows(named=True):
         described = {key: item[key] for key in ("title", "category", "brand", "price")}

@@ -1,0 +1,74 @@
+"""From a shown list that a client tells to what it adds to its user: relevance, query tolerance and fields looked up."""
+
+import numpy as np
+
+from prectr.bundle import Bundle
+from prectr.features.online import CandidatePool, OnlineFeatures, UnknownItems
+from prectr.online.user_delta import SeenItem, SeenList
+from prectr.preferences.tolerance import (
+    GRID_SIZE,
+    LogLikelihoodTable,
+    log_likelihood_table,
+    moments,
+    on_lattice,
+    posterior,
+)
+from prectr.protocol import Event, ShownItem
+
+
+class EventReader:
+    """Reads events by a bundle's features. For the thread that these are used in."""
+
+    def __init__(self, bundle: Bundle, features: OnlineFeatures) -> None:
+        self._bundle, self._features = bundle, features
+
+    @property
+    def table(self) -> LogLikelihoodTable:
+        """Of the fitted click curve."""
+        preferences = self._bundle.preferences
+        return log_likelihood_table(preferences.click, preferences.examination.exponent)
+
+    def read(self, event: Event, now: float) -> SeenList:
+        """What the event says; items that neither the catalogue nor the event describes say nothing."""
+        shown = {item.item_id: item for item in event.shown}
+        try:
+            pool = self._features.pool(event.query, [_candidate(item) for item in shown.values()])
+        except UnknownItems as error:
+            known = [item for name, item in shown.items() if name not in error.item_ids]
+            if not known:
+                return SeenList(event.request_id, now if event.ts is None else event.ts, [])
+            pool = self._features.pool(event.query, [_candidate(item) for item in known])
+        return SeenList(event.request_id, now if event.ts is None else event.ts, self._items(pool, shown))
+
+    def _items(self, pool: CandidatePool, shown: dict[str, ShownItem]) -> list[SeenItem]:
+        levels = pool.pairs.levels
+        steps = on_lattice(levels @ np.arange(4) / 3) - self._query_shift(pool)
+        likely = levels.argmax(axis=1) + 1
+        return [
+            SeenItem(
+                item_id=item.item_id,
+                position=shown[item.item_id].position,
+                clicked=shown[item.item_id].clicked,
+                steps=int(steps[place]),
+                brand=item.brand or "",
+                category=item.category,
+                relative_price=None if np.isnan(item.relative_price) else item.relative_price,
+                fields=[*map(int, pool.fields[place]), int(likely[place])],
+            )
+            for place, item in enumerate(pool.items)
+        ]
+
+    def _query_shift(self, pool: CandidatePool) -> int:
+        """How far the query's tolerance lies from the usual one, as mining has it (`centres/query`)."""
+        if pool.known_query is None or not self._bundle.alternate:
+            return 0
+        preferences = self._bundle.preferences
+        sums = np.array([pool.known_query["sums"][:GRID_SIZE]])
+        mean, _ = moments(posterior(sums, preferences.query_priors([pool.known_query.get("category")])))
+        return int(on_lattice(mean - preferences.query_centre)[0])
+
+
+def _candidate(item: ShownItem) -> str | dict[str, object]:
+    given = {"title": item.title, "price": item.price}
+    given = {name: value for name, value in given.items() if value is not None}
+    return {"item_id": item.item_id, **given} if given else item.item_id

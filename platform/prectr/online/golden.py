@@ -1,0 +1,116 @@
+"""Golden requests: what a bundle said of a few requests when it was published, so that it can be refused where it does
+not say the same any more (another processor, another ONNX Runtime, a file that was changed).
+
+They are scored with the bundle's own state, whatever the features of a server come from.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel
+
+from prectr.artifacts import write_json
+from prectr.bundle import GOLDEN_FILE, INT8_ENCODER_FILE, Bundle
+from prectr.errors import PrectrError
+from prectr.protocol import Context, ScoreRequest
+from prectr.ranking import Ranking
+from prectr.relevance.encoder_session import INT8_FILE
+from prectr.samples.load import Samples, split_days
+
+CANDIDATES = 20
+TOLERANCE = 1e-3
+"""Largest difference of a click logit; processors sum up in different orders."""
+INT8_TOLERANCE = 0.1
+"""The same of int8 forms, whose roundings differ more from processor to processor."""
+
+
+class GoldenScores(BaseModel):
+    """Content of `golden.json`."""
+
+    requests: list[ScoreRequest]
+    click_logits: list[list[float]]
+    """Of each request's candidates, in the request's order."""
+    int8_click_logits: list[list[float]] | None = None
+
+
+def write_golden(bundle: Path, samples: Path) -> None:
+    """Score golden requests of the validation day with a bundle that is being built, and keep what it says."""
+    requests = choose_requests(Samples.open(samples))
+    int8 = any((bundle / name).is_file() for name in (INT8_ENCODER_FILE, Path("relevance") / INT8_FILE))
+    forms = {form: _logits(bundle, requests, form) for form in ((False, True) if int8 else (False,))}
+    golden = GoldenScores(requests=requests, click_logits=forms[False], int8_click_logits=forms.get(True))
+    write_json(bundle / GOLDEN_FILE, golden.model_dump(mode="json"))
+
+
+def choose_requests(samples: Samples) -> list[ScoreRequest]:
+    """A request of the validation day's most active user, one of its least active, and one of nobody that is known."""
+    _, day, _ = split_days(samples.days())
+    rows = samples.frame([day], ["request_id", "user_id", "query", "item_id", "ts", "user_requests", "position"])
+    of_request = rows.group_by("ts", "request_id", maintain_order=True).agg(
+        pl.col("user_id", "query", "user_requests").first(), pl.col("item_id").head(CANDIDATES)
+    )
+    ordered = of_request.sort("user_requests", "request_id")
+    chosen = [ordered.row(place, named=True) for place in (-1, 0)]
+    requests = [
+        ScoreRequest(
+            user_id=row["user_id"],
+            query=row["query"],
+            candidates=row["item_id"],
+            context=Context(ts=row["ts"].timestamp()),
+        )
+        for row in chosen
+    ]
+    first = requests[0]
+    unseen = {"item_id": "golden-unseen", "title": first.query, "price": 10.0}
+    nobody = {"user_id": "golden-nobody", "query": f"{first.query} golden", "candidates": [*first.candidates, unseen]}
+    return [*requests, ScoreRequest.model_validate(nobody | {"context": first.context})]
+
+
+def golden_scores(bundle: Path) -> GoldenScores:
+    """What the bundle said when it was published.
+
+    Raises:
+        PrectrError: the file is missing or cannot be read.
+    """
+    try:
+        return GoldenScores.model_validate(json.loads((bundle / GOLDEN_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise PrectrError(f"{bundle / GOLDEN_FILE}: cannot be read ({error}); train the bundle again.") from None
+
+
+def require_golden(bundle: Path, ranking: Ranking, int8: bool) -> None:
+    """Refuse a bundle that does not score as it did when it was published.
+
+    Args:
+        bundle: its directory.
+        ranking: the bundle, opened with its own state.
+        int8: whether `ranking` runs the int8 form.
+
+    Raises:
+        PrectrError: a golden score is off; says which and by how much.
+    """
+    golden = golden_scores(bundle)
+    wanted = golden.int8_click_logits if int8 else golden.click_logits
+    if wanted is None:
+        raise PrectrError(f"{bundle / GOLDEN_FILE}: holds no int8 scores; train the bundle again.")
+    tolerance = INT8_TOLERANCE if int8 else TOLERANCE
+    for number, (request, expected) in enumerate(zip(golden.requests, wanted, strict=True)):
+        found = ranking.click_logits(request)
+        off = np.abs(found - np.array(expected))
+        if not (off <= tolerance).all():  # NaN is refused, too
+            place = int(np.nanargmax(np.where(np.isnan(off), np.inf, off)))
+            raise PrectrError(
+                f"{bundle}: golden request {number + 1} ({request.query!r}) scores {found[place]:.5f} where "
+                f"{expected[place]:.5f} was published (at most {tolerance:g} off); a file of the bundle or ONNX "
+                "Runtime has changed. Copy the bundle again, or train it again."
+            )
+
+
+def _logits(bundle: Path, requests: list[ScoreRequest], int8: bool) -> list[list[float]]:
+    ranking = Ranking(Bundle.read(bundle, "unpublished"), int8=int8)
+    try:
+        return [[float(value) for value in ranking.click_logits(request)] for request in requests]
+    finally:
+        ranking.close()

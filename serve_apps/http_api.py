@@ -1,0 +1,223 @@
+"""The scoring API over a `ScoringService`: routes, limits, tokens. One FastAPI application, under Ray Serve and without.
+
+    POST /v1/score     candidates of a query, scored and ordered for a user
+    POST /v1/events    lists that were shown, and clicks
+    GET  /v1/models    what is served, and to whom
+    GET  /healthz      up, and with which models
+    GET  /metrics      Prometheus (without Ray only: Ray exports the figures of all replicas by node)
+    GET  /             the playground
+"""
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, HTTPException, Response
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from prectr import __version__
+from prectr.errors import UsageError
+from prectr.online.batcher import Overloaded, TooLate
+from prectr.online.config import SecurityConfig, ServeConfig
+from prectr.online.instruments import PrometheusInstruments
+from prectr.online.service import ModelsAnswer, ScoringService, UnknownModel
+from prectr.protocol import EventsRequest, EventsResponse, ScoreRequest, ScoreResponse
+from serve_apps.playground import add_playground
+
+_TOKEN_MINIMUM = 16
+
+
+def create_app(
+    service: ScoringService,
+    config: ServeConfig,
+    instruments: PrometheusInstruments | None = None,
+    close: bool = True,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        service: what answers.
+        config: of serving.
+        instruments: what `/metrics` shows; None: there is no such path.
+        close: end the service with the application.
+
+    Raises:
+        UsageError: the tokens cannot be read.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        if close:
+            await service.close()
+
+    app = FastAPI(title="PRECTR-V2 ranker", version=__version__, lifespan=lifespan)
+    _add_scoring(app, service, config)
+    if instruments is not None:
+
+        @app.get("/metrics", include_in_schema=False)
+        def metrics() -> Response:
+            return Response(instruments.text(), media_type="text/plain; version=0.0.4")
+
+    if config.playground:
+        add_playground(app, service)
+    security = config.security
+    app.add_middleware(Guard, tokens=read_tokens(security, os.environ), max_body_bytes=security.max_body_bytes)
+    if security.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(security.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+        )
+    return app
+
+
+def _add_scoring(app: FastAPI, service: ScoringService, config: ServeConfig) -> None:
+    problems: dict[int | str, dict[str, Any]] = {
+        401: {"description": "a bearer token is asked for"},
+        413: {"description": "the body is too large"},
+    }
+    shed: dict[int | str, dict[str, Any]] = {
+        429: {"description": "too many requests wait; try again after Retry-After seconds"},
+        504: {"description": "the request waited longer than its deadline"},
+    }
+
+    @app.post("/v1/score", response_model=ScoreResponse, responses={**problems, **shed})
+    async def score(
+        request: ScoreRequest,
+        x_request_timeout_seconds: Annotated[
+            float | None, Header(gt=0, le=3600, description="how long the request may wait")
+        ] = None,
+    ) -> Response:
+        """Click probability, relevance levels, tau and final order of a query's candidates."""
+        try:
+            answer = await service.score(request, x_request_timeout_seconds)
+        except Overloaded:
+            retry = {"Retry-After": str(config.retry_after_seconds)}
+            raise HTTPException(429, "too many requests wait", retry) from None
+        except TooLate:
+            raise HTTPException(504, "the request waited longer than its deadline") from None
+        except UnknownModel as error:
+            raise HTTPException(422, [_problem("model", f"no model {str(error)!r} is served")]) from None
+        except ValueError as error:
+            raise HTTPException(422, [_problem("candidates", str(error))]) from None
+        # Serialised here: FastAPI would validate every number of the answer again.
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    @app.post("/v1/events", responses=problems)
+    async def events(request: EventsRequest) -> EventsResponse:
+        """Shown lists and clicks: the next request of a user is scored with them."""
+        return await service.tell(request.events)
+
+    @app.get("/v1/models", responses={401: problems[401]})
+    async def models() -> ModelsAnswer:
+        """What is served, and to whom."""
+        return service.describe()
+
+    @app.get("/healthz")
+    async def health() -> dict[str, str]:
+        """Up, and with which model; `prectr serve` and load balancers ask this."""
+        default = service.default
+        return {"status": "ok", "model": default.name, "version": default.bundle.version}
+
+
+def _problem(field: str, message: str) -> dict[str, Any]:
+    """In the form of FastAPI's own."""
+    return {"type": "value_error", "loc": ["body", field], "msg": message}
+
+
+def read_tokens(security: SecurityConfig, environment: Mapping[str, str]) -> list[bytes]:
+    """Digests of the bearer tokens; empty: none is asked for.
+
+    Raises:
+        UsageError: the file cannot be read or holds none, or a token is too short to be one.
+    """
+    if security.tokens_file is not None:
+        source = str(security.tokens_file)
+        try:
+            lines = security.tokens_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{source}: the tokens cannot be read ({error}).") from None
+        tokens = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not tokens:
+            raise UsageError(f"{source}: holds no token; write one a line.")
+    else:
+        source = security.tokens_environment
+        tokens = [token.strip() for token in environment.get(source, "").split(",") if token.strip()]
+    if any(len(token) < _TOKEN_MINIMUM for token in tokens):
+        raise UsageError(f"{source}: a token has fewer than {_TOKEN_MINIMUM} characters; `openssl rand -hex 32` makes one.")
+    return [hashlib.sha256(token.encode()).digest() for token in tokens]
+
+
+class Guard:
+    """What every request passes first: its token, and the size of its body; what every answer gets: safe headers."""
+
+    def __init__(self, app: ASGIApp, tokens: list[bytes], max_body_bytes: int) -> None:
+        self._app, self._tokens, self._max_body_bytes = app, tokens, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        protected = scope["path"].startswith("/v1/") and scope["method"] != "OPTIONS"
+        if protected and not self._allowed(headers.get(b"authorization", b"")):
+            await _refuse(send, 401, "a valid bearer token is asked for", [(b"www-authenticate", b"Bearer")])
+            return
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self._max_body_bytes:
+            await _refuse(send, 413, f"the body may have {self._max_body_bytes} bytes", [(b"connection", b"close")])
+            return
+        await self._app(scope, self._bounded(receive), _with_headers(send))
+
+    def _allowed(self, header: bytes) -> bool:
+        if not self._tokens:
+            return True
+        scheme, _, token = header.partition(b" ")
+        digest = hashlib.sha256(token.strip()).digest()
+        # All are compared, each in constant time: how long it takes tells nothing of any.
+        matches = [hmac.compare_digest(digest, known) for known in self._tokens]
+        return scheme.lower() == b"bearer" and any(matches)
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """A body without an honest length is cut off where it becomes too large."""
+        seen = 0
+
+        async def bounded() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._max_body_bytes:
+                raise HTTPException(413, f"the body may have {self._max_body_bytes} bytes")
+            return message
+
+        return bounded
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [
+                *message.get("headers", []),
+                (b"x-content-type-options", b"nosniff"),
+                (b"cache-control", b"no-store"),
+            ]
+        await send(message)
+
+    return sending
+
+
+async def _refuse(send: Send, status: int, detail: str, headers: list[tuple[bytes, bytes]]) -> None:
+    body = json.dumps({"detail": detail}).encode()
+    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+

@@ -1,0 +1,31 @@
+"""The same API under plain uvicorn: one process, no Ray. For a container that scales by itself, and to compare with."""
+
+import uvicorn
+
+from prectr.online.config import ServeConfig
+from prectr.online.instruments import PrometheusInstruments
+from prectr.online.service import ScoringService
+from serve_apps.http_api import create_app
+
+MODULE = "serve_apps.plain"
+
+
+def make_server(config: ServeConfig) -> uvicorn.Server:
+    """A server that is not started yet; the models are loaded.
+
+    Raises:
+        UsageError, PrectrError: as `ScoringService`.
+    """
+    instruments = PrometheusInstruments()
+    app = create_app(ScoringService(config, instruments), config, instruments)
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=config.host,
+            port=config.port,
+            log_level="warning",
+            access_log=False,
+            limit_concurrency=config.max_ongoing_requests,
+            timeout_graceful_shutdown=round(config.drain_seconds),
+        )
+    )
