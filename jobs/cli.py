@@ -633,17 +633,40 @@ def report(
     return Answer(_manifest(result), show=lambda: typer.echo(str(result.path / job.PAGE)))
 
 
+@command("publish", stage=False)
+def publish(
+    load: Load,
+    ranker: Annotated[Path, typer.Argument(help="The bundle whose state is published.")],
+    to: Annotated[str, typer.Option("--to", help="Directory (LMDB), or redis://HOST:PORT/DB.")],
+    json_: Json = False,
+) -> None:
+    """Publish users, queries, items and pairs where servers read them: LMDB or Redis."""
+    load()
+    from jobs import publish as job
+
+    info = job.run(ranker=ranker, to=to)
+    told = ", ".join(f"{count:,} {kind}" for kind, count in sorted(info.entries.items()))
+    _answer(Answer(info.model_dump(), show=lambda: typer.echo(f"version {info.version} at {to}: {told}")), json_)
+
+
 @command("serve", stage=False)
 def serve(
     load: Load,
-    ranker: Annotated[Path, typer.Argument(help="The bundle to serve.")],
+    rankers: Annotated[
+        list[Path] | None, typer.Argument(help="Bundles to serve; the first one is what everybody gets.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port on the loopback address.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="One process under uvicorn, without Ray.")] = False,
+    models: Annotated[
+        Path | None,
+        typer.Option("--models", help="YAML file with the content of serve.models; may be changed while serving."),
+    ] = None,
 ) -> None:
-    """Serve a bundle over HTTP with Ray Serve until it is interrupted: `POST /score`."""
+    """Serve rankers over HTTP until it is interrupted: `POST /v1/score`, events, A/B tests, a playground."""
     settings = load(None if port is None else f"serve.port={port}")
     from jobs import serve as job
 
-    job.run(ranker=ranker, config=settings.serve, ray_config=settings.ray)
+    job.run(rankers=rankers or [], config=settings.serve, ray_config=settings.ray, plain=plain, watch=models)
 
 
 @command("score", stage=False)

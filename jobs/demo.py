@@ -143,8 +143,8 @@ def _score_over_http(
         progress.say(f"serving {ranker} at {url}")
         for kind, user in (("a cold", cold), ("an active", active)):
             body = {"user_id": user, "query": query, "candidates": candidates}
-            response = client.post("/score", json=body).raise_for_status()
-            title = f"POST /score: {query!r} for {user}, {kind} user"
+            response = client.post("/v1/score", json=body).raise_for_status()
+            title = f"POST /v1/score: {query!r} for {user}, {kind} user"
             answers.append((title, ScoreResponse.model_validate(response.json())))
     return answers
 

@@ -1,45 +1,232 @@
-"""serve: a bundle over HTTP with Ray Serve."""
+"""serve: rankers over HTTP, with Ray Serve behind HAProxy or, `--plain`, in one process under uvicorn."""
 
-from collections.abc import Iterator
+import importlib
+import os
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from prectr import progress
-from prectr.bundle import require_bundle
+from prectr.bundle import Bundle, require_bundle
+from prectr.errors import PrectrError, UsageError
+from prectr.online.config import ModelsConfig, ServeConfig
+from prectr.online.golden import golden_scores
+from prectr.online.publish import REDIS_URLS
+from prectr.online.redis_client import RedisGuard
+from prectr.online.states import LmdbState, RedisState, require_readable
 from prectr.ray_session import RayConfig, ray_session
 from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
-from prectr.online.config import ServeConfig
 
 APPLICATION = Served("serve_apps.ranker", "ranker", "/healthz")
+PLAIN, API = "serve_apps.plain", "serve_apps.http_api"
+SELF_TEST_REQUESTS = 60
+
+
+def run(
+    *,
+    rankers: Sequence[Path],
+    config: ServeConfig,
+    ray_config: RayConfig | None = None,
+    plain: bool = False,
+    watch: Path | None = None,
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        rankers: bundles, each under the name of its directory; none: those of `config.models`.
+        config: of serving.
+        ray_config: of an embedded Ray.
+        plain: without Ray.
+        watch: a YAML file with the content of `serve.models`; what it says is served, whenever it changes.
+
+    Raises:
+        UsageError: no bundle, published features of other samples, tokens that cannot be read.
+        PrectrError: the port is taken, or the application did not come up.
+    """
+    config = with_rankers(config, rankers)
+    require_servable(config)  # before Ray starts
+    require_free_port(config)
+    if plain:
+        _serve_plain(config, watch)
+        return
+    with _haproxy(config), ray_session(ray_config), serving_config(config, watch) as url:
+        _announce(url, config)
+        wait_for_interrupt()
 
 
 @contextmanager
 def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
-    """Serve a bundle on the running Ray for the block; gives the base URL once requests are answered.
+    """Serve one bundle on the running Ray for the block; gives the base URL once requests are answered.
 
     Raises:
         UsageError: no bundle there, or no int8 form of its encoders.
         PrectrError: the port is taken, or the application did not come up.
     """
-    require_bundle(ranker, config.int8)
+    config = with_rankers(config, [ranker])
+    require_servable(config)
+    with serving_config(config) as url:
+        yield url
+
+
+@contextmanager
+def serving_config(config: ServeConfig, watch: Path | None = None) -> Iterator[str]:
+    """Serve what a configuration says on the running Ray for the block; gives the base URL."""
     arguments = {
-        "bundle": str(ranker.resolve()),
-        "replicas": config.replicas,
-        "threads": config.threads,
-        "max_ongoing_requests": config.max_ongoing_requests,
-        "int8": config.int8,
+        "serve": config.model_dump(mode="json"),
+        "watch": None if watch is None else str(watch.resolve()),
     }
     with serving_application(APPLICATION, arguments, config) as url:
         yield url
 
 
-def run(*, ranker: Path, config: ServeConfig, ray_config: RayConfig | None = None) -> None:
-    """Serve until interrupted."""
-    require_bundle(ranker, config.int8)  # before Ray starts
-    require_free_port(config)
-    with ray_session(ray_config), serving(ranker, config) as url:
-        progress.say(f"serving {ranker} at {url}  (POST {url}/score, docs at {url}/docs; stop with Ctrl-C)")
+def with_rankers(config: ServeConfig, rankers: Sequence[Path]) -> ServeConfig:
+    """The configuration with bundles that were named on the command line, by the names of their directories.
+
+    Raises:
+        UsageError: two have one name, or none is named anywhere.
+    """
+    if not rankers:
+        if not config.models.bundles:
+            raise UsageError("serve: name a ranker, or some in serve.models.bundles.")
+        bundles = config.models.bundles
+    else:
+        bundles = {path.resolve().name: path for path in rankers}
+        if len(bundles) < len(rankers):
+            raise UsageError("serve: two rankers have one name; give them names with serve.models.bundles.")
+    absolute = {name: path.resolve() for name, path in bundles.items()}
+    models = ModelsConfig.model_validate(config.models.model_dump() | {"bundles": absolute})
+    paths = {
+        name: None if value is None else value.resolve()
+        for name, value in (("events", config.events), ("log", config.log))
+    }
+    return config.model_copy(update={"models": models, **paths})
+
+
+def require_servable(config: ServeConfig) -> None:
+    """Refuse early what a replica would refuse late.
+
+    Raises:
+        UsageError: no bundle, no int8 form, features of other samples, tokens that cannot be read.
+        PrectrError: Redis does not answer.
+    """
+    for path in config.models.bundles.values():
+        require_bundle(path, config.int8)
+    _tokens(config)
+    if config.features is None:
+        return
+    bundles = [Bundle.open(path) for path in config.models.bundles.values()]
+    if config.features.startswith(REDIS_URLS):
+        guard = RedisGuard(config.features, timeout_seconds=5.0, retry_seconds=0.0)
+        state: RedisState | LmdbState = RedisState(config.features, guard)
+    else:
+        state = LmdbState(Path(config.features))
+    for bundle in bundles:
+        require_readable(state, bundle, config.features)
+    state.close()
+
+
+def _tokens(config: ServeConfig) -> list[str]:
+    """Tokens that the server will accept; empty: it asks for none."""
+    importlib.import_module(API).read_tokens(config.security, os.environ)
+    file = config.security.tokens_file
+    if file is not None:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [token for token in os.environ.get(config.security.tokens_environment, "").split(",") if token.strip()]
+
+
+def _serve_plain(config: ServeConfig, watch: Path | None) -> None:
+    import threading
+
+    server = importlib.import_module(PLAIN).make_server(config, watch)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise PrectrError(f"{config.host}:{config.port}: the server did not start.")
+            time.sleep(0.05)
+        _announce(f"http://{config.host}:{config.port}", config)
         wait_for_interrupt()
+    finally:
+        server.should_exit = True
+        thread.join(timeout=config.drain_seconds + 5)
+
+
+def _announce(url: str, config: ServeConfig) -> None:
+    """Where the server is, that it answers as it should, and how fast."""
+    names = ", ".join(config.models.bundles)
+    progress.say(f"self-test: {self_test(url, config)}")
+    progress.say(f"serving {names} at {url}  (playground {url}/, API {url}/docs; stop with Ctrl-C)")
+
+
+def self_test(url: str, config: ServeConfig) -> str:
+    """Score the golden requests of each model over HTTP, then some one after another; what came of it, in words.
+
+    Raises:
+        PrectrError: a request is not answered with all its candidates.
+    """
+    tokens = _tokens(config)
+    headers = {"authorization": f"Bearer {tokens[0].strip()}"} if tokens else {}
+    seconds, candidates = [], 0
+    with httpx.Client(base_url=url, headers=headers, timeout=30) as http:
+        for name, path in config.models.bundles.items():
+            for request in golden_scores(path).requests:
+                answer = http.post("/v1/score", json=request.model_dump(exclude_none=True) | {"model": name})
+                if answer.status_code != 200 or len(answer.json()["results"]) != len(request.candidates):
+                    raise PrectrError(
+                        f"{url}: {name} answers a golden request with {answer.status_code}: {answer.text[:500]}"
+                    )
+        body = golden_scores(next(iter(config.models.bundles.values()))).requests[0].model_dump(exclude_none=True)
+        for _ in range(SELF_TEST_REQUESTS):
+            started = time.perf_counter()
+            http.post("/v1/score", json=body).raise_for_status()
+            seconds.append(time.perf_counter() - started)
+        candidates = len(body["candidates"])
+    quantiles = statistics.quantiles(seconds[SELF_TEST_REQUESTS // 6 :], n=20)
+    return (
+        f"golden requests answered; one request after another, {candidates} candidates: median "
+        f"{1000 * statistics.median(seconds):.1f} ms, 95th percentile {1000 * quantiles[-1]:.1f} ms"
+    )
+
+
+@contextmanager
+def _haproxy(config: ServeConfig) -> Iterator[None]:
+    """What Ray Serve reads when it is imported, here and in every process that it starts.
+
+    HAProxy's files and ports are this server's own, so that several run on one machine. What the user exported wins.
+    """
+    if not config.haproxy or os.environ.get("RAY_ADDRESS"):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="prectr-haproxy-") as folder:
+        wanted = {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+        }
+        for name, value in wanted.items():
+            os.environ.setdefault(name, value)
+        yield
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from prectr import progress
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.interactive import prepare_scorer
 from prectr.labelling.teacher import teacher_source
+from prectr.online.config import ServeConfig
 from prectr.ray_session import RayConfig, ray_session
 from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
-from prectr.online.config import ServeConfig
 
 APPLICATION = Served("serve_apps.teacher", "teacher", "/health")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from prectr import progress
 from prectr.artifacts import StageResult, fingerprint, require_artifact, run_stage, stage_identity, write_json
-from prectr.bundle import require_online_state, write_bundle
+from prectr.bundle import BUNDLE_VERSION, require_online_state, write_bundle
 from prectr.features.spec import FeatureSpec
 from prectr.model_config import ModelConfig
 from prectr.online.drift import write_reference
@@ -44,7 +44,12 @@ def run(
     require_artifact(encoder, "distill")
     require_artifact(preferences, "mine-preferences")
 
-    inputs: dict[str, Path | str] = {"samples": samples, "encoder": encoder, "preferences": preferences}
+    inputs: dict[str, Path | str] = {
+        "samples": samples,
+        "encoder": encoder,
+        "preferences": preferences,
+        "bundle_version": str(BUNDLE_VERSION),
+    }
 
     def build(staging: Path) -> dict[str, Any]:
         if undefined := undefined_figures(samples):

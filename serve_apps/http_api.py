@@ -1,11 +1,11 @@
-"""The scoring API over a `ScoringService`: routes, limits, tokens. One FastAPI application, under Ray Serve and without.
+"""The scoring API over a `ScoringService`: routes, limits, tokens; one application with Ray Serve and without.
 
-    POST /v1/score     candidates of a query, scored and ordered for a user
-    POST /v1/events    lists that were shown, and clicks
-    GET  /v1/models    what is served, and to whom
-    GET  /healthz      up, and with which models
-    GET  /metrics      Prometheus (without Ray only: Ray exports the figures of all replicas by node)
-    GET  /             the playground
+POST /v1/score     candidates of a query, scored and ordered for a user
+POST /v1/events    lists that were shown, and clicks
+GET  /v1/models    what is served, and to whom
+GET  /healthz      up, and with which models
+GET  /metrics      Prometheus (without Ray only: Ray exports the figures of all replicas by node)
+GET  /             the playground
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, HTTPException, Response
@@ -36,7 +37,7 @@ def create_app(
     service: ScoringService,
     config: ServeConfig,
     instruments: PrometheusInstruments | None = None,
-    close: bool = True,
+    watch: Path | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -44,7 +45,7 @@ def create_app(
         service: what answers.
         config: of serving.
         instruments: what `/metrics` shows; None: there is no such path.
-        close: end the service with the application.
+        watch: a YAML file of models that is watched; see `ScoringService.watch`.
 
     Raises:
         UsageError: the tokens cannot be read.
@@ -52,9 +53,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if watch is not None:
+            service.watch(watch)
         yield
-        if close:
-            await service.close()
+        await service.close()
 
     app = FastAPI(title="PRECTR-V2 ranker", version=__version__, lifespan=lifespan)
     _add_scoring(app, service, config)
@@ -151,7 +153,9 @@ def read_tokens(security: SecurityConfig, environment: Mapping[str, str]) -> lis
         source = security.tokens_environment
         tokens = [token.strip() for token in environment.get(source, "").split(",") if token.strip()]
     if any(len(token) < _TOKEN_MINIMUM for token in tokens):
-        raise UsageError(f"{source}: a token has fewer than {_TOKEN_MINIMUM} characters; `openssl rand -hex 32` makes one.")
+        raise UsageError(
+            f"{source}: a token has fewer than {_TOKEN_MINIMUM} characters; `openssl rand -hex 32` makes one."
+        )
     return [hashlib.sha256(token.encode()).digest() for token in tokens]
 
 
@@ -219,5 +223,3 @@ async def _refuse(send: Send, status: int, detail: str, headers: list[tuple[byte
     head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})
-
-

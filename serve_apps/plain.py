@@ -1,5 +1,7 @@
 """The same API under plain uvicorn: one process, no Ray. For a container that scales by itself, and to compare with."""
 
+from pathlib import Path
+
 import uvicorn
 
 from prectr.online.config import ServeConfig
@@ -10,14 +12,18 @@ from serve_apps.http_api import create_app
 MODULE = "serve_apps.plain"
 
 
-def make_server(config: ServeConfig) -> uvicorn.Server:
+def make_server(config: ServeConfig, watch: Path | None = None) -> uvicorn.Server:
     """A server that is not started yet; the models are loaded.
+
+    Args:
+        config: of serving.
+        watch: a YAML file with the content of `serve.models`; the server changes to what it says whenever it changes.
 
     Raises:
         UsageError, PrectrError: as `ScoringService`.
     """
     instruments = PrometheusInstruments()
-    app = create_app(ScoringService(config, instruments), config, instruments)
+    app = create_app(ScoringService(config, instruments), config, instruments, watch)
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -25,7 +31,6 @@ def make_server(config: ServeConfig) -> uvicorn.Server:
             port=config.port,
             log_level="warning",
             access_log=False,
-            limit_concurrency=config.max_ongoing_requests,
             timeout_graceful_shutdown=round(config.drain_seconds),
         )
     )

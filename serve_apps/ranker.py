@@ -4,6 +4,7 @@ Deploy with `prectr serve RANKER`, or with `serve deploy serve_apps/ranker.yaml`
 are served to whom; deploying it again with another one changes that without a restart.
 """
 
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -34,19 +35,17 @@ class Ranker:
     """A replica."""
 
     def __init__(self, config: dict[str, Any], watch: str | None) -> None:
-        self._config, self._watch = ServeConfig.model_validate(config), watch
+        self._config, self._watch = ServeConfig.model_validate(config), None if watch is None else Path(watch)
         self.service = ScoringService(self._config, RayInstruments())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Made here, because Serve would pickle an application that is made before."""
-        return create_app(self.service, self._config)
+        return create_app(self.service, self._config, watch=self._watch)
 
     async def reconfigure(self, models: dict[str, Any]) -> None:
         """Serve calls this with `user_config`, at the start and whenever it was changed."""
         if models:
             await self.service.reconfigure(ModelsConfig.model_validate(models))
-        if self._watch is not None:
-            self.service.watch(self._watch)
 
     async def check_health(self) -> None:
         """Serve replaces a replica whose golden requests do not score as they did."""

@@ -54,9 +54,7 @@ class Scorer:
         PrectrError: the bundle is of another version, or a file of it is missing or cut short.
     """
 
-    def __init__(
-        self, bundle: Path | Bundle, threads: int = 0, int8: bool = False, cached_pairs: int = 0
-    ) -> None:
+    def __init__(self, bundle: Path | Bundle, threads: int = 0, int8: bool = False, cached_pairs: int = 0) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         path = self.bundle.path
         self.relevance = RelevanceEncoder(path / "relevance", threads, int8=int8, cached_pairs=cached_pairs)

@@ -15,8 +15,8 @@ from typing import Any
 
 from prectr import progress
 from prectr.errors import PrectrError
-from prectr.ray_errors import find_user_error
 from prectr.online.config import ServeConfig
+from prectr.ray_errors import find_user_error
 
 HEALTH_TIMEOUT_SECONDS = 120
 

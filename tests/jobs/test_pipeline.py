@@ -33,11 +33,11 @@ from prectr.errors import PrectrError, UsageError
 from prectr.evaluation.day import TestDay
 from prectr.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.labelling.engines import choose_engine
+from prectr.online.config import ServeConfig
 from prectr.protocol import MAX_CANDIDATES, ScoreRequest
 from prectr.ranking import Ranking
 from prectr.samples.load import Samples, split_days
 from prectr.scoring import Scorer
-from prectr.online.config import ServeConfig
 from prectr.settings import Settings
 from prectr.tables import Tables
 

@@ -19,10 +19,10 @@ from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDep
 from jobs.serve import serving
 from prectr.artifacts import run_stage
 from prectr.configuration import FrozenConfig
+from prectr.online.config import ServeConfig
 from prectr.relevance.encoder_session import INT8_FILE, SETTINGS_FILE
 from prectr.relevance.tokenisation import TOKENIZER_FILE
 from prectr.serving import Served
-from prectr.online.config import ServeConfig
 from serve_apps.ranker import AppArguments, build_app
 
 FILE = Path(__file__).parents[2] / "serve_apps" / "ranker.yaml"

@@ -35,9 +35,7 @@ class UnknownItems(ValueError):
     """
 
     def __init__(self, item_ids: list[str]) -> None:
-        super().__init__(
-            f"item {item_ids[0]!r} is not in the catalogue; send it as an object with item_id and title."
-        )
+        super().__init__(f"item {item_ids[0]!r} is not in the catalogue; send it as an object with item_id and title.")
         self.item_ids = item_ids
 
 
@@ -177,7 +175,7 @@ class OnlineFeatures:
 
     def of_pool(self, user_id: str, pool: CandidatePool, now: float) -> RequestFeatures:
         """Features of a pool's candidates for a user; arguments as `request`."""
-        query, items, pairs, known_query = pool.query, pool.items, pool.pairs, pool.known_query
+        items, pairs, known_query = pool.items, pool.pairs, pool.known_query
         user = self._users(user_id) or {}
         state = self._state(user, pool)
         derived = derive(state, self._bundle.preferences, self._bundle.preferences.smoothing_clicks)
@@ -215,9 +213,9 @@ class OnlineFeatures:
             request=np.zeros(count, np.int64),
             categorical=self._categorical(user, {**pool.codes, **self._ids(user_id, pool)}, state),
             histories=Histories(
-                _sequence(
-                    own, np.ones(len(own)), [entry[5] for entry in clicks], np.zeros(len(own))
-                ).padded(moment, arrays, spec.user_behaviours, with_group=False),
+                _sequence(own, np.ones(len(own)), [entry[5] for entry in clicks], np.zeros(len(own))).padded(
+                    moment, arrays, spec.user_behaviours, with_group=False
+                ),
                 _sequence(other, *([entry[place] for entry in others] for place in (6, 7, 8))).padded(
                     moment, arrays, spec.query_behaviours, with_group=True
                 ),
@@ -392,9 +390,7 @@ class OnlineFeatures:
         if not self._bundle.spec.ids:
             return {}
         item_ids = [item.item_id for item in pool.items]
-        return self._bundle.spec.id_codes(
-            pl.DataFrame({"user_id": user_id, "query": pool.query, "item_id": item_ids})
-        )
+        return self._bundle.spec.id_codes(pl.DataFrame({"user_id": user_id, "query": pool.query, "item_id": item_ids}))
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ class Batcher(Generic[Item, Result]):
         max_queued: items that may wait.
     """
 
-    def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result]], config: BatchConfig, max_queued: int) -> None:
+    def __init__(
+        self, work: Callable[[Sequence[Item]], Sequence[Result]], config: BatchConfig, max_queued: int
+    ) -> None:
         self._work, self._config, self._max_queued = work, config, max_queued
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
         self._waiting: deque[_Waiting[Item, Result]] = deque()
@@ -116,10 +118,7 @@ class Batcher(Generic[Item, Result]):
 
     def _full(self) -> bool:
         waiting = list(self._waiting)
-        return (
-            len(waiting) >= self._config.requests
-            or sum(one.weight for one in waiting) >= self._config.candidates
-        )
+        return len(waiting) >= self._config.requests or sum(one.weight for one in waiting) >= self._config.candidates
 
     def _take(self) -> list[_Waiting[Item, Result]]:
         """The next batch: at least one item, more as long as there is room. Late and abandoned ones are let go."""

@@ -1,4 +1,4 @@
-"""From a shown list that a client tells to what it adds to its user: relevance, query tolerance and fields looked up."""
+"""From a shown list that a client tells to what it adds to its user: relevance, query tolerance, fields."""
 
 import numpy as np
 

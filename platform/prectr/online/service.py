@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -234,11 +235,9 @@ class ScoringService:
         accepted, degraded, users = 0, set(), {}
         for event in events:
             seen = model.events.read(event, now)
-            identity, table = model.bundle.state_identity, model.events.table
+            add = partial(add_list, seen=seen, table=model.events.table, identity=model.bundle.state_identity)
             try:
-                _, new = self._deltas.change(
-                    event.user_id, lambda delta, seen=seen: add_list(delta, seen, table, identity)  # type: ignore[misc]
-                )
+                _, new = self._deltas.change(event.user_id, add)
             except StoreDown:
                 degraded.add("events")
                 continue
@@ -393,9 +392,7 @@ class ScoringService:
                 cached_pools=config.cached_pools,
                 degraded=self._take_without,
             )
-            return ServedModel(
-                name, bundle, ranking, EventReader(bundle, ranking.features), Drift(bundle.path), state
-            )
+            return ServedModel(name, bundle, ranking, EventReader(bundle, ranking.features), Drift(bundle.path), state)
         except BaseException:
             self._release_state(bundle)
             raise
