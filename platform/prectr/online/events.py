@@ -5,14 +5,7 @@ import numpy as np
 from prectr.bundle import Bundle
 from prectr.features.online import CandidatePool, OnlineFeatures, UnknownItems
 from prectr.online.user_delta import SeenItem, SeenList
-from prectr.preferences.tolerance import (
-    GRID_SIZE,
-    LogLikelihoodTable,
-    log_likelihood_table,
-    moments,
-    on_lattice,
-    posterior,
-)
+from prectr.preferences.tolerance import LogLikelihoodTable, log_likelihood_table, on_lattice
 from prectr.protocol import Event, ShownItem
 
 
@@ -59,13 +52,9 @@ class EventReader:
         ]
 
     def _query_shift(self, pool: CandidatePool) -> int:
-        """How far the query's tolerance lies from the usual one, as mining has it (`centres/query`)."""
-        if pool.known_query is None or not self._bundle.alternate:
-            return 0
-        preferences = self._bundle.preferences
-        sums = np.array([pool.known_query["sums"][:GRID_SIZE]])
-        mean, _ = moments(posterior(sums, preferences.query_priors([pool.known_query.get("category")])))
-        return int(on_lattice(mean - preferences.query_centre)[0])
+        """How far the query's tolerance lies from the usual one, in lattice steps, as mining has it."""
+        known = pool.known_query or {}
+        return int(known.get("shift", 0)) if self._bundle.alternate else 0
 
 
 def _candidate(item: ShownItem) -> str | dict[str, object]:

@@ -26,6 +26,9 @@ KEYS = {
 }
 
 
+_EARLIER = "mined by an earlier version of the project; run its stage again with --force."
+
+
 @dataclass(frozen=True)
 class Preferences:
     """An opened artifact; its tables are read when they are asked for, and as far as they are."""
@@ -47,7 +50,7 @@ class Preferences:
         if manifest is None or manifest["stage"] != "mine-preferences":
             raise PrectrError(f"{path}: no preferences here; make them with `prectr mine-preferences --out {path}`.")
         if "days" not in manifest:
-            raise PrectrError(f"{path}: mined by an earlier version of the project; run its stage again with --force.")
+            raise PrectrError(f"{path}: {_EARLIER}")
         days = sorted(date.fromisoformat(day) for of in manifest["days"].values() for day in of)
         return cls(
             path,
@@ -84,7 +87,13 @@ class Preferences:
         return known.join(wanted.lazy(), on=["query", "date"], how="semi", maintain_order="left").collect()
 
     def snapshot(self, kind: str) -> pl.DataFrame:
-        """What is known on the morning after the log's last day."""
+        """What is known on the morning after the log's last day.
+
+        Raises:
+            PrectrError: the artifact is of an earlier version, which had no such table.
+        """
+        if not (self.path / "snapshot" / kind).is_dir():
+            raise PrectrError(f"{self.path}: {_EARLIER}")
         return read_table(self.path / "snapshot" / kind)
 
     def query_priors(self, queries: pl.Series) -> np.ndarray:

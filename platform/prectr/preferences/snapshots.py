@@ -82,12 +82,17 @@ def centres_of_users(keys: KeyRange, folding: Folding) -> None:
 
 
 def centres_of_queries(keys: KeyRange, folding: Folding) -> None:
-    """`centres/query` of a range of queries."""
-    before = folding.fold("plain_query", ["query"], GRID_NAMES, keys).before
-    _, prior = folding.query_priors(before["query"])
-    mean, _ = moments(posterior(matrix(before, GRID_NAMES), prior))
-    made = before.select("query", "date", pl.Series("shift", on_lattice(mean - folding.model.query_centre)))
-    write_part(folding.out / "centres" / "query", keys.number, made.sort("date", "query"))
+    """`centres/query` of a range of queries, and `snapshot/centre`, which serving corrects what users click by."""
+    folded = folding.fold("plain_query", ["query"], GRID_NAMES, keys)
+
+    def shifted(known: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+        _, prior = folding.query_priors(known["query"])
+        mean, _ = moments(posterior(matrix(known, GRID_NAMES), prior))
+        return known.select(*key, pl.Series("shift", on_lattice(mean - folding.model.query_centre)))
+
+    before = shifted(folded.before, ["query", "date"]).sort("date", "query")
+    write_part(folding.out / "centres" / "query", keys.number, before)
+    write_part(folding.out / "snapshot" / "centre", keys.number, shifted(folded.after, ["query"]).sort("query"))
 
 
 def fold_users(keys: KeyRange, folding: Folding) -> dict[str, int]:

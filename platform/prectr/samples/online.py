@@ -147,9 +147,11 @@ def _query_entries(context: SampleContext, pairs: pl.DataFrame, fields: list[lis
         for row in listed.group_by("query", maintain_order=True).agg(*LISTED, "pair").iter_rows(named=True)
     }
     category_of = dict(context.preferences.query_category.iter_rows())
+    shift_of = dict(context.preferences.snapshot("centre").select("query", "shift").iter_rows())
     for row, sums in _snapshot(context, "query"):
         query = row["query"]
         content = {"sums": sums, "users": row["users"], "category": category_of.get(query)}
+        content["shift"] = shift_of.get(query, 0)
         yield "query", query, content | {"behaviours": behaviours[query]}
 
 
