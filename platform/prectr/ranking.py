@@ -176,7 +176,7 @@ def _ordered(request: ScoreRequest, features: RequestFeatures, scores: Scores) -
 
 def _explanation(features: RequestFeatures, scores: Scores, place: int) -> Explanation:
     numeric, tolerance = features.derived["numeric"], features.derived["tolerance"]
-    priced = features.items[place].price is not None
+    priced = features.user_known and features.items[place].price is not None
     return Explanation(
         level_click_probabilities=scores.level_click_probabilities[place].tolist(),
         without_tau=float(expit(scores.click_logit[place] - scores.incentive[place])),

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -221,3 +222,20 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNames
         return mine(tmp_path_factory.mktemp("log"), *log, **options)  # type: ignore[arg-type]
 
     yield SimpleNamespace(draw_log=draw_log, mine=mine_somewhere, days=DAYS, model=MODEL)
+
+
+@pytest.fixture(scope="session")
+def bundle_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the bundle of the tiny log lies once a test has asked for it."""
+    return tmp_path_factory.mktemp("bundle")
+
+
+@pytest.fixture
+def world(bundle_place: Path, laboratory: SimpleNamespace) -> Any:
+    """Samples, encoder and bundle of the tiny log, made once: PRECTR-V2 with its encoder tuned, and int8 forms."""
+    from prectr.model_config import ModelConfig
+    from tests.prectr.bundle_world import World, make_world
+
+    if not (bundle_place / "bundle").exists():
+        make_world(laboratory, bundle_place, ModelConfig(), int8=True)
+    return World(bundle_place / "samples", bundle_place / "encoder", bundle_place / "bundle")

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -13,7 +12,6 @@ from pydantic import ValidationError
 
 from prectr.bundle import BUNDLE_VERSION, Bundle
 from prectr.errors import PrectrError, UsageError
-from prectr.model_config import ModelConfig
 from prectr.protocol import ScoreRequest
 from prectr.ranking import Ranking
 from prectr.relevance.config import ScoreConfig
@@ -22,22 +20,9 @@ from prectr.relevance.scoring import ScorePairs
 from prectr.samples.load import Samples
 from prectr.schema import LEVEL_COLUMNS
 from prectr.scoring import Scorer
-from tests.prectr.bundle_world import World, make_world
+from tests.prectr.bundle_world import World
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="session")
-def bundle_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("bundle")
-
-
-@pytest.fixture
-def world(bundle_place: Path, laboratory: SimpleNamespace) -> World:
-    """Made once; PRECTR-V2 with its encoder tuned, and int8 forms of both encoders."""
-    if not (bundle_place / "bundle").exists():
-        make_world(laboratory, bundle_place, ModelConfig(), int8=True)
-    return World(bundle_place / "samples", bundle_place / "encoder", bundle_place / "bundle")
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Input of an experiment: logged exposures and who was assigned what, as sums per user and day.
 
 exposures    user_id, ts, clicked, and where they are there purchased and price: the canonical `impressions`, as Parquet
-             or CSV, one file or a directory of them; a directory of canonical tables stands for its impressions
+             or CSV, one file or a directory of them; a directory of canonical tables stands for its impressions, the
+             exposure log of `serve` for what its events told
 assignment   user_id, variant, and optionally ts, when the user was assigned: Parquet or CSV
 
 A row counts for the variant of its user from the user's assignment on. All assigned users count, also who was shown
@@ -21,6 +22,7 @@ from prectr.artifacts import read_manifest
 from prectr.errors import PrectrError, UsageError
 from prectr.experiments.config import ExperimentConfig
 from prectr.experiments.measures import MEASURES, SUMS, Measure
+from prectr.online.exposures import impressions, is_exposure_log
 from prectr.schema import IMPRESSIONS, WANTED_TYPE, Kind
 
 ROWS = ("user_id", "ts", "clicked")
@@ -159,6 +161,8 @@ def _open(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> t
 def _scan(path: Path) -> pl.LazyFrame:
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory.")
+    if is_exposure_log(path):
+        return impressions(path)
     folder = path / "impressions" if (path / "impressions").is_dir() else path
     hidden = (file for file in folder.rglob("*") if not any(part[0] in "._" for part in file.relative_to(folder).parts))
     files = [path] if path.is_file() else sorted(hidden)

@@ -125,7 +125,11 @@ class ScoringService:
         self._watcher: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         if config.models.bundles:
-            self._models = self._load(config.models, {})
+            try:
+                self._models = self._load(config.models, {})
+            except BaseException:
+                self._let_go()
+                raise
             self._routing = config.models
 
     # One request
@@ -343,6 +347,12 @@ class ScoringService:
         await self._batcher.drained()
         await self._batcher.run(self._close_models, list(self._models.values()))
         await self._batcher.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for state, _ in self._states.values():
+            state.close()
+        self._states.clear()
         self._deltas.close()
         if self.log is not None:
             self.log.close()

@@ -1,0 +1,382 @@
+"""A service without HTTP: who is scored by which model, changes under load, events, health, the log."""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from prectr.bundle import Bundle
+from prectr.errors import PrectrError, UsageError
+from prectr.experiments.config import ExperimentConfig
+from prectr.experiments.exposures import read_experiment
+from prectr.online import service as service_module
+from prectr.online import states
+from prectr.online.config import ExperimentSplit, ModelsConfig, ServeConfig, ShadowConfig
+from prectr.online.exposures import impressions
+from prectr.online.golden import golden_scores, require_golden
+from prectr.online.instruments import PrometheusInstruments
+from prectr.online.publish import publish
+from prectr.online.service import ScoringService, UnknownModel
+from prectr.protocol import Context, Event, ScoreRequest, ScoreResponse, ShownItem
+from prectr.ranking import Ranking
+from tests.prectr.bundle_world import World
+from tests.redis_server import RedisServer
+
+ITEMS = [f"i{number}" for number in range(5)]
+
+
+@pytest.fixture
+def bundles(world: World, tmp_path: Path) -> dict[str, Path]:
+    """Two bundles: the second has another identity, and says the same."""
+    made = {}
+    for name in ("a", "b"):
+        made[name] = tmp_path / "rankers" / name
+        shutil.copytree(world.bundle, made[name])
+    manifest = made["b"] / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"identity": "of-b"}))
+    return made
+
+
+def request(user: str = "u0", **fields: Any) -> ScoreRequest:
+    given = {"user_id": user, "query": "nokia 3310", "candidates": ITEMS, "context": Context(ts=1.8e9)}
+    return ScoreRequest.model_validate(given | fields)
+
+
+def serve(config: ServeConfig, scenario: Any, instruments: PrometheusInstruments | None = None) -> Any:
+    async def whole() -> Any:
+        service = ScoringService(config, instruments or PrometheusInstruments())
+        try:
+            return await scenario(service)
+        finally:
+            await service.close()
+
+    return asyncio.run(whole())
+
+
+def _same(found: ScoreResponse, expected: ScoreResponse) -> None:
+    assert [entry.item_id for entry in found.results] == [entry.item_id for entry in expected.results]
+    np.testing.assert_allclose(
+        [entry.score for entry in found.results], [entry.score for entry in expected.results], atol=1e-5
+    )
+
+
+def test_together_scores_as_alone(world: World, bundles: dict[str, Path]) -> None:
+    """What is in a batch with a request does not touch its scores; nor do caches."""
+    requests = [
+        request(user, query=query, candidates=items)
+        for user in ("u0", "u1", "nobody")
+        for query, items in (("nokia 3310", ITEMS), ("sofa", ITEMS[:2]), ("unheard of", ITEMS[1:]))
+    ]
+    ranking = Ranking(world.bundle)
+    alone = [ranking.rank(one) for one in requests]
+    ranking.close()
+
+    async def scenario(service: ScoringService) -> None:
+        for _ in range(2):
+            found = await asyncio.gather(*(service.score(one) for one in requests))
+            for together, single in zip(found, alone, strict=True):
+                _same(together, single)
+
+    instruments = PrometheusInstruments()
+    config = ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]}))
+    serve(config, scenario, instruments)
+    text = instruments.text().decode()
+    assert 'prectr_requests_total{model="a",outcome="answered"} 18.0' in text
+    assert 'prectr_users_total{kind="cold"} 6.0' in text
+
+
+def test_unknown_items_are_named_and_the_rest_is_scored(bundles: dict[str, Path]) -> None:
+    async def scenario(service: ScoringService) -> None:
+        whole = await service.score(request())
+        part = await service.score(request(candidates=["unheard", *ITEMS, "of"]))
+        assert part.unscored == ["unheard", "of"]
+        _same(part, whole)
+        described = await service.score(request(candidates=[{"item_id": "unheard", "title": "nokia"}, "i0"]))
+        assert {entry.item_id: entry.in_catalogue for entry in described.results} == {"unheard": False, "i0": True}
+        with pytest.raises(ValueError, match="item 'unheard' is not in the catalogue"):
+            await service.score(request(candidates=["unheard"]))
+
+    serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]})), scenario)
+
+
+def test_an_explanation_adds_up(bundles: dict[str, Path]) -> None:
+    async def scenario(service: ScoringService) -> None:
+        answer = await service.score(request(explain=True))
+        plain = await service.score(request())
+        assert all(entry.explanation is None for entry in plain.results)
+        for entry in answer.results:
+            told = entry.explanation
+            assert told is not None
+            mixed = float(np.dot(entry.level_probabilities, told.level_click_probabilities))
+            assert told.without_tau == pytest.approx(mixed, abs=1e-4), "the sum over levels, before tau"
+            logit = np.log(told.without_tau / (1 - told.without_tau)) + entry.tau
+            assert entry.score == pytest.approx(logit, abs=1e-4)
+            assert set(told.rates) == {"user", "query", "item", "pair", "user_brand", "user_category"}
+
+    serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]})), scenario)
+
+
+def test_users_stay_with_their_model_and_a_request_may_name_one(bundles: dict[str, Path]) -> None:
+    models = ModelsConfig(bundles=bundles, experiment=ExperimentSplit(shares={"b": 0.5}))
+
+    async def scenario(service: ScoringService) -> None:
+        seen = {user: (await service.score(request(user))).variant for user in map(str, range(40))}
+        assert {user: (await service.score(request(user))).variant for user in seen} == seen
+        assert 8 < list(seen.values()).count("b") < 32
+        for user, variant in list(seen.items())[:5]:
+            answer = await service.score(request(user))
+            assert answer.version == ("of-b" if variant == "b" else service.describe().models["a"])
+        named = await service.score(request("0", model="b"))
+        assert (named.model, named.version, named.variant) == ("b", "of-b", None)
+        for wrong in ("c", "../a", "/etc/passwd"):
+            with pytest.raises(UnknownModel, match=wrong):
+                await service.score(request(model=wrong))
+
+    serve(ServeConfig(models=models), scenario)
+
+
+def test_models_change_under_load_without_a_lost_request(bundles: dict[str, Path]) -> None:
+    one, other = ModelsConfig(bundles={"x": bundles["a"]}), ModelsConfig(bundles={"x": bundles["b"]})
+
+    async def scenario(service: ScoringService) -> None:
+        versions: list[str] = []
+        done = asyncio.Event()
+
+        async def client(user: str) -> None:
+            while not done.is_set():
+                versions.append((await service.score(request(user))).version)
+
+        clients = [asyncio.create_task(client(str(number))) for number in range(4)]
+        for models in (other, one, other):
+            await asyncio.sleep(0.1)
+            await service.reconfigure(models)
+            count = len(versions)
+            while len(versions) < count + 20:
+                await asyncio.sleep(0.01)
+        done.set()
+        await asyncio.gather(*clients)
+        assert versions[-1] == "of-b" and len(set(versions)) == 2
+        assert len(service._states) == 1, "the state of the bundle that went is closed"
+
+    serve(ServeConfig(models=one, max_queued_requests=64), scenario)
+
+
+def test_a_bundle_that_does_not_score_as_it_did_is_refused(bundles: dict[str, Path]) -> None:
+    golden = bundles["b"] / "golden.json"
+    content = json.loads(golden.read_text())
+    content["click_logits"][1][0] += 0.01
+    golden.write_text(json.dumps(content))
+    with pytest.raises(PrectrError, match=r"golden request 2 \('.+'\) scores .* ONNX Runtime has changed"):
+        serve(ServeConfig(models=ModelsConfig(bundles={"b": bundles["b"]})), None)
+
+    async def scenario(service: ScoringService) -> None:
+        before = service.describe()
+        await service.reconfigure(ModelsConfig(bundles=bundles))
+        told = service.describe()
+        assert told.models == before.models and "golden request 2" in (told.refused or "")
+        assert (await service.score(request())).model == "a"
+        await service.reconfigure(ModelsConfig(bundles={"other name": bundles["a"]}))
+        assert service.describe().refused is None
+
+    serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]})), scenario)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_golden_requests_hold_and_are_of_three_kinds(world: World, int8: bool) -> None:
+    golden = golden_scores(world.bundle)
+    ranking = Ranking(world.bundle, int8=int8)
+    require_golden(world.bundle, ranking, int8)
+    answers = [ranking.rank(one) for one in golden.requests]
+    ranking.close()
+    assert answers[0].user_known and not answers[2].user_known
+    assert not answers[2].query_known and not all(entry.in_catalogue for entry in answers[2].results)
+
+
+def test_health_runs_the_golden_requests(bundles: dict[str, Path]) -> None:
+    async def scenario(service: ScoringService) -> None:
+        await service.check_health()
+        golden = bundles["a"] / "golden.json"
+        content = json.loads(golden.read_text())
+        content["click_logits"][0][0] = float("nan")
+        golden.write_text(json.dumps(content))
+        with pytest.raises(PrectrError, match="golden request 1"):
+            await service.check_health()
+
+    serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]})), scenario)
+
+
+def test_a_file_of_models_is_watched(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "WATCH_SECONDS", 0.02)
+    file = tmp_path / "models.yaml"
+
+    async def until(service: ScoringService, wanted: Any) -> None:
+        for _ in range(500):
+            if wanted(service.describe()):
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(service.describe())
+
+    async def scenario(service: ScoringService) -> None:
+        service.watch(file)
+        await asyncio.sleep(0.1)
+        assert list(service.describe().models) == ["a"], "no file, no change"
+        file.write_text(yaml.safe_dump({"bundles": {"a": str(bundles["a"]), "b": str(bundles["b"])}}))
+        await until(service, lambda told: list(told.models) == ["a", "b"])
+        file.write_text("bundles: {a: [")
+        await until(service, lambda told: told.refused)
+        assert list(service.describe().models) == ["a", "b"]
+        file.write_text(yaml.safe_dump({"bundles": {"b": str(bundles["b"])}, "bundle": 1}))
+        await until(service, lambda told: "bundle" in (told.refused or ""))
+
+    serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]})), scenario)
+
+
+def _event(answer: ScoreResponse, user: str, clicked: set[str], ts: float) -> Event:
+    shown = [
+        ShownItem(item_id=entry.item_id, position=entry.rank, clicked=entry.item_id in clicked)
+        for entry in answer.results
+    ]
+    return Event(request_id=answer.request_id, user_id=user, query="nokia 3310", shown=shown, ts=ts)
+
+
+def test_the_next_request_sees_what_was_clicked(bundles: dict[str, Path], tmp_path: Path) -> None:
+    config = ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]}), events=tmp_path / "events")
+    later = {"context": Context(ts=1.8e9 + 60)}
+
+    async def scenario(service: ScoringService) -> ScoreResponse:
+        first = await service.score(request("nobody"))
+        assert not first.user_known
+        told = await service.tell([_event(first, "nobody", {ITEMS[0]}, 1.8e9)])
+        assert told.accepted == 1
+        again = await service.tell([_event(first, "nobody", {ITEMS[0]}, 1.8e9)])
+        assert again.accepted == 0 and again.tolerances == told.tolerances
+        second = await service.score(request("nobody", **later))
+        assert second.user_known and second.earlier_requests == 1
+        assert second.user_tolerance == told.tolerances["nobody"] != first.user_tolerance
+        assert [entry.score for entry in second.results] != [entry.score for entry in first.results]
+        return second
+
+    async def after_a_restart(service: ScoringService) -> ScoreResponse:
+        return await service.score(request("nobody", **later))
+
+    second = serve(config, scenario)
+    _same(serve(config, after_a_restart), second)
+
+
+def test_published_features_give_the_bundles_scores(
+    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(states, "LOOK_SECONDS", 0.0)
+    models = ModelsConfig(bundles={"a": bundles["a"]})
+    target = tmp_path / "features"
+    publish(Bundle.open(bundles["b"]), str(target), lambda _: None)
+    expected = serve(ServeConfig(models=models), lambda service: service.score(request("u1")))
+
+    async def scenario(service: ScoringService) -> None:
+        _same(await service.score(request("u1")), expected)
+        version = service.describe().state_version
+        monkeypatch.setattr("prectr.online.publish.os.getpid", lambda: 77)
+        publish(Bundle.open(bundles["b"]), str(target), lambda _: None)
+        _same(await service.score(request("u1")), expected)
+        assert service.describe().state_version != version
+
+    serve(ServeConfig(models=models, features=str(target)), scenario)
+    content = json.loads((target / "current.json").read_text())
+    (target / "current.json").write_text(json.dumps(content | {"identity": "another"}))
+    with pytest.raises(UsageError, match="published from a ranker of other samples"):
+        serve(ServeConfig(models=models, features=str(target)), None)
+
+
+def test_redis_killed_and_back(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "LOOK_SECONDS", 0.0)
+    server = RedisServer(tmp_path)
+    server.start()
+    publish(Bundle.open(bundles["b"]), server.url, lambda _: None)
+    models = ModelsConfig(bundles={"a": bundles["a"]})
+    config = ServeConfig(models=models, features=server.url, redis_timeout_ms=500, redis_retry_ms=100)
+    instruments = PrometheusInstruments()
+
+    async def scenario(service: ScoringService) -> None:
+        before = await service.score(request("u0"))
+        assert before.user_known and not before.degraded
+        server.stop()
+        down = await service.score(request("u0"))
+        assert down.degraded == ["events", "features"] and not down.user_known
+        assert len(down.results) == len(ITEMS)
+        told = await service.tell([_event(down, "u0", set(), 1.8e9)])
+        assert told.accepted == 0 and "events" in told.degraded
+        server.start()
+        for _ in range(200):
+            back = await service.score(request("u0"))
+            if not back.degraded:
+                break
+            await asyncio.sleep(0.05)
+        _same(back, before)
+        assert back.user_known
+        assert (await service.tell([_event(back, "u0", {"i1"}, 1.8e9)])).accepted == 1
+        assert (await service.score(request("u0"))).earlier_requests == before.earlier_requests + 1
+
+    try:
+        serve(config, scenario, instruments)
+    finally:
+        server.stop()
+    assert 'prectr_degraded_total{without="features"}' in instruments.text().decode()
+
+
+@pytest.fixture
+def logged(bundles: dict[str, Path], tmp_path: Path) -> Iterator[Path]:
+    """The exposure log of an experiment with 40 users, one of whom clicked later."""
+    log = tmp_path / "log"
+    shadow = ShadowConfig(model="b")
+    models = ModelsConfig(bundles=bundles, experiment=ExperimentSplit(shares={"b": 0.5}), shadow=shadow)
+
+    async def scenario(service: ScoringService) -> None:
+        for number in range(40):
+            user, ts = f"user {number}", 1.8e9 + 60 * number
+            answer = await service.score(request(user, context=Context(ts=ts)))
+            clicked = {"i1"} if number % 3 == 0 else set()
+            await service.tell([_event(answer, user, clicked, ts)])
+            if number == 1:
+                await service.tell([_event(answer, user, {"i2"}, ts)])
+
+    serve(ServeConfig(models=models, log=log), scenario)
+    yield log
+
+
+def test_the_log_is_read_by_analyze_experiment(logged: Path) -> None:
+    rows = impressions(logged).collect()
+    assert rows.height == 40 * len(ITEMS), "a list that was told twice stands there once"
+    assert rows["clicked"].sum() == 14 + 1
+    found = read_experiment(logged, logged / "assignment", None, ExperimentConfig(control="a"))
+    assert found.variants == ["a", "b"] and len(found.variant) == 40
+    assert found.counts["rows_counted"] == rows.height and found.counts["rows_without_assignment"] == 0
+    scored = pl.read_parquet(logged / "scored" / "*.parquet")
+    own = scored.filter(~pl.col("shadow"))
+    assert own.height == 40 * len(ITEMS) and set(own["variant"]) == {"a", "b"}
+    along = scored.filter("shadow")
+    assert along.height > 0 and set(along["model"]) == {"b"}
+    assert set(along["request_id"]) <= set(own.filter(pl.col("model") == "a")["request_id"])
+
+
+def test_a_full_disk_does_not_stop_scoring(bundles: dict[str, Path], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    async def scenario(service: ScoringService) -> None:
+        assert service.log is not None
+        await service.score(request())
+        (log / "scored").rename(log / "gone")
+        service.log.flush()
+        assert "scored" in service.log.problem
+        assert (await service.score(request())).results
+        os.rename(log / "gone", log / "scored")
+
+    serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]}), log=log), scenario)
+    assert pl.read_parquet(log / "scored" / "*.parquet").height == 2 * len(ITEMS), "nothing was lost"
