@@ -205,7 +205,8 @@ def _haproxy(config: ServeConfig) -> Iterator[None]:
     if not config.haproxy or os.environ.get("RAY_ADDRESS"):
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="prectr-haproxy-") as folder:
+    # HAProxy takes paths of sockets up to 97 characters, and Ray puts a node's id of 56 into them.
+    with tempfile.TemporaryDirectory(prefix="hp-", dir="/tmp") as folder:
         wanted = {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
