@@ -14,6 +14,7 @@ import httpx
 
 from prectr import progress
 from prectr.bundle import Bundle, require_bundle
+from prectr.configuration import load_config
 from prectr.errors import PrectrError, UsageError
 from prectr.online.config import ModelsConfig, ServeConfig
 from prectr.online.golden import golden_scores
@@ -49,6 +50,10 @@ def run(
         UsageError: no bundle, published features of other samples, tokens that cannot be read.
         PrectrError: the port is taken, or the application did not come up.
     """
+    if watch is not None:
+        if rankers:
+            raise UsageError("serve: name rankers, or a file of models with --models, not both.")
+        config = config.model_copy(update={"models": load_config(ModelsConfig, watch)})
     config = with_rankers(config, rankers)
     require_servable(config)  # before Ray starts
     require_free_port(config)

@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, HTTPException, Response
+from fastapi import FastAPI, Header, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -59,6 +60,7 @@ def create_app(
         await service.close()
 
     app = FastAPI(title="PRECTR-V2 ranker", version=__version__, lifespan=lifespan)
+    app.add_exception_handler(RequestValidationError, _refused)
     _add_scoring(app, service, config)
     if instruments is not None:
 
@@ -127,6 +129,13 @@ def _add_scoring(app: FastAPI, service: ScoringService, config: ServeConfig) -> 
         """Up, and with which model; `prectr serve` and load balancers ask this."""
         default = service.default
         return {"status": "ok", "model": default.name, "version": default.bundle.version}
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    """What is wrong with a request, by field. What was sent is not sent back: it may be large, or no text at all."""
+    assert isinstance(error, RequestValidationError)
+    detail = [{name: problem[name] for name in ("type", "loc", "msg")} for problem in error.errors()]
+    return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
 
 
 def _problem(field: str, message: str) -> dict[str, Any]:

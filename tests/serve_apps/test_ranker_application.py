@@ -1,36 +1,30 @@
-"""The Serve application's configuration file names things that exist; Ray's own schema lets unknown keys pass.
-
-Settings reach the replica, too.
-"""
+"""What is deployed by file names things that exist (Ray's own schema lets unknown keys pass); settings are sane."""
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
-from ray import serve
-from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
+from ray.serve.schema import DeploymentSchema, HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
-from jobs.serve import serving
-from prectr.artifacts import run_stage
-from prectr.configuration import FrozenConfig
-from prectr.online.config import ServeConfig
-from prectr.relevance.encoder_session import INT8_FILE, SETTINGS_FILE
-from prectr.relevance.tokenisation import TOKENIZER_FILE
-from prectr.serving import Served
+from jobs.serve import require_servable, with_rankers
+from prectr.errors import PrectrError, UsageError
+from prectr.online.config import ModelsConfig, ServeConfig
+from prectr.online.instruments import BY_NAME, METRICS
 from serve_apps.ranker import AppArguments, build_app
+from tests.prectr.bundle_world import World
 
-FILE = Path(__file__).parents[2] / "serve_apps" / "ranker.yaml"
+FOLDER = Path(__file__).parents[2] / "serve_apps"
+_SUFFIXES = ("_bucket", "_sum", "_count")
 
 
 @pytest.fixture(scope="module")
 def configuration() -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    content: dict[str, Any] = yaml.safe_load((FOLDER / "ranker.yaml").read_text(encoding="utf-8"))
     return content
 
 
@@ -42,54 +36,74 @@ def test_every_key_is_known_to_ray(configuration: dict[str, Any]) -> None:
     ServeDeploySchema.model_validate(configuration)
     assert _unknown(configuration, ServeDeploySchema) == set()
     assert _unknown(configuration["http_options"], HTTPOptionsSchema) == set()
-    assert _unknown(configuration["applications"][0], ServeApplicationSchema) == set()
+    (application,) = configuration["applications"]
+    assert _unknown(application, ServeApplicationSchema) == set()
+    for deployment in application["deployments"]:
+        assert _unknown(deployment, DeploymentSchema) == set()
 
 
-def test_arguments_are_those_of_the_application(configuration: dict[str, Any]) -> None:
+def test_arguments_and_models_are_those_of_the_application(configuration: dict[str, Any]) -> None:
     (application,) = configuration["applications"]
     module, _, builder = application["import_path"].partition(":")
-    found = importlib.import_module(module)
-    assert callable(getattr(found, builder))
-    arguments = found.AppArguments.model_validate(application["args"])
-    # Ray's default of 5 makes throughput collapse under concurrent requests.
-    assert arguments.max_ongoing_requests >= 100
+    assert callable(getattr(importlib.import_module(module), builder))
+    AppArguments.model_validate(application["args"])
     with pytest.raises(ValidationError):
-        found.AppArguments.model_validate({**application["args"], "replica": 2})
+        AppArguments.model_validate({**application["args"], "replica": 2})
+    (deployment,) = application["deployments"]
+    assert ModelsConfig.model_validate(deployment["user_config"]).control == "prectr-v2"
+    assert build_app(AppArguments())._bound_deployment.name == deployment["name"]
 
 
 def test_listens_on_the_loopback_address(configuration: dict[str, Any]) -> None:
-    assert configuration["http_options"]["host"] == "127.0.0.1"
+    assert configuration["http_options"]["host"] == "127.0.0.1" == ServeConfig().host
 
 
-class _Told:
-    """In place of the service: its bundle is named after what it was given."""
-
-    def __init__(self, bundle: Path, **settings: Any) -> None:
-        told = " ".join(f"{name}={value}" for name, value in settings.items())
-        self.scorer = SimpleNamespace(bundle=SimpleNamespace(name=bundle.name, version=told))
-
-
-def test_the_replica_is_made_with_the_settings_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Serve's local testing mode makes it in this process, without a cluster."""
-    answers = []
-
-    @contextmanager
-    def in_this_process(_: Served, arguments: dict[str, Any], config: ServeConfig) -> Iterator[str]:
-        application = build_app(AppArguments(**arguments))
-        handle = serve.run(application, name=str(config.int8), _local_testing_mode=True)
-        answers.append(handle.health.remote().result())
-        yield ""
-
-    monkeypatch.setattr("serve_apps.ranker.RankingService", _Told)
-    monkeypatch.setattr("jobs.serve.serving_application", in_this_process)
-    run_stage("train", tmp_path / "ranker", config=FrozenConfig(), inputs={}, build=_write_int8_encoder)
-    for int8 in (False, True):
-        with serving(tmp_path / "ranker", ServeConfig(threads=3, int8=int8)):
-            assert answers.pop() == {"status": "ok", "model": "ranker", "version": f"threads=3 int8={int8}"}
+def test_a_deployment_has_room_sheds_with_429_and_scales() -> None:
+    options = build_app(AppArguments())._bound_deployment
+    # Ray's default of 5 makes throughput collapse under concurrent requests.
+    assert options.max_ongoing_requests >= 100 and options.max_queued_requests >= 100
+    assert options._deployment_config.backpressure_config.status_code == 429
+    assert options.num_replicas == 1
+    scaled = build_app(AppArguments(serve=ServeConfig(replicas=(2, 5))))._bound_deployment
+    scaling = scaled._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (2, 5)
+    assert scaling.target_ongoing_requests < ServeConfig().max_queued_requests, "it scales before it sheds"
 
 
-def _write_int8_encoder(staging: Path) -> dict[str, Any]:
-    (staging / "relevance").mkdir()
-    for name in (INT8_FILE, SETTINGS_FILE, TOKENIZER_FILE):
-        (staging / "relevance" / name).touch()
-    return {}
+def test_every_figure_of_the_dashboard_is_kept() -> None:
+    dashboard = json.loads((FOLDER / "grafana.json").read_text(encoding="utf-8"))
+    shown = set()
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            names = re.findall(r"ray_(prectr_\w+)", target["expr"])
+            assert names, target
+            for name in names:
+                metric = BY_NAME.get(name) or BY_NAME[name[: -len(next(s for s in _SUFFIXES if name.endswith(s)))]]
+                shown.add(metric.name)
+                for label in re.findall(r"by \(([^)]*)\)", target["expr"]):
+                    assert set(label.replace(" ", "").split(",")) <= {*metric.labels, "le"}, target
+    assert shown == {metric.name for metric in METRICS}, "every figure is shown"
+
+
+def test_rankers_are_named_by_their_directories(tmp_path: Path) -> None:
+    config = with_rankers(ServeConfig(), [tmp_path / "x" / "one", tmp_path / "two"])
+    assert list(config.models.bundles) == ["one", "two"] and config.models.control == "one"
+    with pytest.raises(UsageError, match="two rankers have one name"):
+        with_rankers(ServeConfig(), [tmp_path / "x" / "one", tmp_path / "one"])
+    with pytest.raises(UsageError, match="name a ranker"):
+        with_rankers(ServeConfig(), [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"features": "nowhere"}, "nowhere: nothing was published there"),
+        ({"features": "redis://127.0.0.1:1/0"}, "Redis does not answer"),
+        ({"security": {"tokens_file": "nowhere"}}, "the tokens cannot be read"),
+        ({"int8": True, "models": {"bundles": {"x": "nowhere"}}}, "no train artifact here"),
+    ],
+)
+def test_what_cannot_be_served_is_told_before_ray_starts(world: World, settings: dict[str, Any], message: str) -> None:
+    models = {"models": {"bundles": {"v2": str(world.bundle)}}}
+    with pytest.raises(PrectrError, match=message):
+        require_servable(ServeConfig.model_validate(models | settings))

@@ -1,0 +1,241 @@
+"""The HTTP API: answers, refusals, tokens, limits, slow clients, and fuzzed bodies, over a plain server."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from starlette.testclient import TestClient
+
+from prectr.client import AsyncClient, Client, RankerError, shown
+from prectr.errors import UsageError
+from prectr.online.config import ModelsConfig, SecurityConfig, ServeConfig
+from prectr.online.instruments import METRICS, PrometheusInstruments
+from prectr.online.service import ScoringService
+from prectr.protocol import MAX_CANDIDATES, CandidateItem
+from serve_apps.http_api import create_app, read_tokens
+from tests.prectr.bundle_world import World
+from tests.serve_apps.conftest import plain_server
+
+ITEMS = [f"i{number}" for number in range(5)]
+TOKEN = "0123456789abcdef-token"
+
+
+def _config(world: World, **settings_: Any) -> ServeConfig:
+    return ServeConfig(models=ModelsConfig(bundles={"v2": world.bundle}), **settings_)
+
+
+def _body(**fields: Any) -> dict[str, Any]:
+    return {"user_id": "u0", "query": "nokia 3310", "candidates": ITEMS, "context": {"ts": 1.8e9}} | fields
+
+
+@pytest.fixture
+def http(world: World) -> Iterator[TestClient]:
+    config, instruments = _config(world), PrometheusInstruments()
+    with TestClient(create_app(ScoringService(config, instruments), config, instruments)) as client:
+        yield client
+
+
+def test_an_answer_is_in_click_order_and_names_its_model(http: TestClient) -> None:
+    answer = http.post("/v1/score", json=_body(context={"ts": 1.8e9, "request_id": "r1"})).json()
+    scores = [entry["score"] for entry in answer["results"]]
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) == 5
+    assert answer["request_id"] == "r1" and answer["model"] == "v2" and answer["version"]
+    assert set(answer["seconds"]) == {"waiting", "features", "model"}
+    models = http.get("/v1/models").json()
+    assert models["models"] == {"v2": answer["version"]} and models["default_model"] == "v2"
+    assert http.get("/healthz").json() == {"status": "ok", "model": "v2", "version": answer["version"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"candidates": ["i"] * (MAX_CANDIDATES + 1)}, "candidates"),
+        ({"candidates": []}, "candidates"),
+        ({"candidates": ["unheard"]}, "candidates"),
+        ({"candidates": [{"item_id": "x", "title": "t" * 2001}]}, "candidates"),
+        ({"query": ""}, "query"),
+        ({"query": "q" * 2001}, "query"),
+        ({"user_id": None}, "user_id"),
+        ({"top_k": 0}, "top_k"),
+        ({"model": "../../etc/passwd"}, "model"),
+        ({"context": {"ts": -1}}, "context"),
+        ({"context": {"ts": 1e300}}, "context"),
+        ({"user": "u"}, "user"),
+    ],
+)
+def test_a_bad_request_is_refused_by_field(http: TestClient, change: dict[str, Any], field: str) -> None:
+    refused = http.post("/v1/score", json=_body(**change))
+    assert refused.status_code == 422
+    assert field in [entry["loc"][1] for entry in refused.json()["detail"]]
+
+
+@pytest.mark.parametrize("content", [b'{"user_id": ', b"\xff\xfe", b"[]", b"", b'{"user_id": "\\ud800"}'])
+def test_what_is_no_request_is_the_clients_fault(http: TestClient, content: bytes) -> None:
+    refused = http.post("/v1/score", content=content, headers={"content-type": "application/json"})
+    assert 400 <= refused.status_code < 500
+
+
+def test_metrics_hold_what_is_declared(http: TestClient) -> None:
+    http.post("/v1/score", json=_body())
+    text = http.get("/metrics").text
+    for metric in METRICS:
+        assert f"# HELP {metric.name}" in text
+    assert 'prectr_stage_seconds_count{stage="whole"} 1.0' in text
+    assert 'prectr_drift{model="v2",of="score"}' in text
+
+
+def test_every_answer_forbids_sniffing_and_storing(http: TestClient) -> None:
+    headers = http.post("/v1/score", json=_body()).headers
+    assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+    assert "access-control-allow-origin" not in http.get("/v1/models", headers={"origin": "http://evil"}).headers
+
+
+def test_other_origins_may_call_only_where_configured(world: World) -> None:
+    config = _config(world, security=SecurityConfig(cors_origins=("http://shop",)))
+    with TestClient(create_app(ScoringService(config, PrometheusInstruments()), config)) as http:
+        for origin, allowed in (("http://shop", "http://shop"), ("http://evil", None)):
+            answer = http.get("/v1/models", headers={"origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == allowed
+
+
+def test_a_token_protects_the_api_and_nothing_else(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"# ours\n{TOKEN}\n\nanother-token-of-ours\n")
+    config = _config(world, security=SecurityConfig(tokens_file=file))
+    with TestClient(create_app(ScoringService(config, PrometheusInstruments()), config)) as http:
+        assert http.get("/healthz").status_code == 200
+        for header in (None, "", TOKEN, "Bearer", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer # ours"):
+            headers = {} if header is None else {"authorization": header}
+            for method, path in (("GET", "/v1/models"), ("POST", "/v1/score"), ("POST", "/v1/events")):
+                refused = http.request(method, path, headers=headers)
+                assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
+        for token in (TOKEN, "another-token-of-ours"):
+            assert http.post("/v1/score", json=_body(), headers={"authorization": f"Bearer {token}"}).is_success
+
+
+def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
+    assert read_tokens(SecurityConfig(), {}) == []
+    assert len(read_tokens(SecurityConfig(), {"PRECTR_SERVE_TOKENS": f"{TOKEN}, {TOKEN}2,"})) == 2
+    with pytest.raises(UsageError, match="PRECTR_SERVE_TOKENS: a token has fewer than 16 characters"):
+        read_tokens(SecurityConfig(), {"PRECTR_SERVE_TOKENS": "short"})
+    with pytest.raises(UsageError, match="tokens cannot be read"):
+        read_tokens(SecurityConfig(tokens_file=tmp_path / "none"), {})
+    (tmp_path / "empty").write_text("# none yet\n")
+    with pytest.raises(UsageError, match="holds no token"):
+        read_tokens(SecurityConfig(tokens_file=tmp_path / "empty"), {})
+
+
+def test_a_body_that_is_too_large_is_refused(world: World) -> None:
+    config = _config(world, security=SecurityConfig(max_body_bytes=1_000))
+    with TestClient(create_app(ScoringService(config, PrometheusInstruments()), config)) as http:
+        large = json.dumps(_body(query="q" * 2000)).encode()
+        refused = http.post("/v1/score", content=large, headers={"content-type": "application/json"})
+        assert refused.status_code == 413 and "1000 bytes" in refused.json()["detail"]
+        parts = (large[start : start + 100] for start in range(0, len(large), 100))  # chunked: no length is told
+        assert http.post("/v1/score", content=parts).status_code == 413
+        assert http.post("/v1/score", json=_body()).status_code == 200
+
+
+def test_overload_is_shed_and_a_late_request_told(world: World, free_port: int) -> None:
+    config = _config(world, port=free_port, max_queued_requests=2, retry_after_seconds=7)
+
+    async def scenario(url: str) -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=60)
+        async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as http:
+            asked = (http.post("/v1/score", json=_body(user_id=f"u{number}")) for number in range(60))
+            return list(await asyncio.gather(*asked))
+
+    with plain_server(config) as url:
+        answers = asyncio.run(scenario(url))
+        shed = [answer for answer in answers if answer.status_code == 429]
+        assert {answer.status_code for answer in answers} == {200, 429}
+        assert all(answer.headers["retry-after"] == "7" for answer in shed)
+        assert httpx.post(f"{url}/v1/score", json=_body()).status_code == 200, "it recovers"
+        bad = httpx.post(f"{url}/v1/score", json=_body(), headers={"x-request-timeout-seconds": "-1"})
+        assert bad.status_code == 422
+
+
+def test_a_slow_client_delays_nobody_else(world: World, free_port: int) -> None:
+    with (
+        plain_server(_config(world, port=free_port)) as url,
+        socket.create_connection(("127.0.0.1", free_port)) as slow,
+    ):
+        slow.sendall(b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n{")
+        with Client(url) as client:
+            client.score("u0", "nokia 3310", ITEMS)
+            started = time.perf_counter()
+            for _ in range(5):
+                slow.sendall(b" ")
+                client.score("u0", "nokia 3310", ITEMS)
+            assert time.perf_counter() - started < 5
+
+
+def test_clients_speak_the_protocol(world: World, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRECTR_SERVE_TOKENS", TOKEN)
+    with plain_server(_config(world, port=free_port)) as url:
+        new = CandidateItem(item_id="new", title="nokia 3310 blue", price=20.0)
+        with Client(url, token=TOKEN) as client:
+            answer = client.score("reader", "nokia 3310", [*ITEMS, new], ts=1.8e9, explain=True, top_k=3)
+            assert len(answer.results) == 3 and answer.results[0].explanation is not None
+            told = client.tell(shown(answer, "reader", "nokia 3310", clicked={answer.results[1].item_id}))
+            assert told.accepted == 1 and set(told.tolerances) == {"reader"}
+            assert client.score("reader", "nokia 3310", ITEMS).earlier_requests == 1
+            with pytest.raises(RankerError, match=r"answered 422: .*no model 'x' is served") as error:
+                client.score("reader", "nokia 3310", ITEMS, model="x")
+            assert error.value.status == 422
+
+        async def scenario() -> None:
+            async with AsyncClient(url, token=TOKEN) as client:
+                answers = await asyncio.gather(*(client.score("reader", "sofa", ITEMS, ts=1.8e9) for _ in range(4)))
+                assert len({tuple(entry.score for entry in one.results) for one in answers}) == 1
+                assert (await client.tell(shown(answers[0], "reader", "sofa"))).accepted == 1
+
+        asyncio.run(scenario())
+        with Client(url) as stranger, pytest.raises(RankerError, match="answered 401"):
+            stranger.score("u", "q", ITEMS)
+
+
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
+def test_fuzzed_requests_never_break_the_server(http: TestClient, mode: schemathesis.GenerationMode) -> None:
+    """Schemathesis draws requests from our own OpenAPI, fitting and not; no answer is a 5xx or undocumented."""
+    schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
+    seen: set[tuple[str, int]] = set()
+
+    def ask(case: Any, documented: set[int]) -> None:
+        wanted = case.as_transport_kwargs(base_url="http://testserver")
+        known = {name: wanted[name] for name in ("method", "url", "params", "json", "headers") if name in wanted}
+        answer = http.request(**known, content=wanted.get("data"))
+        seen.add((case.path, answer.status_code))
+        assert answer.status_code in documented, f"{case.path}: {answer.status_code} {answer.text}"
+
+    for operation in (found.ok() for found in schema.get_all_operations()):
+        documented = {int(code) for code in operation.definition.raw["responses"]} | {400, 405, 422}
+        drawn = operation.as_strategy(generation_mode=mode)
+
+        with contextlib.suppress(Unsatisfiable):  # nothing can be wrong with a request that has no parts
+            _fuzz(drawn, lambda case, documented=documented: ask(case, documented))
+    answered = {path for path, status in seen if status == 200}
+    refused = {path for path, status in seen if status == 422}
+    if mode == schemathesis.GenerationMode.POSITIVE:
+        assert {"/v1/events", "/v1/models", "/healthz"} <= answered
+    else:
+        assert {"/v1/score", "/v1/events"} <= refused
+
+
+def _fuzz(drawn: Any, ask: Any) -> None:
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
+    @given(drawn)
+    def fuzz(case: Any) -> None:
+        ask(case)
+
+    fuzz()
