@@ -61,7 +61,7 @@ class RelevanceEncoder:
     Args:
         directory: the artifact of `distill` (relevance.onnx, relevance.json, tokenizer.json).
         threads: ONNX Runtime threads of one call; 0 = all cores.
-        batch_size: pairs of one call of the model; batches hold similar lengths.
+        batch_size: most pairs of one call of the model.
         int8: run the int8 form.
 
     Raises:
@@ -92,9 +92,7 @@ class RelevanceEncoder:
         rows = np.arange(len(tokens)) if rows is None else rows
         text = np.empty((len(rows), self.width), np.float32)
         logits = np.empty((len(rows), 4), np.float32)
-        order = np.argsort(tokens.lengths[rows], kind="stable")
-        for start in range(0, len(order), self._batch_size):
-            chosen = order[start : start + self._batch_size]
+        for chosen in tokens.batches(rows, self._batch_size):
             feed = {name: array for name, array in tokens.padded(rows[chosen]).items() if name in self._inputs}
             text[chosen], logits[chosen] = self._session.run(["text", "level_logits"], feed)
         return logits, text
