@@ -11,7 +11,7 @@ import polars as pl
 from prectr import progress
 from prectr.artifacts import StageResult, require_artifact, run_stage
 from prectr.errors import PrectrError
-from prectr.ray_session import RayConfig, ray_session
+from prectr.ray_session import RayConfig, busy_session
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import encoder_file
 
@@ -54,7 +54,7 @@ def _build(
     folder = staging / "pairs"
     folder.mkdir()
     written, sources = 0, {"judgment": 0, "teacher": 0, "encoder": 0}
-    with ray_session(ray_config), progress.track("score-relevance", total=len(pairs), unit="pairs") as bar:
+    with busy_session(ray_config), progress.track("score-relevance", total=len(pairs), unit="pairs") as bar:
         for batch in score_pairs(pairs, encoder, config):
             scored = pl.DataFrame(batch).sort("pair")
             scored.write_parquet(folder / f"part-{scored['pair'][0]:010d}.parquet")

@@ -41,7 +41,7 @@ class RelevanceEncoder:
     Args:
         directory: the artifact of `distill` (relevance.onnx, relevance.json, tokenizer.json).
         threads: ONNX Runtime threads of one call; 0 = all cores.
-        batch_size: pairs of one call of the model; batches hold similar lengths.
+        batch_size: most pairs of one call of the model.
         int8: run the int8 form.
         cached_pairs: pairs whose outputs are kept.
 

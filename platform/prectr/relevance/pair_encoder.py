@@ -37,7 +37,7 @@ class PairEncoder:
         model: the ONNX file.
         outputs: what to read of it, each [pairs, width].
         threads: ONNX Runtime threads of one call; 0 = all cores.
-        batch_size: pairs of one call; those of a call have similar lengths.
+        batch_size: most pairs of one call; those of a call have similar lengths.
         cached_pairs: pairs whose outputs are kept, the least recently used go first; 0 keeps none.
     """
 
@@ -68,9 +68,7 @@ class PairEncoder:
 
     def _run(self, tokens: PairTokens, rows: np.ndarray) -> list[np.ndarray]:
         made = [np.empty((len(rows), width), np.float32) for width in self._widths]
-        order = np.argsort(tokens.lengths[rows], kind="stable")
-        for start in range(0, len(order), self._batch_size):
-            chosen = order[start : start + self._batch_size]
+        for chosen in tokens.batches(rows, self._batch_size):
             feed = {name: array for name, array in tokens.padded(rows[chosen]).items() if name in self._inputs}
             for array, part in zip(made, self._session.run(self._outputs, feed)):
                 array[chosen] = part

@@ -4,7 +4,7 @@ Offline scoring, training and the online scorer all go through `PairTokeniser`, 
 Needs the `tokenizers` library only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,8 @@ TOKEN_TYPES = 4
 trained from little text does not find by itself that two tokens are the same one."""
 _BLOCK = 4096
 """Pairs whose tokens are compared at once."""
+_REMEMBERED = 200_000
+"""Distinct texts whose tokens a tokeniser keeps, at most: some 30 MB."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,21 @@ class PairTokens:
             types[places] = (second + 2 * _matched(ids, second))[real]
         return types
 
+    def batches(self, rows: np.ndarray, most: int) -> Iterator[np.ndarray]:
+        """Places in `rows`, at most so many at a time, the shortest pairs first.
+
+        Once a batch is a quarter full it ends where the length changes, so that most batches hold pairs of one length
+        and nothing is spent on padding; none is so small that the call itself is what costs.
+        """
+        order = np.argsort(self.lengths[rows], kind="stable")
+        longer = np.flatnonzero(np.diff(self.lengths[rows[order]])) + 1
+        start = 0
+        while start < len(order):
+            later = np.searchsorted(longer, start + most // 4, side="right")
+            end = min([start + most, *longer[later : later + 1]])
+            yield order[start:end]
+            start = end
+
     def padded(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """input_ids, token_type_ids, attention_mask of some pairs: int64 [len(rows), longest of them]."""
         places, real = self._places(rows)
@@ -84,12 +101,14 @@ def _matched(input_ids: np.ndarray, second: np.ndarray) -> np.ndarray:
 class PairTokeniser:
     """Turns queries and titles into `PairTokens`, cut to `max_length`.
 
-    A query keeps at most half of the room; the title gets what is left.
+    A query keeps at most half of the room; the title gets what is left. Tokens of texts are remembered: a log is worked
+    on in many blocks, and most of a block's titles stand in others too.
     """
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
         self._tokenizer = tokenizer
         self._max_length = max_length
+        self._known: dict[str, bytes] = {}
         self._start, self._separator = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
 
     @classmethod
@@ -139,11 +158,21 @@ class PairTokeniser:
         """Tokens and offsets of the distinct texts, and the distinct text of each row."""
         places: dict[str, int] = {}
         row_to_distinct = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64, len(texts))
-        encodings = self._tokenizer.encode_batch_fast(list(places), add_special_tokens=False)
-        ids = [encoding.ids for encoding in encodings]
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
-        values = np.fromiter((token for row in ids for token in row), np.int32, int(offsets[-1]))
+        ids = self._ids(list(places))
+        offsets = np.concatenate([[0], np.cumsum([len(row) // 4 for row in ids])]).astype(np.int64)
+        values = np.frombuffer(b"".join(ids), np.int32)
         return values, offsets, row_to_distinct
+
+    def _ids(self, texts: list[str]) -> list[bytes]:
+        """Token ids of each text, the bytes of an int32 array. Threads may share the memory: it is replaced, never
+        emptied."""
+        known = self._known
+        new = [text for text in texts if text not in known]
+        for text, encoding in zip(new, self._tokenizer.encode_batch_fast(new, add_special_tokens=False)):
+            known[text] = np.array(encoding.ids, np.int32).tobytes()
+        if len(known) > _REMEMBERED:
+            self._known = {}
+        return [known[text] for text in texts]
 
 
 def copy_segments(
