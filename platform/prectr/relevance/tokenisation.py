@@ -138,8 +138,7 @@ class PairTokeniser:
 
     def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, int32, whole and without special tokens."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+        return [np.frombuffer(ids, np.int32) for ids in self._ids(list(texts))]
 
     def join(self, query: np.ndarray, titles: Sequence[np.ndarray]) -> PairTokens:
         """Pairs of one query with some titles, of their `ids`: what `encode` gives, for few pairs and known texts."""

@@ -1,0 +1,297 @@
+"""Serving: our server, the same scorer behind uvicorn and FastAPI, and the scorer alone; the encoder; the cache.
+
+100 candidates a request, the default encoder, one process of one thread that scores on each side, `wrk` on loopback.
+
+    part      what is compared
+    load      requests a second of both servers when 8 connections ask without a pause; then latency at half of ours,
+              beside calls of the scorer in a loop. No cache: every pair of every request is encoded.
+    cache     requests a second of our server for queries drawn by popularity (Zipf), with its caches and without
+    encoder   pairs a second, texts in, levels out: ours in ONNX Runtime, a sentence-transformers CrossEncoder in torch
+    soak      memory of the replica under half of the saturating load for --soak seconds (left out at 0)
+
+    PRECTR_BENCH_DIR=FOLDER make bench-serving
+    .venv/bin/python tests/benchmarks/serving.py --parts load,cache --seconds 20 --rounds 3
+    .venv/bin/python tests/benchmarks/serving.py --parts soak --soak 600
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+import psutil
+from _logs import scratch_folder
+from _quality_world import World
+from _training_world import quick_world
+
+from jobs import train
+from prectr.model_config import ModelConfig
+from prectr.tables import Tables
+from prectr.training.config import TrainConfig
+
+HERE = Path(__file__).parent
+SIDES, SCRIPT = HERE / "_serving_sides.py", HERE / "_serving_wrk.lua"
+PARTS = ("load", "cache", "encoder", "soak")
+CANDIDATES, DISTINCT = 100, 400
+CONNECTIONS = 8
+NO_CACHE = ("serve.cached_pairs=0", "serve.cached_pools=0")
+TO_CATCH_UP = 3.0
+"""Seconds between two loads."""
+
+
+def make_bundle(world: World) -> Path:
+    """PRECTR-V2 with its encoder tuned, trained for a moment."""
+    out = world.folder / "ranker"
+    config = TrainConfig(epochs=1, model=ModelConfig())
+    train.run(samples=world.samples, encoder=world.encoder, preferences=world.preferences, out=out, config=config)
+    return out
+
+
+def write_bodies(world: World, folder: Path) -> dict[str, Path]:
+    """Two files of requests of 100 candidates: each query once, and queries by their popularity in the log."""
+    tables, chance = Tables(world.tables), random.Random(7)
+    log = tables.impressions(columns=["user_id", "query", "item_id"])
+    items, users = tables.items()["item_id"].to_list(), log["user_id"].unique().sort().to_list()
+    of_query = dict(log.group_by("query").agg(pl.col("item_id").unique().sort()).sort("query").iter_rows())
+
+    def body(query: str, chance: random.Random) -> str:
+        pool = random.Random(query)  # retrieval gives a query the same candidates each time
+        candidates = list(dict.fromkeys([*of_query[query], *pool.sample(items, CANDIDATES)]))[:CANDIDATES]
+        return json.dumps({"user_id": chance.choice(users), "query": query, "candidates": candidates})
+
+    once = chance.sample(sorted(of_query), min(DISTINCT, len(of_query)))
+    popular = chance.choices(log["query"].to_list(), k=5 * DISTINCT)
+    files = {}
+    for name, queries in (("once", once), ("zipf", popular)):
+        files[name] = folder / f"{name}.jsonl"
+        files[name].write_text("\n".join(body(query, chance) for query in queries) + "\n", encoding="utf-8")
+    return files
+
+
+@contextmanager
+def our_server(bundle: Path, settings: Sequence[str]) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`prectr serve` with one replica; its URL and process."""
+    port = _free_port()
+    command = [sys.executable, "-m", "jobs.cli", "serve", str(bundle), "--port", str(port)]
+    command += [part for one in (*settings, "serve.max_queued_requests=64") for part in ("--set", one)]
+    with _running(command, f"http://127.0.0.1:{port}", "/healthz") as process:
+        yield f"http://127.0.0.1:{port}", process
+
+
+@contextmanager
+def fastapi_server(bundle: Path) -> Iterator[str]:
+    """The bare FastAPI; its URL."""
+    port = _free_port()
+    command = [sys.executable, str(SIDES), "fastapi", str(bundle), str(port)]
+    with _running(command, f"http://127.0.0.1:{port}", "/docs"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _running(command: list[str], url: str, path: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, start_new_session=True, stdout=sys.stderr, env=_environment())
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                if httpx.get(url + path, timeout=5).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"did not start: {' '.join(command)}")
+            time.sleep(0.3)
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=90)
+
+
+def wrk(url: str, target: str, bodies: Path, seconds: float, connections: int, pace_ms: float = 0.0) -> dict[str, Any]:
+    """Load a server; its figures.
+
+    Raises:
+        SystemExit: a request failed.
+    """
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "30s", "-s", str(SCRIPT), url]
+    environment = {"BODIES": str(bodies), "TARGET": target, "PACE": f"{pace_ms:.3f}"}
+    ran = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    figures: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
+    if figures["failed"]:
+        raise SystemExit(f"{figures['failed']} of {figures['requests']} requests failed: {ran.stdout}")
+    time.sleep(TO_CATCH_UP)
+    return figures
+
+
+def paced(url: str, bodies: Path, rate: float, service_ms: float, seconds: float) -> dict[str, Any]:
+    """Load our server with about `rate` requests a second from many connections that pause."""
+    connections = 32
+    return wrk(url, "/v1/score", bodies, seconds, connections, 1000 * connections / rate - service_ms)
+
+
+def measure_load(bundle: Path, bodies: Path, folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
+    """Both servers and the scorer alone, in turns."""
+    seen: dict[str, list[dict[str, Any]]] = {name: [] for name in ("bare", "ours", "fastapi", "half")}
+    out = folder / "bare.json"
+    with our_server(bundle, NO_CACHE) as (url, _), fastapi_server(bundle) as other:
+        for turn in range(rounds + 1):
+            command = [sys.executable, str(SIDES), "bare", str(bundle), str(bodies), str(out)]
+            subprocess.run(command, check=True, env=_environment())
+            told = {"bare": json.loads(out.read_text(encoding="utf-8"))}
+            told["ours"] = wrk(url, "/v1/score", bodies, seconds, CONNECTIONS)
+            told["fastapi"] = wrk(other, "/score", bodies, seconds, CONNECTIONS)
+            half = told["ours"]["requests_per_second"] / 2
+            told["half"] = paced(url, bodies, half, told["bare"]["p50_ms"], seconds)
+            print(f"load, {'warm-up' if turn == 0 else f'round {turn}'}: {told}", file=sys.stderr)
+            if turn:
+                for name, figures in told.items():
+                    seen[name].append(figures)
+    middle = {name: _medians(figures) for name, figures in seen.items()}
+    return {
+        "throughput_to_fastapi": middle["ours"]["requests_per_second"] / middle["fastapi"]["requests_per_second"],
+        "p50_to_bare_call": middle["half"]["p50_ms"] / middle["bare"]["p50_ms"],
+        "p99_to_bare_call": middle["half"]["p99_ms"] / middle["bare"]["p99_ms"],
+        "half_load_reached": middle["half"]["requests_per_second"] / middle["ours"]["requests_per_second"],
+        "sides": middle,
+    }
+
+
+def measure_cache(bundle: Path, bodies: Path, seconds: float, rounds: int) -> dict[str, Any]:
+    """Our server for popular queries, with and without its caches."""
+    rates: dict[str, list[float]] = {"cached": [], "uncached": []}
+    with our_server(bundle, ()) as (cached, _), our_server(bundle, NO_CACHE) as (uncached, _):
+        for turn in range(rounds + 1):
+            for name, url in (("cached", cached), ("uncached", uncached)):
+                found = wrk(url, "/v1/score", bodies, seconds, CONNECTIONS)
+                if turn:
+                    rates[name].append(found["requests_per_second"])
+        print(f"cache: {rates}", file=sys.stderr)
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    return {"cached_to_uncached": middle["cached"] / middle["uncached"], "requests_per_second": middle}
+
+
+def measure_encoder(world: World, rounds: int, pairs: int = 4_000) -> dict[str, Any]:
+    """Pairs a second of the encoder's checkpoint, one thread on each side, texts in and levels out."""
+    import torch
+    from scipy.special import softmax
+    from sentence_transformers import CrossEncoder
+
+    from prectr.relevance.cross_encoder import mark_matches
+    from prectr.relevance.encoder_session import RelevanceEncoder
+
+    torch.set_num_threads(1)
+    tables = Tables(world.tables)
+    log = tables.impressions(columns=["query", "item_id"]).unique().sort("query", "item_id")
+    rows = log.join(tables.items().select("item_id", "title"), on="item_id").sample(pairs, seed=3)
+    queries, titles = rows["query"].to_list(), rows["title"].to_list()
+    other = CrossEncoder(str(world.encoder), device="cpu")
+    mark_matches(other.tokenizer)
+    rates: dict[str, list[float]] = {"ours": [], "cross_encoder": []}
+    answers: dict[str, np.ndarray] = {}
+    for turn in range(rounds + 1):
+        ours = RelevanceEncoder(world.encoder, threads=1)  # anew: it remembers texts
+        ours.score(queries[:300], titles[:300])
+        for name in rates:
+            started = time.perf_counter()
+            if name == "ours":
+                answers[name] = ours.score(queries, titles)[0]
+            else:
+                scores = other.predict(list(zip(queries, titles)), show_progress_bar=False)
+                answers[name] = softmax(scores, axis=1) if scores.min() < 0 or scores.max() > 1 else scores
+            if turn:
+                rates[name].append(pairs / (time.perf_counter() - started))
+    off = float(np.abs(answers["ours"] - answers["cross_encoder"]).max())
+    if off > 1e-3:
+        raise SystemExit(f"the two sides say different things: {off}")
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    return {"ours_to_cross_encoder": middle["ours"] / middle["cross_encoder"], "pairs_per_second": middle}
+
+
+def measure_soak(bundle: Path, bodies: Path, seconds: float) -> dict[str, Any]:
+    """Memory of the replica at the end of the first tenth of the time, and at the end of all of it."""
+    with our_server(bundle, ()) as (url, process):
+        full = wrk(url, "/v1/score", bodies, 10, CONNECTIONS)
+        rate = full["requests_per_second"] / 2
+        sizes = []
+        for _ in range(10):
+            figures = paced(url, bodies, rate, full["p50_ms"], seconds / 10)
+            below = psutil.Process(process.pid).children(recursive=True)
+            replicas = [one for one in below if "ServeReplica" in " ".join(one.cmdline())]
+            sizes.append(max(one.memory_info().rss for one in replicas) / 2**20)
+            print(f"soak: {figures}, replica {sizes[-1]:.0f} MiB", file=sys.stderr)
+    return {"growth": sizes[-1] / sizes[0], "first_mib": sizes[0], "last_mib": sizes[-1], "seconds": seconds}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the parts that are wanted, and print one JSON object."""
+    given = _options(arguments)
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is not installed (Debian: apt-get install wrk)")
+    print("serving: ours, FastAPI, the bare scorer; 100 candidates a request, simulated log")
+    result: dict[str, Any] = {}
+    with scratch_folder() as folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        world = quick_world(folder, given.requests, "serving", ("simulate.queries=1500",))
+        bundle, bodies = make_bundle(world), write_bodies(world, folder)
+        if "load" in given.parts:
+            result |= measure_load(bundle, bodies["once"], folder, given.seconds, given.rounds)
+        if "cache" in given.parts:
+            result |= measure_cache(bundle, bodies["zipf"], given.seconds, given.rounds)
+        if "encoder" in given.parts:
+            result |= measure_encoder(world, given.rounds)
+        if "soak" in given.parts and given.soak:
+            result |= measure_soak(bundle, bodies["zipf"], given.soak)
+    print(json.dumps({**_rounded(result), "candidates": CANDIDATES, "data": "simulated"}))
+
+
+def _medians(figures: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: statistics.median(one[name] for one in figures) for name in figures[0]}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def _environment() -> dict[str, str]:
+    root = HERE.parents[1]
+    return os.environ | {
+        "PYTHONPATH": f"{root / 'platform'}{os.pathsep}{root}",
+        "OMP_NUM_THREADS": "1",
+        "POLARS_MAX_THREADS": "1",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS))
+    parser.add_argument("--requests", type=int, default=8_000, help="of the simulated log")
+    parser.add_argument("--seconds", type=float, default=15, help="of each load")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--soak", type=float, default=0, help="seconds of the soak; 600 for ten minutes")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
