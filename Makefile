@@ -9,7 +9,7 @@ PINS := -c requirements/constraints.txt
 DEMO_OPTIONS ?=
 TEST_OPTIONS ?=
 
-.PHONY: demo test lint format setup download-size clean
+.PHONY: demo test lint format setup download-size audit clean
 SHELL := /bin/bash
 
 setup: $(VENV)/.ready
@@ -37,6 +37,11 @@ download-size: setup
 # make bench-NAME runs tests/benchmarks/NAME.py; the last line of its output is one JSON object.
 bench-%: setup
 	$(VENV)/bin/python tests/benchmarks/$(subst -,_,$*).py
+
+# Known vulnerabilities of the installed packages; needs the server of the advisory database, which CI does not have.
+audit: setup
+	$(PIP) install --quiet $(PINS) pip-audit
+	$(VENV)/bin/python -m pip_audit --skip-editable
 
 format: setup
 	$(VENV)/bin/ruff check --fix .

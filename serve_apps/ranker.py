@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
+from ray.serve.schema import LoggingConfig
 
 from prectr.online.config import ModelsConfig, ServeConfig
 from prectr.online.instruments import RayInstruments
@@ -62,6 +63,7 @@ def build_app(arguments: AppArguments) -> Application:
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=config.retry_after_seconds),
         graceful_shutdown_timeout_s=config.drain_seconds,
         user_config={},
+        logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
         ray_actor_options={"num_cpus": 1},
         **_copies(config),
     )(Ranker)
