@@ -151,7 +151,7 @@ def test_after_events_online_equals_offline(
                 np.testing.assert_allclose(arrays[name], expected[name], rtol=1e-4, atol=1e-4, err_msg=name)
             compared += found.earlier_requests > 0
         for request in requests:
-            event = _event(request)
+            event = told(request)
             deltas.change(
                 event.user_id,
                 lambda delta, event=event: add_list(delta, reader.read(event, 0.0), reader.table, "s"),  # type: ignore[misc]
@@ -164,7 +164,8 @@ def _morning(samples: pl.DataFrame) -> float:
     return (samples["date"][0] - pl.Series([0]).cast(pl.Date)[0]).days * DAY
 
 
-def _event(request: pl.DataFrame) -> Event:
+def told(request: pl.DataFrame) -> Event:
+    """The event of a logged request, given its sample rows."""
     row = request.row(0, named=True)
     shown = [
         ShownItem(item_id=item, position=position, clicked=clicked, price=price)

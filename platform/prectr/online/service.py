@@ -8,7 +8,6 @@ thread only; everything else runs in the event loop.
 import asyncio
 import logging
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,25 +19,18 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from prectr.bundle import ONLINE_FILE, Bundle
-from prectr.errors import PrectrError, UsageError
-from prectr.features.online import UserReader
+from prectr.errors import PrectrError
 from prectr.online.assignment import assigned_model
 from prectr.online.batcher import Batcher, Overloaded, TooLate
 from prectr.online.config import ModelsConfig, ServeConfig
-from prectr.online.drift import Drift
-from prectr.online.events import EventReader
 from prectr.online.exposures import ExposureLog
-from prectr.online.golden import require_golden
 from prectr.online.instruments import Instruments
 from prectr.online.publish import REDIS_URLS
 from prectr.online.redis_client import RedisGuard, StoreDown
-from prectr.online.states import BundleState, FallbackState, LmdbState, RedisState, State, require_readable
-from prectr.online.user_delta import add_list, merged
+from prectr.online.served_models import ModelLoader, ServedModel
+from prectr.online.user_delta import add_list
 from prectr.online.user_deltas import LmdbDeltas, RedisDeltas, UserDeltas
 from prectr.protocol import Event, EventsResponse, ScoreRequest, ScoreResponse, Tolerance
-from prectr.ranking import Ranking
-from prectr.scoring import Scorer
 from prectr.text import hash_fraction
 
 WATCH_SECONDS = 2.0
@@ -52,18 +44,6 @@ logger = logging.getLogger("ray.serve")
 
 class UnknownModel(Exception):
     """A request names a model that is not served."""
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A model that is ready to answer."""
-
-    name: str
-    bundle: Bundle
-    ranking: Ranking
-    events: EventReader
-    drift: Drift
-    state: State
 
 
 @dataclass(frozen=True)
@@ -106,12 +86,9 @@ class ScoringService:
             if config.features is not None and config.features.startswith(REDIS_URLS)
             else None
         )
-        self._states: dict[Any, tuple[State, int]] = {}
-        """Open states and how many models read each; the published one is never closed while the service lives."""
-        self._states_lock = threading.Lock()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._deltas = self._open_deltas()
-        self._without: set[str] = set()
+        self._loader = ModelLoader(config, self._deltas, self._guard)
         self.log = ExposureLog(config.log, config.log_flush_seconds) if config.log is not None else None
         self._batcher: Batcher[_Job, ScoreResponse | ValueError] = Batcher(
             self._score_batch, config.batch, config.max_queued_requests
@@ -126,7 +103,7 @@ class ScoringService:
         self._changing = asyncio.Lock()
         if config.models.bundles:
             try:
-                self._models = self._load(config.models, {})
+                self._models = self._loader.load(config.models, {})
             except BaseException:
                 self._let_go()
                 raise
@@ -247,7 +224,7 @@ class ScoringService:
                 continue
             accepted += new
             users[event.user_id] = model.ranking.features.tolerance_of(event.user_id)
-        degraded |= set(self._take_without())
+        degraded |= set(self._loader.take_without())
         tolerances = {user: Tolerance(mean=mean, deviation=deviation) for user, (mean, deviation) in users.items()}
         return EventsResponse(accepted=accepted, tolerances=tolerances, degraded=sorted(degraded))
 
@@ -266,7 +243,7 @@ class ScoringService:
                 return
             before = self._models
             try:
-                loaded = await asyncio.to_thread(self._load, models, before)
+                loaded = await asyncio.to_thread(self._loader.load, models, before)
             except PrectrError as error:
                 self._instruments.count("prectr_reloads", outcome="refused")
                 if not before:
@@ -279,7 +256,7 @@ class ScoringService:
             logger.info("serving %s", ", ".join(f"{name} {model.bundle.version}" for name, model in loaded.items()))
             await self._batcher.drained()
             kept = set(map(id, loaded.values()))
-            await self._batcher.run(self._close_models, [old for old in before.values() if id(old) not in kept])
+            await self._batcher.run(self._loader.close, [old for old in before.values() if id(old) not in kept])
 
     def watch(self, file: Path) -> None:
         """Reconfigure whenever a YAML file with the content of `ModelsConfig` changes."""
@@ -338,117 +315,16 @@ class ScoringService:
             PrectrError: one does not score as it did.
         """
         if not self._batcher.busy:  # a replica that answers is alive, and has better things to do
-            await self._batcher.run(self._check)
+            await self._batcher.run(self._loader.check, list(self._models.values()))
 
     async def close(self) -> None:
         """Finish what waits, write the log, let go of everything."""
         if self._watcher is not None:
             self._watcher.cancel()
         await self._batcher.drained()
-        await self._batcher.run(self._close_models, list(self._models.values()))
+        await self._batcher.run(self._loader.close, list(self._models.values()))
         await self._batcher.close()
         self._let_go()
-
-    def _let_go(self) -> None:
-        for state, _ in self._states.values():
-            state.close()
-        self._states.clear()
-        self._deltas.close()
-        if self.log is not None:
-            self.log.close()
-        if self._guard is not None:
-            self._guard.close()
-        if self._temporary is not None:
-            self._temporary.cleanup()
-
-    def _check(self) -> None:
-        for model in self._models.values():
-            own = self._own_state(model.bundle)
-            try:
-                require_golden(model.bundle.path, Ranking(model.ranking.scorer, store=own), self._config.int8)
-            finally:
-                self._release_state(model.bundle)
-
-    def _load(self, models: ModelsConfig, before: Mapping[str, ServedModel]) -> dict[str, ServedModel]:
-        """All models of a configuration; those that are served already are taken over."""
-        loaded: dict[str, ServedModel] = {}
-        opened: list[ServedModel] = []
-        try:
-            for name, path in models.bundles.items():
-                known, bundle = before.get(name), Bundle.open(path)
-                if known is not None and known.bundle.path == path and known.bundle.version == bundle.version:
-                    loaded[name] = known
-                    continue
-                loaded[name] = self._load_model(name, bundle)
-                opened.append(loaded[name])
-        except BaseException:
-            self._close_models(opened)
-            raise
-        if not loaded:
-            raise UsageError("serve.models.bundles: names no bundle; there is nothing to serve.")
-        return loaded
-
-    def _load_model(self, name: str, bundle: Bundle) -> ServedModel:
-        config = self._config
-        own = self._own_state(bundle)
-        try:
-            state = self._state_of(bundle, own)
-            scorer = Scorer(bundle, config.threads, config.int8, config.cached_pairs)
-            require_golden(bundle.path, Ranking(scorer, store=own), config.int8)
-            ranking = Ranking(
-                scorer,
-                store=state,
-                users=self._users_of(bundle, state),
-                cached_pools=config.cached_pools,
-                degraded=self._take_without,
-            )
-            return ServedModel(name, bundle, ranking, EventReader(bundle, ranking.features), Drift(bundle.path), state)
-        except BaseException:
-            self._release_state(bundle)
-            raise
-
-    def _own_state(self, bundle: Bundle) -> State:
-        """The state in a bundle. Bundles of the same samples are links to one file, which is mapped once."""
-        key = _file_key(bundle)
-        with self._states_lock:
-            state, users = self._states.get(key) or (BundleState(bundle), 0)
-            self._states[key] = (state, users + 1)
-        return state
-
-    def _release_state(self, bundle: Bundle) -> None:
-        key = _file_key(bundle)
-        with self._states_lock:
-            state, users = self._states[key]
-            self._states[key] = (state, users - 1)
-            if users == 1:
-                del self._states[key]
-                state.close()
-
-    def _state_of(self, bundle: Bundle, own: State) -> State:
-        source = self._config.features
-        if source is None:
-            return own
-        if source not in self._states:
-            published: State = RedisState(source, self._guard) if self._guard else LmdbState(Path(source))
-            self._states[source] = (published, 1)
-        published, _ = self._states[source]
-        require_readable(published, bundle, source)
-        return FallbackState(published, own) if isinstance(published, RedisState) else published
-
-    def _users_of(self, bundle: Bundle, state: State) -> UserReader:
-        def read(user_id: str) -> dict[str, Any] | None:
-            known = state.get("user", user_id)
-            if isinstance(state, FallbackState) and state.degraded:
-                self._without.add("features")
-                state.degraded = False
-            try:
-                delta = self._deltas.read(user_id)
-            except StoreDown:
-                self._without.add("events")
-                delta = None
-            return merged(known, delta, bundle.state_identity, state.info.as_of)
-
-        return read
 
     def _open_deltas(self) -> UserDeltas:
         if self._guard is not None:
@@ -458,15 +334,15 @@ class ScoringService:
         self._temporary = tempfile.TemporaryDirectory(prefix="prectr-events-")
         return LmdbDeltas(Path(self._temporary.name))
 
-    def _close_models(self, models: Sequence[ServedModel]) -> None:
-        for model in models:
-            self._release_state(model.bundle)
-
-    def _take_without(self) -> list[str]:
-        """What could not be had since this was last asked."""
-        without = sorted(self._without)
-        self._without.clear()
-        return without
+    def _let_go(self) -> None:
+        self._loader.close_all()
+        self._deltas.close()
+        if self.log is not None:
+            self.log.close()
+        if self._guard is not None:
+            self._guard.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     # Figures
 
@@ -507,8 +383,3 @@ class ScoringService:
 
 def _moment(request: ScoreRequest, now: float) -> float:
     return now if request.context.ts is None else request.context.ts
-
-
-def _file_key(bundle: Bundle) -> tuple[int, int]:
-    state = (bundle.path / ONLINE_FILE).stat()
-    return state.st_dev, state.st_ino

@@ -1,0 +1,171 @@
+"""Loading the models that a service answers with: bundle, state, golden requests, and letting go of them again."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prectr.bundle import ONLINE_FILE, Bundle
+from prectr.errors import UsageError
+from prectr.features.online import UserReader
+from prectr.online.config import ModelsConfig, ServeConfig
+from prectr.online.drift import Drift
+from prectr.online.events import EventReader
+from prectr.online.golden import require_golden
+from prectr.online.redis_client import RedisGuard, StoreDown
+from prectr.online.states import BundleState, FallbackState, LmdbState, RedisState, State, require_readable
+from prectr.online.user_delta import merged
+from prectr.online.user_deltas import UserDeltas
+from prectr.ranking import Ranking
+from prectr.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that is ready to answer."""
+
+    name: str
+    bundle: Bundle
+    ranking: Ranking
+    events: EventReader
+    drift: Drift
+    state: State
+
+
+class ModelLoader:
+    """Loads models, with their features and what events told of users.
+
+    Args:
+        config: of serving.
+        deltas: what events told.
+        guard: of Redis, where features come from there.
+    """
+
+    def __init__(self, config: ServeConfig, deltas: UserDeltas, guard: RedisGuard | None) -> None:
+        self._config, self._deltas, self._guard = config, deltas, guard
+        self._states: dict[Any, tuple[State, int]] = {}
+        """Open states and how many models read each; the published one stays open."""
+        self._lock = threading.Lock()
+        self._without: set[str] = set()
+
+    def load(self, models: ModelsConfig, before: Mapping[str, ServedModel]) -> dict[str, ServedModel]:
+        """All models of a configuration; those that are served already are taken over.
+
+        Raises:
+            UsageError: no bundle, no int8 form, features of other samples, or no bundle is named.
+            PrectrError: a bundle does not score as it did when it was published, or Redis does not answer.
+        """
+        loaded: dict[str, ServedModel] = {}
+        opened: list[ServedModel] = []
+        try:
+            for name, path in models.bundles.items():
+                known, bundle = before.get(name), Bundle.open(path)
+                if known is not None and known.bundle.path == path and known.bundle.version == bundle.version:
+                    loaded[name] = known
+                    continue
+                loaded[name] = self._load_model(name, bundle)
+                opened.append(loaded[name])
+        except BaseException:
+            self.close(opened)
+            raise
+        if not loaded:
+            raise UsageError("serve.models.bundles: names no bundle; there is nothing to serve.")
+        return loaded
+
+    def check(self, models: Sequence[ServedModel]) -> None:
+        """Score the golden requests of models once more.
+
+        Raises:
+            PrectrError: one does not score as it did.
+        """
+        for model in models:
+            own = self._own_state(model.bundle)
+            try:
+                require_golden(model.bundle.path, Ranking(model.ranking.scorer, store=own), self._config.int8)
+            finally:
+                self._release_state(model.bundle)
+
+    def take_without(self) -> list[str]:
+        """What could not be had since this was last asked: features, events."""
+        without = sorted(self._without)
+        self._without.clear()
+        return without
+
+    def close(self, models: Sequence[ServedModel]) -> None:
+        """Let go of models that nothing is scored with any more."""
+        for model in models:
+            self._release_state(model.bundle)
+
+    def close_all(self) -> None:
+        """Let go of every state."""
+        for state, _ in self._states.values():
+            state.close()
+        self._states.clear()
+
+    def _load_model(self, name: str, bundle: Bundle) -> ServedModel:
+        config = self._config
+        own = self._own_state(bundle)
+        try:
+            state = self._state_of(bundle, own)
+            scorer = Scorer(bundle, config.threads, config.int8, config.cached_pairs)
+            require_golden(bundle.path, Ranking(scorer, store=own), config.int8)
+            ranking = Ranking(
+                scorer,
+                store=state,
+                users=self._users_of(bundle, state),
+                cached_pools=config.cached_pools,
+                degraded=self.take_without,
+            )
+            return ServedModel(name, bundle, ranking, EventReader(bundle, ranking.features), Drift(bundle.path), state)
+        except BaseException:
+            self._release_state(bundle)
+            raise
+
+    def _own_state(self, bundle: Bundle) -> State:
+        """The state in a bundle. Bundles of the same samples are links to one file, which is mapped once."""
+        key = _file_key(bundle)
+        with self._lock:
+            state, users = self._states.get(key) or (BundleState(bundle), 0)
+            self._states[key] = (state, users + 1)
+        return state
+
+    def _release_state(self, bundle: Bundle) -> None:
+        key = _file_key(bundle)
+        with self._lock:
+            state, users = self._states[key]
+            self._states[key] = (state, users - 1)
+            if users == 1:
+                del self._states[key]
+                state.close()
+
+    def _state_of(self, bundle: Bundle, own: State) -> State:
+        source = self._config.features
+        if source is None:
+            return own
+        if source not in self._states:
+            published: State = RedisState(source, self._guard) if self._guard else LmdbState(Path(source))
+            self._states[source] = (published, 1)
+        published, _ = self._states[source]
+        require_readable(published, bundle, source)
+        return FallbackState(published, own) if isinstance(published, RedisState) else published
+
+    def _users_of(self, bundle: Bundle, state: State) -> UserReader:
+        def read(user_id: str) -> dict[str, Any] | None:
+            known = state.get("user", user_id)
+            if isinstance(state, FallbackState) and state.degraded:
+                self._without.add("features")
+                state.degraded = False
+            try:
+                delta = self._deltas.read(user_id)
+            except StoreDown:
+                self._without.add("events")
+                delta = None
+            return merged(known, delta, bundle.state_identity, state.info.as_of)
+
+        return read
+
+
+def _file_key(bundle: Bundle) -> tuple[int, int]:
+    state = (bundle.path / ONLINE_FILE).stat()
+    return state.st_dev, state.st_ino

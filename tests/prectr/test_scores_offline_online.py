@@ -1,0 +1,149 @@
+"""A thousand logged rows scored from samples, and the same as requests from the state of the morning with the day's
+earlier lists told as events: one model, one score."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from prectr.bundle import Bundle
+from prectr.features.store import write_store
+from prectr.online.events import EventReader
+from prectr.online.user_delta import add_list, merged
+from prectr.online.user_deltas import LmdbDeltas
+from prectr.protocol import CandidateItem, Context, ScoreRequest
+from prectr.ranking import Ranking
+from prectr.relevance.encoder_session import RelevanceEncoder
+from prectr.relevance.tokenisation import PairTokens
+from prectr.samples.build import FEATURE_GROUPS, sample_rows
+from prectr.samples.load import match_columns, pair_arrays, row_arrays
+from prectr.samples.online import online_entries, user_states
+from prectr.samples.pair_table import pair_table
+from prectr.scoring import Scorer
+from prectr.tables import Tables
+from tests.prectr.bundle_world import World
+from tests.prectr.conftest import MODEL
+from tests.prectr.test_user_delta import told
+
+LOGS = 70
+ROWS = 1_000
+
+
+@pytest.fixture
+def log(laboratory: SimpleNamespace, world: World) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Many tiny logs as one, with users of their own, over one catalogue whose pairs the bundle's tokenizer reads."""
+    _, items, pairs = laboratory.draw_log(3)
+    shown = pl.concat(
+        laboratory.draw_log(seed)[0].with_columns(
+            pl.format("{}-{}", pl.lit(seed), "user_id").alias("user_id"),
+            pl.format("{}-{}", pl.lit(seed), "request_id").alias("request_id"),
+        )
+        for seed in range(LOGS)
+    )
+    titles = pairs.join(items.select("item_id", "title"), on="item_id", maintain_order="left")["title"].to_list()
+    tokens = RelevanceEncoder(world.bundle / "relevance").tokeniser.encode(pairs["query"].to_list(), titles)
+    pairs = pairs.rename({"match_a": "match_phrase", "match_b": "match_query_words"}).with_columns(
+        pl.Series("input_ids", np.split(tokens.values, tokens.offsets[1:-1])),
+        pl.Series("query_tokens", tokens.query_tokens),
+    )
+    return shown, items, pairs
+
+
+def test_a_thousand_rows_score_online_as_offline(
+    log: tuple[pl.DataFrame, ...], laboratory: SimpleNamespace, world: World, tmp_path: Path
+) -> None:
+    shown, items, pairs = log
+    last = laboratory.days[-1]
+    whole = laboratory.mine(shown, items, pairs, half_life=1.5)
+    known = laboratory.mine(shown, items, pairs, known=laboratory.days[:-1], half_life=1.5)
+    samples = sample_rows(whole.rows, whole.context)
+    earlier = samples.filter(pl.col("date") < last)
+    groups = {
+        group: {name.partition(".")[2]: earlier[name].to_numpy() for name in samples.columns if _is_of(name, group)}
+        for group in FEATURE_GROUPS
+    }
+    table = pair_table(pairs, items, whole.context.spec)
+    spec = whole.context.spec.fit_scalers(groups | {"match": match_columns(table)})
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(world.bundle, bundle)
+    shutil.rmtree(bundle / "online")
+    context = replace(known.context, spec=spec)
+    rows = known.rows.filter(pl.col("date") < last)
+    entries = online_entries([user_states(context.block(rows), context)], Tables(context.tables), context)
+    write_store(bundle / "online", entries)
+    spec.save(bundle / "feature_spec.json")
+    (bundle / "preferences.json").write_text(json.dumps(MODEL.to_json()))
+    content = json.loads((bundle / "config.json").read_text())
+    content["files"] = {name: (bundle / name).stat().st_size for name in content["files"]}
+    (bundle / "config.json").write_text(json.dumps(content))
+
+    today = samples.filter(pl.col("date") == last).sort("ts", "request_id", "position")
+    assert today.height >= ROWS
+    tokens = _tokens(pairs)
+    offline = Scorer(bundle).score(row_arrays(today, spec, pair_arrays(table, spec)), pair_arrays(table, spec), tokens)
+    online = pl.concat(_ask(bundle, today, tmp_path / "events"))
+    found = today.select("request_id", "item_id").join(
+        online, on=["request_id", "item_id"], how="left", maintain_order="left"
+    )["logit"]  # fmt: skip
+    assert np.std(offline.click_logit) > 0.01, "a constant score would make the comparison empty"
+    np.testing.assert_allclose(found.to_numpy(), offline.click_logit, atol=1e-5)
+
+
+def _is_of(name: str, group: str) -> bool:
+    return name.startswith(f"{group}.")
+
+
+def _tokens(pairs: pl.DataFrame) -> PairTokens:
+    lengths = pairs["input_ids"].list.len().to_numpy()
+    return PairTokens(
+        pairs["input_ids"].explode().to_numpy().astype(np.int32),
+        np.r_[0, np.cumsum(lengths)].astype(np.int64),
+        pairs["query_tokens"].to_numpy(),
+    )
+
+
+def _ask(bundle: Path, today: pl.DataFrame, events: Path) -> Iterator[pl.DataFrame]:
+    """Each request of the day in its turn, then the list that it showed as an event."""
+    deltas, opened = LmdbDeltas(events), Bundle.open(bundle)
+    plain = Ranking(opened)
+    store, morning = plain.features._store, today["date"][0]
+    as_of = (morning - pl.Series([0]).cast(pl.Date)[0]).days * 86_400.0
+    ranking = Ranking(
+        plain.scorer,
+        store=store,
+        users=lambda user: merged(store.get("user", user), deltas.read(user), opened.state_identity, as_of),
+    )
+    reader = EventReader(opened, ranking.features)
+    for _, moment in today.group_by("user_id", "ts", maintain_order=True):
+        requests = [rows.sort("position") for rows in moment.partition_by("request_id", maintain_order=True)]
+        for request in requests:
+            row = request.row(0, named=True)
+            asked = ScoreRequest(
+                user_id=row["user_id"],
+                query=row["query"],
+                candidates=[_candidate(*pair) for pair in request.select("item_id", "price").iter_rows()],
+                context=Context(ts=row["ts"].timestamp()),
+            )
+            yield request.select("request_id", "item_id").with_columns(
+                pl.Series("logit", ranking.click_logits(asked).astype(np.float64))
+            )
+        for request in requests:
+            event = told(request)
+            seen = reader.read(event, 0.0)
+            deltas.change(
+                event.user_id,
+                lambda delta, seen=seen: add_list(delta, seen, reader.table, opened.state_identity),  # type: ignore[misc]
+            )
+    plain.close()
+    deltas.close()
+
+
+def _candidate(item_id: str, price: float | None) -> str | CandidateItem:
+    return item_id if price is None else CandidateItem(item_id=item_id, price=price)
