@@ -164,7 +164,7 @@ def test_models_change_under_load_without_a_lost_request(bundles: dict[str, Path
         done.set()
         await asyncio.gather(*clients)
         assert versions[-1] == "of-b" and len(set(versions)) == 2
-        assert len(service._states) == 1, "the state of the bundle that went is closed"
+        assert len(service._loader._states) == 1, "the state of the bundle that went is closed"
 
     serve(ServeConfig(models=one, max_queued_requests=64), scenario)
 

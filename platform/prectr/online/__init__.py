@@ -1,7 +1,7 @@
 """Online scoring without HTTP: what a replica of `serve` is made of, and a server without Ray is, too.
 
 Reading order: `config`; `states` and `publish` (what is known of users, queries, items and pairs); `user_delta`,
-`user_deltas` and `events` (what became known since); `service` (one request's way), `batcher` (requests that are scored
+`user_deltas` and `events` (what became known since); `service` (one request's way), `batcher` (scoring requests
 together), `assignment` (who sees which model), `served_models` and `golden` (loading one, and refusing one that does not
 score as it did); `exposures` (the log), `instruments` and `drift` (what is counted).
 
