@@ -6,6 +6,7 @@ Applications are named by their import path, as in a Serve configuration file: n
 
 import importlib
 import logging
+import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -58,10 +59,14 @@ def serving_application(served: Served, arguments: Mapping[str, Any], config: Se
 
 
 def wait_for_interrupt() -> None:
-    """Return when the user stops the server, which is how one ends and no failure."""
-    with suppress(KeyboardInterrupt):
-        while True:  # a wait without end is not woken when one of Ray's threads receives the signal
-            time.sleep(0.5)
+    """Return when the user, or a supervisor with SIGTERM, stops the server, which is how one ends and no failure."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt):
+            while True:  # a wait without end is not woken when one of Ray's threads receives the signal
+                time.sleep(0.5)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     progress.say("serving: stopped")
 
 

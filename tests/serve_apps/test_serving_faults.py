@@ -92,7 +92,7 @@ def _end() -> Iterator[None]:
     yield
     for server in _running:
         children = psutil.Process(server.process.pid).children(recursive=True)
-        os.killpg(server.process.pid, signal.SIGINT)
+        server.process.send_signal(signal.SIGTERM)  # as a supervisor does
         try:
             assert server.process.wait(timeout=60) == 0
             _, alive = psutil.wait_procs(children, timeout=30)
