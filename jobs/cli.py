@@ -32,6 +32,8 @@ config_app = typer.Typer(no_args_is_help=True, help="Show the configuration.")
 app.add_typer(config_app, name="config")
 ledger_app = typer.Typer(no_args_is_help=True, help="Count, export or tidy the ledger of the teacher's labels.")
 app.add_typer(ledger_app, name="ledger")
+jobs_app = typer.Typer(no_args_is_help=True, help="List, follow or stop the jobs of a Ray cluster.")
+app.add_typer(jobs_app, name="jobs")
 preferences_app = typer.Typer(no_args_is_help=True, help="Show what mine-preferences found, or check it.")
 app.add_typer(preferences_app, name="preferences")
 
@@ -694,6 +696,105 @@ def demo(
     from jobs import demo as job
 
     job.run(workspace=workspace, source=tables, settings=settings)
+
+
+@command("doctor", stage=False)
+def doctor(
+    load: Load,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="Directory or URI (s3://, gs://) for artifacts; else this folder.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Job port of a cluster, as http://HEAD:8265.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Check versions, memory, ports, vLLM, storage and a cluster; say what to do about what is wrong."""
+    load()
+    from jobs import doctor as job
+
+    findings = job.run(storage=storage, address=address)
+    _answer(Answer([one.to_json() for one in findings], show=lambda: job.print_findings(findings)), json_)
+    if any(finding.status == "fail" for finding in findings):
+        sys.exit(1)
+
+
+_ADDRESS = typer.Option("--address", envvar="PRECTR_ADDRESS", help="Job port of the cluster, as http://HEAD:8265.")
+
+
+@app.command("submit", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def submit(
+    command_: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="A command of prectr and its options.")],
+    address: Annotated[str, _ADDRESS],
+    follow: Annotated[bool, typer.Option("--follow", help="Print what the job says until it ends.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    env: Annotated[list[str] | None, typer.Option("--env", help="NAME=VALUE of the job.")] = None,
+    cpus: Annotated[float | None, typer.Option("--cpus", help="CPUs of the driver itself.")] = None,
+    gpus: Annotated[float | None, typer.Option("--gpus", help="GPUs of the driver itself.")] = None,
+    memory: Annotated[str | None, typer.Option("--memory", help="Memory of the driver itself, as 4GiB.")] = None,
+    job_id: Annotated[str | None, typer.Option("--id", help="By which the job is found again.")] = None,
+) -> None:
+    """Run a command as a job of a Ray cluster: prectr submit --address URL --follow train --samples ..."""
+    from jobs import submit as job
+    from prectr.ray_session import parse_gib, prepare_environment
+
+    prepare_environment()
+    wanted = {
+        "entrypoint_num_cpus": cpus,
+        "entrypoint_num_gpus": gpus,
+        "entrypoint_memory": None if memory is None else int(parse_gib(memory) * 2**30),
+    }
+    _, code = job.run(
+        command_,
+        app=app,
+        address=address,
+        mode="follow" if follow else "wait" if wait else "submit",
+        environment=env or [],
+        resources={name: value for name, value in wanted.items() if value is not None},
+        submission_id=job_id,
+    )
+    if code:
+        sys.exit(code)
+
+
+@jobs_app.command("list")
+def jobs_list(address: Annotated[str, _ADDRESS], json_: Json = False) -> None:
+    """Jobs of prectr on a cluster, the newest first."""
+    from prectr.cluster_jobs import job_client, jobs_table
+    from prectr.tabulate import print_jobs
+
+    rows = jobs_table(job_client(address))
+    _answer(Answer(rows, show=lambda: print_jobs(rows)), json_)
+
+
+@jobs_app.command("logs")
+def jobs_logs(
+    job: Annotated[str, typer.Argument(help="As `jobs list` names it.")],
+    address: Annotated[str, _ADDRESS],
+    follow: Annotated[bool, typer.Option("--follow", help="Until it ends; the exit code is the job's.")] = False,
+) -> None:
+    """Print what a job said."""
+    from prectr.cluster_jobs import existing_job, job_client
+    from prectr.cluster_jobs import follow as follow_job
+
+    client = job_client(address)
+    existing_job(client, job)
+    if follow:
+        sys.exit(follow_job(client, job))
+    typer.echo(client.get_job_logs(job), nl=False)
+
+
+@jobs_app.command("stop")
+def jobs_stop(
+    job: Annotated[str, typer.Argument(help="As `jobs list` names it.")], address: Annotated[str, _ADDRESS]
+) -> None:
+    """Stop a job; the same command submitted again goes on where it was."""
+    from prectr.cluster_jobs import existing_job, job_client
+
+    client = job_client(address)
+    existing_job(client, job)
+    stopped = client.stop_job(job)
+    progress.say(f"{job}: stopping" if stopped else f"{job}: had ended already")
 
 
 @config_app.command("show")

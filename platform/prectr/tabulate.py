@@ -204,6 +204,16 @@ def print_scored(title: str, response: ScoreResponse, limit: int = 8) -> None:
     console().print(table)
 
 
+def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Jobs of a cluster."""
+    table = Table("job", "command", "status", "seconds")
+    for row in rows:
+        table.add_row(
+            row["job"], row["command"], row["status"], "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        )
+    console().print(table)
+
+
 def print_wall_times(stages: Sequence[tuple[str, float, bool]], total: float) -> None:
     """(stage, seconds, skipped) rows and the total."""
     table = Table(title="Wall time")

@@ -1,0 +1,193 @@
+"""Submitting commands to a Ray cluster as jobs: what is checked first, what is sent, what comes back.
+
+The code travels as a working directory of its own, with the configuration in it, so a job runs what was submitted and
+not what somebody changes meanwhile. The driver's packages are those of the nodes.
+"""
+
+import asyncio
+import os
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prectr import progress
+from prectr.errors import PrectrError, UsageError
+
+SOURCE_ROOT = Path(__file__).resolve().parents[2]
+CODE = ("platform/prectr", "models", "jobs", "serve_apps")
+CONFIG_FILE = "submitted.yaml"
+CHECK_SECONDS = 10
+FAILED_TO_START = 1
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is submitted.
+
+    Attributes:
+        command: of `prectr`, with its arguments; paths are absolute or URIs.
+        config: content of a configuration file, or None.
+        environment: variables of the job.
+        resources: of the entry point: `entrypoint_num_cpus`, `entrypoint_num_gpus`, `entrypoint_memory`.
+        submission_id: by which it is found again; made by Ray if None.
+    """
+
+    command: Sequence[str]
+    config: str | None = None
+    environment: Mapping[str, str] | None = None
+    resources: Mapping[str, float] | None = None
+    submission_id: str | None = None
+
+    @property
+    def entrypoint(self) -> str:
+        """The command line of the driver."""
+        config = [] if self.config is None else ["--config", CONFIG_FILE]
+        return shlex.join(["python", "-m", "jobs.cli", *self.command, *config])
+
+
+def job_client(address: str) -> Any:
+    """A client of the cluster's job port.
+
+    Raises:
+        UsageError: nothing answers there, the token is missing or wrong, or Ray is of another version there.
+    """
+    import httpx
+    import ray
+    from ray.job_submission import JobSubmissionClient
+
+    if not address.startswith(("http://", "https://")):
+        raise UsageError(f"--address {address}: give the URL of the job port, such as http://HEAD:8265.")
+    # Ray's client sends the token only in this mode; a cluster without tokens does not mind one.
+    if "RAY_AUTH_MODE" not in os.environ and find_token() is not None:
+        os.environ["RAY_AUTH_MODE"] = "token"
+    token = find_token()
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    try:
+        answer = httpx.get(f"{address.rstrip('/')}/api/version", headers=headers, timeout=CHECK_SECONDS)
+    except httpx.HTTPError as error:
+        raise UsageError(
+            f"{address}: no Ray cluster answers there ({error}); check the address and that the port can be reached."
+        ) from None
+    if answer.status_code in (401, 403):
+        known = "the token is not that cluster's" if token else "no token was found"
+        raise UsageError(
+            f"{address}: asks for a token, and {known}; put it into RAY_AUTH_TOKEN, a file named by "
+            "RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token (`ray get-auth-token` on the head prints it)."
+        )
+    try:
+        theirs = answer.json()["ray_version"]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{address}: answers, but is no Ray job port ({answer.status_code}).") from None
+    if theirs != ray.__version__:
+        raise UsageError(
+            f"{address}: runs Ray {theirs}, this is Ray {ray.__version__}; use the same version on both sides."
+        )
+    return JobSubmissionClient(address)
+
+
+def find_token() -> str | None:
+    """Ray's token, from where Ray looks for it."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return os.environ["RAY_AUTH_TOKEN"]
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        return file.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def submit(client: Any, submission: Submission) -> str:
+    """Submit; returns the id of the job.
+
+    Raises:
+        PrectrError: the cluster refused it.
+    """
+    with _packed(submission.config) as folder:
+        environment = {"PYTHONPATH": "platform", **(submission.environment or {})}
+        try:
+            found: str = client.submit_job(
+                entrypoint=submission.entrypoint,
+                submission_id=submission.submission_id,
+                runtime_env={"working_dir": str(folder), "env_vars": environment},
+                metadata={"prectr": submission.command[0]},
+                **(submission.resources or {}),
+            )
+        except (RuntimeError, ValueError) as error:
+            raise PrectrError(f"the cluster refused the job: {str(error).splitlines()[0]}") from None
+    return found
+
+
+def follow(client: Any, job: str) -> int:
+    """Print what a job says until it ends; its exit code."""
+
+    async def tail() -> None:
+        async for text in client.tail_job_logs(job):
+            print(text, end="", flush=True)
+
+    asyncio.run(tail())
+    return exit_code(client, job)
+
+
+def wait(client: Any, job: str, seconds: float = 1.0) -> int:
+    """Until a job has ended; its exit code."""
+    import time
+
+    while not client.get_job_status(job).is_terminal():
+        time.sleep(seconds)
+    return exit_code(client, job)
+
+
+def exit_code(client: Any, job: str) -> int:
+    """0 where an ended job succeeded, else its driver's exit code; says why it ended, if it did not by itself."""
+    told = client.get_job_info(job)
+    if str(told.status) == "SUCCEEDED":
+        return 0
+    progress.say(
+        f"job {job}: {told.status}: {(told.message or '').strip().splitlines()[-1:] or ['no reason is known']}"
+    )
+    return int(told.driver_exit_code or FAILED_TO_START)
+
+
+def existing_job(client: Any, job: str) -> None:
+    """Refuse a job that the cluster does not know.
+
+    Raises:
+        UsageError: it does not.
+    """
+    try:
+        client.get_job_info(job)
+    except RuntimeError as error:
+        raise UsageError(f"{job}: no such job there ({str(error).splitlines()[0]}); see `prectr jobs list`.") from None
+
+
+def jobs_table(client: Any) -> list[dict[str, Any]]:
+    """Jobs of `prectr`, the newest first."""
+    made = [
+        {
+            "job": told.submission_id,
+            "command": (told.metadata or {}).get("prectr", ""),
+            "status": str(told.status),
+            "started": told.start_time,
+            "seconds": None if not told.end_time else (told.end_time - told.start_time) / 1000,
+        }
+        for told in client.list_jobs()
+        if told.submission_id and "prectr" in (told.metadata or {})
+    ]
+    return sorted(made, key=lambda row: row["started"] or 0, reverse=True)
+
+
+@contextmanager
+def _packed(config: str | None) -> Iterator[Path]:
+    """A folder with the code, and nothing else of the checkout; Ray packs and sends it."""
+    with TemporaryDirectory(prefix="prectr-job-") as name:
+        folder = Path(name)
+        for part in CODE:
+            shutil.copytree(SOURCE_ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        if config is not None:
+            (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+        yield folder
