@@ -1,7 +1,18 @@
--- Requests from a file, one JSON body a line, from a random place on; pauses of PACE milliseconds on average between an
--- answer and the next request of a connection (exponential, as if they came from many clients); figures as JSON.
-local bodies, place, pace = {}, 0, tonumber(os.getenv("PACE") or "0")
+-- Requests from a file, one JSON body a line, from a random place on. With INTERVAL milliseconds, requests are due that
+-- far apart, whatever the server does (open loop): evenly, or with ARRIVALS=poisson as if from many independent clients;
+-- whichever connection is free takes the next. Without, every connection asks again at once. Prints figures as JSON.
+local ffi = require("ffi")
+ffi.cdef [[ typedef struct { long seconds, nanoseconds; } moment; int clock_gettime(int clock, moment *now); ]]
+
+local interval = tonumber(os.getenv("INTERVAL") or "0")
+local poisson = os.getenv("ARRIVALS") == "poisson"
+local bodies, place, due, moment = {}, 0, nil, ffi.new("moment")
 for line in io.lines(os.getenv("BODIES")) do bodies[#bodies + 1] = line end
+
+local function now()
+  ffi.C.clock_gettime(1, moment)
+  return tonumber(moment.seconds) * 1e3 + tonumber(moment.nanoseconds) / 1e6
+end
 
 function init() math.randomseed(os.time()); place = math.random(#bodies) end
 
@@ -10,8 +21,12 @@ function request()
   return wrk.format("POST", os.getenv("TARGET"), { ["content-type"] = "application/json" }, bodies[place])
 end
 
-if pace > 0 then
-  function delay() return math.floor(-pace * math.log(1 - math.random()) + 0.5) end
+if interval > 0 then
+  function delay()
+    local gap = poisson and -interval * math.log(1 - math.random()) or interval
+    due = (due or now()) + gap
+    return math.max(0, math.floor(due - now() + 0.5))
+  end
 end
 
 function done(summary, latency)

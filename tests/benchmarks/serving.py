@@ -4,7 +4,8 @@
 
     part      what is compared
     load      requests a second of both servers when 8 connections ask without a pause; then latency at half of ours,
-              beside calls of the scorer in a loop. No cache: every pair of every request is encoded.
+              requests evenly spaced (and, for the record, as a Poisson process, whose bursts no server can answer at
+              once), beside calls of the scorer in a loop. No cache: every pair of every request is encoded.
     cache     requests a second of our server for queries drawn by popularity (Zipf), with its caches and without
     encoder   pairs a second, texts in, levels out: ours in ONNX Runtime, a sentence-transformers CrossEncoder in torch
     soak      memory of the replica under half of the saturating load for --soak seconds (left out at 0)
@@ -47,7 +48,9 @@ HERE = Path(__file__).parent
 SIDES, SCRIPT = HERE / "_serving_sides.py", HERE / "_serving_wrk.lua"
 PARTS = ("load", "cache", "encoder", "soak")
 CANDIDATES, DISTINCT = 100, 400
-CONNECTIONS = 8
+CONNECTIONS, OPEN_CONNECTIONS = 8, 32
+LONGER = 3
+"""Loads whose 99th percentile is asked for take so many times as long."""
 NO_CACHE = ("serve.cached_pairs=0", "serve.cached_pools=0")
 TO_CATCH_UP = 3.0
 """Seconds between two loads."""
@@ -121,14 +124,26 @@ def _running(command: list[str], url: str, path: str) -> Iterator[subprocess.Pop
         process.wait(timeout=90)
 
 
-def wrk(url: str, target: str, bodies: Path, seconds: float, connections: int, pace_ms: float = 0.0) -> dict[str, Any]:
+def wrk(
+    url: str, target: str, bodies: Path, seconds: float, rate: float | None = None, arrivals: str = "even"
+) -> dict[str, Any]:
     """Load a server; its figures.
+
+    Args:
+        url: of the server.
+        target: path of the requests.
+        bodies: of the requests.
+        seconds: how long.
+        rate: requests a second; None: as many as eight connections get.
+        arrivals: even or poisson.
 
     Raises:
         SystemExit: a request failed.
     """
+    connections = CONNECTIONS if rate is None else OPEN_CONNECTIONS
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "30s", "-s", str(SCRIPT), url]
-    environment = {"BODIES": str(bodies), "TARGET": target, "PACE": f"{pace_ms:.3f}"}
+    interval = 0.0 if rate is None else 1000 / rate
+    environment = {"BODIES": str(bodies), "TARGET": target, "INTERVAL": f"{interval:.3f}", "ARRIVALS": arrivals}
     ran = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
     figures: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
     if figures["failed"]:
@@ -137,25 +152,20 @@ def wrk(url: str, target: str, bodies: Path, seconds: float, connections: int, p
     return figures
 
 
-def paced(url: str, bodies: Path, rate: float, service_ms: float, seconds: float) -> dict[str, Any]:
-    """Load our server with about `rate` requests a second from many connections that pause."""
-    connections = 32
-    return wrk(url, "/v1/score", bodies, seconds, connections, 1000 * connections / rate - service_ms)
-
-
 def measure_load(bundle: Path, bodies: Path, folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
     """Both servers and the scorer alone, in turns."""
-    seen: dict[str, list[dict[str, Any]]] = {name: [] for name in ("bare", "ours", "fastapi", "half")}
+    seen: dict[str, list[dict[str, Any]]] = {name: [] for name in ("bare", "ours", "fastapi", "half", "half_poisson")}
     out = folder / "bare.json"
     with our_server(bundle, NO_CACHE) as (url, _), fastapi_server(bundle) as other:
         for turn in range(rounds + 1):
             command = [sys.executable, str(SIDES), "bare", str(bundle), str(bodies), str(out)]
             subprocess.run(command, check=True, env=_environment())
             told = {"bare": json.loads(out.read_text(encoding="utf-8"))}
-            told["ours"] = wrk(url, "/v1/score", bodies, seconds, CONNECTIONS)
-            told["fastapi"] = wrk(other, "/score", bodies, seconds, CONNECTIONS)
+            told["ours"] = wrk(url, "/v1/score", bodies, seconds)
+            told["fastapi"] = wrk(other, "/score", bodies, seconds)
             half = told["ours"]["requests_per_second"] / 2
-            told["half"] = paced(url, bodies, half, told["bare"]["p50_ms"], seconds)
+            told["half"] = wrk(url, "/v1/score", bodies, LONGER * seconds, half)
+            told["half_poisson"] = wrk(url, "/v1/score", bodies, LONGER * seconds, half, "poisson")
             print(f"load, {'warm-up' if turn == 0 else f'round {turn}'}: {told}", file=sys.stderr)
             if turn:
                 for name, figures in told.items():
@@ -165,6 +175,7 @@ def measure_load(bundle: Path, bodies: Path, folder: Path, seconds: float, round
         "throughput_to_fastapi": middle["ours"]["requests_per_second"] / middle["fastapi"]["requests_per_second"],
         "p50_to_bare_call": middle["half"]["p50_ms"] / middle["bare"]["p50_ms"],
         "p99_to_bare_call": middle["half"]["p99_ms"] / middle["bare"]["p99_ms"],
+        "p99_to_bare_call_poisson": middle["half_poisson"]["p99_ms"] / middle["bare"]["p99_ms"],
         "half_load_reached": middle["half"]["requests_per_second"] / middle["ours"]["requests_per_second"],
         "sides": middle,
     }
@@ -176,7 +187,7 @@ def measure_cache(bundle: Path, bodies: Path, seconds: float, rounds: int) -> di
     with our_server(bundle, ()) as (cached, _), our_server(bundle, NO_CACHE) as (uncached, _):
         for turn in range(rounds + 1):
             for name, url in (("cached", cached), ("uncached", uncached)):
-                found = wrk(url, "/v1/score", bodies, seconds, CONNECTIONS)
+                found = wrk(url, "/v1/score", bodies, seconds)
                 if turn:
                     rates[name].append(found["requests_per_second"])
         print(f"cache: {rates}", file=sys.stderr)
@@ -224,11 +235,11 @@ def measure_encoder(world: World, rounds: int, pairs: int = 4_000) -> dict[str, 
 def measure_soak(bundle: Path, bodies: Path, seconds: float) -> dict[str, Any]:
     """Memory of the replica at the end of the first tenth of the time, and at the end of all of it."""
     with our_server(bundle, ()) as (url, process):
-        full = wrk(url, "/v1/score", bodies, 10, CONNECTIONS)
+        full = wrk(url, "/v1/score", bodies, 10)
         rate = full["requests_per_second"] / 2
         sizes = []
         for _ in range(10):
-            figures = paced(url, bodies, rate, full["p50_ms"], seconds / 10)
+            figures = wrk(url, "/v1/score", bodies, seconds / 10, rate)
             below = psutil.Process(process.pid).children(recursive=True)
             replicas = [one for one in below if "ServeReplica" in " ".join(one.cmdline())]
             sizes.append(max(one.memory_info().rss for one in replicas) / 2**20)
