@@ -37,7 +37,7 @@ LISTED_USERS, LISTED_QUERIES = 2_000, 5_000
 _REQUESTS = USER_NAMES.index("requests")
 _ACTIVE_REQUESTS = 10
 _COMPARED_USERS = 100
-_HEAD_QUERIES, _TAIL_QUERIES = 6, 2
+_HEAD_QUERIES, _TAIL_QUERIES = 4, 1
 QueryText = Annotated[str, Query(min_length=1, max_length=MAX_TEXT)]
 
 
@@ -222,9 +222,8 @@ class Offers:
             name: entry["sums"][_REQUESTS] for name, entry in await self._list("user", LISTED_USERS) if entry["sums"]
         }
         ordered = sorted(requests, key=lambda name: (-requests[name], name))
-        active = [name for name in ordered if requests[name] >= _ACTIVE_REQUESTS][:_COMPARED_USERS] or ordered[
-            :_COMPARED_USERS
-        ]
+        count = sum(number >= _ACTIVE_REQUESTS for number in requests.values())
+        active = ordered[: min(max(count, 3), _COMPARED_USERS)]
         fresh = [name for name in reversed(ordered) if 0 < requests[name] <= 3 and name not in active[:1]][:1]
         tolerances = await self._service.run(self._tolerances, [*active, *fresh])
         by_tolerance = sorted(active, key=lambda name: tolerances[name].mean)
