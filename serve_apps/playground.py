@@ -106,7 +106,7 @@ def add_playground(app: FastAPI, service: ScoringService) -> None:
 
     @app.get("/v1/playground/search")
     async def search(query: QueryText, limit: Annotated[int, Query(ge=1, le=MOST_CANDIDATES)] = 100) -> SearchAnswer:
-        """Candidates of a query. The first call reads the catalogue, which takes a second per 100,000 items or so."""
+        """Candidates of a query. The first call reads the catalogue, in pieces between which others are scored."""
         return await offers.search(query, limit)
 
     @app.get("/v1/playground/preferences")

@@ -1,6 +1,7 @@
 """Candidates for a query without a search engine, and lists of what a state holds."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from prectr.features.store import OnlineStore, write_store
 from prectr.online.search import CatalogueIndex, seen_candidates, words_of
+from prectr.online.states import FallbackState
 
 
 def test_words_are_folded_distinct_and_of_two_neighbours_without_spaces() -> None:
@@ -74,3 +76,11 @@ def test_seen_candidates_are_those_of_the_very_query_the_most_looked_at_first(tm
     assert seen_candidates(store, "red phone", 1) == ["c"]
     assert seen_candidates(store, "phone", 9) == []
     store.close()
+
+
+def test_redis_is_not_listed_but_the_state_in_the_bundle(tmp_path: Path) -> None:
+    write_store(tmp_path / "state", [("item", "a", {"title": "x"})])
+    own: Any = OnlineStore(tmp_path / "state")
+    redis: Any = SimpleNamespace(info=None)
+    assert FallbackState(redis, own).scan("item") == [("a", {"title": "x"})]
+    own.close()

@@ -134,8 +134,8 @@ class OnlineStore:
         with self._environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
             if not cursor.set_range(start):
                 return found
-            for key, value in cursor:
-                key = bytes(key)
+            for raw, value in cursor:
+                key = bytes(raw)
                 if len(found) == most or not key.startswith(wanted):
                     break
                 if not after or key != start:
