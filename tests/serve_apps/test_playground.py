@@ -375,7 +375,7 @@ def test_everything_can_be_done_with_the_keyboard(opened: Opened) -> None:
         keys.press("Enter")
     opened.settle()
     # Where the focus was it stays, wherever the item went.
-    assert opened.tab.evaluate("document.activeElement.querySelector('.title').textContent") == name
+    assert opened.tab.evaluate("document.activeElement.closest('.item')?.querySelector('.title').textContent") == name
     tab_to("why")
     keys.press("Space")
     assert opened.tab.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
@@ -390,7 +390,12 @@ def test_everything_can_be_done_with_the_keyboard(opened: Opened) -> None:
 def test_a_phone_scrolls_in_one_direction_only(browser: Any, served: Served, scheme: str) -> None:
     opened = _open(browser, served.address, viewport=PHONE, color_scheme=scheme)
     opened.tab.wait_for_selector("#users .chip")
+    tops = "['#user-scale', '#status', '#results'].map((name) => document.querySelector(name).offsetTop)"
+    before = opened.tab.evaluate(tops)
     opened.rank("nokia 3310")
+    opened.tab.locator("#results .item").nth(1).click()
+    opened.settle()
+    assert opened.tab.evaluate(tops) == before  # nothing that is being read or aimed at jumps
     opened.tab.locator(".why").first.click()
     assert opened.tab.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     # A finger needs a target of some size, wherever it clicks an item.
