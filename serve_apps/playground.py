@@ -93,23 +93,24 @@ def add_playground(app: FastAPI, service: ScoringService) -> None:
     page = PAGE.read_text(encoding="utf-8")
     headers = {"Content-Security-Policy": content_policy(page), "Referrer-Policy": "no-referrer"}
     offers = Offers(service)
+    refused: dict[int | str, dict[str, Any]] = {401: {"description": "a bearer token is asked for"}}
 
     @app.get("/", include_in_schema=False)
     async def playground() -> HTMLResponse:
         """The page."""
         return HTMLResponse(page, headers=headers)
 
-    @app.get("/v1/playground/start")
+    @app.get("/v1/playground/start", responses=refused)
     async def start() -> StartAnswer:
         """Users, queries and models to begin with."""
         return await offers.start()
 
-    @app.get("/v1/playground/search")
+    @app.get("/v1/playground/search", responses=refused)
     async def search(query: QueryText, limit: Annotated[int, Query(ge=1, le=MOST_CANDIDATES)] = 100) -> SearchAnswer:
         """Candidates of a query. The first call reads the catalogue, in pieces between which others are scored."""
         return await offers.search(query, limit)
 
-    @app.get("/v1/playground/preferences")
+    @app.get("/v1/playground/preferences", responses=refused)
     async def preferences(query: QueryText) -> QueryPreference:
         """What was mined for a query: by level the smoothed click rate, share of clicks, impressions; tolerance."""
         return await service.run(offers.preference, query)

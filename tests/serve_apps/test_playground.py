@@ -4,9 +4,8 @@ import os
 import re
 import shutil
 import socket
-import threading
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +21,9 @@ from prectr.model_config import LEVELS, ModelConfig
 from prectr.online.config import ModelsConfig, ServeConfig
 from prectr.protocol import MAX_TEXT
 from prectr.ranking import Ranking
-from serve_apps.plain import make_server
 from tests.prectr.bundle_world import make_world
 from tests.prectr.conftest import draw_log, mine
+from tests.serve_apps.conftest import plain_server
 
 pytestmark = pytest.mark.slow
 PHONE = {"width": 390, "height": 844}
@@ -49,34 +48,19 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: make_world(laboratory, root / name, ModelConfig(name=name)).bundle for name in names}
 
 
-class _Running:
-    """A server in a thread of this process."""
-
-    def __init__(self, bundles: dict[str, Path]) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self._server = make_server(ServeConfig(port=port, models=ModelsConfig(bundles=bundles), drain_seconds=1))
-        self._thread = threading.Thread(target=self._server.run)
-        self.served = Served(f"http://127.0.0.1:{port}/", bundles)
-
-    def __enter__(self) -> Served:
-        self._thread.start()
-        deadline = time.monotonic() + 30
-        while not self._server.started:
-            assert self._thread.is_alive() and time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.02)
-        return self.served
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(30)
+@contextmanager
+def _serving(bundles: dict[str, Path]) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with plain_server(ServeConfig(port=port, models=ModelsConfig(bundles=bundles), drain_seconds=1)) as url:
+        yield f"{url}/"
 
 
 @pytest.fixture(scope="module")
 def served(bundles: dict[str, Path]) -> Iterator[Served]:
-    with _Running(bundles) as running:
-        yield running
+    with _serving(bundles) as address:
+        yield Served(address, bundles)
 
 
 # What the page asks for
@@ -412,8 +396,8 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(
 ) -> None:
     copy = shutil.copytree(bundles["prectr-v2"], tmp_path / "bundle")  # a process maps a state once
     monkeypatch.setenv("PRECTR_SERVE_TOKENS", TOKEN)
-    with _Running({"only": copy}) as guarded:
-        opened = _open(browser, guarded.address)
+    with _serving({"only": copy}) as address:
+        opened = _open(browser, address)
         dialog = opened.tab.locator("#token-dialog")
         opened.tab.wait_for_selector("#token-dialog[open]")
         opened.tab.keyboard.type("not the right one")
@@ -430,7 +414,7 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(
         assert not dialog.is_visible()
         assert TOKEN not in "".join(request.url for request in opened.requests)
         assert opened.tab.evaluate("Object.keys(localStorage).length + document.cookie.length") == 0
-        _check_and_close(opened, guarded.address)
+        _check_and_close(opened, address)
         assert {problem for problem in opened.problems if "401" not in problem} == set()
 
 
