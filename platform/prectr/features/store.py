@@ -21,6 +21,8 @@ _PAIR_SEPARATOR = "\x1f"
 _MAP_SLACK = 1 << 24
 _LONGEST_KEY = 500
 
+NamedEntry = tuple[str, dict[str, Any]]
+
 
 def store_key(kind: str, name: str) -> bytes:
     """The key of an entry; LMDB bounds keys, so a name too long for it is replaced by its hash."""
@@ -79,6 +81,9 @@ class FeatureStore(Protocol):
     def get_many(self, kind: str, names: Iterable[str]) -> list[dict[str, Any] | None]:
         """Entries of one kind."""
 
+    def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
+        """Entries of one kind in the order of their names, from the one after `after`; see `OnlineStore.scan`."""
+
     def close(self) -> None:
         """Let go of what is held."""
 
@@ -108,6 +113,34 @@ class OnlineStore:
         with self._environment.begin(buffers=True) as transaction:
             values = [transaction.get(store_key(kind, name)) for name in names]
             return [None if value is None else msgpack.unpackb(value) for value in values]
+
+    def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
+        """Entries of one kind in the order of their names, for lists that people choose from.
+
+        Names that were too long for a key are not among them. A long list is read in several calls, so that whatever
+        else the thread has to do comes in between.
+
+        Args:
+            kind: of the entries.
+            prefix: that their names begin with.
+            after: the name that the last call ended with; empty: from the first.
+            most: entries of a call.
+        """
+        head = f"{kind}:".encode()
+        wanted, start = head + prefix.encode(), head + (after or prefix).encode()
+        found: list[NamedEntry] = []
+        if len(start) > _LONGEST_KEY:
+            return found
+        with self._environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+            if not cursor.set_range(start):
+                return found
+            for raw, value in cursor:
+                key = bytes(raw)
+                if len(found) == most or not key.startswith(wanted):
+                    break
+                if not after or key != start:
+                    found.append((key[len(head) :].decode(), msgpack.unpackb(value)))
+        return found
 
     def close(self) -> None:
         """Unmap the file."""

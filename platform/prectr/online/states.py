@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from prectr.bundle import Bundle
 from prectr.errors import PrectrError, UsageError
-from prectr.features.store import FeatureStore, OnlineStore, store_key
+from prectr.features.store import FeatureStore, NamedEntry, OnlineStore, store_key
 from prectr.online.redis_client import KEY_PREFIX, RedisGuard, StoreDown
 
 CURRENT = "current.json"
@@ -50,6 +50,10 @@ class State(FeatureStore):
         """Look for a newer version, now and then; whether one is read from now on."""
         return False
 
+    def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
+        """As `OnlineStore.scan`; nothing where a list would mean reading everything (Redis)."""
+        return []
+
 
 class BundleState(State):
     """The state in a bundle: always there, as old as the bundle."""
@@ -80,6 +84,10 @@ class BundleState(State):
         """Entries of one kind in one read transaction."""
         return self._store.get_many(kind, names)
 
+    def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
+        """As `OnlineStore.scan`."""
+        return self._store.scan(kind, prefix, after, most)
+
     def close(self) -> None:
         """Unmap the file."""
         self._store.close()
@@ -105,6 +113,10 @@ class LmdbState(State):
     def get_many(self, kind: str, names: Iterable[str]) -> list[dict[str, Any] | None]:
         """Entries of one kind in one read transaction."""
         return self._store.get_many(kind, names)
+
+    def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
+        """As `OnlineStore.scan`."""
+        return self._store.scan(kind, prefix, after, most)
 
     def refresh(self) -> bool:
         """Look for a newer version, now and then; whether one is read from now on."""
@@ -213,6 +225,10 @@ class FallbackState(State):
         except StoreDown:
             self.degraded = self._was_down = True
             return [None] * len(names) if kind == "user" else self._own.get_many(kind, names)
+
+    def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
+        """As `OnlineStore.scan`, of the bundle's own state: Redis has no list that is cheap."""
+        return self._own.scan(kind, prefix, after, most)
 
     def refresh(self) -> bool:
         """Look for a newer version; also True when Redis is back, since what was read meanwhile is not its own."""
