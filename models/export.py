@@ -9,9 +9,11 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.bert.modeling_bert import BertLayer
 
 from models.encoder import TextEncoder
 from models.ranker import Ranker
@@ -82,7 +84,51 @@ def export_encoder(encoder: TextEncoder) -> bytes:
     arguments = {name: torch.ones(_EXAMPLE_ROWS, 7, dtype=torch.int64) for name in ENCODER_INPUTS}
     arguments["token_type_ids"].zero_()
     shape = {0: torch.export.Dim("pairs"), 1: torch.export.Dim("tokens", max=_longest(encoder))}
-    return _export(encoder, arguments, dict.fromkeys(ENCODER_INPUTS, shape), ENCODER_OUTPUTS)
+    with _first_token_only(encoder):
+        return _export(encoder, arguments, dict.fromkeys(ENCODER_INPUTS, shape), ENCODER_OUTPUTS)
+
+
+class _FirstTokenLayer(nn.Module):
+    """A BERT layer that computes its first token's output only: [P, L, d] -> [P, 1, d].
+
+    The classifier reads nothing else of the last layer, so its queries, attention rows and feed-forward of all other
+    tokens are work for nothing: with 3 layers a quarter of all. Keys and values of all tokens are still needed.
+    """
+
+    def __init__(self, layer: BertLayer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object) -> Tensor:
+        """As the layer's own; what only decoders are given is ignored."""
+        first, attention = hidden_states[:, :1], self.layer.attention
+        query, key, value = (
+            project(states).unflatten(-1, (attention.self.num_attention_heads, -1)).transpose(1, 2)
+            for project, states in (
+                (attention.self.query, first),
+                (attention.self.key, hidden_states),
+                (attention.self.value, hidden_states),
+            )
+        )
+        mask = None if attention_mask is None else attention_mask[:, :, :1]
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        made: Tensor = self.layer.feed_forward_chunk(attention.output(mixed.transpose(1, 2).flatten(2), first))
+        return made
+
+
+@contextmanager
+def _first_token_only(encoder: TextEncoder) -> Iterator[None]:
+    """For the length of an export, a BERT's last layer computes its first token only; others stay as they are."""
+    layers: Any = getattr(getattr(getattr(encoder.model, "bert", None), "encoder", None), "layer", None)
+    last = None if layers is None else layers[-1]
+    if not isinstance(last, BertLayer):
+        yield
+        return
+    layers[-1] = _FirstTokenLayer(last)
+    try:
+        yield
+    finally:
+        layers[-1] = last
 
 
 def example_inputs(sizes: FeatureSizes, rows: int, user_length: int = 20, query_length: int = 30) -> RankerInputs:
