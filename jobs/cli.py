@@ -683,6 +683,35 @@ def score(
     job.run(ranker=ranker, source=sys.stdin, target=sys.stdout, int8=settings.serve.int8, ray_config=settings.ray)
 
 
+@command("pipeline", stage=False)
+def pipeline(
+    load: Load,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Go on with an unfinished run although the code has changed since.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """The whole chain as one job, as the section `pipeline` says; what is up to date is skipped."""
+    settings = load()
+    from jobs import pipeline as job
+    from prectr.tabulate import print_wall_times
+
+    done = job.run(settings.pipeline, settings, restart=restart)
+    content = {
+        "report": str(done.page),
+        "evaluation": str(done.evaluation),
+        "stages": [
+            {"stage": name, "seconds": round(took, 1), "skipped": skipped} for name, took, skipped in done.stages
+        ],
+    }
+
+    def show() -> None:
+        print_wall_times(done.stages, sum(took for _, took, _ in done.stages))
+        typer.echo(f"report: {done.page}")
+
+    _answer(Answer(content, show=show), json_)
+
+
 @command("demo", stage=False)
 def demo(
     load: Load,

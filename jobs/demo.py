@@ -1,42 +1,21 @@
-"""demo: every stage once, on the built-in marketplace or a log of yours, then one query scored over HTTP.
-
-Read it top to bottom: this is the whole pipeline.
-"""
+"""demo: the whole pipeline on the built-in marketplace or a log of yours, then one query scored over HTTP."""
 
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import polars as pl
 
-from jobs import (
-    build_samples,
-    distill,
-    evaluate,
-    label,
-    mine_preferences,
-    report,
-    score_relevance,
-    select_pairs,
-    serve,
-    simulate,
-    train,
-    train_teacher,
-)
+from jobs import evaluate, pipeline, serve
 from prectr import progress
-from prectr.artifacts import StageResult
-from prectr.model_config import ModelConfig
+from prectr.pipeline_config import PipelineConfig
 from prectr.protocol import ScoreResponse
 from prectr.ray_session import ray_session
-from prectr.samples.load import split_days
 from prectr.settings import Settings
 from prectr.tables import Tables
 from prectr.tabulate import print_evaluation, print_scored, print_wall_times
-from prectr.validate import validate_tables
 
-RANKERS = ("wide-deep", "prectr", "prectr-v2")
 SERVED = "prectr-v2"
 CANDIDATES = 12
 
@@ -48,93 +27,20 @@ def run(*, workspace: Path, source: Path | None, settings: Settings) -> None:
     the report. Stages whose artifacts are up to date are skipped.
     """
     started = time.perf_counter()
-    stages: list[tuple[str, float, bool]] = []
-
-    def stage(name: str, work: Callable[[], StageResult]) -> StageResult:
-        clock = time.perf_counter()
-        result = work()
-        stages.append((name, time.perf_counter() - clock, result.skipped))
-        return result
-
-    tables, teacher, selection = workspace / "tables", workspace / "teacher", workspace / "labels-selection"
-    labels = workspace / "labels"
-    encoder, relevance, preferences = workspace / "encoder", workspace / "relevance", workspace / "preferences"
-    samples, rankers = workspace / "samples", [workspace / "rankers" / name for name in RANKERS]
-    evaluation, page = workspace / "reports" / "evaluation", workspace / "reports" / "page"
-
-    if source is None:
-        stage("simulate", lambda: simulate.run(out=tables, config=settings.simulate))
-    else:
-        stage("validate", lambda: validate_tables(source, tables, settings.validation))
-    split_days(Tables(tables).days())  # too short a log is told before minutes of work
     with ray_session(settings.ray):
-        stage("train-teacher", lambda: train_teacher.run(tables=tables, out=teacher, config=settings.teacher))
-        stage("select-pairs", lambda: select_pairs.run(tables=tables, out=selection, config=settings.selection))
-        labelled = stage(
-            "label",
-            lambda: label.run(
-                tables=tables, teacher=teacher, out=labels, config=settings.label, selection=selection, yes=True
-            ),
-        )
-        progress.say(f"  labels came from the engine: {labelled.manifest['engine']}")
-        stage("distill", lambda: distill.run(tables=tables, labels=labels, out=encoder, config=settings.distill))
-        stage(
-            "score-relevance",
-            lambda: score_relevance.run(
-                tables=tables, encoder=encoder, labels=labels, out=relevance, config=settings.relevance
-            ),
-        )
-        stage(
-            "mine-preferences",
-            lambda: mine_preferences.run(
-                tables=tables, relevance=relevance, out=preferences, config=settings.preferences
-            ),
-        )
-        stage(
-            "build-samples",
-            lambda: build_samples.run(
-                tables=tables, relevance=relevance, preferences=preferences, out=samples, config=settings.samples
-            ),
-        )
-        for name, ranker in zip(RANKERS, rankers, strict=True):
-            model = ModelConfig.model_validate(settings.train.model.model_dump() | {"name": name})
-            config = settings.train.model_copy(update={"model": model})
-            stage(
-                f"train {name}",
-                lambda ranker=ranker, config=config: train.run(  # type: ignore[misc]
-                    samples=samples, encoder=encoder, preferences=preferences, out=ranker, config=config
-                ),
-            )
-        judged = stage(
-            "evaluate",
-            lambda: evaluate.run(
-                tables=tables,
-                samples=samples,
-                preferences=preferences,
-                bundles={name: [ranker] for name, ranker in zip(RANKERS, rankers, strict=True)},
-                labels=labels,
-                encoder=encoder,
-                out=evaluation,
-                config=settings.evaluate,
-            ),
-        )
-        written = stage(
-            "report", lambda: report.run(workspace=workspace, evaluation=evaluation, out=page, config=settings.report)
-        )
+        done = pipeline.run(PipelineConfig(workspace=workspace, source=source), settings, restart=True)
         clock = time.perf_counter()
-        scored = _score_over_http(Tables(tables), samples, workspace / "rankers" / SERVED, settings)
-        stages.append(("serve and score", time.perf_counter() - clock, False))
+        scored = _score_over_http(Tables(workspace / "tables"), done.ranker(SERVED), settings)
+        stages = [*done.stages, ("serve and score", time.perf_counter() - clock, False)]
 
-    print_evaluation(evaluate.read(judged.path))
+    print_evaluation(evaluate.read(done.evaluation))
     for title, response in scored:
         print_scored(title, response)
     print_wall_times(stages, time.perf_counter() - started)
-    print(f"report: {written.path / report.PAGE}")
+    print(f"report: {done.page}")
 
 
-def _score_over_http(
-    tables: Tables, samples: Path, ranker: Path, settings: Settings
-) -> list[tuple[str, ScoreResponse]]:
+def _score_over_http(tables: Tables, ranker: Path, settings: Settings) -> list[tuple[str, ScoreResponse]]:
     """The same query and candidates for a cold and an active user, through Ray Serve."""
     query, cold, active, candidates = _choose_request(tables, settings.evaluate.cold_requests)
     config = settings.serve.model_copy(update={"port": _free_port(settings.serve.host)})

@@ -10,6 +10,7 @@ from prectr.importers.config import ImportConfig
 from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
 from prectr.marketplace.config import MarketplaceConfig
 from prectr.online.config import ServeConfig
+from prectr.pipeline_config import PipelineConfig
 from prectr.preferences.config import PreferencesConfig
 from prectr.ray_session import RayConfig
 from prectr.relevance.config import DistillConfig, ScoreConfig
@@ -78,4 +79,5 @@ class Settings(FrozenConfig):
     experiment: ExperimentConfig = ExperimentConfig()
     replay: ReplayConfig = ReplayConfig()
     serve: ServeConfig = ServeConfig()
+    pipeline: PipelineConfig = PipelineConfig()
     ray: RayConfig = RayConfig()

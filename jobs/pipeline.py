@@ -1,0 +1,221 @@
+"""pipeline: the whole chain as one driver; stages whose artifacts are up to date are skipped, so a killed run goes on.
+
+Read it top to bottom: this is what the project does.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs import (
+    build_samples,
+    distill,
+    evaluate,
+    label,
+    mine_preferences,
+    publish,
+    report,
+    score_relevance,
+    select_pairs,
+    simulate,
+    train,
+    train_teacher,
+)
+from prectr import progress
+from prectr.artifacts import StageResult, write_json
+from prectr.errors import UsageError
+from prectr.model_config import ModelConfig
+from prectr.pipeline_config import PipelineConfig
+from prectr.ray_session import ray_session
+from prectr.samples.load import split_days
+from prectr.settings import Settings
+from prectr.tables import Tables
+from prectr.validate import validate_tables
+
+STATE, LOCK = "pipeline.json", ".pipeline.lock"
+CODE = ("platform/prectr", "models", "jobs")
+
+
+@dataclass
+class Pipeline:
+    """What a run has done.
+
+    Attributes:
+        workspace: where everything lies.
+        stages: (name, seconds, skipped) in order.
+    """
+
+    workspace: Path
+    stages: list[tuple[str, float, bool]] = field(default_factory=list)
+
+    @property
+    def evaluation(self) -> Path:
+        """The artifact of `evaluate`."""
+        return self.workspace / "reports" / "evaluation"
+
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.workspace / "reports" / "page" / report.PAGE
+
+    def ranker(self, name: str) -> Path:
+        """The bundle of a model."""
+        return self.workspace / "rankers" / name
+
+    def stage(self, name: str, work: Callable[[], StageResult]) -> StageResult:
+        """Do a stage's work and note what it took."""
+        clock = time.perf_counter()
+        result = work()
+        self.stages.append((name, time.perf_counter() - clock, result.skipped))
+        return result
+
+
+def run(config: PipelineConfig, settings: Settings, restart: bool = False) -> Pipeline:
+    """Run all stages.
+
+    Args:
+        config: where, of what, and which models.
+        settings: of the stages.
+        restart: go on with other code than an unfinished run was begun with.
+
+    Raises:
+        UsageError: another pipeline works on the workspace, or an unfinished run there was begun with other code.
+        PrectrError: a stage failed; what was finished stays.
+    """
+    with _alone(config.workspace, restart):
+        return _run(config, settings)
+
+
+def _run(config: PipelineConfig, settings: Settings) -> Pipeline:
+    done = Pipeline(config.workspace)
+    workspace, stage = done.workspace, done.stage
+    tables, teacher, selection = workspace / "tables", workspace / "teacher", workspace / "labels-selection"
+    labels, encoder, relevance = workspace / "labels", workspace / "encoder", workspace / "relevance"
+    preferences, samples = workspace / "preferences", workspace / "samples"
+
+    if (source := config.source) is None:
+        stage("simulate", lambda: simulate.run(out=tables, config=settings.simulate))
+    else:
+        stage("validate", lambda: validate_tables(source, tables, settings.validation))
+    split_days(Tables(tables).days())  # too short a log is told before minutes of work
+    with ray_session(settings.ray):
+        if config.teacher is None:
+            stage("train-teacher", lambda: train_teacher.run(tables=tables, out=teacher, config=settings.teacher))
+        stage("select-pairs", lambda: select_pairs.run(tables=tables, out=selection, config=settings.selection))
+        labelled = stage(
+            "label",
+            lambda: label.run(
+                tables=tables,
+                teacher=config.teacher or str(teacher),
+                out=labels,
+                config=settings.label,
+                selection=selection,
+                yes=True,
+            ),
+        )
+        progress.say(f"  labels came from the engine: {labelled.manifest['engine']}")
+        stage("distill", lambda: distill.run(tables=tables, labels=labels, out=encoder, config=settings.distill))
+        stage(
+            "score-relevance",
+            lambda: score_relevance.run(
+                tables=tables, encoder=encoder, labels=labels, out=relevance, config=settings.relevance
+            ),
+        )
+        stage(
+            "mine-preferences",
+            lambda: mine_preferences.run(
+                tables=tables, relevance=relevance, out=preferences, config=settings.preferences
+            ),
+        )
+        stage(
+            "build-samples",
+            lambda: build_samples.run(
+                tables=tables, relevance=relevance, preferences=preferences, out=samples, config=settings.samples
+            ),
+        )
+        for name in config.rankers:
+            model = ModelConfig.model_validate(settings.train.model.model_dump() | {"name": name})
+            of_model = settings.train.model_copy(update={"model": model})
+            stage(
+                f"train {name}",
+                lambda name=name, of_model=of_model: train.run(  # type: ignore[misc]
+                    samples=samples, encoder=encoder, preferences=preferences, out=done.ranker(name), config=of_model
+                ),
+            )
+        stage(
+            "evaluate",
+            lambda: evaluate.run(
+                tables=tables,
+                samples=samples,
+                preferences=preferences,
+                bundles={name: [done.ranker(name)] for name in config.rankers},
+                labels=labels,
+                encoder=encoder,
+                out=done.evaluation,
+                config=settings.evaluate,
+            ),
+        )
+        stage(
+            "report",
+            lambda: report.run(
+                workspace=workspace, evaluation=done.evaluation, out=done.page.parent, config=settings.report
+            ),
+        )
+    if config.publish is not None:
+        clock = time.perf_counter()
+        publish.run(ranker=done.ranker(config.rankers[-1]), to=config.publish)
+        done.stages.append(("publish", time.perf_counter() - clock, False))
+    return done
+
+
+@contextmanager
+def _alone(workspace: Path, restart: bool) -> Iterator[None]:
+    """One pipeline a workspace at a time, and an unfinished one goes on with the code that it was begun with."""
+    workspace.mkdir(parents=True, exist_ok=True)
+    with (workspace / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                f"{workspace}: another pipeline works there; wait for it or stop it, or use another workspace."
+            ) from None
+        code = _code_digest()
+        state = _read_state(workspace)
+        if not restart and not state.get("finished", True) and state.get("code") != code:
+            raise UsageError(
+                f"{workspace}: an unfinished pipeline there was begun with other code; finish it with that, or give "
+                "--restart to go on with this one (finished stages are kept)."
+            )
+        write_json(workspace / STATE, {"code": code, "finished": False, "process": os.getpid()})
+        yield
+        write_json(workspace / STATE, {"code": code, "finished": True})
+
+
+def _read_state(workspace: Path) -> dict[str, object]:
+    try:
+        content: dict[str, object] = json.loads((workspace / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content
+
+
+def _code_digest() -> str:
+    """Hash of the code that runs."""
+    root = Path(__file__).resolve().parents[1]
+    total = hashlib.blake2b(digest_size=12)
+    for part in CODE:
+        for file in sorted((root / part).rglob("*.py")):
+            total.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return total.hexdigest()
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    run_job("pipeline")
