@@ -27,12 +27,11 @@ def run(*, workspace: Path, source: Path | None, settings: Settings) -> None:
     the report. Stages whose artifacts are up to date are skipped.
     """
     started = time.perf_counter()
+    done = pipeline.run(PipelineConfig(workspace=workspace, source=source), settings, restart=True)
+    clock = time.perf_counter()
     with ray_session(settings.ray):
-        done = pipeline.run(PipelineConfig(workspace=workspace, source=source), settings, restart=True)
-        clock = time.perf_counter()
         scored = _score_over_http(Tables(workspace / "tables"), done.ranker(SERVED), settings)
-        stages = [*done.stages, ("serve and score", time.perf_counter() - clock, False)]
-
+    stages = [*done.stages, ("serve and score", time.perf_counter() - clock, False)]
     print_evaluation(evaluate.read(done.evaluation))
     for title, response in scored:
         print_scored(title, response)
