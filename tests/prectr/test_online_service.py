@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_a_bundle_that_does_not_score_as_it_did_is_refused(bundles: dict[str, Pa
 def test_golden_requests_hold_and_are_of_three_kinds(world: World, int8: bool) -> None:
     golden = golden_scores(world.bundle)
     ranking = Ranking(world.bundle, int8=int8)
-    require_golden(world.bundle, ranking, int8)
+    require_golden(golden, ranking, int8, "bundle")
     answers = [ranking.rank(one) for one in golden.requests]
     ranking.close()
     assert answers[0].user_known and not answers[2].user_known
@@ -203,14 +204,40 @@ def test_golden_requests_hold_and_are_of_three_kinds(world: World, int8: bool) -
 def test_health_runs_the_golden_requests(bundles: dict[str, Path]) -> None:
     async def scenario(service: ScoringService) -> None:
         await service.check_health()
-        golden = bundles["a"] / "golden.json"
-        content = json.loads(golden.read_text())
-        content["click_logits"][0][0] = float("nan")
-        golden.write_text(json.dumps(content))
-        with pytest.raises(PrectrError, match="golden request 1"):
+        model = service.default
+        off = [[value + 1.0 for value in logits] for logits in model.golden.click_logits]
+        service._models = {"a": replace(model, golden=model.golden.model_copy(update={"click_logits": off}))}
+        with pytest.raises(PrectrError, match="a: golden request 1"):
             await service.check_health()
 
     serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]})), scenario)
+
+
+def test_a_bundle_that_is_replaced_where_it_lies_is_refused_and_the_old_one_goes_on(bundles: dict[str, Path]) -> None:
+    models = ModelsConfig(bundles={"a": bundles["a"]})
+
+    async def scenario(service: ScoringService) -> None:
+        version = service.describe().models["a"]
+        shutil.rmtree(bundles["a"])
+        shutil.copytree(bundles["b"], bundles["a"])
+        await service.reconfigure(models)
+        told = service.describe()
+        assert told.models == {"a": version} and "was replaced where it lies" in (told.refused or "")
+        assert (await service.score(request())).version == version
+        await service.check_health()
+
+    serve(ServeConfig(models=models), scenario)
+
+
+def test_an_old_and_a_new_model_of_one_name_may_meet_in_a_batch(bundles: dict[str, Path]) -> None:
+    async def scenario(service: ScoringService) -> None:
+        old = service.default
+        await service.reconfigure(ModelsConfig(bundles={"x": bundles["a"], "y": bundles["b"]}))
+        jobs = [service_module._Job(model, request()) for model in (replace(old, name="y"), service._models["y"])]
+        found = [answer.version for answer in service._score_batch(jobs) if isinstance(answer, ScoreResponse)]
+        assert found == [old.bundle.version, "of-b"]
+
+    serve(ServeConfig(models=ModelsConfig(bundles={"x": bundles["a"]})), scenario)
 
 
 def test_a_file_of_models_is_watched(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

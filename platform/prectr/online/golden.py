@@ -80,21 +80,21 @@ def golden_scores(bundle: Path) -> GoldenScores:
         raise PrectrError(f"{bundle / GOLDEN_FILE}: cannot be read ({error}); train the bundle again.") from None
 
 
-def require_golden(bundle: Path, ranking: Ranking, int8: bool) -> None:
+def require_golden(golden: GoldenScores, ranking: Ranking, int8: bool, name: str) -> None:
     """Refuse a bundle that does not score as it did when it was published.
 
     Args:
-        bundle: its directory.
+        golden: what it said then.
         ranking: the bundle, opened with its own state.
         int8: whether `ranking` runs the int8 form.
+        name: of the bundle, for the message.
 
     Raises:
         PrectrError: a golden score is off; says which and by how much.
     """
-    golden = golden_scores(bundle)
     wanted = golden.int8_click_logits if int8 else golden.click_logits
     if wanted is None:
-        raise PrectrError(f"{bundle / GOLDEN_FILE}: holds no int8 scores; train the bundle again.")
+        raise PrectrError(f"{name}: {GOLDEN_FILE} holds no int8 scores; train the bundle again.")
     tolerance = INT8_TOLERANCE if int8 else TOLERANCE
     for number, (request, expected) in enumerate(zip(golden.requests, wanted, strict=True)):
         found = ranking.click_logits(request)
@@ -102,7 +102,7 @@ def require_golden(bundle: Path, ranking: Ranking, int8: bool) -> None:
         if not (off <= tolerance).all():  # NaN is refused, too
             place = int(np.nanargmax(np.where(np.isnan(off), np.inf, off)))
             raise PrectrError(
-                f"{bundle}: golden request {number + 1} ({request.query!r}) scores {found[place]:.5f} where "
+                f"{name}: golden request {number + 1} ({request.query!r}) scores {found[place]:.5f} where "
                 f"{expected[place]:.5f} was published (at most {tolerance:g} off); a file of the bundle or ONNX "
                 "Runtime has changed. Copy the bundle again, or train it again."
             )

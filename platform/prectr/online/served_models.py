@@ -12,7 +12,7 @@ from prectr.features.online import UserReader
 from prectr.online.config import ModelsConfig, ServeConfig
 from prectr.online.drift import Drift
 from prectr.online.events import EventReader
-from prectr.online.golden import require_golden
+from prectr.online.golden import GoldenScores, golden_scores, require_golden
 from prectr.online.redis_client import RedisGuard, StoreDown
 from prectr.online.states import BundleState, FallbackState, LmdbState, RedisState, State, require_readable
 from prectr.online.user_delta import merged
@@ -23,7 +23,7 @@ from prectr.scoring import Scorer
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that is ready to answer."""
+    """A model that is ready to answer. All of it is in memory or mapped: its directory may go."""
 
     name: str
     bundle: Bundle
@@ -31,6 +31,11 @@ class ServedModel:
     events: EventReader
     drift: Drift
     state: State
+    """What its features are read from."""
+    own: State
+    """The state in the bundle, which its golden requests are scored with."""
+    own_key: tuple[int, int]
+    golden: GoldenScores
 
 
 class ModelLoader:
@@ -64,6 +69,13 @@ class ModelLoader:
                 if known is not None and known.bundle.path == path and known.bundle.version == bundle.version:
                     loaded[name] = known
                     continue
+                if any(
+                    model.bundle.path == path and model.bundle.version != bundle.version for model in before.values()
+                ):
+                    raise UsageError(
+                        f"{path}: was replaced where it lies while the ranker before is served from there; give each "
+                        "version a directory of its own, or start the server again."
+                    )
                 loaded[name] = self._load_model(name, bundle)
                 opened.append(loaded[name])
         except BaseException:
@@ -80,11 +92,7 @@ class ModelLoader:
             PrectrError: one does not score as it did.
         """
         for model in models:
-            own = self._own_state(model.bundle)
-            try:
-                require_golden(model.bundle.path, Ranking(model.ranking.scorer, store=own), self._config.int8)
-            finally:
-                self._release_state(model.bundle)
+            require_golden(model.golden, Ranking(model.ranking.scorer, store=model.own), self._config.int8, model.name)
 
     def take_without(self) -> list[str]:
         """What could not be had since this was last asked: features, events."""
@@ -95,7 +103,7 @@ class ModelLoader:
     def close(self, models: Sequence[ServedModel]) -> None:
         """Let go of models that nothing is scored with any more."""
         for model in models:
-            self._release_state(model.bundle)
+            self._release_state(model.own_key)
 
     def close_all(self) -> None:
         """Let go of every state."""
@@ -105,11 +113,11 @@ class ModelLoader:
 
     def _load_model(self, name: str, bundle: Bundle) -> ServedModel:
         config = self._config
-        own = self._own_state(bundle)
+        key, own = self._own_state(bundle)
         try:
-            state = self._state_of(bundle, own)
+            state, golden = self._state_of(bundle, own), golden_scores(bundle.path)
             scorer = Scorer(bundle, config.threads, config.int8, config.cached_pairs)
-            require_golden(bundle.path, Ranking(scorer, store=own), config.int8)
+            require_golden(golden, Ranking(scorer, store=own), config.int8, str(bundle.path))
             ranking = Ranking(
                 scorer,
                 store=state,
@@ -117,21 +125,23 @@ class ModelLoader:
                 cached_pools=config.cached_pools,
                 degraded=self.take_without,
             )
-            return ServedModel(name, bundle, ranking, EventReader(bundle, ranking.features), Drift(bundle.path), state)
+            reader, drift = EventReader(bundle, ranking.features), Drift(bundle.path)
+            return ServedModel(name, bundle, ranking, reader, drift, state, own, key, golden)
         except BaseException:
-            self._release_state(bundle)
+            self._release_state(key)
             raise
 
-    def _own_state(self, bundle: Bundle) -> State:
-        """The state in a bundle. Bundles of the same samples are links to one file, which is mapped once."""
-        key = _file_key(bundle)
+    def _own_state(self, bundle: Bundle) -> tuple[tuple[int, int], State]:
+        """The state in a bundle, and by what it is let go. Bundles of the same samples are links to one file, which is
+        mapped once."""
+        file = (bundle.path / ONLINE_FILE).stat()
+        key = (file.st_dev, file.st_ino)
         with self._lock:
             state, users = self._states.get(key) or (BundleState(bundle), 0)
             self._states[key] = (state, users + 1)
-        return state
+        return key, state
 
-    def _release_state(self, bundle: Bundle) -> None:
-        key = _file_key(bundle)
+    def _release_state(self, key: tuple[int, int]) -> None:
         with self._lock:
             state, users = self._states[key]
             self._states[key] = (state, users - 1)
@@ -164,8 +174,3 @@ class ModelLoader:
             return merged(known, delta, bundle.state_identity, state.info.as_of)
 
         return read
-
-
-def _file_key(bundle: Bundle) -> tuple[int, int]:
-    state = (bundle.path / ONLINE_FILE).stat()
-    return state.st_dev, state.st_ino

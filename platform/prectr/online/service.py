@@ -161,7 +161,7 @@ class ScoringService:
     def _score_batch(self, jobs: Sequence[_Job]) -> list[ScoreResponse | ValueError]:
         """In the batcher's thread: the jobs of each model in one call."""
         answers: dict[int, ScoreResponse | ValueError] = {}
-        for model in {job.model.name: job.model for job in jobs}.values():
+        for model in {id(job.model): job.model for job in jobs}.values():  # an old and a new one may share a name
             if model.state.refresh():
                 for served in self._models.values():
                     served.ranking.features.forget()
@@ -239,8 +239,6 @@ class ScoringService:
             PrectrError: nothing is served yet, and this cannot be.
         """
         async with self._changing:
-            if models == self._routing:
-                return
             before = self._models
             try:
                 loaded = await asyncio.to_thread(self._loader.load, models, before)
