@@ -8,6 +8,7 @@ import asyncio
 import os
 import shlex
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ CODE = ("platform/prectr", "models", "jobs", "serve_apps")
 CONFIG_FILE = "submitted.yaml"
 CHECK_SECONDS = 10
 FAILED_TO_START = 1
+READY_SECONDS = 60
+NOT_READY = "No available agent"
 
 
 @dataclass(frozen=True)
@@ -109,17 +112,23 @@ def submit(client: Any, submission: Submission) -> str:
     """
     with _packed(submission.config) as folder:
         environment = {"PYTHONPATH": "platform", **(submission.environment or {})}
-        try:
-            found: str = client.submit_job(
-                entrypoint=submission.entrypoint,
-                submission_id=submission.submission_id,
-                runtime_env={"working_dir": str(folder), "env_vars": environment},
-                metadata={"prectr": submission.command[0]},
-                **(submission.resources or {}),
-            )
-        except (RuntimeError, ValueError) as error:
-            raise PrectrError(f"the cluster refused the job: {str(error).splitlines()[0]}") from None
-    return found
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                found: str = client.submit_job(
+                    entrypoint=submission.entrypoint,
+                    submission_id=submission.submission_id,
+                    runtime_env={"working_dir": str(folder), "env_vars": environment},
+                    metadata={"prectr": submission.command[0]},
+                    **(submission.resources or {}),
+                )
+            except (RuntimeError, ValueError) as error:
+                # A head that has just started answers before the agent that starts drivers does.
+                if NOT_READY not in str(error) or time.monotonic() > deadline:
+                    raise PrectrError(f"the cluster refused the job: {str(error).splitlines()[0]}") from None
+                time.sleep(1)
+            else:
+                return found
 
 
 def follow(client: Any, job: str) -> int:
@@ -135,8 +144,6 @@ def follow(client: Any, job: str) -> int:
 
 def wait(client: Any, job: str, seconds: float = 1.0) -> int:
     """Until a job has ended; its exit code."""
-    import time
-
     while not client.get_job_status(job).is_terminal():
         time.sleep(seconds)
     return exit_code(client, job)
