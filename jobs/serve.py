@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import random
 import socket
 import statistics
 import tempfile
@@ -27,6 +28,8 @@ from prectr.serving import Served, require_free_port, serving_application, wait_
 APPLICATION = Served("serve_apps.ranker", "ranker", "/healthz")
 PLAIN, API = "serve_apps.plain", "serve_apps.http_api"
 SELF_TEST_REQUESTS = 60
+REPLICA_PORTS = 200
+"""Of a server's replicas on one machine."""
 
 
 def run(
@@ -221,12 +224,20 @@ def _haproxy(config: ServeConfig) -> Iterator[None]:
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+            # Replicas of two servers on one machine must not try the same ports: HAProxy would ask the other's.
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base := _free_base()),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + REPLICA_PORTS),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
         }
         for name, value in wanted.items():
             os.environ.setdefault(name, value)
         yield
+
+
+def _free_base() -> int:
+    """Where a range of ports begins that probably nobody else listens in."""
+    return random.randrange(20_000, 32_000 - REPLICA_PORTS, REPLICA_PORTS)
 
 
 def _free_port() -> int:

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -163,6 +165,31 @@ def test_overload_is_shed_and_a_late_request_told(world: World, free_port: int) 
         assert httpx.post(f"{url}/v1/score", json=_body()).status_code == 200, "it recovers"
         bad = httpx.post(f"{url}/v1/score", json=_body(), headers={"x-request-timeout-seconds": "-1"})
         assert bad.status_code == 422
+
+
+def test_a_server_that_ends_finishes_what_it_has(world: World, free_port: int) -> None:
+    """Requests that were taken are answered, and their rows are in the log."""
+    from serve_apps.plain import make_server
+
+    log = world.bundle.parent / "drained"
+    server = make_server(_config(world, port=free_port, log=log, max_queued_requests=100))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+
+    async def scenario() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{free_port}", timeout=30) as http:
+            asked = [asyncio.create_task(http.post("/v1/score", json=_body(user_id=f"u{one}"))) for one in range(20)]
+            while not any(task.done() for task in asked):
+                await asyncio.sleep(0.001)
+            server.should_exit = True
+            return list(await asyncio.gather(*asked))
+
+    answers = asyncio.run(scenario())
+    thread.join(timeout=30)
+    assert [answer.status_code for answer in answers] == [200] * 20 and not thread.is_alive()
+    assert pl.read_parquet(log / "scored" / "*.parquet")["request_id"].n_unique() == 20
 
 
 def test_a_slow_client_delays_nobody_else(world: World, free_port: int) -> None:
