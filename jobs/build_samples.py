@@ -20,8 +20,9 @@ import pyarrow as pa
 from prectr import progress
 from prectr.arrow import from_arrow, to_arrow
 from prectr.artifacts import StageResult, require_artifact, run_stage
+from prectr.errors import UsageError
 from prectr.features.ids import fit_ids
-from prectr.features.spec import FeatureSpec, fit_vocabularies
+from prectr.features.spec import SPEC_FILE, FeatureSpec, fit_vocabularies
 from prectr.features.store import write_store
 from prectr.plan import plan_parts
 from prectr.preferences.mined import Preferences
@@ -72,6 +73,8 @@ def run(
             return _build(source, relevance, preferences, staging, config, ray_config)
 
     inputs = {"tables": tables, "relevance": relevance, "preferences": preferences}
+    if config.specification_from is not None:
+        inputs["specification"] = config.specification_from / SPEC_FILE
     return run_stage("build-samples", out, config=config, inputs=inputs, build=build, force=force)
 
 
@@ -88,7 +91,7 @@ def _build(
     mined = Preferences.open(preferences)
     days = source.days_with_rows("impressions")
     training = days[: max(1, len(days) - mined.config.holdout_days)]
-    spec = fit_vocabularies(
+    spec = _kept_specification(config, mined) or fit_vocabularies(
         source.items(),
         source.users(),
         profile_columns=config.profile_columns,
@@ -135,9 +138,10 @@ def _build(
                 bar.advance(made_rows)
 
     pairs = pair_table(read_pairs(relevance), source.items(), spec)
-    features = _training_features(staging, training, config.scaler_rows)
-    fitted = spec.fit_scalers(features | {"match": match_columns(pairs)})
-    fitted.save(staging / "feature_spec.json")
+    if config.specification_from is None:
+        features = _training_features(staging, training, config.scaler_rows)
+        spec = spec.fit_scalers(features | {"match": match_columns(pairs)})
+    spec.save(staging / SPEC_FILE)
     texts, pairs = split_texts(pairs, source.items().select("item_id", "title"))
     texts.write_parquet(staging / "texts.parquet")
     pairs.write_parquet(staging / "pairs.parquet")
@@ -156,6 +160,25 @@ def _build(
         "days": dict(sorted(counts[True].items())),
         "unknown": {str(day): _unknown_shares(staging, day, spec) for day in (training[-1], *held_back)},
     }
+
+
+def _kept_specification(config: SamplesConfig, mined: Preferences) -> FeatureSpec | None:
+    """The specification that the settings name; None where a new one is to be fitted.
+
+    Raises:
+        UsageError: the preferences were mined with another click curve or other histories than its.
+    """
+    if config.specification_from is None:
+        return None
+    file = config.specification_from / SPEC_FILE
+    spec = FeatureSpec.load(file)
+    click = mined.model.click
+    if spec.click_curve != (click.a, click.s, click.eps) or spec.query_behaviours != mined.config.behaviours_per_query:
+        raise UsageError(
+            f"{file}: belongs to preferences with other parameters than these; mine with "
+            "preferences.parameters_from, or build samples without samples.specification_from."
+        )
+    return spec
 
 
 def _unknown_shares(staging: Path, day: date, spec: FeatureSpec) -> dict[str, float]:

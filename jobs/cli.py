@@ -719,6 +719,9 @@ def pipeline(
     restart: Annotated[
         bool, typer.Option("--restart", help="Go on with an unfinished run although the code has changed since.")
     ] = False,
+    daily: Annotated[
+        bool, typer.Option("--daily", help="Take the newest day in: train on, judge, and ramp up what is not worse.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """The whole chain as one job, as the section `pipeline` says; what is up to date is skipped."""
@@ -726,10 +729,16 @@ def pipeline(
     from jobs import pipeline as job
     from prectr.tabulate import print_wall_times
 
+    if daily:
+        taken = job.run_daily(settings.pipeline, settings, restart=restart)
+        told = {"file": named(taken.models), **taken.decision.model_dump(mode="json")}
+        times = taken.stages
+        _answer(Answer(told, show=lambda: print_wall_times(times, sum(took for _, took, _ in times))), json_)
+        return
     done = job.run(settings.pipeline, settings, restart=restart)
     content = {
-        "report": str(done.page),
-        "evaluation": str(done.evaluation),
+        "report": named(done.page),
+        "evaluation": named(done.evaluation),
         "stages": [
             {"stage": name, "seconds": round(took, 1), "skipped": skipped} for name, took, skipped in done.stages
         ],

@@ -7,14 +7,14 @@ import fcntl
 import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs import (
     build_samples,
+    daily,
     distill,
     evaluate,
     label,
@@ -27,14 +27,15 @@ from jobs import (
     train,
     train_teacher,
 )
-from prectr import progress
-from prectr.artifacts import StageResult, write_json
+from prectr import mirror, progress
+from prectr.artifacts import write_json
 from prectr.errors import UsageError
 from prectr.model_config import ModelConfig
 from prectr.pipeline_config import PipelineConfig
 from prectr.ray_session import ray_session
 from prectr.samples.load import split_days
 from prectr.settings import Settings
+from prectr.stages import Stages
 from prectr.tables import Tables
 from prectr.validate import validate_tables
 
@@ -48,11 +49,15 @@ class Pipeline:
 
     Attributes:
         workspace: where everything lies.
-        stages: (name, seconds, skipped) in order.
     """
 
     workspace: Path
-    stages: list[tuple[str, float, bool]] = field(default_factory=list)
+    _stages: Stages = field(default_factory=Stages)
+
+    @property
+    def stages(self) -> list[tuple[str, float, bool]]:
+        """(name, seconds, skipped) in order."""
+        return self._stages.done
 
     @property
     def evaluation(self) -> Path:
@@ -67,13 +72,6 @@ class Pipeline:
     def ranker(self, name: str) -> Path:
         """The bundle of a model."""
         return self.workspace / "rankers" / name
-
-    def stage(self, name: str, work: Callable[[], StageResult]) -> StageResult:
-        """Do a stage's work and note what it took."""
-        clock = time.perf_counter()
-        result = work()
-        self.stages.append((name, time.perf_counter() - clock, result.skipped))
-        return result
 
 
 def run(config: PipelineConfig, settings: Settings, restart: bool = False) -> Pipeline:
@@ -92,9 +90,15 @@ def run(config: PipelineConfig, settings: Settings, restart: bool = False) -> Pi
         return _run(config, settings)
 
 
+def run_daily(config: PipelineConfig, settings: Settings, restart: bool = False) -> daily.Daily:
+    """Take a new day in (`jobs.daily`); alone in the workspace, as `run`, and with the same errors."""
+    with _alone(config.workspace, restart):
+        return daily.run(config, settings)
+
+
 def _run(config: PipelineConfig, settings: Settings) -> Pipeline:
     done = Pipeline(config.workspace)
-    workspace, stage = done.workspace, done.stage
+    workspace, stage = done.workspace, done._stages.run
     tables, teacher, selection = workspace / "tables", workspace / "teacher", workspace / "labels-selection"
     labels, encoder, relevance = workspace / "labels", workspace / "encoder", workspace / "relevance"
     preferences, samples = workspace / "preferences", workspace / "samples"
@@ -102,6 +106,7 @@ def _run(config: PipelineConfig, settings: Settings) -> Pipeline:
     if (source := config.source) is None:
         stage("simulate", lambda: simulate.run(out=tables, config=settings.simulate))
     else:
+        mirror.fetch(source)
         stage("validate", lambda: validate_tables(source, tables, settings.validation))
     split_days(Tables(tables).days())  # too short a log is told before minutes of work
     with ray_session(settings.ray):
@@ -168,9 +173,8 @@ def _run(config: PipelineConfig, settings: Settings) -> Pipeline:
             ),
         )
     if config.publish is not None:
-        clock = time.perf_counter()
-        publish.run(ranker=done.ranker(config.rankers[-1]), to=config.publish)
-        done.stages.append(("publish", time.perf_counter() - clock, False))
+        to = config.publish
+        done._stages.time("publish", lambda: publish.run(ranker=done.ranker(config.rankers[-1]), to=to))
     return done
 
 

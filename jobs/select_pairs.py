@@ -3,34 +3,60 @@
 A stage of its own, so that a choice can be looked at before it is paid for, and the same pairs put to several teachers.
 """
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from prectr import progress
-from prectr.artifacts import StageResult, run_stage
+from prectr.artifacts import StageResult, require_artifact, run_stage
 from prectr.labelling.bands import BANDS
 from prectr.labelling.config import SelectionConfig
-from prectr.labelling.selection import SELECTION, Selection, choose_pairs
+from prectr.labelling.selection import SELECTION, Selection, choose_pairs, extend_selection
+from prectr.tables import Tables
 
 
-def run(*, tables: Path, out: Path, config: SelectionConfig, force: bool = False) -> StageResult:
-    """Choose pairs of `tables` for the teacher and publish them at `out`."""
+class _Extended(SelectionConfig):
+    """A selection that keeps what was chosen on earlier days."""
+
+    extend: bool = True
+
+
+def run(*, tables: Path, out: Path, config: SelectionConfig, extend: bool = False, force: bool = False) -> StageResult:
+    """Choose pairs of `tables` for the teacher and publish them at `out`.
+
+    Args:
+        tables: canonical tables.
+        out: the artifact.
+        config: how many questions, and of what.
+        extend: keep what the artifact at `out` holds, and choose only among pairs that came after its days.
+        force: choose again.
+
+    Raises:
+        UsageError: nothing to choose from; or there is nothing to extend.
+    """
+    before = require_artifact(out, "select-pairs") if extend else {}
 
     def build(staging: Path) -> dict[str, Any]:
-        selection = choose_pairs(tables, config)
+        if extend:
+            old = pl.read_parquet(out / SELECTION)
+            selection = extend_selection(old, date.fromisoformat(before["last_day"]), tables, config)
+        else:
+            selection = choose_pairs(tables, config)
         selection.pairs.write_parquet(staging / SELECTION)
         pairs, questions = len(selection.pairs), selection.pairs["question"].n_unique()
         _show(selection)
         progress.say(f"  {questions:,} questions stand for {pairs:,} pairs ({pairs - questions:,} duplicates)")
         return {
+            "last_day": str(max(Tables(tables).days(), default="")),
             "rows": {"pairs": pairs, "questions": questions, "duplicates": pairs - questions},
             "pool": selection.pool.to_dicts(),
             "cells": selection.cells.to_dicts(),
         }
 
-    return run_stage("select-pairs", out, config=config, inputs={"tables": tables}, build=build, force=force)
+    resolved = _Extended(**config.model_dump()) if extend else config
+    return run_stage("select-pairs", out, config=resolved, inputs={"tables": tables}, build=build, force=force)
 
 
 def _show(selection: Selection) -> None:

@@ -17,6 +17,7 @@ from prectr.samples.load import sample_days, split_days
 from prectr.training.config import TrainConfig
 from prectr.training.launch import fit_on_ray
 from prectr.training.ranker_loop import CURVE, train_ranker
+from prectr.training.start import require_start
 from prectr.training.validation_day import undefined_figures
 
 EXECUTION = ("workers", "cpus", "gpus", "checkpoint_steps", "restarts", "tracking")
@@ -36,13 +37,17 @@ def run(
     """Train `config.model` on `samples`, its text encoder starting from `encoder`, and publish the bundle `out`.
 
     Raises:
-        UsageError: an artifact is missing, or the samples were built without the online state that a bundle holds.
+        UsageError: an artifact is missing, the samples were built without the online state that a bundle holds, or
+            `config.start_from` is no start for them (`prectr.training.start`).
         PrectrError: a feature, score or loss is NaN or infinite, or a worker died more often than `config.restarts`.
     """
     require_artifact(samples, "build-samples")
     require_online_state(samples)
     require_artifact(encoder, "distill")
     require_artifact(preferences, "mine-preferences")
+    if config.start_from is not None:
+        training_days, _, _ = split_days(sample_days(samples))
+        require_start(config.start_from, samples, config.model, training_days)
 
     inputs: dict[str, Path | str] = {
         "samples": samples,
@@ -50,6 +55,8 @@ def run(
         "preferences": preferences,
         "bundle_version": str(BUNDLE_VERSION),
     }
+    if config.start_from is not None:
+        inputs["start_from"] = config.start_from
 
     def build(staging: Path) -> dict[str, Any]:
         if undefined := undefined_figures(samples):

@@ -25,7 +25,7 @@ from typing import Any
 
 from prectr.artifacts import link_or_copy, read_manifest, require_artifact, write_json
 from prectr.errors import PrectrError, UsageError
-from prectr.features.spec import FeatureSpec
+from prectr.features.spec import SPEC_FILE, FeatureSpec
 from prectr.mirror import MANIFEST
 from prectr.model_config import FeatureSizes, ModelConfig
 from prectr.preferences.fit import PreferenceModel
@@ -38,7 +38,7 @@ BUNDLE_VERSION = 4
 RANKER_FILE, ENCODER_FILE, INT8_ENCODER_FILE = "ranker.onnx", "encoder.onnx", "encoder.int8.onnx"
 CONFIG_FILE, CARD_FILE = "config.json", "model_card.json"
 GOLDEN_FILE, REFERENCE_FILE = "golden.json", "reference.json"
-SPEC_FILE, PREFERENCES_FILE = "feature_spec.json", "preferences.json"
+PREFERENCES_FILE = "preferences.json"
 RELEVANCE_FILES = (ONNX_FILE, SETTINGS_FILE, TOKENIZER_FILE)
 ONLINE_FILE = Path("online") / "data.mdb"
 NOT_SERVED = (CONFIG_FILE, CARD_FILE, "model.safetensors", "learning_curve.jsonl", MANIFEST)

@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 from prectr.artifacts import require_artifact
 from prectr.errors import PrectrError, UsageError
 from prectr.evaluation.day import TestDay
+from prectr.features.spec import SPEC_FILE
 from prectr.samples.load import split_days
 from prectr.scoring import Scorer
 
@@ -65,7 +66,8 @@ def require_comparable(bundle: Path, samples: Path, identity: str, day: date) ->
         day: the test day.
 
     Raises:
-        UsageError: no bundle; it learnt from the test day or a later one; or it was trained on other samples.
+        UsageError: no bundle; it learnt from the test day or a later one; or it was trained on other samples, whose
+            feature specification is not that of these: their rows mean nothing to it.
     """
     manifest = require_artifact(bundle, "train")
     last = manifest.get("last_day", "")
@@ -74,8 +76,13 @@ def require_comparable(bundle: Path, samples: Path, identity: str, day: date) ->
             f"{bundle}: was trained on clicks until {last}, the test day is {day}; a model is judged on days after "
             "those it has seen. Train it on samples that end with the test day."
         )
-    if manifest["inputs"]["samples"] != identity:
-        raise UsageError(f"{bundle}: was trained on other samples than {samples}; models are compared on one set only.")
+    if manifest["inputs"]["samples"] == identity:
+        return
+    if (bundle / SPEC_FILE).read_bytes() != (samples / SPEC_FILE).read_bytes():
+        raise UsageError(
+            f"{bundle}: was trained on other samples than {samples}; models are compared on one set, or on later ones "
+            "that keep the feature specification (samples.specification_from)."
+        )
 
 
 def position_only(day: TestDay) -> DayScores:

@@ -23,6 +23,8 @@ from prectr.preferences.shown import log_prices
 from prectr.preferences.tolerance import ClickParameters
 from prectr.text import stable_hash
 
+SPEC_FILE = "feature_spec.json"
+"""Of samples and of bundles."""
 ITEM_FIELDS = ("top_category", "category", "brand", "price")
 RECENCY_BUCKETS = 24
 ACTIVITY_GROUPS = 8

@@ -10,6 +10,7 @@ so that the ledger knows them [ours]. Nothing here asks a teacher.
 """
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +70,18 @@ def select_pairs(tables: Path, config: SelectionConfig) -> pl.DataFrame:
     return choose_pairs(tables, config).pairs
 
 
-def choose_pairs(tables: Path, config: SelectionConfig) -> Selection:
+def choose_pairs(tables: Path, config: SelectionConfig, seen: pl.DataFrame | None = None) -> Selection:
     """Choose the pairs to label.
 
     Judged questions of validation and held-back queries come first (calibration and measurement need them); judged
     training pairs are left out, because their gold is known. The rest of the budget is split between exposed and
     unexposed questions, and either part equally over the cells of stratum and band; what one cell, or one origin,
     cannot fill goes to the others.
+
+    Args:
+        tables: canonical tables.
+        config: how many, and of what.
+        seen: columns query and item_id, of pairs whose questions are not chosen.
 
     Raises:
         UsageError: there is no item, nothing to choose from, or the budget is 0.
@@ -94,6 +100,9 @@ def choose_pairs(tables: Path, config: SelectionConfig) -> Selection:
     questions = pairs.group_by("question").agg(
         pl.col("origin").min(), pl.col("query").first(), pl.col("normal_title").first()
     )
+    if seen is not None:
+        passed = pairs.join(seen, on=["query", "item_id"], how="semi").select("question")
+        questions = questions.join(passed, on="question", how="anti")
     questions = (
         questions.join(traffic_strata(logged), on="query", how="left")
         .with_columns(
@@ -192,11 +201,34 @@ def complete_selection(given: pl.DataFrame, tables: Path, source: Path) -> pl.Da
     return _finished(pairs.select("question", "query", "item_id", "impressions", *CELL), items)
 
 
-def distinct_pairs(tables: Path) -> pl.DataFrame:
-    """Columns query (normalised), item_id, exposed (shown at least once), impressions; one row a distinct pair."""
+def extend_selection(old: pl.DataFrame, until: date, tables: Path, config: SelectionConfig) -> Selection:
+    """A selection of earlier days, and as many questions more as `config` says about pairs that came after them.
+
+    Pairs whose item has left the catalogue are dropped.
+
+    Args:
+        old: as `Selection.pairs`.
+        until: the last day that `old` was chosen from.
+        tables: canonical tables with later days.
+        config: of the new questions.
+    """
+    seen = pl.concat([old.select("query", "item_id"), distinct_pairs(tables, until).select("query", "item_id")])
+    new = choose_pairs(tables, config, seen)
+    kept = old.join(Tables(tables).items().select("item_id"), on="item_id", how="semi")
+    first = 0 if kept.is_empty() else int(kept["question"].max()) + 1  # type: ignore[arg-type]
+    both = pl.concat([kept, new.pairs.with_columns(pl.col("question") + first)]).sort("query", "item_id")
+    return Selection(both, new.cells, new.pool)
+
+
+def distinct_pairs(tables: Path, until: date | None = None) -> pl.DataFrame:
+    """Columns query (normalised), item_id, exposed (shown at least once), impressions; one row a distinct pair.
+
+    Of the days up to `until`, if it is given.
+    """
     source, parts = Tables(tables), []
     for table, exposed in (("impressions", True), ("candidates", False)):
-        files = [file for day in source.days(table) for file in source.day_files(table, day)]
+        days = [day for day in source.days(table) if until is None or day <= until]
+        files = [file for day in days for file in source.day_files(table, day)]
         if files:
             counted = (
                 pl.scan_parquet(files, hive_partitioning=False)

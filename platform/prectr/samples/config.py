@@ -4,10 +4,15 @@ from pydantic import Field
 
 from prectr.configuration import FrozenConfig
 from prectr.features.id_config import IdColumn, IdConfig
+from prectr.mirror import LocalOrUri
 
 
 class SamplesConfig(FrozenConfig):
     """Sizes of features and histories."""
+
+    specification_from: LocalOrUri | None = None
+    """Samples or a bundle whose feature specification (sizes, vocabularies, scalers) is kept, whatever is set below: a
+    ranker that was trained with it can be judged on these samples and trained on. Null: a new one is fitted."""
 
     profile_columns: tuple[str, ...] = ("age_band", "city_tier", "device")
     """Columns of `users.parquet` used as features, where they are there."""

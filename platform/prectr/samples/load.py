@@ -13,7 +13,7 @@ from prectr.artifacts import require_artifact
 from prectr.errors import PrectrError
 from prectr.features.derive import level_logarithms
 from prectr.features.inputs import Behaviours, Histories, PairArrays, RowArrays, stack
-from prectr.features.spec import FeatureSpec
+from prectr.features.spec import SPEC_FILE, FeatureSpec
 from prectr.relevance.tokenisation import PairTokens
 from prectr.samples.texts import join_texts
 from prectr.schema import LEVEL_COLUMNS
@@ -36,7 +36,7 @@ class Samples:
             UsageError: `path` is not an artifact of `build-samples`.
         """
         require_artifact(path, "build-samples")
-        spec = FeatureSpec.load(path / "feature_spec.json")
+        spec = FeatureSpec.load(path / SPEC_FILE)
         pairs = pl.read_parquet(path / "pairs.parquet")
         tokens = join_texts(pl.read_parquet(path / "texts.parquet"), pairs)
         return cls(path, spec, pair_arrays(pairs, spec), tokens)

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from prectr.configuration import FrozenConfig
+from prectr.mirror import LocalOrUri
 from prectr.model_config import ModelConfig
 
 
@@ -24,6 +25,9 @@ class TrainConfig(FrozenConfig):
     """How a ranker is trained on samples (stage 2: clicks; stage 1 is the distillation of its encoder)."""
 
     model: ModelConfig = ModelConfig()
+    start_from: LocalOrUri | None = None
+    """A bundle whose weights training starts from, on samples with its feature specification; it then learns only from
+    days that this bundle has not learnt from. Null: new weights, and all days."""
     epochs: int = Field(2, ge=1)
     batch_size: int = Field(1024, ge=2)
     """Rows of one step over all workers."""

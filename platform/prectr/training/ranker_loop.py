@@ -25,6 +25,7 @@ from prectr.training.dealing import shuffled
 from prectr.training.launch import append_curve
 from prectr.training.optimiser import RankerOptimiser
 from prectr.training.shards import ShardPlan, batches, part_of
+from prectr.training.start import load_weights, unseen_days
 from prectr.training.step import TrainingStep
 from prectr.training.tracking import open_trackers
 from prectr.training.workers import RayWorkers, Workers
@@ -62,8 +63,12 @@ class Run:
         torch.manual_seed(self.config.seed)
         samples = Samples.open(Path(loop["samples"]))
         training_days, validation_day, _ = split_days(samples.days())
+        if self.config.start_from is not None:
+            training_days = unseen_days(self.config.start_from, training_days)
         device = torch.device("cuda" if self.config.gpus and torch.cuda.is_available() else "cpu")
         self.ranker = loop["build_ranker"](self.config.model, samples.spec, Path(loop["encoder"])).to(device)
+        if self.config.start_from is not None:
+            load_weights(self.ranker, self.config.start_from)
         self.step = TrainingStep(self.ranker, samples, self.config)
         self.trained: nn.Module = self.step
         if workers.world > 1:

@@ -1,0 +1,218 @@
+"""The daily mode of `pipeline`: a new day comes in, and a model that has learnt from it goes out, if it is not worse.
+
+Read it top to bottom. What was done for earlier days is kept: their labels, their partial aggregates, the encoder, and
+the feature specification, so that the model of the day starts from the weights of the one before, both are judged on
+the same rows, and a server reads one online state for both.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from jobs import build_samples, evaluate, label, mine_preferences, publish, score_relevance, select_pairs, train
+from prectr import mirror, progress
+from prectr.artifacts import read_manifest, require_artifact, write_json
+from prectr.bundle import Bundle
+from prectr.configuration import FrozenConfig
+from prectr.errors import PrectrError, UsageError
+from prectr.mirror import LocalOrUri
+from prectr.online.config import ModelsConfig
+from prectr.pipeline_config import PipelineConfig
+from prectr.ray_session import ray_session
+from prectr.rollout import CURRENT, NEXT, Judged, after, judge, read_models, write_models
+from prectr.settings import Settings
+from prectr.stages import Stages
+from prectr.tables import Tables
+from prectr.validate import validate_tables
+
+
+class Decision(FrozenConfig):
+    """What was made of a day."""
+
+    day: date
+    outcome: str
+    ranker: LocalOrUri
+    judged: Judged
+    models: ModelsConfig
+    """What is served from then on."""
+    carried_out: bool = False
+
+
+@dataclass(frozen=True)
+class Daily:
+    """What a daily run has done.
+
+    Attributes:
+        decision: about the newest day of the log.
+        models: the file that tells servers what to serve.
+        stages: (name, seconds, skipped) in order.
+    """
+
+    decision: Decision
+    models: Path
+    stages: list[tuple[str, float, bool]]
+
+
+def run(config: PipelineConfig, settings: Settings) -> Daily:
+    """Take the newest day of `pipeline.source` in; the caller holds the workspace.
+
+    Raises:
+        UsageError: no source, no finished pipeline in the workspace, or settings that the parts kept do not allow.
+        PrectrError: a stage failed; what was finished stays, and what is served does not change.
+    """
+    workspace, source, stages = config.workspace, config.source, Stages()
+    if source is None:
+        raise UsageError("pipeline --daily: set pipeline.source to the log that new days are added to.")
+    tables, encoder, preferences = workspace / "tables", workspace / "encoder", workspace / "preferences"
+    selection, labels, relevance = workspace / "labels-selection", workspace / "labels", workspace / "relevance"
+    samples, file = workspace / "samples", _models_file(config)
+    require_artifact(encoder, "distill")
+    models = _served(config, file)
+
+    mirror.fetch(source)
+    stages.run("validate", lambda: validate_tables(source, tables, settings.validation))
+    day = max(Tables(tables).days())
+    ranker = workspace / "rankers" / f"{config.rankers[-1]}-{day}"
+    judging = workspace / "reports" / f"daily-{day}"
+    decision = judging.with_name(f"{judging.name}.json")
+    if (decided := read_decision(decision)) is not None:
+        if decided.carried_out:
+            progress.say(f"pipeline: {day} was decided before ({decided.outcome}); nothing is new")
+        else:
+            _carry_out(decided, decision, config, stages)
+        return Daily(decided, file, stages.done)
+
+    start = models.bundles.get(NEXT, models.bundles[CURRENT])
+    with ray_session(settings.ray):
+        of_day = settings.selection.model_copy(update={"budget": config.daily.questions})
+        stages.run("select-pairs", lambda: select_pairs.run(tables=tables, out=selection, config=of_day, extend=True))
+        teacher = config.teacher or str(workspace / "teacher")
+        stages.run(
+            "label",
+            lambda: label.run(
+                tables=tables, teacher=teacher, out=labels, config=settings.label, selection=selection, yes=True
+            ),
+        )
+        stages.run(
+            "score-relevance",
+            lambda: score_relevance.run(
+                tables=tables, encoder=encoder, labels=labels, out=relevance, config=settings.relevance
+            ),
+        )
+        stages.run(
+            "mine-preferences",
+            lambda: mine_preferences.run(
+                tables=tables, relevance=relevance, out=preferences, config=settings.preferences
+            ),
+        )
+        kept = settings.samples.model_copy(update={"specification_from": models.bundles[CURRENT]})
+        stages.run(
+            "build-samples",
+            lambda: build_samples.run(
+                tables=tables, relevance=relevance, preferences=preferences, out=samples, config=kept
+            ),
+        )
+        warm = settings.train.model_copy(
+            update={
+                "model": Bundle.open(start).model,
+                "start_from": start,
+                "epochs": config.daily.epochs,
+                "learning_rate": config.daily.learning_rate_share * settings.train.learning_rate,
+            }
+        )
+        stages.run(
+            "train",
+            lambda: train.run(samples=samples, encoder=encoder, preferences=preferences, out=ranker, config=warm),
+        )
+        contestants = {name: [models.bundles[name]] for name in (CURRENT, NEXT) if name in models.bundles}
+        judged_day = stages.run(
+            "evaluate",
+            lambda: evaluate.run(
+                tables=tables,
+                samples=samples,
+                preferences=preferences,
+                bundles={**contestants, "new": [ranker]},
+                labels=labels,
+                encoder=encoder,
+                out=judging,
+                config=settings.evaluate,
+                base=CURRENT,
+                improvement_base=CURRENT,
+            ),
+        )
+    decided = _decide(config, models, evaluate.read(judged_day.path), day, ranker)
+    _write_decision(decided, decision)
+    _carry_out(decided, decision, config, stages)
+    return Daily(decided, file, stages.done)
+
+
+def _decide(
+    config: PipelineConfig, models: ModelsConfig, evaluation: dict[str, Any], day: date, ranker: Path
+) -> Decision:
+    """What to make of the day's figures."""
+    daily = config.daily
+    new = judge(evaluation, "new", daily.metric, daily.margin)
+    ramping = NEXT in models.bundles and judge(evaluation, NEXT, daily.metric, daily.margin).worse
+    served, outcome = after(models, ranker, daily.ramp, new.worse, ramping)
+    progress.say(
+        f"pipeline: the model of {day} {outcome} ({daily.metric} {new.difference:+.4f}, {new.low:+.4f} to "
+        f"{new.high:+.4f} against {CURRENT}: {new.verdict})"
+    )
+    return Decision(day=day, outcome=outcome, ranker=ranker, judged=new, models=served)
+
+
+def _carry_out(decided: Decision, decision: Path, config: PipelineConfig, stages: Stages) -> None:
+    """Publish and ramp what was decided; killed in between, the next run does it again."""
+    if not decided.judged.worse and (to := config.publish) is not None:
+        stages.time("publish", lambda: publish.run(ranker=decided.ranker, to=to))
+    file = _models_file(config)
+    write_models(decided.models, file)  # after the state: a server that loads the new model finds what it reads
+    mirror.send_file(file)
+    _write_decision(decided.model_copy(update={"carried_out": True}), decision)
+
+
+def read_decision(file: Path) -> Decision | None:
+    """What was decided about a day; None if nothing was.
+
+    Raises:
+        PrectrError: the file cannot be read.
+    """
+    mirror.fetch(file)
+    if not file.is_file():
+        return None
+    try:
+        return Decision.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PrectrError(f"{file}: cannot be read ({error}); delete it to have the day decided again.") from None
+
+
+def _write_decision(decided: Decision, file: Path) -> None:
+    write_json(file, decided.model_dump(mode="json"))
+    mirror.send_file(file)
+
+
+def _models_file(config: PipelineConfig) -> Path:
+    return config.daily.models or config.workspace / "models.yaml"
+
+
+def _served(config: PipelineConfig, file: Path) -> ModelsConfig:
+    """What is served now; before the first day, the last ranker of the full pipeline, and the file is written.
+
+    Raises:
+        UsageError: neither is there, or the file names no `current`.
+    """
+    mirror.fetch(file)
+    models = read_models(file)
+    if models is None:
+        first = config.workspace / "rankers" / config.rankers[-1]
+        if read_manifest(first) is None:
+            raise UsageError(
+                f"{first}: no ranker to begin with; run `prectr pipeline` once, and with --daily each day."
+            )
+        models = ModelsConfig(bundles={CURRENT: first})
+        write_models(models, file)
+        mirror.send_file(file)
+    if CURRENT not in models.bundles:
+        raise UsageError(f"{file}: has no bundle named {CURRENT}; name so the one that new models are compared with.")
+    return models
