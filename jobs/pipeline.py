@@ -30,6 +30,7 @@ from jobs import (
 from prectr import mirror, progress
 from prectr.artifacts import write_json
 from prectr.errors import UsageError
+from prectr.lease import lease
 from prectr.model_config import ModelConfig
 from prectr.pipeline_config import PipelineConfig
 from prectr.ray_session import ray_session
@@ -190,15 +191,22 @@ def _alone(workspace: Path, restart: bool) -> Iterator[None]:
                 f"{workspace}: another pipeline works there; wait for it or stop it, or use another workspace."
             ) from None
         code = _code_digest()
+        mirror.fetch(workspace / STATE)
         state = _read_state(workspace)
         if not restart and not state.get("finished", True) and state.get("code") != code:
             raise UsageError(
                 f"{workspace}: an unfinished pipeline there was begun with other code; finish it with that, or give "
                 "--restart to go on with this one (finished stages are kept)."
             )
-        write_json(workspace / STATE, {"code": code, "finished": False, "process": os.getpid()})
-        yield
-        write_json(workspace / STATE, {"code": code, "finished": True})
+        with lease(workspace):
+            _write_state(workspace, {"code": code, "finished": False, "process": os.getpid()})
+            yield
+            _write_state(workspace, {"code": code, "finished": True})
+
+
+def _write_state(workspace: Path, state: dict[str, object]) -> None:
+    write_json(workspace / STATE, state)
+    mirror.send_file(workspace / STATE)
 
 
 def _read_state(workspace: Path) -> dict[str, object]:

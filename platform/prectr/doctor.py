@@ -17,6 +17,7 @@ from typing import Any, Literal
 import psutil
 
 from prectr.errors import PrectrError
+from prectr.object_storage import Storage
 
 LEAST_GIB, LEAST_SHARED_GIB, LEAST_DISK_GIB = 8.0, 1.0, 10.0
 PORTS = {8000: "serve.port", 8265: "a cluster's job port"}
@@ -174,18 +175,13 @@ def _storage(where: str) -> Finding:
 
 
 def _write_and_read(where: str, name: str) -> None:
-    from pyarrow import fs
-
-    system, root = fs.FileSystem.from_uri(where) if "://" in where else (fs.LocalFileSystem(), where)
-    file = f"{root.rstrip('/')}/{name}"
-    with system.open_output_stream(file) as stream:
-        stream.write(b"prectr")
+    storage = Storage(where if "://" in where else Path(where).resolve().as_uri())
+    storage.write(name, b"prectr")
     try:
-        with system.open_input_stream(file) as stream:
-            if stream.read() != b"prectr":
-                raise PrectrError("what was written is not what is read")
+        if storage.read(name) != b"prectr":
+            raise PrectrError("what was written is not what is read")
     finally:
-        system.delete_file(file)
+        storage.delete(name)
 
 
 def _cluster(address: str) -> Finding:

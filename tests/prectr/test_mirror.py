@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from prectr.configuration import FrozenConfig
 from prectr.errors import UsageError
 from prectr.labelling import ledger_upkeep
 from prectr.labelling.ledger import LABELS, Context, LabelLedger
+from prectr.lease import LEASE, lease
 from prectr.mirror import LocalOrUri, local_path, named, uri_of
 from prectr.object_storage import Storage
 from tests.object_store import ObjectStore, object_store
@@ -209,6 +211,27 @@ def test_every_shard_of_a_ledger_is_in_the_bucket_when_it_is_committed(
     assert len(shards) == 1, "merged shards are merged in the bucket, too"
     ledger_upkeep.drop(there)
     assert Storage(f"{bucket}/label-ledger").files() == []
+
+
+def test_one_pipeline_holds_a_workspace_until_it_ends_or_dies(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = local_path(f"{bucket}/ws")
+    with lease(workspace):
+        pass
+    assert Storage(f"{bucket}/ws").read(LEASE) is None
+    now = time.time()
+    held = {"holder": "process 1 on another", "refreshed": now - 5}
+    Storage(f"{bucket}/ws").write(LEASE, json.dumps(held).encode())
+    told = r"another pipeline works there \(process 1 on another, last heard"
+    with pytest.raises(UsageError, match=told), lease(workspace):
+        raise AssertionError("work began")
+    Storage(f"{bucket}/ws").write(LEASE, json.dumps(held | {"refreshed": now - 1000}).encode())
+    monkeypatch.setattr("prectr.lease.REFRESH_SECONDS", 0.05)
+    with lease(workspace):
+        first = json.loads(Storage(f"{bucket}/ws").read(LEASE) or b"{}")
+        deadline = time.monotonic() + 30
+        while json.loads(Storage(f"{bucket}/ws").read(LEASE) or b"{}")["refreshed"] == first["refreshed"]:
+            assert time.monotonic() < deadline, "it is not refreshed"
+            time.sleep(0.05)
 
 
 @pytest.mark.slow
