@@ -29,6 +29,7 @@ CHECK_SECONDS = 10
 FAILED_TO_START = 1
 READY_SECONDS = 60
 NOT_READY = "No available agent"
+_LOST = "the cluster stopped answering ({}); give the same command again, with --id it finds what was submitted."
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def submit(client: Any, submission: Submission) -> str:
 
     Raises:
         UsageError: the id is that of another command.
-        PrectrError: the cluster refused it.
+        PrectrError: the cluster refused it, or stopped answering.
     """
     if submission.submission_id is not None:
         name, known = _next_try(client, submission)
@@ -145,6 +146,8 @@ def submit(client: Any, submission: Submission) -> str:
                 if NOT_READY not in str(error) or time.monotonic() > deadline:
                     raise PrectrError(f"the cluster refused the job: {str(error).splitlines()[0]}") from None
                 time.sleep(1)
+            except OSError as error:
+                raise PrectrError(_LOST.format(error)) from None
             else:
                 return found
 
@@ -157,6 +160,8 @@ def _next_try(client: Any, submission: Submission) -> tuple[str, bool]:
             told = client.get_job_info(name)
         except RuntimeError:  # no such job
             return str(name), False
+        except OSError as error:
+            raise PrectrError(_LOST.format(error)) from None
         if (told.metadata or {}).get("work") != submission.digest:
             raise UsageError(f"--id {name}: is the id of another command there ({told.entrypoint}); give another one.")
         running = not told.status.is_terminal()

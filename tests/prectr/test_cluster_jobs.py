@@ -7,7 +7,7 @@ import pytest
 from ray.job_submission import JobStatus
 
 from prectr.cluster_jobs import Submission, submit
-from prectr.errors import UsageError
+from prectr.errors import PrectrError, UsageError
 
 WORK = Submission(["simulate", "--out", "/x"], config="train: {}", submission_id="day")
 
@@ -74,3 +74,14 @@ def test_an_id_of_other_work_is_refused(other: Submission) -> None:
     with pytest.raises(UsageError, match=r"--id day: is the id of another command there .*; give another one"):
         submit(jobs, other)
     assert len(jobs.known) == 1
+
+
+def test_a_cluster_that_goes_away_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("Connection aborted.")
+
+    for step in ("get_job_info", "submit_job"):
+        jobs = Jobs()
+        monkeypatch.setattr(jobs, step, lost)
+        with pytest.raises(PrectrError, match=r"the cluster stopped answering \(Connection aborted\.\); give the same"):
+            submit(jobs, WORK)
