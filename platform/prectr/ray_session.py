@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from prectr import progress
+from prectr import mirror, progress
 from prectr.configuration import FrozenConfig
 from prectr.errors import UsageError
 
@@ -128,6 +128,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
     if quiet:
         silence_ray()
     try:
+        mirror.check_shared()
         yield
     finally:
         ray.shutdown()

@@ -26,7 +26,7 @@ class Tables:
     """
 
     def __init__(self, path: Path) -> None:
-        manifest = read_manifest(path) if path.is_dir() else None
+        manifest = read_manifest(path)
         if manifest is None or manifest["stage"] not in TABLE_STAGES:
             raise UsageError(
                 f"{path}: not validated tables. Bring a log in with `prectr validate {path} --out DIR`, "

@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from _quality_world import World
 
-from prectr.artifacts import MANIFEST
 from prectr.marketplace import constants
+from prectr.mirror import MANIFEST
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.tolerance import GRID, predictive
 from prectr.samples.load import Samples, split_days

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from prectr.artifacts import MANIFEST, StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
+from prectr.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
 from prectr.configuration import FrozenConfig
 from prectr.errors import PrectrError, UsageError
+from prectr.mirror import MANIFEST
 
 Build = Callable[[Path], dict[str, Any]]
 
@@ -119,6 +120,7 @@ import sys, time
 from pathlib import Path
 from prectr.artifacts import run_stage
 from prectr.configuration import FrozenConfig
+from prectr.mirror import MANIFEST
 
 def build(staging):
     (staging / "data.txt").write_text("half")

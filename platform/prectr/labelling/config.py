@@ -1,11 +1,11 @@
 """Settings of the teacher stages: `train-teacher`, `select-pairs`, `label`. Pydantic only: the CLI imports this."""
 
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from prectr.configuration import Execution, FrozenConfig
+from prectr.mirror import LocalOrUri
 
 Engine = Literal["auto", "vllm", "transformers", "http"]
 Language = Literal["auto", "de", "en", "es", "fr", "ja", "zh"]
@@ -159,7 +159,7 @@ class LabelConfig(FrozenConfig):
     replicas: Execution[ReplicaConfig] = ReplicaConfig()
     vllm: VllmConfig = VllmConfig()
     http: HttpConfig = HttpConfig()
-    ledger: Path | None = None
+    ledger: LocalOrUri | None = None
     """Directory of the label ledger; None: `label-ledger` beside the artifact. It survives failed runs."""
     shard_rows: int = Field(5000, ge=1)
     """Labels are committed to the ledger in shards of about this many,"""

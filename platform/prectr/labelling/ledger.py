@@ -31,7 +31,7 @@ from typing import Any
 
 import polars as pl
 
-from prectr import progress
+from prectr import mirror, progress
 from prectr.artifacts import write_json
 from prectr.errors import PrectrError, UsageError
 from prectr.schema import LEVEL_COLUMNS
@@ -132,10 +132,16 @@ def model_fingerprint(teacher: str) -> str:
 
 
 class LabelLedger:
-    """One directory of contexts."""
+    """One directory of contexts; of one at a URI every file is sent as it is committed.
+
+    Raises:
+        UsageError: the storage of a URI cannot be read or written.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        mirror.fetch(directory)
+        mirror.send_missing(directory)
 
     def context(self, context: Context) -> "ContextLedger":
         """The part of the ledger that holds answers under `context`; made if it is not there."""
@@ -143,6 +149,7 @@ class LabelLedger:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         if not (folder / "context.json").exists():
             write_json(folder / "context.json", asdict(context))
+            mirror.send_file(folder / "context.json")
         return ContextLedger(folder)
 
     def contexts(self) -> list["ContextLedger"]:
@@ -210,6 +217,7 @@ class ContextLedger:
                 os.fsync(stream.fileno())
             os.replace(aside, self.folder / name)
             _sync_folder(self.folder)
+            mirror.send_file(self.folder / name)
         except OSError as error:
             aside.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -235,7 +243,9 @@ class ContextLedger:
 
     def record_run(self, run: str, facts: dict[str, Any]) -> None:
         """Write or replace the record of a run."""
-        write_json(self.folder / "runs" / f"{run}.json", {"run": run, **facts})
+        file = self.folder / "runs" / f"{run}.json"
+        write_json(file, {"run": run, **facts})
+        mirror.send_file(file)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

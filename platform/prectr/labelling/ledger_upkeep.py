@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
+from prectr import mirror
 from prectr.errors import PrectrError, UsageError
 from prectr.labelling.ledger import KINDS, ContextLedger, LabelLedger
 
@@ -150,6 +151,7 @@ def tidy(context: ContextLedger) -> Tidied:
                 # Named after the first, so that the earliest answer stays the earliest.
                 context.write_shard(f"{small[0].stem}-m{number:04d}.parquet", part)
             for file in small:
+                mirror.delete_file(file)
                 file.unlink()
         return Tidied(merged, duplicates, settled, len(leftovers))
 
@@ -167,6 +169,9 @@ def drop(context: ContextLedger) -> int:
     with context.writing():
         labels = sum(_rows(file) for file in context.shards("labels"))
         # First what makes it a context: killed half-way, the rest is not read any more.
-        (context.folder / "context.json").unlink()
+        described = context.folder / "context.json"
+        for file in [described, *(file for file in context.folder.rglob("*") if file.is_file() and file != described)]:
+            mirror.delete_file(file)
+        described.unlink()
         shutil.rmtree(context.folder)
     return labels

@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from prectr.configuration import FrozenConfig
+from prectr.mirror import LocalOrUri
 
 
 class BatchConfig(FrozenConfig):
@@ -52,7 +53,7 @@ class ShadowConfig(FrozenConfig):
 class ModelsConfig(FrozenConfig):
     """What is served, and to whom. The part of serving that may change while requests are answered."""
 
-    bundles: dict[str, Path] = Field(default_factory=dict)
+    bundles: dict[str, LocalOrUri] = Field(default_factory=dict)
     """Name -> directory of a bundle. A client names a model, never a path."""
     default_model: str | None = None
     """Of all users outside an experiment; the first bundle if absent."""

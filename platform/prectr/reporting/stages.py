@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from prectr import mirror
 from prectr.artifacts import read_manifest
 from prectr.evaluation.contestants import label_of
 
@@ -48,4 +49,4 @@ def stage_times(workspace: Path) -> list[StageTime]:
 
 def bundle_paths(workspace: Path) -> list[Path]:
     """The bundles of a workspace, by name."""
-    return [path for path in sorted((workspace / "rankers").glob("*")) if read_manifest(path) is not None]
+    return [path for path in mirror.folders(workspace / "rankers") if read_manifest(path) is not None]
