@@ -45,6 +45,7 @@ PATH: Any = {"parser": local_path, "metavar": "PATH_OR_URI"}
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="One setting, as section.key=value.")]
+Preset = Annotated[str | None, typer.Option("--preset", help="laptop, cpu-cluster or gpu-cluster: resources.")]
 Force = Annotated[bool, typer.Option("--force", help="Run even if the artifact is up to date.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Verbose = Annotated[int, typer.Option("-v", "--verbose", count=True, help="Show what Ray and the libraries say too.")]
@@ -70,7 +71,12 @@ LedgerIn = Annotated[Path, typer.Argument(help="Directory of the label ledger.",
 Load = Callable[..., Any]
 """Resolves the settings of a command; takes further `section.key=value` assignments, None among them is skipped."""
 
-_COMMON = {"config": (ConfigFile, None), "set_": (Assignments, None), "verbose": (Verbose, 0)}
+_COMMON = {
+    "config": (ConfigFile, None),
+    "set_": (Assignments, None),
+    "preset": (Preset, None),
+    "verbose": (Verbose, 0),
+}
 _OF_STAGES = {"force": (Force, False), "json_": (Json, False)}
 
 
@@ -92,11 +98,12 @@ def command(name: str, stage: bool = True) -> Callable[[Callable[..., Any]], Cal
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def run(**options: Any) -> None:
-            config, given, verbose = (options.pop(option) for option in _COMMON)
+            config, given, preset, verbose = (options.pop(option) for option in _COMMON)
             as_json = stage and options.pop("json_")
 
             def load(*assignments: str | None) -> Any:
-                return _settings(config, [*(given or []), *(one for one in assignments if one)], verbose)
+                own = (one for one in assignments if one)
+                return _settings(config, [*_preset(preset), *(given or []), *own], verbose)
 
             _fetch_inputs(options)
             result = function(load, **options)
@@ -132,6 +139,10 @@ def _fetch_inputs(options: dict[str, Any]) -> None:
 
 def _manifest(result: Any) -> dict[str, Any]:
     return {"path": named(result.path), "skipped": result.skipped, "manifest": result.manifest}
+
+
+def _preset(name: str | None) -> list[str]:
+    return [] if name is None else [f"preset={name}"]
 
 
 def _settings(config: Path | None, assignments: list[str], verbose: int = 0) -> Any:
@@ -710,7 +721,14 @@ def score(
     settings = load()
     from jobs import score as job
 
-    job.run(ranker=ranker, source=sys.stdin, target=sys.stdout, int8=settings.serve.int8, ray_config=settings.ray)
+    job.run(
+        ranker=ranker,
+        source=sys.stdin,
+        target=sys.stdout,
+        int8=settings.serve.int8,
+        config=settings.score,
+        ray_config=settings.ray,
+    )
 
 
 @command("pipeline", stage=False)
@@ -868,9 +886,11 @@ def jobs_stop(
 
 
 @config_app.command("show")
-def config_show(config: ConfigFile = None, set_: Assignments = None, json_: Json = False) -> None:
+def config_show(
+    config: ConfigFile = None, set_: Assignments = None, preset: Preset = None, json_: Json = False
+) -> None:
     """Print the resolved configuration; `--config` reads it back."""
-    settings = _settings(config, set_ or [])
+    settings = _settings(config, [*_preset(preset), *(set_ or [])])
     typer.echo(json.dumps(settings.model_dump(mode="json")) if json_ else dump_yaml(settings).rstrip())
 
 

@@ -14,7 +14,7 @@ from prectr import progress
 from prectr.artifacts import StageResult, require_artifact, run_stage, write_json
 from prectr.errors import PrectrError, UsageError
 from prectr.model_config import EncoderConfig
-from prectr.ray_session import RayConfig, ray_session
+from prectr.ray_session import RayConfig, memory_bytes, ray_session, require_resources
 from prectr.relevance.config import DistillConfig
 from prectr.relevance.distillation_data import distillation_pairs
 from prectr.schema import LEVEL_COLUMNS
@@ -83,8 +83,16 @@ def _build(
         "loss_config": config.loss,
     }
     with ray_session(ray_config):
+        require_resources("distill", cpus=config.cpus, gpus=config.gpus, memory_gib=config.memory_gib)
         metrics = fit_on_ray(
-            train_student_loop, loop_config, name="distill", storage=staging, cpus_per_worker=config.cpus, curve=curve
+            train_student_loop,
+            loop_config,
+            name="distill",
+            storage=staging,
+            cpus_per_worker=config.cpus,
+            gpus_per_worker=config.gpus,
+            memory_per_worker=memory_bytes(config.memory_gib),
+            curve=curve,
         )
     _export(staging, config)
     facts = {"rows": rows, "metrics": metrics, "vocabulary": vocabulary}

@@ -14,7 +14,8 @@ from prectr.bundle import require_bundle
 from prectr.errors import PrectrError
 from prectr.protocol import ScoreRequest
 from prectr.ranking import Ranking
-from prectr.ray_session import RayConfig, ray_session
+from prectr.ray_session import RayConfig, memory_bytes, ray_session
+from prectr.settings import ScoreLinesConfig
 
 BLOCK_LINES = 256
 CALL_LINES = 16
@@ -66,7 +67,13 @@ def _parsed(line: str) -> ScoreRequest | ValueError:
 
 
 def run(
-    *, ranker: Path, source: TextIO, target: TextIO, int8: bool = False, ray_config: RayConfig | None = None
+    *,
+    ranker: Path,
+    source: TextIO,
+    target: TextIO,
+    int8: bool = False,
+    config: ScoreLinesConfig | None = None,
+    ray_config: RayConfig | None = None,
 ) -> None:
     """Score all lines of `source` with the bundle `ranker` to `target`; `int8`: with the int8 form of its encoders.
 
@@ -84,12 +91,12 @@ def run(
             "standard input holds no requests; give one JSON object a line, e.g. prectr score RANKER < f.jsonl"
         )
     with ray_session(ray_config):
-        failed = _score(ranker, int8, lines, target)
+        failed = _score(ranker, int8, lines, target, config or ScoreLinesConfig())
     if failed:
         raise PrectrError(f"{failed:,} of {len(lines):,} lines could not be scored; their answers hold the error.")
 
 
-def _score(ranker: Path, int8: bool, lines: list[tuple[int, str]], target: TextIO) -> int:
+def _score(ranker: Path, int8: bool, lines: list[tuple[int, str]], target: TextIO, config: ScoreLinesConfig) -> int:
     import ray
 
     blocks: list[Any] = [
@@ -103,8 +110,9 @@ def _score(ranker: Path, int8: bool, lines: list[tuple[int, str]], target: TextI
         fn_constructor_args=(str(ranker.resolve()), int8),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=1),
-        num_cpus=1,
+        compute=ray.data.ActorPoolStrategy(size=config.actors),
+        num_cpus=config.cpus,
+        memory=memory_bytes(config.memory_gib),
     )
     failed = 0
     for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow"):

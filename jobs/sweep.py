@@ -23,7 +23,7 @@ from prectr.artifacts import (
 )
 from prectr.configuration import FrozenConfig
 from prectr.errors import PrectrError, UsageError
-from prectr.ray_session import RayConfig, ray_session
+from prectr.ray_session import RayConfig, ray_session, require_resources
 from prectr.training.config import TrainConfig
 from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_ledger import Trial, TrialLedger
@@ -84,6 +84,7 @@ def run(
         if finished := TrialLedger(kept).read():
             progress.say(f"sweep: goes on after {len(finished)} finished trials ({kept})")
         with ray_session(ray_config):
+            require_resources("train", cpus=train.cpus, gpus=train.gpus, memory_gib=train.memory_gib)
             trials = search(
                 kept, samples=samples, encoder=encoder, config=config, train=train, build_ranker=build_ranker_from
             )

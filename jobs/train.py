@@ -8,11 +8,12 @@ from typing import Any
 from prectr import progress
 from prectr.artifacts import StageResult, fingerprint, require_artifact, run_stage, stage_identity, write_json
 from prectr.bundle import BUNDLE_VERSION, require_online_state, write_bundle
+from prectr.configuration import execution_fields
 from prectr.features.spec import FeatureSpec
 from prectr.model_config import ModelConfig
 from prectr.online.drift import write_reference
 from prectr.online.golden import write_golden
-from prectr.ray_session import RayConfig, ray_session
+from prectr.ray_session import RayConfig, memory_bytes, ray_session, require_resources
 from prectr.samples.load import sample_days, split_days
 from prectr.training.config import TrainConfig
 from prectr.training.launch import fit_on_ray
@@ -20,8 +21,8 @@ from prectr.training.ranker_loop import CURVE, train_ranker
 from prectr.training.start import require_start
 from prectr.training.validation_day import undefined_figures
 
-EXECUTION = ("workers", "cpus", "gpus", "checkpoint_steps", "restarts", "tracking")
-"""Settings that say how a run is carried out, not what it computes."""
+EXECUTION = ("workers", *execution_fields(TrainConfig))
+"""Settings that may differ when a run goes on where another one stopped."""
 
 
 def run(
@@ -65,6 +66,10 @@ def run(
         work.mkdir()
         resumable = _resumable(out, config, inputs, force)
         with ray_session(ray_config):
+            workers = config.workers if isinstance(config.workers, int) else config.workers[0]
+            require_resources(
+                "train", workers=workers, cpus=config.cpus, gpus=config.gpus, memory_gib=config.memory_gib
+            )
             facts = fit_on_ray(
                 train_ranker,
                 {
@@ -80,6 +85,7 @@ def run(
                 workers=config.workers,
                 cpus_per_worker=config.cpus,
                 gpus_per_worker=config.gpus,
+                memory_per_worker=memory_bytes(config.memory_gib),
                 curve=work / CURVE,
                 resumable=resumable,
                 restarts=config.restarts,

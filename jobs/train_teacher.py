@@ -5,7 +5,6 @@ LoRA adapters that are merged at the end. Prompts are made on the driver, the tr
 artifact is a checkpoint directory that vLLM and transformers load. Held-back queries are never read here.
 """
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from prectr.labelling.prompt import PromptTemplate, label_token_ids, tokenise_pr
 from prectr.labelling.split import read_judged
 from prectr.labelling.teacher import template_for
 from prectr.labelling.teacher_data import TRAINING, VALIDATION, WARM, save_prompts
-from prectr.ray_session import RayConfig, ray_session
+from prectr.ray_session import RayConfig, memory_bytes, ray_session, require_resources
 from prectr.relevance.warm_start import made_pairs
 from prectr.tables import Tables
 
@@ -95,7 +94,9 @@ def _build(tables: Path, staging: Path, config: TeacherConfig, ray_config: RayCo
         "curve": str(curve.resolve()),
     }
     with ray_session(ray_config):
-        _require_resources(config)
+        require_resources(
+            "teacher", workers=config.workers, cpus=config.cpus, gpus=config.gpus, memory_gib=config.memory_gib
+        )
         facts = fit_on_ray(
             train_teacher_loop,
             loop_config,
@@ -104,6 +105,7 @@ def _build(tables: Path, staging: Path, config: TeacherConfig, ray_config: RayCo
             workers=config.workers,
             cpus_per_worker=config.cpus,
             gpus_per_worker=config.gpus,
+            memory_per_worker=memory_bytes(config.memory_gib),
             curve=curve,
         )
     shutil.rmtree(work)
@@ -174,21 +176,6 @@ def _blank_token(tokenizer: Any) -> int:
     """The token that stands for one left out: what ends a text, where the tokenizer has such a token."""
     known = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
     return next((token for token in known if token is not None), 0)
-
-
-def _require_resources(config: TeacherConfig) -> None:
-    """Refuse what an embedded Ray can never give: Ray Train would wait for it without end. A cluster may yet grow."""
-    if os.environ.get("RAY_ADDRESS"):
-        return
-    import ray
-
-    there = ray.cluster_resources()
-    for setting, kind, each in (("gpus", "GPU", config.gpus), ("cpus", "CPU", config.cpus)):
-        if config.workers * each > (found := there.get(kind, 0)):
-            raise UsageError(
-                f"teacher.workers {config.workers} with teacher.{setting} {each:g} each: Ray has {found:g} {kind}s "
-                f"here; lower one of the two{', or raise ray.num_cpus' if kind == 'CPU' else ''}."
-            )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ray.serve.schema import LoggingConfig
 from prectr.online.config import ModelsConfig, ServeConfig
 from prectr.online.instruments import RayInstruments
 from prectr.online.service import ScoringService
+from prectr.ray_session import memory_bytes
 from serve_apps.http_api import create_app
 
 
@@ -64,7 +65,7 @@ def build_app(arguments: AppArguments) -> Application:
         graceful_shutdown_timeout_s=config.drain_seconds,
         user_config={},
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
-        ray_actor_options={"num_cpus": 1},
+        ray_actor_options={"num_cpus": config.cpus, "memory": memory_bytes(config.memory_gib)},
         **_copies(config),
     )(Ranker)
     application: Application = deployment.bind(config.model_dump(mode="json"), arguments.watch)

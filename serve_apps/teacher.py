@@ -21,6 +21,7 @@ from prectr.labelling.config import LabelConfig
 from prectr.labelling.engines import Question, replica_gpus
 from prectr.labelling.interactive import Judgement, TeacherScorer, prepare_scorer
 from prectr.labelling.interactive_engines import TooLong
+from prectr.ray_session import memory_bytes
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 PAGE_HEADERS = {
@@ -201,6 +202,7 @@ def _resources(question: Question, over_http: bool) -> dict[str, Any]:
     return {
         "num_cpus": config.replicas.cpus,
         "num_gpus": replica_gpus(config) * config.replicas.tensor_parallel,
+        "memory": memory_bytes(config.replicas.memory_gib),
         "resources": config.replicas.resources,
         "runtime_env": {"env_vars": {"VLLM_CPU_KVCACHE_SPACE": str(config.vllm.cpu_cache_gib)}},
     }

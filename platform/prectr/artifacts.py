@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from prectr import __version__, mirror, progress
-from prectr.configuration import FrozenConfig
+from prectr.configuration import FrozenConfig, computed_part
 from prectr.errors import PrectrError, UsageError
 from prectr.mirror import MANIFEST, swap_in
 
@@ -53,7 +53,7 @@ def run_stage(
     Args:
         stage: the stage's command name, for messages and the manifest.
         out: the artifact's directory; replaced as a whole.
-        config: the resolved configuration section; part of the identity.
+        config: the resolved configuration section; part of the identity but for fields marked as `Execution`.
         inputs: name -> path of a table directory or artifact (fingerprinted), or any other string (taken literally).
         build: writes the files into the directory it is given and returns facts for the manifest.
         force: build even if the artifact is up to date.
@@ -190,8 +190,11 @@ def without_nan(content: Any) -> Any:
 
 
 def stage_identity(stage: str, config: FrozenConfig, fingerprints: Mapping[str, str]) -> str:
-    """What an artifact is made of, as a short hash: stage, version, configuration and fingerprints of the inputs."""
-    content = json.dumps([stage, __version__, config.model_dump(mode="json"), dict(fingerprints)], sort_keys=True)
+    """What an artifact is made of, as a short hash: stage, version, configuration and fingerprints of the inputs.
+
+    Of the configuration what decides the result; how it is carried out (`prectr.configuration.Execution`) is no part.
+    """
+    content = json.dumps([stage, __version__, computed_part(config), dict(fingerprints)], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
 

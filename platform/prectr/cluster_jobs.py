@@ -5,13 +5,16 @@ not what somebody changes meanwhile. The driver's packages are those of the node
 """
 
 import asyncio
+import hashlib
+import itertools
+import json
 import os
 import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +29,7 @@ CHECK_SECONDS = 10
 FAILED_TO_START = 1
 READY_SECONDS = 60
 NOT_READY = "No available agent"
+_LOST = "the cluster stopped answering ({}); give the same command again, with --id it finds what was submitted."
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Submission:
         config: content of a configuration file, or None.
         environment: variables of the job.
         resources: of the entry point: `entrypoint_num_cpus`, `entrypoint_num_gpus`, `entrypoint_memory`.
-        submission_id: by which it is found again; made by Ray if None.
+        submission_id: by which it is found again (`submit`); made by Ray if None.
     """
 
     command: Sequence[str]
@@ -45,6 +49,12 @@ class Submission:
     environment: Mapping[str, str] | None = None
     resources: Mapping[str, float] | None = None
     submission_id: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of command and configuration: two submissions with the same one do the same work."""
+        content = json.dumps([list(self.command), self.config])
+        return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
     @property
     def entrypoint(self) -> str:
@@ -107,9 +117,18 @@ def find_token() -> str | None:
 def submit(client: Any, submission: Submission) -> str:
     """Submit; returns the id of the job.
 
+    An id that was given stands for the work: where its job runs, or has succeeded, nothing is submitted, and where it
+    failed or was stopped, the next try is ID.2, then ID.3. So whoever calls again after losing sight of a job finds it.
+
     Raises:
-        PrectrError: the cluster refused it.
+        UsageError: the id is that of another command.
+        PrectrError: the cluster refused it, or stopped answering.
     """
+    if submission.submission_id is not None:
+        name, known = _next_try(client, submission)
+        if known:
+            return name
+        submission = replace(submission, submission_id=name)
     with _packed(submission.config) as folder:
         environment = {"PYTHONPATH": "platform", **(submission.environment or {})}
         deadline = time.monotonic() + READY_SECONDS
@@ -119,7 +138,7 @@ def submit(client: Any, submission: Submission) -> str:
                     entrypoint=submission.entrypoint,
                     submission_id=submission.submission_id,
                     runtime_env={"working_dir": str(folder), "env_vars": environment},
-                    metadata={"prectr": submission.command[0]},
+                    metadata={"prectr": submission.command[0], "work": submission.digest},
                     **(submission.resources or {}),
                 )
             except (RuntimeError, ValueError) as error:
@@ -127,8 +146,29 @@ def submit(client: Any, submission: Submission) -> str:
                 if NOT_READY not in str(error) or time.monotonic() > deadline:
                     raise PrectrError(f"the cluster refused the job: {str(error).splitlines()[0]}") from None
                 time.sleep(1)
+            except OSError as error:
+                raise PrectrError(_LOST.format(error)) from None
             else:
                 return found
+
+
+def _next_try(client: Any, submission: Submission) -> tuple[str, bool]:
+    """The job that `submission`'s id means now, and whether it is there already."""
+    for number in itertools.count(1):
+        name = submission.submission_id if number == 1 else f"{submission.submission_id}.{number}"
+        try:
+            told = client.get_job_info(name)
+        except RuntimeError:  # no such job
+            return str(name), False
+        except OSError as error:
+            raise PrectrError(_LOST.format(error)) from None
+        if (told.metadata or {}).get("work") != submission.digest:
+            raise UsageError(f"--id {name}: is the id of another command there ({told.entrypoint}); give another one.")
+        running = not told.status.is_terminal()
+        if running or str(told.status) == "SUCCEEDED":
+            progress.say(f"{name}: {'runs already' if running else 'has succeeded before'}, not started again")
+            return str(name), True
+    raise AssertionError("counted to the end")
 
 
 def follow(client: Any, job: str) -> int:

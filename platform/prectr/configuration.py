@@ -1,12 +1,13 @@
-"""Frozen, typed configuration: unknown keys refused with the nearest valid name, files and `--set` merged.
+"""Frozen, typed configuration: unknown keys refused with the nearest valid name; presets, files and `--set` merged.
 
 Sections live beside the code they configure or in `prectr.settings`; this module only knows how to load them.
 """
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,6 +20,19 @@ class FrozenConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 
+    presets: ClassVar[Path | None] = None
+    """Directory of `NAME.yaml` that the field `preset` chooses from; None: the configuration has no presets."""
+
+
+@dataclass(frozen=True)
+class _Execution:
+    """Marks a field; see `Execution`."""
+
+
+FieldType = TypeVar("FieldType")
+Execution = Annotated[FieldType, _Execution()]
+"""A field that says how a stage is carried out (CPUs, GPUs, memory, copies), not what it computes: it is recorded with
+the artifact, but no part of its identity, so that another machine or preset makes no stage run again."""
 
 ConfigType = TypeVar("ConfigType", bound=FrozenConfig)
 
@@ -26,11 +40,11 @@ ConfigType = TypeVar("ConfigType", bound=FrozenConfig)
 def load_config(
     config_class: type[ConfigType], file: Path | None = None, assignments: Sequence[str] = ()
 ) -> ConfigType:
-    """Resolve a configuration from defaults, then `file` (YAML), then `a.b=value` assignments.
+    """Resolve a configuration from defaults, then the preset that it names, `file` (YAML), and `a.b=value` assignments.
 
     Raises:
-        UsageError: an unreadable file, an unknown key or a value of the wrong type; the message names the key, where
-            it was written and, for an unknown key, the nearest valid one.
+        UsageError: an unreadable file, an unknown key or preset, or a value of the wrong type; the message names the
+            key, where it was written and, for an unknown key or preset, the nearest valid one.
     """
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
@@ -41,6 +55,7 @@ def load_config(
         path, value = _parse_assignment(assignment)
         assign_path(values, path, value)
         origin[".".join(path)] = f"--set {assignment}"
+    values = _merged(_preset(config_class.presets, values.get("preset"), file), values)
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
@@ -50,6 +65,51 @@ def load_config(
 def dump_yaml(config: FrozenConfig) -> str:
     """The resolved configuration as YAML that `--config` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def execution_fields(config_class: type[FrozenConfig]) -> tuple[str, ...]:
+    """Names of the fields that are marked as `Execution`."""
+    return tuple(
+        name
+        for name, field in config_class.model_fields.items()
+        if any(isinstance(mark, _Execution) for mark in field.metadata)
+    )
+
+
+def computed_part(config: FrozenConfig) -> dict[str, Any]:
+    """What a configuration says of the result, in JSON's types: fields marked as `Execution` are left out, at any depth
+    of sections."""
+    return config.model_dump(mode="json", exclude=_execution(config))
+
+
+def _execution(config: FrozenConfig) -> dict[str, Any]:
+    """The marked fields, in the form that pydantic's `exclude` takes."""
+    sections = {name: getattr(config, name) for name in type(config).model_fields}
+    inner = {name: _execution(value) for name, value in sections.items() if isinstance(value, FrozenConfig)}
+    return {name: found for name, found in inner.items() if found} | dict.fromkeys(execution_fields(type(config)), True)
+
+
+def _preset(folder: Path | None, name: Any, file: Path | None) -> dict[str, Any]:
+    """The values of a preset; a name of the wrong type is left to the validation."""
+    if folder is None or not isinstance(name, str):
+        return {}
+    there = sorted(preset.stem for preset in folder.glob("*.yaml"))
+    if name not in there:
+        nearest = difflib.get_close_matches(name, there, n=1)
+        hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+        where = "" if file is None else f"{file} or --set: "
+        raise UsageError(f"{where}preset '{name}': no such preset.{hint} There are {', '.join(there)}.")
+    return _read_yaml(folder / f"{name}.yaml")
+
+
+def _merged(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    """Both, where `upper` wins; sections are merged key by key."""
+    sections = {
+        key: _merged(lower[key], value)
+        for key, value in upper.items()
+        if isinstance(value, dict) and isinstance(lower.get(key), dict)
+    }
+    return {**lower, **upper, **sections}
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

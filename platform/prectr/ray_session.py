@@ -21,7 +21,7 @@ from prectr.errors import UsageError
 
 
 class RayConfig(FrozenConfig):
-    """How a laptop's embedded Ray is started; ignored where a cluster is joined."""
+    """How a laptop's embedded Ray is started, which is ignored where a cluster is joined; and what tasks may use."""
 
     num_cpus: int = 8
     """Logical CPUs. More than a small machine has, because stages that only wait hold one each (RAY.md 00)."""
@@ -29,6 +29,8 @@ class RayConfig(FrozenConfig):
     memory_gib: float | None = Field(default=None, gt=0)
     """Memory that the tasks of mining and sampling may use on each machine together (`--memory`); null: a third of the
     machine's, at most 4 GiB. They are cut to fit; less memory makes more and smaller tasks."""
+    tasks: int | None = Field(default=None, ge=1)
+    """Tasks of mining and sampling that run at once, over all machines; null: one for each CPU."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,51 @@ def task_budget(config: RayConfig | None = None) -> Budget:
     cpus = [int(node["Resources"].get("CPU", 0)) for node in machines]
     if not os.environ.get("RAY_ADDRESS"):
         cpus = [min(count, os.cpu_count() or 1) for count in cpus]
-    given = (config or RayConfig()).memory_gib
+    config = config or RayConfig()
+    given = config.memory_gib
     smallest = min(node["Resources"].get("memory", _MOST_MEMORY) for node in machines)
     of_machine = min(smallest / 3, _MOST_MEMORY) if given is None else given * 2**30
     of_task = of_machine / max(*cpus, 1) - _WORKER_BYTES
-    return Budget(of_task=int(max(of_task, _LEAST_TASK)), at_once=max(sum(cpus), 1))
+    at_once = min(sum(cpus), config.tasks or sum(cpus))
+    return Budget(of_task=int(max(of_task, _LEAST_TASK)), at_once=max(at_once, 1))
+
+
+def memory_bytes(gib: float | None) -> int | None:
+    """A configured memory as Ray wants it."""
+    return None if gib is None else int(gib * 2**30)
+
+
+def require_resources(
+    section: str, *, workers: int | None = None, cpus: float, gpus: float = 0, memory_gib: float | None = None
+) -> None:
+    """Refuse what an embedded Ray can never give: a stage would wait for it without end. A cluster may yet grow.
+
+    Args:
+        section: of the configuration that asks.
+        workers: how many there are at least, where that is a setting.
+        cpus: of each.
+        gpus: of each.
+        memory_gib: of each.
+
+    Raises:
+        UsageError: names the setting, and what there is.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    import ray
+
+    there = ray.cluster_resources()
+    for setting, each, found, unit, help_ in (
+        ("gpus", gpus, there.get("GPU", 0), "GPUs", ""),
+        ("cpus", cpus, there.get("CPU", 0), "CPUs", ", or raise ray.num_cpus"),
+        ("memory_gib", memory_gib or 0, there.get("memory", 0) / 2**30, "GiB", ""),
+    ):
+        if (workers or 1) * each > found:
+            many, lower = (f"{section}.workers {workers} with ", "one of the two") if workers else ("", "it")
+            raise UsageError(
+                f"{many}{section}.{setting} {each:g}{' each' if workers else ''}: Ray has {found:.3g} {unit} here; "
+                f"lower {lower}{help_}."
+            )
 
 
 def silence_ray() -> None:

@@ -1,6 +1,7 @@
 """The whole configuration: one section a stage. Light imports only, because every command reads it at start."""
 
-from typing import Self
+from pathlib import Path
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -59,9 +60,23 @@ class ReportConfig(FrozenConfig):
     currency: str = "USD"
 
 
+class ScoreLinesConfig(FrozenConfig):
+    """Who scores the lines that `score` reads."""
+
+    actors: int = Field(1, ge=1)
+    cpus: float = Field(1, gt=0)
+    """Of an actor."""
+    memory_gib: float | None = Field(None, gt=0)
+    """That Ray sets aside for an actor; null: not counted."""
+
+
 class Settings(FrozenConfig):
     """All sections. `prectr config show` prints them resolved."""
 
+    presets: ClassVar[Path | None] = Path(__file__).parent / "presets"
+
+    preset: str = "laptop"
+    """A file of `prectr/presets/`: resources of all stages, on which a configuration file and `--set` build."""
     simulate: MarketplaceConfig = MarketplaceConfig()
     importing: ImportConfig = ImportConfig()
     validation: ValidateConfig = ValidateConfig()
@@ -79,5 +94,6 @@ class Settings(FrozenConfig):
     experiment: ExperimentConfig = ExperimentConfig()
     replay: ReplayConfig = ReplayConfig()
     serve: ServeConfig = ServeConfig()
+    score: ScoreLinesConfig = ScoreLinesConfig()
     pipeline: PipelineConfig = PipelineConfig()
     ray: RayConfig = RayConfig()

@@ -154,6 +154,17 @@ def test_unknown_key_is_refused_by_name_and_place(prectr: Prectr, tmp_path: Path
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_preset_is_chosen_by_an_option_or_a_setting_which_outranks_it(prectr: Prectr) -> None:
+    shown = []
+    for given in (["--preset", "gpu-cluster"], ["--preset", "laptop", "--set", "preset=gpu-cluster"]):
+        code, output, errors = prectr("config", "show", "--json", *given)
+        assert code == 0, errors
+        shown.append(json.loads(output))
+    assert shown[0] == shown[1] and shown[0]["preset"] == "gpu-cluster" and shown[0]["train"]["gpus"] == 1
+    code, output, errors = prectr("simulate", "--out", "x", "--preset", "gpu")
+    assert (code, output) == (2, "") and "preset 'gpu': no such preset. There are cpu-cluster" in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "maker"),
     [

@@ -105,6 +105,12 @@ def test_a_command_runs_as_a_job_and_its_exit_code_comes_back(head: Head, tmp_pa
     assert "simulate: done" in ran.stdout, "what the job says is printed"
     manifest = json.loads((tmp_path / "tables" / "manifest.json").read_text())
     assert manifest["config"]["users"] == 20 and manifest["config"]["seed"] == 3
+    (tmp_path / "tables" / "manifest.json").unlink()
+    same = head.prectr(*submit, "simulate", "--out", "tables", "--config", "small.yaml", "--seed", "3", cwd=tmp_path)
+    assert same.returncode == 0 and "first: has succeeded before" in same.stderr
+    assert not (tmp_path / "tables" / "manifest.json").exists(), "nothing was run again"
+    other = head.prectr(*submit, "simulate", "--out", "elsewhere", cwd=tmp_path)
+    assert other.returncode == 2 and "--id first: is the id of another command there" in other.stderr
     again = head.prectr("submit", "--address", head.address, "--follow", "validate", "nowhere", cwd=tmp_path)
     assert again.returncode not in (0, None), "a job that fails fails here, too"
     assert "nowhere" in again.stdout and "Traceback" not in again.stderr

@@ -74,7 +74,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     monkeypatch.setattr(launch, "fit_on_ray", fit)
     monkeypatch.setattr(train_teacher, "ray_session", lambda _: nullcontext())
-    monkeypatch.setattr(train_teacher, "_require_resources", lambda _: None)
+    monkeypatch.setattr(train_teacher, "require_resources", lambda *_, **__: None)
     return calls
 
 

@@ -70,6 +70,15 @@ def test_a_deployment_has_room_sheds_with_429_and_scales() -> None:
     assert scaling.target_ongoing_requests < ServeConfig().max_queued_requests, "it scales before it sheds"
 
 
+def test_a_replica_takes_the_cpus_and_memory_that_are_configured() -> None:
+    usual, large = (
+        build_app(AppArguments(serve=config))._bound_deployment.ray_actor_options
+        for config in (ServeConfig(), ServeConfig(cpus=4, memory_gib=2))
+    )
+    assert usual["num_cpus"] == 1 and not usual.get("memory")
+    assert (large["num_cpus"], large["memory"]) == (4, 2**31)
+
+
 def test_every_figure_of_the_dashboard_is_kept() -> None:
     dashboard = json.loads((FOLDER / "grafana.json").read_text(encoding="utf-8"))
     shown = set()

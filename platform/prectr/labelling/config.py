@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prectr.configuration import FrozenConfig
+from prectr.configuration import Execution, FrozenConfig
 from prectr.mirror import LocalOrUri
 
 Engine = Literal["auto", "vllm", "transformers", "http"]
@@ -50,11 +50,11 @@ class TeacherConfig(FrozenConfig):
     """Names of the linear layers to adapt; null: all but the output."""
     accumulate: int = Field(1, ge=1)
     """Micro-batches a step: `batch_size` is cut into so many, to fit a large model into memory."""
-    checkpoint_activations: bool = False
+    checkpoint_activations: Execution[bool] = False
     """Recompute activations in the backward pass: slower, and a large model needs far less memory."""
     workers: int = Field(1, ge=1)
-    """Workers of Ray Train; each takes its share of every batch."""
-    gpus: float = Field(0, ge=0)
+    """Workers of Ray Train; each takes its share of every batch, and draws its own dropout."""
+    gpus: Execution[float] = Field(0, ge=0)
     """GPUs of a worker; 0 trains on the CPU even where there are some."""
     max_seconds: float = Field(600.0, gt=0)
     """Training stops after the epoch that passes this limit; the best epoch so far is kept. A safety net only: a limit
@@ -62,8 +62,10 @@ class TeacherConfig(FrozenConfig):
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     """`auto`: bfloat16 where the processor has AMX, else float32. At the default width the casts cost more than AMX
     saves; use `auto` for a `base_model`."""
-    cpus: int = Field(2, ge=1)
+    cpus: Execution[int] = Field(2, ge=1)
     """Torch threads of the training worker."""
+    memory_gib: Execution[float | None] = Field(None, gt=0)
+    """Memory that Ray sets aside for a worker; null: not counted."""
     seed: int = 17
 
 
@@ -90,6 +92,8 @@ class ReplicaConfig(FrozenConfig):
     tensor_parallel: int = Field(1, ge=1)
     """GPUs that share one copy of the teacher (vLLM only)."""
     cpus: float = Field(1.0, gt=0)
+    memory_gib: float | None = Field(None, gt=0)
+    """Memory that Ray sets aside with the CPUs; null: not counted, and a replica that asks a server never is."""
     resources: dict[str, float] = {}
     """Custom resources of one replica, e.g. {teacher: 1}, to place it on a group of machines."""
     restarts: int = Field(5, ge=0)
@@ -111,9 +115,9 @@ class VllmConfig(FrozenConfig):
     """`actors`: vLLM's `LLM` in Ray Data actors, the faster way; one machine holds a replica. `ray.data.llm`: its
     processor, whose placement groups spread one tensor-parallel replica over machines."""
 
-    cpu_cache_gib: int = Field(1, ge=1)
+    cpu_cache_gib: Execution[int] = Field(1, ge=1)
     """Key-value cache of an engine on a CPU."""
-    gpu_memory_share: float = Field(0.9, gt=0, le=1)
+    gpu_memory_share: Execution[float] = Field(0.9, gt=0, le=1)
     eager: bool = True
     """No CUDA graphs: a one-token answer gains little from them and they take a minute to record."""
     trust_remote_code: bool = False
@@ -133,9 +137,9 @@ class HttpConfig(FrozenConfig):
     dialect: Literal["auto", "vllm", "openai"] = "auto"
     """`vllm` constrains the answer to the labels and checks them against the server's tokenizer; `auto` asks the
     server's list of models who it is."""
-    at_once: int = Field(64, ge=1)
+    at_once: Execution[int] = Field(64, ge=1)
     """Requests in flight of one replica."""
-    requests_per_second: float | None = Field(None, gt=0)
+    requests_per_second: Execution[float | None] = Field(None, gt=0)
     """Limit over all replicas together."""
     timeout_seconds: float = Field(60.0, gt=0)
     retries: int = Field(5, ge=0)
@@ -152,7 +156,7 @@ class LabelConfig(FrozenConfig):
     """Of the catalogue; see `teacher.language`."""
     engine: Engine = "auto"
     """`auto`: http for a URL, else vLLM where it is installed, else transformers."""
-    replicas: ReplicaConfig = ReplicaConfig()
+    replicas: Execution[ReplicaConfig] = ReplicaConfig()
     vllm: VllmConfig = VllmConfig()
     http: HttpConfig = HttpConfig()
     ledger: LocalOrUri | None = None

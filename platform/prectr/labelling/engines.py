@@ -25,6 +25,7 @@ import numpy as np
 from prectr.errors import UsageError
 from prectr.labelling.config import Engine, LabelConfig
 from prectr.labelling.prompt import PromptTemplate
+from prectr.ray_session import memory_bytes
 
 if TYPE_CHECKING:
     import ray.data
@@ -154,6 +155,7 @@ def map_replicas(
             replica,
             compute=ray.data.ActorPoolStrategy(min_size=replicas.at_least, max_size=replicas.at_most),
             num_cpus=replicas.cpus,
+            memory=memory_bytes(replicas.memory_gib),
             resources=replicas.resources or None,
             **restart_limits(question.config),
             **options,

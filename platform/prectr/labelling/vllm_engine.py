@@ -16,7 +16,7 @@ from prectr import progress
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.engines import Question, answer_columns, replica_gpus, restart_limits
 from prectr.labelling.prompt_tokens import CPUS, with_prompt_tokens
-from prectr.ray_session import silence_ray
+from prectr.ray_session import memory_bytes, silence_ray
 
 if TYPE_CHECKING:
     import ray.data
@@ -74,6 +74,8 @@ def answer_with_vllm(questions: "ray.data.Dataset", question: Question) -> "ray.
     gpus = replica_gpus(config)
     if gpus:
         worker["GPU"] = gpus
+    if memory := memory_bytes(replicas.memory_gib):
+        worker["memory"] = memory
     processor_config = vLLMEngineProcessorConfig(
         model_source=question.teacher,
         engine_kwargs=engine_arguments(config, on_gpu=gpus > 0),

@@ -111,6 +111,10 @@ class ServeConfig(FrozenConfig):
     replicas: int | tuple[int, int] = 1
     """Or a range (least, most), between which Ray Serve scales."""
     autoscale: AutoscaleConfig = AutoscaleConfig()
+    cpus: float = Field(1, gt=0)
+    """CPUs of a replica."""
+    memory_gib: float | None = Field(None, gt=0)
+    """Memory that Ray sets aside for a replica; null: not counted."""
     haproxy: bool = True
     """HAProxy before the replicas and Ray Serve's throughput mode. Off: Ray Serve's own proxy, in Python."""
     threads: int = Field(1, ge=0)

@@ -1,10 +1,10 @@
 """Configuration of `distill` and `score-relevance`. Pydantic only: the command line imports this."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from prectr.configuration import FrozenConfig
+from prectr.configuration import Execution, FrozenConfig
 from prectr.model_config import DistillationLossConfig, EncoderConfig
 
 
@@ -36,17 +36,26 @@ class DistillConfig(FrozenConfig):
     int8: bool = False
     """Also leave an int8 form of the encoder, and of what `train` tunes from it; the manifest and the model card say
     what it costs in quality."""
-    cpus: int = Field(2, ge=1)
+    cpus: Execution[int] = Field(2, ge=1)
     """Torch threads of the training worker."""
+    gpus: Execution[float] = Field(0, ge=0)
+    """GPUs of the training worker; 0 trains on the CPU even where there are some."""
+    memory_gib: Execution[float | None] = Field(None, gt=0)
+    """Memory that Ray sets aside for the training worker; null: not counted."""
     seed: int = 17
 
 
 class ScoreConfig(FrozenConfig):
     """How `score-relevance` scores every distinct pair."""
 
-    actors: int = Field(2, ge=1)
-    threads: int = Field(1, ge=1)
+    actors: Execution[int | tuple[int, int]] = 2
+    """Two numbers are the fewest and the most, as many as there is work and room for."""
+    threads: Execution[int] = Field(1, ge=1)
     """ONNX Runtime threads of one actor."""
+    cpus: Execution[float] = Field(1, gt=0)
+    """CPUs of one actor."""
+    memory_gib: Execution[float | None] = Field(None, gt=0)
+    """Memory that Ray sets aside for one actor; null: not counted."""
     int8: bool = False
     """Score with the int8 form that `distill.int8` left; its manifest says what that costs in quality."""
     block_pairs: int = Field(8192, ge=1)
@@ -57,3 +66,19 @@ class ScoreConfig(FrozenConfig):
     """A judgment or a teacher's label of the very pair outranks the encoder's score."""
     judgment_confidence: float = Field(0.97, gt=0.25, le=1)
     """Probability that a judgment puts on its own grade; the rest is spread over the other levels."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not 1 <= self.least_actors <= self.most_actors:
+            raise ValueError(f"actors must be at least 1, the fewest before the most, got {self.actors}")
+        return self
+
+    @property
+    def least_actors(self) -> int:
+        """How many there are at least."""
+        return self.actors if isinstance(self.actors, int) else self.actors[0]
+
+    @property
+    def most_actors(self) -> int:
+        """How many there are at most."""
+        return self.actors if isinstance(self.actors, int) else self.actors[1]

@@ -33,7 +33,7 @@ def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
     distill, out, curve = config["distill"], Path(config["out"]), Path(config["curve"])
     torch.manual_seed(distill["seed"])
     generator = np.random.default_rng(distill["seed"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if distill["gpus"] and torch.cuda.is_available() else "cpu"
     encoder = config["build_encoder"](config["encoder_config"], config["vocabulary"]).to(device)
     with np.load(config["data"]) as data:
         tokens = PairTokens(data["values"], data["offsets"], data["query_tokens"])

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from prectr.labelling.selection import distinct_pairs
+from prectr.ray_session import memory_bytes
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.lexical import match_features
@@ -102,7 +103,7 @@ def score_pairs(pairs: pl.DataFrame, encoder: Path, config: ScoreConfig) -> Any:
     """Score over Ray Data; yields finished Arrow tables, in no particular order."""
     import ray.data
 
-    blocks = max(config.actors, -(-len(pairs) // config.block_pairs))
+    blocks = max(config.least_actors, -(-len(pairs) // config.block_pairs))
     size = -(-len(pairs) // blocks)
     tables = [pairs[start : start + size].to_arrow() for start in range(0, len(pairs), size)]
     scored = ray.data.from_arrow(tables).map_batches(
@@ -110,7 +111,8 @@ def score_pairs(pairs: pl.DataFrame, encoder: Path, config: ScoreConfig) -> Any:
         fn_constructor_kwargs={"encoder": encoder.resolve(), "config": config},
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=config.actors),
-        num_cpus=1,
+        compute=ray.data.ActorPoolStrategy(min_size=config.least_actors, max_size=config.most_actors),
+        num_cpus=config.cpus,
+        memory=memory_bytes(config.memory_gib),
     )
     return scored.iter_batches(batch_size=None, batch_format="pyarrow")

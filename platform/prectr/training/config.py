@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from prectr.configuration import FrozenConfig
+from prectr.configuration import Execution, FrozenConfig
 from prectr.mirror import LocalOrUri
 from prectr.model_config import ModelConfig
 
@@ -49,16 +49,19 @@ class TrainConfig(FrozenConfig):
     """Pairs the encoder sees at once; pairs of similar length go together. Few fit a processor's cache and need hardly
     any padding; a GPU wants more."""
     workers: int | tuple[int, int] = 1
-    """Ray Train workers; two numbers are the fewest and the most, as many as the cluster has room for."""
-    cpus: int = Field(2, ge=1)
+    """Ray Train workers; two numbers are the fewest and the most, as many as the cluster has room for. Each draws its
+    own dropout, so that another number is another result, as another seed is."""
+    cpus: Execution[int] = Field(2, ge=1)
     """Torch threads of a worker."""
-    gpus: float = Field(0, ge=0)
+    gpus: Execution[float] = Field(0, ge=0)
     """GPUs of a worker."""
-    checkpoint_steps: int = Field(500, ge=1)
+    memory_gib: Execution[float | None] = Field(None, gt=0)
+    """Memory that Ray sets aside for a worker; null: not counted."""
+    checkpoint_steps: Execution[int] = Field(500, ge=1)
     """Steps between checkpoints; a run that was killed goes on from the last one."""
-    restarts: int = Field(3, ge=0)
+    restarts: Execution[int] = Field(3, ge=0)
     """How often a run goes on after a worker died."""
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: Execution[TrackingConfig] = TrackingConfig()
     seed: int = 17
 
     @model_validator(mode="after")

@@ -44,6 +44,7 @@ def fit_on_ray(
     workers: int | tuple[int, int] = 1,
     cpus_per_worker: int = 2,
     gpus_per_worker: float = 0,
+    memory_per_worker: int | None = None,
     curve: Path | None = None,
     resumable: Path | None = None,
     restarts: int = 0,
@@ -58,6 +59,7 @@ def fit_on_ray(
         workers: number of workers, or the fewest and the most; a loop that is given more than one shards its own data.
         cpus_per_worker: logical CPUs, and torch threads, of a worker.
         gpus_per_worker: GPUs of a worker.
+        memory_per_worker: bytes that Ray sets aside for a worker; None: not counted.
         curve: the JSONL learning curve that the loop appends to through `append_curve`; its lines are shown.
         resumable: an existing directory that keeps the checkpoints which the loop reports, so that the same call after
             a killed driver goes on from them; removed when the loop has succeeded or refused. None keeps nothing.
@@ -71,7 +73,7 @@ def fit_on_ray(
 
     run_name = f"{name}-{uuid.uuid4().hex[:8]}" if resumable is None else "run"
     kept = storage if resumable is None else resumable
-    resources = {"CPU": float(cpus_per_worker)} | ({"GPU": float(gpus_per_worker)} if gpus_per_worker else {})
+    resources = worker_resources(cpus_per_worker, gpus_per_worker, memory_per_worker)
     trainer = TorchTrainer(
         _threaded(loop, cpus_per_worker),
         train_loop_config=loop_config,
@@ -106,6 +108,12 @@ def fit_on_ray(
     finally:
         if resumable is None:
             shutil.rmtree(kept / run_name, ignore_errors=True)
+
+
+def worker_resources(cpus: float, gpus: float = 0, memory: int | None = None) -> dict[str, float]:
+    """What a worker takes, by Ray's names; what it does not take is not named."""
+    wanted = {"CPU": float(cpus), "GPU": float(gpus), "memory": float(memory or 0)}
+    return {name: amount for name, amount in wanted.items() if amount}
 
 
 def append_curve(curve: Path, point: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prectr.configuration import FrozenConfig
+from prectr.configuration import Execution, FrozenConfig
 
 Mode = Literal["min", "max"]
 
@@ -57,7 +57,9 @@ class SweepConfig(FrozenConfig):
         description="setting of `train` (dotted) -> its values",
     )
     trials: int = Field(default=16, ge=1)
-    parallel: int = Field(default=1, ge=1, description="trials at once; each takes `train.cpus`")
+    parallel: Execution[int] = Field(
+        default=1, ge=1, description="trials at once; each takes `train.cpus`, `train.gpus` and `train.memory_gib`"
+    )
     metric: Literal["gauc", "auc", "auc_position_free", "logloss"] = "gauc"
     grace: int = Field(default=2, ge=1, description="validations before a trial may be stopped")
     reduction: int = Field(default=3, ge=2, description="one trial in so many goes on at each rung")

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from prectr import progress
+from prectr.ray_session import memory_bytes
 from prectr.training.config import TrainConfig
+from prectr.training.launch import worker_resources
 from prectr.training.sweep_config import SearchRange, SweepConfig
 from prectr.training.sweep_ledger import REACHED, Trial, TrialLedger
 from prectr.training.sweep_trials import drawn_config, run_trial
@@ -64,7 +66,7 @@ def search(
         encoder=encoder.resolve(),
         build_ranker=build_ranker,
     )
-    resources = {"CPU": float(train.cpus)} | ({"GPU": train.gpus} if train.gpus else {})
+    resources = worker_resources(train.cpus, train.gpus, memory_bytes(train.memory_gib))
     tune.Tuner(
         tune.with_resources(trial, resources),
         tune_config=tune.TuneConfig(
