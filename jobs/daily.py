@@ -103,14 +103,23 @@ def run(config: PipelineConfig, settings: Settings) -> Daily:
         stages.run(
             "mine-preferences",
             lambda: mine_preferences.run(
-                tables=tables, relevance=relevance, out=preferences, config=settings.preferences
+                tables=tables,
+                relevance=relevance,
+                out=preferences,
+                config=settings.preferences,
+                ray_config=settings.ray,
             ),
         )
         kept = settings.samples.model_copy(update={"specification_from": models.bundles[CURRENT]})
         stages.run(
             "build-samples",
             lambda: build_samples.run(
-                tables=tables, relevance=relevance, preferences=preferences, out=samples, config=kept
+                tables=tables,
+                relevance=relevance,
+                preferences=preferences,
+                out=samples,
+                config=kept,
+                ray_config=settings.ray,
             ),
         )
         warm = settings.train.model_copy(

@@ -136,13 +136,22 @@ def _run(config: PipelineConfig, settings: Settings) -> Pipeline:
         stage(
             "mine-preferences",
             lambda: mine_preferences.run(
-                tables=tables, relevance=relevance, out=preferences, config=settings.preferences
+                tables=tables,
+                relevance=relevance,
+                out=preferences,
+                config=settings.preferences,
+                ray_config=settings.ray,
             ),
         )
         stage(
             "build-samples",
             lambda: build_samples.run(
-                tables=tables, relevance=relevance, preferences=preferences, out=samples, config=settings.samples
+                tables=tables,
+                relevance=relevance,
+                preferences=preferences,
+                out=samples,
+                config=settings.samples,
+                ray_config=settings.ray,
             ),
         )
         for name in config.rankers:
