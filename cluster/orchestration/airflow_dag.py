@@ -1,4 +1,6 @@
-"""Airflow: a new day of the log is taken in every night, as a job of a Ray cluster (docs/daily.md); docs/orchestration.md says how retries behave.
+"""Airflow: a new day of the log is taken in every night, as a job of a Ray cluster (docs/daily.md).
+
+docs/orchestration.md says how retries behave.
 
 It goes into Airflow's folder of DAGs. Workers need `prectr`, PRECTR_ADDRESS and RAY_AUTH_TOKEN. A task holds a worker's
 slot while it follows its job, but does no work.
