@@ -24,7 +24,7 @@ CODE = ("platform/prectr", "models", "jobs", "serve_apps")
 CONFIG_FILE = "submitted.yaml"
 CHECK_SECONDS = 10
 FAILED_TO_START = 1
-READY_SECONDS = 60
+READY_SECONDS = 180
 NOT_READY = "No available agent"
 
 
@@ -122,6 +122,8 @@ def submit(client: Any, submission: Submission) -> str:
                     metadata={"prectr": submission.command[0]},
                     **(submission.resources or {}),
                 )
+            except OSError as error:  # of the connection
+                raise PrectrError(f"the cluster no longer answers: {str(error).splitlines()[0]}") from None
             except (RuntimeError, ValueError) as error:
                 # A head that has just started answers before the agent that starts drivers does.
                 if NOT_READY not in str(error) or time.monotonic() > deadline:

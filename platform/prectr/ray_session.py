@@ -112,7 +112,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
     level = logging.ERROR if quiet else logging.INFO
     with _native_stderr_muted() if quiet else nullcontext():
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level=level)
+            ray.init(log_to_driver=not quiet, logging_level=level)
         else:
             ray.init(
                 address="local",
