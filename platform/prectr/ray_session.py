@@ -144,7 +144,9 @@ def task_budget(config: RayConfig | None = None) -> Budget:
     """
     import ray
 
-    machines = [node for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    # A head without CPUs runs none of them; where nothing else is alive, a lost node is being replaced.
+    machines = [node for node in alive if node["Resources"].get("CPU", 0)] or alive
     cpus = [int(node["Resources"].get("CPU", 0)) for node in machines]
     if not os.environ.get("RAY_ADDRESS"):
         cpus = [min(count, os.cpu_count() or 1) for count in cpus]
