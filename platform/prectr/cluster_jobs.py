@@ -141,14 +141,24 @@ def follow(client: Any, job: str) -> int:
             print(text, end="", flush=True)
 
     asyncio.run(tail())
-    return exit_code(client, job)
+    return wait(client, job)  # the connection may have ended before the job
 
 
 def wait(client: Any, job: str, seconds: float = 1.0) -> int:
-    """Until a job has ended; its exit code."""
-    while not client.get_job_status(job).is_terminal():
-        time.sleep(seconds)
-    return exit_code(client, job)
+    """Until a job has ended; its exit code.
+
+    Raises:
+        PrectrError: the cluster no longer answers.
+    """
+    try:
+        while not client.get_job_status(job).is_terminal():
+            time.sleep(seconds)
+        return exit_code(client, job)
+    except OSError as error:  # of the connection
+        raise PrectrError(
+            f"job {job}: the cluster no longer answers ({str(error).splitlines()[0]}); the job may still run. See "
+            "`prectr jobs list`; where it was lost, submit it again: it goes on."
+        ) from None
 
 
 def exit_code(client: Any, job: str) -> int:
