@@ -27,14 +27,20 @@ from tests.processes import end_agents
 ROOT = Path(__file__).parents[1]
 CODE = f"{ROOT / 'platform'}{os.pathsep}{ROOT}"
 """PYTHONPATH of this checkout."""
-COMMON = (f"--object-store-memory={100 * 2**20}", "--dashboard-agent-listen-port=0")
-"""The agent would take port 52365, and could not be reached where another node of the machine has it."""
+OBJECT_STORE = 100 * 2**20
+AGENT_PORTS = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent", "metrics-export")
+"""Given, because a raylet waits 15 seconds at most to be told them, and because the first one's default is one for all
+nodes of a machine: where another has it, no job can be submitted."""
 STARTED = "Ray runtime started."
 START_SECONDS = 120
 STARTS = 4
 END_SECONDS = 90
-QUICKLY_MISSED = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5"}
-"""The head gives a node that does not answer up after about four seconds; Ray's own 15 would make the tests wait."""
+OF_ALL_NODES = {
+    "RAY_worker_register_timeout_seconds": "300",  # on a busy machine
+    "RAY_worker_niceness": "0",  # Ray's own 15 would starve the workers beside whatever else is tested
+    # A node that is gone is given up after about five seconds, not 15; one that is only slow has as long as ever.
+    "RAY_health_check_period_ms": "1000",
+}
 
 
 @dataclass
@@ -112,13 +118,14 @@ class RayCluster:
             )
 
     def _start(self, options: Sequence[str], variables: Mapping[str, str]) -> Node:
-        """Start a node, and again, as a supervisor does: on a busy machine Ray gives up after 15 seconds."""
+        """Start a node, and again where it failed, as a supervisor does."""
         ray = str(Path(sys.executable).parent / "ray")
         for _ in range(STARTS):
             # In the temporary directory itself: Ray puts sockets below, whose paths must be short.
             own = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
             self.temporary.append(Path(own))
-            command = [ray, "start", "--block", f"--temp-dir={own}", *COMMON, *options]
+            command = [ray, "start", "--block", f"--temp-dir={own}", f"--object-store-memory={OBJECT_STORE}", *options]
+            command += [f"--{name}-port={free_port()}" for name in AGENT_PORTS]
             log = self.folder / f"node-{len(self.nodes)}.log"
             with log.open("wb") as said:
                 process = subprocess.Popen(
@@ -208,7 +215,7 @@ def ray_cluster(
         gcs=f"127.0.0.1:{free_port()}",
         environment=basis | {"PYTHONPATH": CODE},
         # Without the path of the code: the nodes' own must be what travels with a job, not this checkout.
-        of_nodes=basis | QUICKLY_MISSED | dict(of_nodes or {}),
+        of_nodes=basis | OF_ALL_NODES | dict(of_nodes or {}),
         of_head=of_head or {},
         head_cpus=head_cpus,
     )
