@@ -1,18 +1,26 @@
 """submit: any command as a job of a Ray cluster; and `jobs list`, `logs`, `stop`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 from typer import BadParameter
 
 from prectr import cluster_jobs, progress
 from prectr.cluster_jobs import Submission
+from prectr.configuration import load_config
 from prectr.errors import UsageError
 from prectr.mirror import uri_of
+from prectr.settings import Settings
 
 NOT_SUBMITTED = ("submit", "jobs", "serve", "demo", "config", "doctor")
+URI = "://"
+NEW_PATHS = ("publish", "to")
+"""Strings that name a directory, which need not be there yet, or Redis."""
+PATH_OR_NAME = ("teacher", "base_model", *NEW_PATHS)
+"""Strings that may name a directory; the others else a model on the hub."""
 CommandLineError = BadParameter.__mro__[2]
 """The base of all that is wrong with a command line."""
 
@@ -69,8 +77,10 @@ def run(
 def absolute_arguments(command: Sequence[str], app: typer.Typer) -> tuple[list[str], str | None]:
     """A command line that means the same elsewhere: paths made absolute; and the content of its `--config` file.
 
+    Paths in the settings are made absolute by further `--set`, so that the file travels as it is.
+
     Raises:
-        UsageError: no such command, one that is not for a cluster, or wrong arguments.
+        UsageError: no such command, one that is not for a cluster, wrong arguments or settings.
     """
     if not command:
         raise UsageError("submit: name a command, such as prectr submit train --address URL -- --samples ...")
@@ -91,13 +101,41 @@ def absolute_arguments(command: Sequence[str], app: typer.Typer) -> tuple[list[s
         if value in (None, False, 0, (), []) or value == parameter.default:
             continue
         arguments += _written(parameter, value)
+    if "set_" in context.params:
+        settings = load_config(Settings, config, context.params["set_"] or ())
+        for setting, path in _relative_paths(settings, name):
+            arguments += ["--set", f"{setting}={path.resolve()}"]
     return arguments, None if config is None else _read(config)
+
+
+def _relative_paths(section: BaseModel, command: str, prefix: str = "") -> Iterator[tuple[str, Path]]:
+    """Settings that hold a relative path: those that were given, and the defaults of the command's own section."""
+    for name in type(section).model_fields:
+        value, setting = getattr(section, name), f"{prefix}{name}"
+        if isinstance(value, BaseModel):
+            yield from _relative_paths(value, command, f"{setting}.")
+        elif name in section.model_fields_set or prefix == f"{command}.":
+            path = _as_path(name, value)
+            if path is not None and not path.is_absolute():
+                yield setting, path
+
+
+def _as_path(name: str, value: Any) -> Path | None:
+    """A value as a path of this machine, if it is one."""
+    if isinstance(value, Path):
+        return value
+    named = isinstance(value, str) and name in PATH_OR_NAME and URI not in value
+    return Path(value) if named and (name in NEW_PATHS or Path(value).exists()) else None
 
 
 def _written(parameter: Any, value: Any) -> list[str]:
     """A parameter as it stands on a command line."""
     values = list(value) if isinstance(value, list | tuple) else [value]
-    texts = [(uri_of(one) or str(one.resolve())) if isinstance(one, Path) else str(one) for one in values]
+    paths = [_as_path(parameter.name, one) for one in values]
+    texts = [
+        str(one) if path is None else uri_of(path) or str(path.resolve())
+        for one, path in zip(values, paths, strict=True)
+    ]
     if parameter.param_type_name != "option":
         return texts
     option = max(parameter.opts, key=len)

@@ -27,7 +27,7 @@ CODE = ("platform/prectr", "models", "jobs", "serve_apps")
 CONFIG_FILE = "submitted.yaml"
 CHECK_SECONDS = 10
 FAILED_TO_START = 1
-READY_SECONDS = 60
+READY_SECONDS = 180
 NOT_READY = "No available agent"
 _LOST = "the cluster stopped answering ({}); give the same command again, with --id it finds what was submitted."
 
@@ -141,13 +141,13 @@ def submit(client: Any, submission: Submission) -> str:
                     metadata={"prectr": submission.command[0], "work": submission.digest},
                     **(submission.resources or {}),
                 )
+            except OSError as error:  # of the connection
+                raise PrectrError(_LOST.format(error)) from None
             except (RuntimeError, ValueError) as error:
                 # A head that has just started answers before the agent that starts drivers does.
                 if NOT_READY not in str(error) or time.monotonic() > deadline:
                     raise PrectrError(f"the cluster refused the job: {str(error).splitlines()[0]}") from None
                 time.sleep(1)
-            except OSError as error:
-                raise PrectrError(_LOST.format(error)) from None
             else:
                 return found
 
@@ -179,14 +179,24 @@ def follow(client: Any, job: str) -> int:
             print(text, end="", flush=True)
 
     asyncio.run(tail())
-    return exit_code(client, job)
+    return wait(client, job)  # the connection may have ended before the job
 
 
 def wait(client: Any, job: str, seconds: float = 1.0) -> int:
-    """Until a job has ended; its exit code."""
-    while not client.get_job_status(job).is_terminal():
-        time.sleep(seconds)
-    return exit_code(client, job)
+    """Until a job has ended; its exit code.
+
+    Raises:
+        PrectrError: the cluster no longer answers.
+    """
+    try:
+        while not client.get_job_status(job).is_terminal():
+            time.sleep(seconds)
+        return exit_code(client, job)
+    except OSError as error:  # of the connection
+        raise PrectrError(
+            f"job {job}: the cluster no longer answers ({str(error).splitlines()[0]}); the job may still run. See "
+            "`prectr jobs list`; where it was lost, submit it again: it goes on."
+        ) from None
 
 
 def exit_code(client: Any, job: str) -> int:

@@ -114,7 +114,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
     level = logging.ERROR if quiet else logging.INFO
     with _native_stderr_muted() if quiet else nullcontext():
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level=level)
+            ray.init(log_to_driver=not quiet, logging_level=level)
         else:
             ray.init(
                 address="local",
@@ -147,7 +147,9 @@ def task_budget(config: RayConfig | None = None) -> Budget:
     """
     import ray
 
-    machines = [node for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    # A head without CPUs runs none of them; where nothing else is alive, a lost node is being replaced.
+    machines = [node for node in alive if node["Resources"].get("CPU", 0)] or alive
     cpus = [int(node["Resources"].get("CPU", 0)) for node in machines]
     if not os.environ.get("RAY_ADDRESS"):
         cpus = [min(count, os.cpu_count() or 1) for count in cpus]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prectr.errors import PrectrError, UsageError
 from prectr.plan import Part, plan_parts, plan_ranges
-from prectr.ray_session import Budget, parse_gib
+from prectr.ray_session import Budget, parse_gib, task_budget
 from prectr.tables import Tables
 
 DAY = date(2026, 3, 1)
@@ -83,3 +83,17 @@ def test_sizes_of_memory_are_read(text: str, gib: float) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"--memory '.*': not a size; give it as 6GiB or 512MiB"):
         parse_gib(text)
+
+
+def test_a_head_without_cpus_does_not_limit_the_memory_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    head = {"Alive": True, "Resources": {"memory": 4.0 * 2**30}}
+    worker = {"Alive": True, "Resources": {"CPU": 2.0, "memory": 9.0 * 2**30}}
+    monkeypatch.setenv("RAY_ADDRESS", "a cluster")
+    monkeypatch.setattr(ray, "nodes", lambda: [head, worker, worker, {**worker, "Alive": False}])
+    of_cluster = task_budget()
+    monkeypatch.setattr(ray, "nodes", lambda: [worker, worker])
+    assert of_cluster == task_budget() and of_cluster.at_once == 4
+    monkeypatch.setattr(ray, "nodes", lambda: [head])
+    assert task_budget().at_once == 1, "its node was lost a moment ago"

@@ -42,6 +42,8 @@ def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:
 
     teacher = TeacherConfig.model_validate(config["teacher"])
     rank, world = _rank_and_world()
+    if rank == 0:
+        Path(config["curve"]).unlink(missing_ok=True)  # of a worker that died
     device = "cuda" if teacher.gpus else "cpu"
     generator = np.random.default_rng(teacher.seed)
     torch.manual_seed(teacher.seed)

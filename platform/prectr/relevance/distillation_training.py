@@ -31,6 +31,7 @@ def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     distill, out, curve = config["distill"], Path(config["out"]), Path(config["curve"])
+    curve.unlink(missing_ok=True)  # of a worker that died
     torch.manual_seed(distill["seed"])
     generator = np.random.default_rng(distill["seed"])
     device = "cuda" if distill["gpus"] and torch.cuda.is_available() else "cpu"

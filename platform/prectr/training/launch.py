@@ -11,7 +11,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ from prectr.errors import PrectrError
 
 KEPT_CHECKPOINTS = 2
 """One may have been cut short by whatever ended the run."""
+
+RESTARTS = 3
+"""How often a run goes on after a worker, or its machine, died; `train.restarts` sets it for rankers."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -47,7 +50,7 @@ def fit_on_ray(
     memory_per_worker: int | None = None,
     curve: Path | None = None,
     resumable: Path | None = None,
-    restarts: int = 0,
+    restarts: int = RESTARTS,
 ) -> Any:
     """Run `loop(loop_config)` in `workers` Ray Train workers (gloo, or nccl with GPUs) and return rank 0's result.
 
@@ -63,7 +66,8 @@ def fit_on_ray(
         curve: the JSONL learning curve that the loop appends to through `append_curve`; its lines are shown.
         resumable: an existing directory that keeps the checkpoints which the loop reports, so that the same call after
             a killed driver goes on from them; removed when the loop has succeeded or refused. None keeps nothing.
-        restarts: how often the run goes on, from its last checkpoint, after a worker died.
+        restarts: how often the run goes on after a worker died: from its last checkpoint, or from the beginning where
+            the loop reports none.
 
     Raises:
         PrectrError: the loop failed with an error of the user's, or a worker died; the message holds the cause.
@@ -199,7 +203,9 @@ def _follow(curve: Path, name: str, stop: threading.Event) -> None:
     shown = 0
     while True:
         finished = stop.wait(0.5)
-        lines = curve.read_text(encoding="utf-8").splitlines(keepends=True) if curve.exists() else []
+        lines = []
+        with suppress(FileNotFoundError):  # not there yet, or a worker that begins anew has removed it
+            lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
         for line in lines[shown:]:
             if line.endswith("\n"):
                 point = json.loads(line)

@@ -9,7 +9,7 @@ from ray.tune import Callback
 from prectr import progress
 from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_ledger import Trial, TrialLedger
-from prectr.training.sweep_trials import POINT
+from prectr.training.sweep_trials import FAILED, ITERATION, POINT
 
 
 class SweepProgress(Callback):
@@ -29,11 +29,16 @@ class SweepProgress(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial validated."""
-        self._points.setdefault(trial.trial_id, []).append(result[POINT])
+        """A trial validated; one that was lost with its machine begins anew."""
+        if POINT in result:
+            before = self._points.get(trial.trial_id, [])[: result[ITERATION] - 1]
+            self._points[trial.trial_id] = [*before, result[POINT]]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial came to its end or was stopped early."""
+        """A trial came to its end, was stopped early, or could not go on."""
+        if told := (trial.last_result or {}).get(FAILED):
+            self._note_failure(trial, told)
+            return
         ended = self._ended(trial, None)
         self._ledger.write(ended)
         self._done += 1
@@ -43,9 +48,12 @@ class SweepProgress(Callback):
         )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed."""
+        """A trial broke down, or was lost too often."""
         told = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()[-1]
-        self.failed.append(self._ended(trial, re.sub(r"^prectr\.errors\.\w+: ", "", told)))
+        self._note_failure(trial, re.sub(r"^prectr\.errors\.\w+: ", "", told))
+
+    def _note_failure(self, trial: Any, error: str) -> None:
+        self.failed.append(self._ended(trial, error))
         progress.say(f"  sweep: a trial failed: {self.failed[-1].error}")
 
     def _ended(self, trial: Any, error: str | None) -> Trial:

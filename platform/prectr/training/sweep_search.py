@@ -15,9 +15,8 @@ from prectr.training.config import TrainConfig
 from prectr.training.launch import worker_resources
 from prectr.training.sweep_config import SearchRange, SweepConfig
 from prectr.training.sweep_ledger import REACHED, Trial, TrialLedger
-from prectr.training.sweep_trials import drawn_config, run_trial
+from prectr.training.sweep_trials import ITERATION, drawn_config, run_trial
 
-_ITERATION = "training_iteration"
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger holds the points
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command; what was finished is in the ledger
@@ -76,7 +75,13 @@ def search(
             scheduler=early_stopping(config, train, finished),
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name="ray-tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[callback]),
+        run_config=tune.RunConfig(
+            name="ray-tune",
+            storage_path=str(folder.resolve()),
+            verbose=0,
+            callbacks=[callback],
+            failure_config=tune.FailureConfig(max_failures=train.restarts),
+        ),
     ).fit()
     return [*ledger.read(), *callback.failed]
 
@@ -115,7 +120,7 @@ def early_stopping(config: SweepConfig, train: TrainConfig, finished: Sequence[T
 
     validations = _most(config, train, "epochs") * _most(config, train, "evaluations_per_epoch")
     scheduler = ASHAScheduler(
-        time_attr=_ITERATION,
+        time_attr=ITERATION,
         metric=REACHED,
         mode=config.mode,
         max_t=validations,
@@ -126,7 +131,7 @@ def early_stopping(config: SweepConfig, train: TrainConfig, finished: Sequence[T
         known: Any = SimpleNamespace(trial_id=f"finished-{number}")
         scheduler.on_trial_add(None, known)
         for iteration, point in enumerate(trial.points, start=1):
-            scheduler.on_trial_result(None, known, {_ITERATION: iteration, REACHED: point[REACHED]})
+            scheduler.on_trial_result(None, known, {ITERATION: iteration, REACHED: point[REACHED]})
     return scheduler
 
 

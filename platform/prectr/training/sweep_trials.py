@@ -13,12 +13,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from prectr.configuration import assign_path
-from prectr.errors import UsageError
+from prectr.errors import PrectrError, UsageError
 from prectr.training.config import TrackingConfig, TrainConfig
 from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_ledger import REACHED
 
-POINT = "point"
+POINT, FAILED = "point", "failed"
+ITERATION = "training_iteration"
+"""Ray Tune's count of a trial's results."""
 _NOT_OF_A_TRIAL: dict[str, Any] = {"workers": 1, "tracking": TrackingConfig().model_dump(mode="json")}
 
 
@@ -69,7 +71,10 @@ def run_trial(
             "finish": _nothing,
             "report": report,
         }
-        Run(loop, Workers()).run()
+        try:
+            Run(loop, Workers()).run()
+        except PrectrError as error:  # told as a result: Tune would start the trial again, as after a lost machine
+            tune.report({REACHED: worst, FAILED: str(error)})
 
 
 def drawn_config(train: TrainConfig, drawn: Mapping[str, Any]) -> TrainConfig:
