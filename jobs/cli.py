@@ -807,6 +807,50 @@ def doctor(
         sys.exit(1)
 
 
+@app.command("plan")
+def plan(
+    impressions_per_day: Annotated[str, typer.Option(help="Shown rows a day, as 1B.")],
+    queries: Annotated[str, typer.Option(help="Distinct queries in the history, as 100M.")],
+    labels: Annotated[str, typer.Option(help="Questions for the teacher, as 500M.")],
+    requests_per_second: Annotated[str, typer.Option(help="Calls of /v1/score at the peak, as 10k.")],
+    candidates: Annotated[int | None, typer.Option(help="Candidates of a request; 100 if not given.")] = None,
+    days: Annotated[int | None, typer.Option(help="Days of history; 30 if not given.")] = None,
+    machine: Annotated[str, typer.Option(help="CORESxGIB of every machine, the driver's too.")] = "64x512",
+    hours: Annotated[float | None, typer.Option(help="That a stage may take; 6 if not given.")] = None,
+    hours_of: Annotated[list[str] | None, typer.Option(help="STAGE=HOURS; may be given more than once.")] = None,
+    gpu_tokens_per_second: Annotated[
+        str | None, typer.Option(help="Prompt tokens a GPU reads with your teacher; without it no GPU-hours.")
+    ] = None,
+    users: Annotated[str | None, typer.Option(help="Distinct users; else assumed.")] = None,
+    items: Annotated[str | None, typer.Option(help="Items of the catalogue; else assumed.")] = None,
+    pairs_per_query: Annotated[float | None, typer.Option(help="Distinct items shown a query; else assumed.")] = None,
+    repeats: Annotated[
+        float | None, typer.Option(help="Showings of a pair, and requests of a user, on one day; else assumed.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Scale on paper: bytes, core-hours, GPU-hours, replicas and the first bottleneck, from measured unit costs."""
+    from jobs import plan as job
+
+    answer = job.run(
+        machine=machine,
+        hours_of=hours_of or [],
+        impressions_per_day=impressions_per_day,
+        days=days,
+        queries=queries,
+        labels=labels,
+        requests_per_second=requests_per_second,
+        candidates=candidates,
+        hours=hours,
+        gpu_tokens_per_second=gpu_tokens_per_second,
+        users=users,
+        items=items,
+        pairs_per_query=pairs_per_query,
+        repeats=repeats,
+    )
+    _answer(Answer(answer.to_json(), show=lambda: job.print_answer(answer)), json_)
+
+
 _ADDRESS = typer.Option("--address", envvar="PRECTR_ADDRESS", help="Job port of the cluster, as http://HEAD:8265.")
 
 

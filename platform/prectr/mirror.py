@@ -79,7 +79,11 @@ def with_uris(text: str) -> str:
     return re.sub(rf"{root}/([a-z][a-z0-9+.-]*)/", r"\1://", text)
 
 
-LocalOrUri = Annotated[Path, BeforeValidator(local_path), PlainSerializer(named, return_type=str, when_used="json")]
+def _local_text(given: str | Path) -> str:
+    return str(local_path(given))
+
+
+LocalOrUri = Annotated[Path, BeforeValidator(_local_text), PlainSerializer(named, return_type=str, when_used="json")]
 """A path in a configuration that may be given as a URI."""
 
 

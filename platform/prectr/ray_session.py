@@ -157,9 +157,13 @@ def task_budget(config: RayConfig | None = None) -> Budget:
     given = config.memory_gib
     smallest = min(node["Resources"].get("memory", _MOST_MEMORY) for node in machines)
     of_machine = min(smallest / 3, _MOST_MEMORY) if given is None else given * 2**30
-    of_task = of_machine / max(*cpus, 1) - _WORKER_BYTES
     at_once = min(sum(cpus), config.tasks or sum(cpus))
-    return Budget(of_task=int(max(of_task, _LEAST_TASK)), at_once=max(at_once, 1))
+    return Budget(of_task=bytes_of_task(of_machine, max(*cpus, 1)), at_once=max(at_once, 1))
+
+
+def bytes_of_task(of_machine: float, cores: int) -> int:
+    """What one of `cores` tasks may hold of the memory that a machine gives to all of them."""
+    return int(max(of_machine / cores - _WORKER_BYTES, _LEAST_TASK))
 
 
 def memory_bytes(gib: float | None) -> int | None:

@@ -22,7 +22,7 @@ COMMANDS = (
     *("demo", "simulate", "validate", "train-teacher", "label", "distill", "score-relevance", "mine-preferences"),
     *("build-samples", "train", "evaluate", "report", "serve", "score", "import", "preferences"),
     *("select-pairs", "ledger", "sweep", "analyze-experiment", "simulate-experiment", "ablate"),
-    *("publish", "doctor", "submit", "pipeline"),
+    *("publish", "doctor", "submit", "pipeline", "plan"),
 )
 PARTS = {"show_prompt", "serve_teacher", "train_contestants"}
 """Modules of what `label` does with --show-prompt and --serve, and `evaluate` and `ablate` before they judge."""

@@ -91,6 +91,7 @@ def test_a_configuration_takes_uris_and_prints_them() -> None:
     read = Config.model_validate({"where": "s3://b/ws"})
     assert uri_of(read.where) == "s3://b/ws"
     assert json.loads(read.model_dump_json()) == {"where": "s3://b/ws"}
+    assert Config.model_validate_json(read.model_dump_json()) == read
     assert json.loads(Config().model_dump_json()) == {"where": "workspace"}
 
 
