@@ -33,7 +33,7 @@ AGENT_PORTS = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-ag
 nodes of a machine: where another has it, no job can be submitted."""
 STARTED = "Ray runtime started."
 START_SECONDS = 120
-STARTS = 4
+STARTS = 8
 END_SECONDS = 90
 OF_ALL_NODES = {
     "RAY_worker_register_timeout_seconds": "300",  # on a busy machine

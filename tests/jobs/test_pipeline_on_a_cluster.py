@@ -65,6 +65,10 @@ class Job:
         place = self.workspace / stage
         return any(place.parent.glob(f".{place.name}.building-*"))
 
+    def published(self, stage: str) -> bool:
+        """Whether a stage has ended."""
+        return (self.workspace / stage / "manifest.json").exists()
+
     def succeeds(self) -> None:
         """It ends with exit code 0."""
         assert self.process.wait(timeout=SECONDS) == 0, self.said()
@@ -116,7 +120,7 @@ class NodeKiller(threading.Thread):
 
     def run(self) -> None:
         for stage in STAGES:
-            if not wait_for(lambda stage=stage: self.job.building(stage), self.job):
+            if not wait_for(lambda stage=stage: self.job.building(stage) or self.job.published(stage), self.job):
                 return
             began = time.monotonic()
             self._wait_for_the_moment(stage)
@@ -128,12 +132,18 @@ class NodeKiller(threading.Thread):
     def _wait_for_the_moment(self, stage: str) -> None:
         """In the middle of labels and of training, when something is done and something left; else at any moment."""
         workspace = self.job.workspace
-        if stage == LABELS:
-            wait_for(lambda: any((workspace / "label-ledger").rglob("labels/*.parquet")), self.job)
-        elif stage == RANKER:
-            wait_for(lambda: any((workspace / "rankers").glob(".prectr-v2.training-*/run/checkpoint*")), self.job)
-        else:
-            time.sleep(self.moments.random() * 0.7 * self.seconds[stage])
+        moment = time.monotonic() + self.moments.random() * 0.7 * self.seconds[stage]
+
+        def has_come() -> bool:
+            if stage == LABELS:
+                come = any((workspace / "label-ledger").rglob("labels/*.parquet"))
+            elif stage == RANKER:
+                come = any((workspace / "rankers").glob(".prectr-v2.training-*/run/checkpoint*"))
+            else:
+                come = time.monotonic() > moment
+            return come or self.job.published(stage)
+
+        wait_for(has_come, self.job)
 
 
 @pytest.fixture(scope="module")
