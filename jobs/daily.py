@@ -80,7 +80,7 @@ def run(config: PipelineConfig, settings: Settings) -> Daily:
         if decided.carried_out:
             progress.say(f"pipeline: {day} was decided before ({decided.outcome}); nothing is new")
         else:
-            _carry_out(decided, decision, config, stages)
+            decided = _carry_out(decided, decision, config, stages)
         return Daily(decided, file, stages.done)
 
     start = models.bundles.get(NEXT, models.bundles[CURRENT])
@@ -152,7 +152,7 @@ def run(config: PipelineConfig, settings: Settings) -> Daily:
         )
     decided = _decide(config, models, evaluate.read(judged_day.path), day, ranker)
     _write_decision(decided, decision)
-    _carry_out(decided, decision, config, stages)
+    decided = _carry_out(decided, decision, config, stages)
     return Daily(decided, file, stages.done)
 
 
@@ -171,14 +171,16 @@ def _decide(
     return Decision(day=day, outcome=outcome, ranker=ranker, judged=new, models=served)
 
 
-def _carry_out(decided: Decision, decision: Path, config: PipelineConfig, stages: Stages) -> None:
+def _carry_out(decided: Decision, decision: Path, config: PipelineConfig, stages: Stages) -> Decision:
     """Publish and ramp what was decided; killed in between, the next run does it again."""
     if not decided.judged.worse and (to := config.publish) is not None:
         stages.time("publish", lambda: publish.run(ranker=decided.ranker, to=to))
     file = _models_file(config)
     write_models(decided.models, file)  # after the state: a server that loads the new model finds what it reads
     mirror.send_file(file)
-    _write_decision(decided.model_copy(update={"carried_out": True}), decision)
+    done = decided.model_copy(update={"carried_out": True})
+    _write_decision(done, decision)
+    return done
 
 
 def read_decision(file: Path) -> Decision | None:

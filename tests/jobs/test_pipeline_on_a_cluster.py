@@ -43,7 +43,8 @@ train: {epochs: 1, batch_size: 64, evaluations_per_epoch: 2, checkpoint_steps: 4
 LABELS, RANKER = "labels", "rankers/prectr-v2"
 STAGES = ("teacher", LABELS, "encoder", "relevance", "preferences", "samples", RANKER, "reports/evaluation")
 """Those that may work on the cluster."""
-COMPARED = (".parquet", ".safetensors", ".onnx", ".mdb")
+COMPARED = (".parquet", ".safetensors", ".mdb", "tokenizer.json")
+"""Not ONNX files, in which the exporter writes the paths of the code; what they compute is in the evaluation."""
 
 
 @dataclass
@@ -100,7 +101,9 @@ def evaluation(workspace: Path) -> dict[str, Any]:
 
 def digests(workspace: Path) -> dict[str, str]:
     """Hashes of the files that hold data or weights."""
-    files = [file for stage in STAGES for file in sorted((workspace / stage).rglob("*")) if file.suffix in COMPARED]
+    files = [
+        file for stage in STAGES for file in sorted((workspace / stage).rglob("*")) if file.name.endswith(COMPARED)
+    ]
     return {str(file.relative_to(workspace)): hashlib.blake2b(file.read_bytes()).hexdigest() for file in files}
 
 

@@ -72,3 +72,11 @@ def test_texts_are_tokenised_once_and_no_more_than_a_bound_of_them_is_kept(monke
 def test_queries_without_titles_are_refused():
     with pytest.raises(ValueError, match="2 queries for 1 titles"):
         TOKENISER.encode(["a", "b"], ["c"])
+
+
+def test_the_same_texts_give_the_same_tokenizer():
+    draw = np.random.default_rng(3)
+    texts = ["".join(draw.choice(list("abcdefghij é中"), 12)) for _ in range(200)]
+    first, *others = [train_wordpiece(texts, 150).to_str() for _ in range(5)]
+    assert all(other == first for other in others)
+    assert "##a" in train_wordpiece(texts, 150).get_vocab()

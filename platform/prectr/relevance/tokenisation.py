@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 TOKENIZER_FILE = "tokenizer.json"
+CONTINUED = "##"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PADDING, MASK = 0, 4
 TOKEN_TYPES = 4
@@ -183,13 +184,39 @@ def copy_segments(
 
 
 def train_wordpiece(texts: Sequence[str], vocabulary: int) -> Any:
-    """A WordPiece tokenizer (NFKC, lower case) of at most `vocabulary` tokens; padding id 0."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    """A WordPiece tokenizer (NFKC, lower case) of at most `vocabulary` tokens; padding id 0.
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False)
+    The same texts give the same tokenizer: the trainer numbers letters inside words in the order of a hash map, which
+    differs each time and decides ties, so they are given to it in order, as if they were special.
+    """
+    from tokenizers import Tokenizer, models, trainers
+
+    inner = sorted({f"{CONTINUED}{letter}" for word in _words(texts) for letter in word[1:]})
+    trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    trained.normalizer, trained.pre_tokenizer = _normaliser(), _splitter()
+    trained.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=[*SPECIAL, *inner], show_progress=False)
     )
+    tokenizer = Tokenizer(models.WordPiece(trained.get_vocab(), unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = _normaliser(), _splitter()
+    tokenizer.add_special_tokens(list(SPECIAL))
     return tokenizer
+
+
+def _words(texts: Sequence[str]) -> set[str]:
+    """The distinct words, as the tokenizer splits them."""
+    normaliser, splitter = _normaliser(), _splitter()
+    pieces = {piece for text in texts for piece in text.split()}
+    return {word for piece in pieces for word, _ in splitter.pre_tokenize_str(normaliser.normalize_str(piece))}
+
+
+def _normaliser() -> Any:
+    from tokenizers import normalizers
+
+    return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+
+
+def _splitter() -> Any:
+    from tokenizers import pre_tokenizers
+
+    return pre_tokenizers.BertPreTokenizer()

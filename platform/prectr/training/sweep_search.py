@@ -4,7 +4,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,8 +52,7 @@ def search(
     from prectr.training.sweep_progress import SweepProgress
 
     ledger = TrialLedger(folder)
-    finished = ledger.read()
-    if len(finished) >= config.trials:
+    if len(finished := ledger.read()) >= config.trials:
         return finished
     _prepare()
     callback = SweepProgress(ledger, config, len(finished))
@@ -66,23 +65,31 @@ def search(
         build_ranker=build_ranker,
     )
     resources = worker_resources(train.cpus, train.gpus, memory_bytes(train.memory_gib))
-    tune.Tuner(
-        tune.with_resources(trial, resources),
-        tune_config=tune.TuneConfig(
-            num_samples=config.trials - len(finished),
-            max_concurrent_trials=config.parallel,
-            search_alg=proposer(config, finished),
-            scheduler=early_stopping(config, train, finished),
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name="ray-tune",
-            storage_path=str(folder.resolve()),
-            verbose=0,
-            callbacks=[callback],
-            failure_config=tune.FailureConfig(max_failures=train.restarts),
-        ),
-    ).fit()
+
+    def fit(trials: int, proposals: Any) -> None:
+        tune.Tuner(
+            tune.with_resources(trial, resources),
+            tune_config=tune.TuneConfig(
+                num_samples=trials,
+                max_concurrent_trials=config.parallel,
+                search_alg=proposals,
+                scheduler=early_stopping(config, train, ledger.read()),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="ray-tune",
+                storage_path=str(folder.resolve()),
+                verbose=0,
+                callbacks=[callback],
+                failure_config=tune.FailureConfig(max_failures=train.restarts),
+            ),
+        ).fit()
+
+    fit(config.trials - len(finished), proposer(config, finished))
+    # Tune starts a trial again that was lost at work, but not one that was lost while it was being given to a worker.
+    for _ in range(train.restarts):
+        if lost := callback.take_lost():
+            fit(len(lost), _again(config, lost))
     return [*ledger.read(), *callback.failed]
 
 
@@ -105,13 +112,20 @@ def proposer(config: SweepConfig, finished: Sequence[Trial]) -> Any:
     from ray.tune.search.optuna import OptunaSearch
 
     return OptunaSearch(
-        {name: _distribution(space) for name, space in config.search.items()},
+        _space(config),
         metric=REACHED,
         mode=config.mode,
         seed=config.seed + len(finished),
         points_to_evaluate=[config.proposal(trial.settings) for trial in finished],
         evaluated_rewards=[trial.best for trial in finished],
     )
+
+
+def _again(config: SweepConfig, proposals: Sequence[Mapping[str, Any]]) -> Any:
+    """Gives out what was proposed before."""
+    from ray.tune.search.optuna import OptunaSearch
+
+    return OptunaSearch(_space(config), metric=REACHED, mode=config.mode, points_to_evaluate=list(proposals))
 
 
 def early_stopping(config: SweepConfig, train: TrainConfig, finished: Sequence[Trial]) -> Any:
@@ -150,6 +164,10 @@ def _prepare() -> None:
     if progress.verbosity() < 1:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+
+def _space(config: SweepConfig) -> dict[str, Any]:
+    return {name: _distribution(space) for name, space in config.search.items()}
 
 
 def _distribution(space: SearchRange) -> Any:
