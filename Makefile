@@ -9,7 +9,7 @@ PINS := -c requirements/constraints.txt
 DEMO_OPTIONS ?=
 TEST_OPTIONS ?=
 
-.PHONY: demo test lint format setup download-size audit clean
+.PHONY: demo test test-faults lint format setup download-size audit clean
 SHELL := /bin/bash
 
 setup: $(VENV)/.ready
@@ -23,6 +23,10 @@ demo: setup
 
 test: setup
 	@started=$$SECONDS; bash tests/run.sh $(VENV)/bin/python $(TEST_OPTIONS) && echo "tests: $$((SECONDS - started)) s"
+
+# Whole clusters that lose their nodes, drivers and heads: ten minutes on a quiet machine with two cores.
+test-faults: setup
+	$(VENV)/bin/python -m pytest -m faults --durations=10 tests
 
 lint: setup
 	$(VENV)/bin/ruff check .

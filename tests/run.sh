@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All tests, in two processes side by side: those of jobs and serving, which mostly wait for Ray, and all others, whose
-# output follows when both are done. With options, such as `-k name` or a path, one process runs what they choose.
+# output follows when both are done; without those marked `faults` (`make test-faults`). With options, such as `-k name` or a path, one process runs what they choose.
 #
 #     bash tests/run.sh PYTHON [OPTIONS]
 set -uo pipefail
@@ -10,10 +10,10 @@ if [ $# -gt 0 ]; then
     exec "$python" -m pytest "$@"
 fi
 said=$(mktemp)
-"$python" -m pytest --durations=10 --ignore=tests/jobs --ignore=tests/serve_apps tests > "$said" 2>&1 &
+"$python" -m pytest --durations=10 -m "not faults" --ignore=tests/jobs --ignore=tests/serve_apps tests > "$said" 2>&1 &
 others=$!
 trap 'kill "$others" 2> /dev/null; rm -f "$said"' EXIT
-"$python" -m pytest --durations=10 tests/jobs tests/serve_apps
+"$python" -m pytest --durations=10 -m "not faults" tests/jobs tests/serve_apps
 waiting=$?
 wait "$others"
 computing=$?

@@ -2,140 +2,145 @@
 
 import json
 import shutil
+from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 from jobs import pipeline
+from jobs.daily import Daily
 from prectr.artifacts import read_manifest
 from prectr.bundle import Bundle
-from prectr.configuration import load_config
 from prectr.errors import UsageError
-from prectr.labelling.selection import read_selection
+from prectr.labelling.selection import SELECTION
 from prectr.online.states import LmdbState, require_readable
+from prectr.pipeline_config import PipelineConfig
 from prectr.rollout import CURRENT, NEXT, read_models
 from prectr.settings import Settings
-from tests.jobs.test_pipeline import TINY
+from prectr.tables import Tables
+from tests.jobs.demo_run import Ran
 
 pytestmark = pytest.mark.slow
+QUESTIONS = 20
 
-OVERRIDES = """
-label: {engine: transformers}
-samples: {profile_columns: [device]}
-pipeline:
-  workspace: %s
-  source: %s
-  rankers: [prectr-v2]
-  publish: %s
-  daily: {margin: 1.0, questions: 20, ramp: [0.1, 0.5]}
-"""
+
+@dataclass(frozen=True)
+class Grown:
+    """A workspace after a daily run, and what it was before."""
+
+    root: Path
+    settings: Settings
+    before: dict[str, dict[str, Any]]
+    selected: pl.DataFrame
+    taken: Daily
+
+    def manifest(self, stage: str) -> dict[str, Any]:
+        """Of an artifact in the workspace."""
+        found = read_manifest(self.root / "ws" / stage)
+        assert found is not None
+        return found
+
+    @property
+    def first(self) -> Bundle:
+        """What was served before."""
+        return Bundle.open(self.root / "ws" / "rankers" / "prectr-v2")
 
 
 @pytest.fixture(scope="module")
-def grown(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> tuple[Path, Settings, list[Path]]:
-    """A workspace after a full run on all days but two, its settings, and the folders of those two."""
-    from jobs import simulate
-
+def grown(tmp_path_factory: pytest.TempPathFactory, ran: Ran) -> Grown:
     root = tmp_path_factory.mktemp("daily")
-    merged = _merged(TINY, OVERRIDES % (root / "ws", root / "log", root / "published"))
-    (root / "settings.yaml").write_text(merged, encoding="utf-8")
-    settings = load_config(Settings, root / "settings.yaml")
-    simulate.run(out=root / "all", config=settings.simulate.model_copy(update={"days": 6, "requests": 600}))
-    shutil.copytree(root / "all", root / "log", ignore=shutil.ignore_patterns("truth", "manifest.json", "candidates"))
-    days = sorted((root / "log" / "impressions").glob("date=*"))
-    kept = []
-    for day in days[-2:]:
-        kept.append(root / day.name)
-        shutil.move(day, kept[-1])
-    pipeline.run(settings.pipeline, settings)
-    return root, settings, kept
+    shutil.copytree(ran.workspace, root / "ws")
+    shutil.copytree(ran.workspace / "tables", root / "log", ignore=shutil.ignore_patterns("truth", "manifest.json"))
+    _add_a_day(root / "log", max(Tables(ran.workspace / "tables").days()))
+    before = {stage: manifest for stage, manifest in ran.manifests().items() if manifest is not None}
+    selected = pl.read_parquet(root / "ws" / "labels-selection" / SELECTION)
+    config = PipelineConfig.model_validate(
+        {
+            "workspace": root / "ws",
+            "source": root / "log",
+            "publish": str(root / "published"),
+            "daily": {"margin": 1.0, "questions": QUESTIONS, "ramp": [0.1, 0.5]},
+        }
+    )
+    label = ran.settings.label.model_copy(update={"engine": "transformers"})
+    settings = ran.settings.model_copy(update={"pipeline": config, "label": label})
+    return Grown(root, settings, before, selected, pipeline.run_daily(config, settings, restart=True))
 
 
-def _merged(base: str, over: str) -> str:
-    import yaml
+def _add_a_day(log: Path, last: date) -> None:
+    """The last day once more, a day later; half of its requests ask for something that nobody asked for before."""
+    for table in ("impressions", "candidates"):
+        target = log / table / f"date={last + timedelta(days=1)}"
+        target.mkdir()
+        for file in (log / table / f"date={last}").glob("*.parquet"):
+            rows = pl.read_parquet(file)
+            other = pl.col("request_id").hash(seed=1) % 2 == 0
+            moved = rows.with_columns(
+                pl.col("ts") + timedelta(days=1),
+                pl.col("request_id") + "-later",
+                query=pl.when(other).then(pl.col("query") + " new").otherwise(pl.col("query")),
+            )
+            moved.write_parquet(target / file.name)
 
-    content = yaml.safe_load(base)
-    for section, values in yaml.safe_load(over).items():
-        content[section] = {**content.get(section, {}), **values}
-    return str(yaml.safe_dump(content))
+
+def test_what_was_done_for_earlier_days_is_kept(grown: Grown) -> None:
+    for stage in ("teacher", "encoder"):
+        assert grown.manifest(stage) == grown.before[stage]
+    days = grown.manifest("preferences")["days"]
+    assert str(grown.taken.decision.day) in days["mined"] and len(days["kept"]) >= 1
+    assert grown.manifest("preferences")["parameters"] == grown.before["preferences"]["parameters"]
 
 
-def test_a_new_day_is_learnt_judged_and_let_in_step_by_step(grown: tuple[Path, Settings, list[Path]]) -> None:
-    root, settings, days = grown
-    workspace, first = root / "ws", Bundle.open(root / "ws" / "rankers" / "prectr-v2")
-    selected = read_selection(workspace / "labels-selection", workspace / "tables")
-    before = {stage: _started(workspace / stage) for stage in ("teacher", "encoder")}
+def test_only_questions_about_new_pairs_are_asked(grown: Grown) -> None:
+    now = pl.read_parquet(grown.root / "ws" / "labels-selection" / SELECTION)
+    pairs = ["query", "item_id"]
+    assert grown.selected.join(now, on=pairs, how="anti").is_empty()
+    new = now.join(grown.selected, on=pairs, how="anti")
+    assert 0 < new["question"].n_unique() <= QUESTIONS and new["query"].str.ends_with(" new").all()
+    asked = grown.manifest("labels")["rows"]
+    assert asked["asked"] <= QUESTIONS and asked["from_ledger"] == grown.selected["question"].n_unique()
 
-    _add(days[0], root)
-    taken = pipeline.run_daily(settings.pipeline, settings)
-    name = days[0].name.removeprefix("date=")
-    assert taken.decision.outcome in ("enters", "is worse") and str(taken.decision.day) == name
-    assert {stage: _started(workspace / stage) for stage in before} == before, "teacher and encoder are kept"
-    mined = read_manifest(workspace / "preferences")
-    assert mined is not None and name in mined["days"]["mined"] and len(mined["days"]["kept"]) >= 1
-    again = read_selection(workspace / "labels-selection", workspace / "tables")
-    asked = again.join(selected, on=["query", "item_id"], how="anti")
-    assert len(again) == len(selected) + len(asked) and 0 < asked["question"].n_unique() <= 20
-    labelled = read_manifest(workspace / "labels")
-    assert labelled is not None and labelled["rows"]["from_ledger"] >= selected["question"].n_unique() - 1
 
-    new = Bundle.open(taken.decision.ranker)
-    trained = read_manifest(new.path)
+def test_the_model_goes_on_from_the_one_served_on_days_that_were_new_to_it(grown: Grown) -> None:
+    decision, first = grown.taken.decision, grown.first
+    new, trained = Bundle.open(decision.ranker), read_manifest(decision.ranker)
     assert trained is not None and trained["config"]["start_from"] == str(first.path)
-    samples = read_manifest(workspace / "samples")
-    assert samples is not None
-    learnt = trained["rows"]["training"]
-    assert 0 < learnt < sum(samples["days"].values()) / 2, "only days that were new to it"
-    assert new.state_identity == first.state_identity, "one online state serves both"
-    _check_served(root, taken.decision.outcome, first, new)
-
-    repeated = pipeline.run_daily(settings.pipeline, settings)
-    assert repeated.decision == taken.decision, "a day is decided once"
-
-    _add(days[1], root)
-    second = pipeline.run_daily(settings.pipeline, settings)
-    served = read_models(workspace / "models.yaml")
-    assert served is not None and str(second.decision.day) > str(taken.decision.day)
-    if taken.decision.outcome == "enters" and second.decision.outcome == "ramps":
-        assert served.experiment.shares == {NEXT: 0.5} and served.bundles[NEXT] == second.decision.ranker.absolute()
-        started = read_manifest(second.decision.ranker)
-        assert started is not None and started["config"]["start_from"] == str(new.path), "it goes on from what ramps"
-
-
-def _check_served(root: Path, outcome: str, first: Bundle, new: Bundle) -> None:
-    served = read_models(root / "ws" / "models.yaml")
-    assert served is not None and served.bundles[CURRENT] == first.path.absolute()
-    if outcome == "enters":
-        assert served.experiment.shares == {NEXT: 0.1} and served.bundles[NEXT] == new.path.absolute()
-    state = LmdbState(root / "published")
+    assert trained["config"]["epochs"] == 1
+    shares = grown.manifest("samples")["days"]
+    learnt = [day for day in sorted(shares)[:-2] if day >= grown.before["rankers/prectr-v2"]["last_day"]]
+    assert trained["rows"]["training"] == sum(shares[day] for day in learnt)
+    assert new.state_identity == first.state_identity, "one published state serves both"
+    state = LmdbState(grown.root / "published")
     for bundle in (first, new):
-        require_readable(state, bundle, str(root / "published"))
+        require_readable(state, bundle, str(grown.root / "published"))
     state.close()
 
 
-def _add(day: Path, root: Path) -> None:
-    shutil.copytree(day, root / "log" / "impressions" / day.name)
+def test_what_is_not_worse_is_served_to_the_first_share(grown: Grown) -> None:
+    decision = grown.taken.decision
+    assert decision.carried_out and decision.outcome == ("is worse" if decision.judged.worse else "enters")
+    served = read_models(grown.root / "ws" / "models.yaml")
+    assert served is not None and served.bundles[CURRENT] == grown.first.path
+    if not decision.judged.worse:
+        assert served.experiment.shares == {NEXT: 0.1} and served.bundles[NEXT] == decision.ranker
 
 
-def _started(artifact: Path) -> str:
-    manifest = read_manifest(artifact)
-    assert manifest is not None
-    return str(manifest["started"])
-
-
-def test_a_killed_decision_is_carried_out_by_the_next_run(grown: tuple[Path, Settings, list[Path]]) -> None:
-    root, settings, _ = grown
-    decided = max((root / "ws" / "reports").glob("daily-*.json"))
+def test_a_day_is_decided_once_and_a_killed_decision_is_carried_out(grown: Grown) -> None:
+    config = grown.settings.pipeline
+    assert pipeline.run_daily(config, grown.settings).decision == grown.taken.decision
+    (decided,) = (grown.root / "ws" / "reports").glob("daily-*.json")
     content = json.loads(decided.read_text())
-    assert content["carried_out"] is True
     decided.write_text(json.dumps(content | {"carried_out": False}))
-    (root / "ws" / "models.yaml").unlink()
-    taken = pipeline.run_daily(settings.pipeline, settings)
-    assert read_models(root / "ws" / "models.yaml") == taken.decision.models
-    assert json.loads(decided.read_text())["carried_out"] is True
+    (grown.root / "ws" / "models.yaml").unlink()
+    again = pipeline.run_daily(config, grown.settings)
+    assert again.decision == grown.taken.decision
+    assert read_models(grown.root / "ws" / "models.yaml") == again.decision.models
 
 
-def test_a_daily_run_needs_a_source_and_a_ranker(tmp_path: Path) -> None:
+def test_a_daily_run_needs_a_source_and_a_finished_pipeline(tmp_path: Path) -> None:
     settings = Settings()
     config = settings.pipeline.model_copy(update={"workspace": tmp_path})
     with pytest.raises(UsageError, match=r"set pipeline\.source"):

@@ -24,73 +24,24 @@ import numpy as np
 import polars as pl
 import pytest
 
-from jobs import demo, evaluate, score, serve, simulate_experiment, train
+from jobs import evaluate, score, serve, simulate_experiment, train
 from prectr.artifacts import read_manifest
 from prectr.batch_ranking import BatchRanking, PoolRequest
 from prectr.bundle import Bundle
-from prectr.configuration import load_config
 from prectr.errors import PrectrError, UsageError
 from prectr.evaluation.day import TestDay
 from prectr.experiments.config import ExperimentConfig, ReplayConfig
+from prectr.features.spec import SPEC_FILE
 from prectr.labelling.engines import choose_engine
 from prectr.online.config import ServeConfig
 from prectr.protocol import MAX_CANDIDATES, Context, ScoreRequest
 from prectr.ranking import Ranking
 from prectr.samples.load import Samples, split_days
 from prectr.scoring import Scorer
-from prectr.settings import Settings
 from prectr.tables import Tables
+from tests.jobs.demo_run import STAGES, Ran, run_demo
 
 pytestmark = pytest.mark.slow
-
-TINY = """
-simulate: {users: 50, items: 800, queries: 60, requests: 500, days: 5}
-teacher:
-  {width: 32, heads: 1, layers: 1, feed_forward: 32, vocabulary: 400, warm_start_pairs: 200, epochs: 1, batch_size: 64}
-selection: {budget: 300}
-label: {repeat_sample: 50, vllm: {through: ray.data.llm}}
-distill:
-  encoder: {layers: 1, width: 32, heads: 2, feed_forward: 32, vocabulary: 500, max_length: 24}
-  epochs: 1
-relevance: {actors: 1}
-samples: {ids: {item_id: {kind: vocabulary, minimum_count: 3, size: 200}}}
-train: {epochs: 1, batch_size: 1024, evaluations_per_epoch: 2}
-"""
-STAGES = (
-    *("tables", "teacher", "labels-selection", "labels", "encoder", "relevance", "preferences", "samples"),
-    *("rankers/wide-deep", "rankers/prectr", "rankers/prectr-v2", "reports/evaluation", "reports/page"),
-)
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A workspace after `prectr demo`, and what the command said."""
-
-    workspace: Path
-    settings: Settings
-    output: str
-    messages: str
-
-    @property
-    def bundle(self) -> Path:
-        return self.workspace / "rankers" / "prectr-v2"
-
-    def manifests(self) -> dict[str, Any]:
-        return {stage: read_manifest(self.workspace / stage) for stage in STAGES}
-
-
-def run_demo(workspace: Path, settings: Settings) -> Ran:
-    output, messages = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(messages):
-        demo.run(workspace=workspace, source=None, settings=settings)
-    return Ran(workspace, settings, output.getvalue(), messages.getvalue())
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Ran:
-    root = tmp_path_factory.mktemp("demo")
-    (root / "settings.yaml").write_text(TINY, encoding="utf-8")
-    return run_demo(root / "workspace", load_config(Settings, root / "settings.yaml"))
 
 
 def test_demo_prints_results_scored_queries_times_and_the_report(ran: Ran) -> None:
@@ -188,6 +139,8 @@ def test_evaluate_refuses_a_ranker_of_other_samples(ran: Ran, tmp_path: Path) ->
     shutil.copytree(ran.workspace / "samples", other)
     manifest = json.loads((other / "manifest.json").read_text(encoding="utf-8"))
     (other / "manifest.json").write_text(json.dumps(manifest | {"identity": "another"}), encoding="utf-8")
+    spec = json.loads((other / SPEC_FILE).read_text(encoding="utf-8"))
+    (other / SPEC_FILE).write_text(json.dumps(spec | {"positions": spec["positions"] + 1}), encoding="utf-8")
     with pytest.raises(UsageError, match=r"prectr-v2: was trained on other samples than .*; models are compared"):
         evaluate.run(
             tables=ran.workspace / "tables",

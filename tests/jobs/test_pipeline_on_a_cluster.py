@@ -22,7 +22,7 @@ import pytest
 from prectr.artifacts import read_manifest
 from tests.ray_cluster import RayCluster, ray_cluster
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 NODE_CPUS = 4
 SECONDS = 1800
 """Of a pipeline at most; a quiet machine takes about one minute, two with eight lost nodes."""

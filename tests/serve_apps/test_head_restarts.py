@@ -20,7 +20,7 @@ from tests.prectr.bundle_world import World
 from tests.ray_cluster import CODE, RayCluster, free_port, ray_cluster
 from tests.redis_server import RedisServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 BODY = {"user_id": "u0", "query": "nokia 3310", "candidates": [f"i{number}" for number in range(5)]}
 PATIENCE = 300
 
