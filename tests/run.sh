@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All tests, in two processes side by side: those of jobs and serving, which mostly wait for Ray, and all others, whose
-# output follows when both are done; without those marked `faults` (`make test-faults`). With options, such as `-k name` or a path, one process runs what they choose.
+# output follows when both are done; without those marked `faults` (`make test-faults`). With options, such as `-k name`
+# or a path, one process runs what they choose.
 #
 #     bash tests/run.sh PYTHON [OPTIONS]
 set -uo pipefail
