@@ -23,6 +23,7 @@ from prectr.evaluation.figures import describe_lists, measure
 from prectr.evaluation.off_policy import off_policy_values
 from prectr.evaluation.scores import DayScores, bundle_scores, file_scores, position_only, require_comparable
 from prectr.evaluation.truth import incentive_by_threshold
+from prectr.features.spec import SPEC_FILE
 from prectr.labelling.split import split_of
 from prectr.metrics.lists import top_mean
 from prectr.reporting.content import Report, verdicts
@@ -196,6 +197,11 @@ def _bundle(path: Path, last_day: str, samples: str) -> Path:
 def test_bundles_that_saw_the_test_day_or_other_samples_are_refused(tmp_path: Path) -> None:
     good = _bundle(tmp_path / "good", "2026-03-04", "same")
     require_comparable(good, tmp_path / "samples", "same", DAY)
+    (tmp_path / "samples").mkdir(exist_ok=True)
+    (tmp_path / "samples" / SPEC_FILE).write_text("of these samples")
+    older = _bundle(tmp_path / "older", "2026-03-04", "other")
+    (older / SPEC_FILE).write_text("of these samples")
+    require_comparable(older, tmp_path / "samples", "same", DAY)
     for name, last, samples, told in (
         (
             "late",
@@ -206,8 +212,10 @@ def test_bundles_that_saw_the_test_day_or_other_samples_are_refused(tmp_path: Pa
         ("later", "2026-03-09", "other", "was trained on clicks until 2026-03-09"),
         ("other", "2026-03-04", "other", "was trained on other samples than .*samples; models are compared on one set"),
     ):
+        bundle = _bundle(tmp_path / name, last, samples)
+        (bundle / SPEC_FILE).write_text("of others")
         with pytest.raises(UsageError, match=rf"{name}: {told}"):
-            require_comparable(_bundle(tmp_path / name, last, samples), tmp_path / "samples", "same", DAY)
+            require_comparable(bundle, tmp_path / "samples", "same", DAY)
 
 
 def test_models_are_chosen_by_name_and_mistakes_told() -> None:
