@@ -44,7 +44,8 @@ LABELS, RANKER = "labels", "rankers/prectr-v2"
 STAGES = ("teacher", LABELS, "encoder", "relevance", "preferences", "samples", RANKER, "reports/evaluation")
 """Those that may work on the cluster."""
 COMPARED = (".parquet", ".safetensors", ".mdb", "tokenizer.json")
-"""Not ONNX files, in which the exporter writes the paths of the code; what they compute is in the evaluation."""
+"""Not ONNX files, which differed where all else was equal, perhaps by the paths of the code that the exporter writes into
+them; what they compute is in the evaluation."""
 
 
 @dataclass
