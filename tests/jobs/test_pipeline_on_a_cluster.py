@@ -44,7 +44,7 @@ LABELS, RANKER = "labels", "rankers/prectr-v2"
 STAGES = ("teacher", LABELS, "encoder", "relevance", "preferences", "samples", RANKER, "reports/evaluation")
 """Those that may work on the cluster."""
 COMPARED = (".parquet", ".safetensors", ".mdb", "tokenizer.json")
-"""Not ONNX files, which differed where all else was equal, perhaps by the paths of the code that the exporter writes into
+"""Not ONNX files, which differed where all else was equal, perhaps by paths of the code that the exporter writes into
 them; what they compute is in the evaluation."""
 
 
