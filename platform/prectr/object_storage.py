@@ -48,9 +48,9 @@ class Storage:
             kind = self._files.get_file_info(self._root).type
         return {FileType.File: "file", FileType.Directory: "directory"}.get(kind)
 
-    def files(self, recursive: bool = True) -> list[StoredFile]:
-        """All files, or those of the first level, by name."""
-        return sorted(self._list(recursive)[0], key=lambda file: file.name)
+    def files(self) -> list[StoredFile]:
+        """All files, by name."""
+        return sorted(self._list(recursive=True)[0], key=lambda file: file.name)
 
     def folders(self) -> list[str]:
         """Names of the folders of the first level."""
