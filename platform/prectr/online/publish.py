@@ -4,8 +4,8 @@ import itertools
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,9 @@ def state_size(bundle: Bundle) -> int:
 
 
 def _info(bundle: Bundle, store: OnlineStore) -> StateInfo:
-    now = time.time()
-    of_bundle = BundleState.describe(bundle, store)
-    return of_bundle.model_copy(update={"version": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}-"
-                                        f"{os.getpid()}", "published": now})  # fmt: skip
+    now = datetime.now(UTC)
+    version = f"{now:%Y%m%dT%H%M%S.%f}-{os.getpid()}"  # sorts by time, and no process publishes twice in a microsecond
+    return BundleState.describe(bundle, store).model_copy(update={"version": version, "published": now.timestamp()})
 
 
 def _with_tokens(entries: Entries, bundle: Bundle) -> Entries:
