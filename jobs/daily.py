@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from jobs import build_samples, evaluate, label, mine_preferences, publish, score_relevance, select_pairs, train
+from jobs import evaluate, label, make_samples, publish, select_pairs, train
 from prectr import mirror, progress
 from prectr.artifacts import read_manifest, require_artifact, write_json
 from prectr.bundle import Bundle
@@ -65,7 +65,7 @@ def run(config: PipelineConfig, settings: Settings) -> Daily:
     if source is None:
         raise UsageError("pipeline --daily: set pipeline.source to the log that new days are added to.")
     tables, encoder, preferences = workspace / "tables", workspace / "encoder", workspace / "preferences"
-    selection, labels, relevance = workspace / "labels-selection", workspace / "labels", workspace / "relevance"
+    selection, labels = workspace / "labels-selection", workspace / "labels"
     samples, file = workspace / "samples", _models_file(config)
     require_artifact(encoder, "distill")
     models = _served(config, file)
@@ -94,34 +94,8 @@ def run(config: PipelineConfig, settings: Settings) -> Daily:
                 tables=tables, teacher=teacher, out=labels, config=settings.label, selection=selection, yes=True
             ),
         )
-        stages.run(
-            "score-relevance",
-            lambda: score_relevance.run(
-                tables=tables, encoder=encoder, labels=labels, out=relevance, config=settings.relevance
-            ),
-        )
-        stages.run(
-            "mine-preferences",
-            lambda: mine_preferences.run(
-                tables=tables,
-                relevance=relevance,
-                out=preferences,
-                config=settings.preferences,
-                ray_config=settings.ray,
-            ),
-        )
         kept = settings.samples.model_copy(update={"specification_from": models.bundles[CURRENT]})
-        stages.run(
-            "build-samples",
-            lambda: build_samples.run(
-                tables=tables,
-                relevance=relevance,
-                preferences=preferences,
-                out=samples,
-                config=kept,
-                ray_config=settings.ray,
-            ),
-        )
+        make_samples.run(workspace, settings, kept, stages)
         warm = settings.train.model_copy(
             update={
                 "model": Bundle.open(start).model,
@@ -176,8 +150,7 @@ def _carry_out(decided: Decision, decision: Path, config: PipelineConfig, stages
     if not decided.judged.worse and (to := config.publish) is not None:
         stages.time("publish", lambda: publish.run(ranker=decided.ranker, to=to))
     file = _models_file(config)
-    write_models(decided.models, file)  # after the state: a server that loads the new model finds what it reads
-    mirror.send_file(file)
+    _write_served(decided.models, file)  # after the state: a server that loads the new model finds what it reads
     done = decided.model_copy(update={"carried_out": True})
     _write_decision(done, decision)
     return done
@@ -207,6 +180,11 @@ def _models_file(config: PipelineConfig) -> Path:
     return config.daily.models or config.workspace / "models.yaml"
 
 
+def _write_served(models: ModelsConfig, file: Path) -> None:
+    write_models(models, file)
+    mirror.send_file(file)
+
+
 def _served(config: PipelineConfig, file: Path) -> ModelsConfig:
     """What is served now; before the first day, the last ranker of the full pipeline, and the file is written.
 
@@ -222,8 +200,7 @@ def _served(config: PipelineConfig, file: Path) -> ModelsConfig:
                 f"{first}: no ranker to begin with; run `prectr pipeline` once, and with --daily each day."
             )
         models = ModelsConfig(bundles={CURRENT: first})
-        write_models(models, file)
-        mirror.send_file(file)
+        _write_served(models, file)
     if CURRENT not in models.bundles:
         raise UsageError(f"{file}: has no bundle named {CURRENT}; name so the one that new models are compared with.")
     return models

@@ -13,15 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs import (
-    build_samples,
     daily,
     distill,
     evaluate,
     label,
-    mine_preferences,
+    make_samples,
     publish,
     report,
-    score_relevance,
     select_pairs,
     simulate,
     train,
@@ -101,7 +99,7 @@ def _run(config: PipelineConfig, settings: Settings) -> Pipeline:
     done = Pipeline(config.workspace)
     workspace, stage = done.workspace, done._stages.run
     tables, teacher, selection = workspace / "tables", workspace / "teacher", workspace / "labels-selection"
-    labels, encoder, relevance = workspace / "labels", workspace / "encoder", workspace / "relevance"
+    labels, encoder = workspace / "labels", workspace / "encoder"
     preferences, samples = workspace / "preferences", workspace / "samples"
 
     if (source := config.source) is None:
@@ -127,33 +125,7 @@ def _run(config: PipelineConfig, settings: Settings) -> Pipeline:
         )
         progress.say(f"  labels came from the engine: {labelled.manifest['engine']}")
         stage("distill", lambda: distill.run(tables=tables, labels=labels, out=encoder, config=settings.distill))
-        stage(
-            "score-relevance",
-            lambda: score_relevance.run(
-                tables=tables, encoder=encoder, labels=labels, out=relevance, config=settings.relevance
-            ),
-        )
-        stage(
-            "mine-preferences",
-            lambda: mine_preferences.run(
-                tables=tables,
-                relevance=relevance,
-                out=preferences,
-                config=settings.preferences,
-                ray_config=settings.ray,
-            ),
-        )
-        stage(
-            "build-samples",
-            lambda: build_samples.run(
-                tables=tables,
-                relevance=relevance,
-                preferences=preferences,
-                out=samples,
-                config=settings.samples,
-                ray_config=settings.ray,
-            ),
-        )
+        make_samples.run(workspace, settings, settings.samples, done._stages)
         for name in config.rankers:
             model = ModelConfig.model_validate(settings.train.model.model_dump() | {"name": name})
             of_model = settings.train.model_copy(update={"model": model})

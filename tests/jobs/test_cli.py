@@ -24,7 +24,7 @@ COMMANDS = (
     *("select-pairs", "ledger", "sweep", "analyze-experiment", "simulate-experiment", "ablate"),
     *("publish", "doctor", "submit", "pipeline", "plan"),
 )
-PARTS = {"show_prompt", "serve_teacher", "train_contestants", "daily"}
+PARTS = {"show_prompt", "serve_teacher", "train_contestants", "daily", "make_samples"}
 """Modules of what `label` does with --show-prompt and --serve, and `evaluate` and `ablate` before they judge."""
 MODULES = {"import": "import_log"}
 """Commands whose job's module has another name: `import` is a word of the language."""

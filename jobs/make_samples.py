@@ -1,0 +1,51 @@
+"""From labels to samples: the three stages that a full and a daily pipeline run alike."""
+
+from pathlib import Path
+
+from jobs import build_samples, mine_preferences, score_relevance
+from prectr.samples.config import SamplesConfig
+from prectr.settings import Settings
+from prectr.stages import Stages
+
+
+def run(workspace: Path, settings: Settings, samples: SamplesConfig, stages: Stages) -> None:
+    """Score relevance, mine preferences and build samples in a workspace that holds tables, labels and an encoder.
+
+    Args:
+        workspace: of the pipeline.
+        settings: of the stages.
+        samples: of `build-samples`, which a daily run has its own for.
+        stages: notes what was done.
+
+    Raises:
+        UsageError, PrectrError: as the stages.
+    """
+    tables, labels, encoder = workspace / "tables", workspace / "labels", workspace / "encoder"
+    relevance, preferences = workspace / "relevance", workspace / "preferences"
+    stages.run(
+        "score-relevance",
+        lambda: score_relevance.run(
+            tables=tables, encoder=encoder, labels=labels, out=relevance, config=settings.relevance
+        ),
+    )
+    stages.run(
+        "mine-preferences",
+        lambda: mine_preferences.run(
+            tables=tables,
+            relevance=relevance,
+            out=preferences,
+            config=settings.preferences,
+            ray_config=settings.ray,
+        ),
+    )
+    stages.run(
+        "build-samples",
+        lambda: build_samples.run(
+            tables=tables,
+            relevance=relevance,
+            preferences=preferences,
+            out=workspace / "samples",
+            config=samples,
+            ray_config=settings.ray,
+        ),
+    )
