@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import psutil
 import pytest
 
 from prectr.artifacts import read_manifest
+from prectr.labelling.engines import choose_engine
+from prectr.schema import LEVEL_COLUMNS
 from tests.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -30,7 +33,7 @@ SETTINGS = """
 pipeline: {workspace: workspace, rankers: [prectr-v2]}
 simulate: {users: 40, items: 400, queries: 40, requests: 400, days: 4}
 teacher: {width: 32, heads: 1, layers: 1, feed_forward: 32, vocabulary: 400, warm_start_pairs: 200, epochs: 1, cpus: 1}
-selection: {budget: 300}
+selection: {budget: 2000}
 label: {engine: transformers, repeat_sample: 20, batch_size: 16, shard_rows: 16}
 distill:
   encoder: {layers: 1, width: 32, heads: 2, feed_forward: 32, vocabulary: 500, max_length: 24}
@@ -220,3 +223,27 @@ def test_a_sweep_that_loses_its_node_in_a_trial_finds_the_same(
         trials = json.loads((job.workspace / "sweep" / "trials.json").read_text())["trials"]
         found.append([(trial["settings"], trial["points"], trial["error"]) for trial in trials])
     assert found[0] == found[1] and len(found[0]) == 2 and all(error is None for *_, error in found[0])
+
+
+@pytest.mark.skipif(choose_engine("auto", "directory") != "vllm", reason="vLLM is not installed here")
+@pytest.mark.timeout(SECONDS)
+def test_vllm_that_goes_with_its_node_has_labelled_every_pair_once(
+    cluster: RayCluster, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Its answers are compared with transformers' up to bfloat16: they depend on who was asked beside whom."""
+    inputs = ("--tables", str(undisturbed / "tables"), "--teacher", str(undisturbed / "teacher"))
+    options = ("--set", "label.engine=vllm", "--out", "workspace/labels")
+    job = submit(cluster, tmp_path, "label", *inputs, *options)
+    assert wait_for(lambda: any((job.workspace / "label-ledger").rglob("labels/*.parquet")), job), job.said()
+    cluster.nodes[-1].kill()
+    assert not job.published(LABELS), "questions were left"
+    cluster.add_node(NODE_CPUS)
+    job.succeeds()
+    manifest = read_manifest(job.workspace / LABELS)
+    labels = pl.read_parquet(job.workspace / LABELS / "labels.parquet")
+    assert manifest is not None and manifest["engines"] == {"vllm": len(labels)}
+    assert len(labels) == labels.select("query", "item_id").n_unique() == manifest["rows"]["questions"] > 1000
+    both = labels.join(pl.read_parquet(undisturbed / LABELS / "labels.parquet"), on=["query", "item_id"])
+    assert len(both) > 100
+    by_vllm, by_transformers = (both.select(f"{name}{suffix}" for name in LEVEL_COLUMNS) for suffix in ("", "_right"))
+    assert abs(by_vllm.to_numpy() - by_transformers.to_numpy()).max() < 0.02
