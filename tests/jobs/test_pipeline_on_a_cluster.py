@@ -143,7 +143,7 @@ class NodeKiller(threading.Thread):
 
         def has_come() -> bool:
             if stage == LABELS:
-                come = any((workspace / "label-ledger").rglob("labels/*.parquet"))
+                come = any((workspace / "label-ledger").rglob("labels-*.parquet"))
             elif stage == RANKER:
                 come = any((workspace / "rankers").glob(".prectr-v2.training-*/run/checkpoint*"))
             else:
@@ -234,7 +234,7 @@ def test_vllm_that_goes_with_its_node_has_labelled_every_pair_once(
     inputs = ("--tables", str(undisturbed / "tables"), "--teacher", str(undisturbed / "teacher"))
     options = ("--set", "label.engine=vllm", "--out", "workspace/labels")
     job = submit(cluster, tmp_path, "label", *inputs, *options)
-    assert wait_for(lambda: any((job.workspace / "label-ledger").rglob("labels/*.parquet")), job), job.said()
+    assert wait_for(lambda: any((job.workspace / "label-ledger").rglob("labels-*.parquet")), job), job.said()
     cluster.nodes[-1].kill()
     assert not job.published(LABELS), "questions were left"
     cluster.add_node(NODE_CPUS)
