@@ -211,7 +211,7 @@ def _make(batch: pa.Table, context: SampleContext, out: Path, online: bool) -> p
     parts = samples.partition_by("date", "exposed", as_dict=True, include_key=False)
     for (day, exposed), part in parts.items():
         folder = "rows" if exposed else "candidates"
-        write_part(out / folder / f"date={day}", number, part.sort("ts", "request_id", "position"))
+        write_part(out / folder / f"date={day}", number, part.sort("ts", "request_id", "position", "item_id"))
         counts.append({"date": str(day), "exposed": exposed, "rows": part.height})
     if online:
         shown = rows.filter("exposed")

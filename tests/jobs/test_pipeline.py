@@ -74,6 +74,15 @@ def test_the_share_of_rows_that_no_vocabulary_knows_is_told(ran: Ran) -> None:
     assert set(told) == set(samples.spec.categorical_fields)
 
 
+def test_unexposed_candidates_have_one_order(ran: Ran) -> None:
+    samples = Samples.open(ran.workspace / "samples")
+    files = samples.files(samples.days(), "candidates")
+    assert files
+    for rows in map(pl.read_parquet, files):
+        assert rows.equals(rows.sort("ts", "request_id", "position", "item_id"))
+        assert rows.select("request_id", "item_id").is_unique().all()
+
+
 def test_report_is_one_self_contained_page_that_says_simulated(ran: Ran) -> None:
     folder = ran.workspace / "reports" / "page"
     assert {file.name for file in folder.iterdir()} == {"manifest.json", "report.html", "report.json", "report.md"}

@@ -24,7 +24,7 @@ class SweepProgress(Callback):
 
     def __init__(self, ledger: TrialLedger, sweep: SweepConfig, done: int) -> None:
         self.failed: list[Trial] = []
-        self._lost: list[tuple[dict[str, Any], Trial]] = []
+        self._broken: list[tuple[Any, Trial]] = []
         self._ledger, self._sweep, self._done = ledger, sweep, done
         self._points: dict[str, list[dict[str, Any]]] = {}
 
@@ -53,15 +53,17 @@ class SweepProgress(Callback):
         """A trial broke down, or was lost too often."""
         told = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()[-1]
         self._note_failure(trial, re.sub(r"^prectr\.errors\.\w+: ", "", told))
-
-        if isinstance(trial.get_pickled_error(), RayActorError):
-            self._lost.append((dict(trial.config), self.failed[-1]))
+        self._broken.append((trial, self.failed[-1]))
 
     def take_lost(self) -> list[dict[str, Any]]:
-        """What was proposed to trials that were lost with their workers, which no longer count as failed."""
-        lost, self._lost = self._lost, []
-        self.failed = [trial for trial in self.failed if all(trial is not other for _, other in lost)]
-        return [proposal for proposal, _ in lost]
+        """What was proposed to trials that were lost with their workers, which no longer count as failed.
+
+        Asked after Tune has ended: only then has it brought the errors to where it reads them.
+        """
+        broken, self._broken = self._broken, []
+        lost = [(trial, failed) for trial, failed in broken if isinstance(trial.get_pickled_error(), RayActorError)]
+        self.failed = [one for one in self.failed if all(one is not failed for _, failed in lost)]
+        return [dict(trial.config) for trial, _ in lost]
 
     def _note_failure(self, trial: Any, error: str) -> None:
         self.failed.append(self._ended(trial, error))
