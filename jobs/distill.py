@@ -14,7 +14,7 @@ from prectr import progress
 from prectr.artifacts import StageResult, require_artifact, run_stage, write_json
 from prectr.errors import PrectrError, UsageError
 from prectr.model_config import EncoderConfig
-from prectr.ray_session import RayConfig, memory_bytes, ray_session, require_resources
+from prectr.ray_session import RayConfig, ray_session, require_resources
 from prectr.relevance.config import DistillConfig
 from prectr.relevance.distillation_data import distillation_pairs
 from prectr.schema import LEVEL_COLUMNS
@@ -83,15 +83,13 @@ def _build(
         "loss_config": config.loss,
     }
     with ray_session(ray_config):
-        require_resources("distill", cpus=config.cpus, gpus=config.gpus, memory_gib=config.memory_gib)
+        require_resources("distill", config.of_worker)
         metrics = fit_on_ray(
             train_student_loop,
             loop_config,
             name="distill",
             storage=staging,
-            cpus_per_worker=config.cpus,
-            gpus_per_worker=config.gpus,
-            memory_per_worker=memory_bytes(config.memory_gib),
+            of_worker=config.of_worker,
             curve=curve,
         )
     _export(staging, config)

@@ -11,7 +11,7 @@ import polars as pl
 from prectr import progress
 from prectr.artifacts import StageResult, require_artifact, run_stage
 from prectr.errors import PrectrError
-from prectr.ray_session import RayConfig, busy_session, require_resources
+from prectr.ray_session import RayConfig, busy_session, require_resources, resources
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import encoder_file
 
@@ -55,7 +55,7 @@ def _build(
     folder.mkdir()
     written, sources = 0, {"judgment": 0, "teacher": 0, "encoder": 0}
     with busy_session(ray_config), progress.track("score-relevance", total=len(pairs), unit="pairs") as bar:
-        require_resources("relevance", cpus=config.cpus, memory_gib=config.memory_gib)
+        require_resources("relevance", resources(config.cpus, memory_gib=config.memory_gib))
         for batch in score_pairs(pairs, encoder, config):
             scored = pl.DataFrame(batch).sort("pair")
             scored.write_parquet(folder / f"part-{scored['pair'][0]:010d}.parquet")

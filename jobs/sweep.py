@@ -84,7 +84,7 @@ def run(
         if finished := TrialLedger(kept).read():
             progress.say(f"sweep: goes on after {len(finished)} finished trials ({kept})")
         with ray_session(ray_config):
-            require_resources("train", cpus=train.cpus, gpus=train.gpus, memory_gib=train.memory_gib)
+            require_resources("train", train.of_worker)
             trials = search(
                 kept, samples=samples, encoder=encoder, config=config, train=train, build_ranker=build_ranker_from
             )

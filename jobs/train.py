@@ -13,7 +13,7 @@ from prectr.features.spec import FeatureSpec
 from prectr.model_config import ModelConfig
 from prectr.online.drift import write_reference
 from prectr.online.golden import write_golden
-from prectr.ray_session import RayConfig, memory_bytes, ray_session, require_resources
+from prectr.ray_session import RayConfig, ray_session, require_resources
 from prectr.samples.load import sample_days, split_days
 from prectr.training.config import TrainConfig
 from prectr.training.launch import fit_on_ray
@@ -67,9 +67,7 @@ def run(
         resumable = _resumable(out, config, inputs, force)
         with ray_session(ray_config):
             workers = config.workers if isinstance(config.workers, int) else config.workers[0]
-            require_resources(
-                "train", workers=workers, cpus=config.cpus, gpus=config.gpus, memory_gib=config.memory_gib
-            )
+            require_resources("train", config.of_worker, workers=workers)
             facts = fit_on_ray(
                 train_ranker,
                 {
@@ -83,9 +81,7 @@ def run(
                 name=f"train {config.model.name}",
                 storage=work,
                 workers=config.workers,
-                cpus_per_worker=config.cpus,
-                gpus_per_worker=config.gpus,
-                memory_per_worker=memory_bytes(config.memory_gib),
+                of_worker=config.of_worker,
                 curve=work / CURVE,
                 resumable=resumable,
                 restarts=config.restarts,

@@ -19,7 +19,7 @@ from prectr.labelling.prompt import PromptTemplate, label_token_ids, tokenise_pr
 from prectr.labelling.split import read_judged
 from prectr.labelling.teacher import template_for
 from prectr.labelling.teacher_data import TRAINING, VALIDATION, WARM, save_prompts
-from prectr.ray_session import RayConfig, memory_bytes, ray_session, require_resources
+from prectr.ray_session import RayConfig, ray_session, require_resources
 from prectr.relevance.warm_start import made_pairs
 from prectr.tables import Tables
 
@@ -94,18 +94,14 @@ def _build(tables: Path, staging: Path, config: TeacherConfig, ray_config: RayCo
         "curve": str(curve.resolve()),
     }
     with ray_session(ray_config):
-        require_resources(
-            "teacher", workers=config.workers, cpus=config.cpus, gpus=config.gpus, memory_gib=config.memory_gib
-        )
+        require_resources("teacher", config.of_worker, workers=config.workers)
         facts = fit_on_ray(
             train_teacher_loop,
             loop_config,
             name="train-teacher",
             storage=staging,
             workers=config.workers,
-            cpus_per_worker=config.cpus,
-            gpus_per_worker=config.gpus,
-            memory_per_worker=memory_bytes(config.memory_gib),
+            of_worker=config.of_worker,
             curve=curve,
         )
     shutil.rmtree(work)

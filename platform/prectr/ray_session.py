@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from prectr import mirror, progress
-from prectr.configuration import FrozenConfig
+from prectr.configuration import Execution, FrozenConfig
 from prectr.errors import UsageError
 
 
@@ -31,6 +31,28 @@ class RayConfig(FrozenConfig):
     machine's, at most 4 GiB. They are cut to fit; less memory makes more and smaller tasks."""
     tasks: int | None = Field(default=None, ge=1)
     """Tasks of mining and sampling that run at once, over all machines; null: one for each CPU."""
+
+
+class WorkerConfig(FrozenConfig):
+    """What each worker of a training takes of its machine; base of the sections of jobs that train."""
+
+    cpus: Execution[int] = Field(2, ge=1)
+    """Torch threads of a worker."""
+    gpus: Execution[float] = Field(0, ge=0)
+    """GPUs of a worker; 0 trains on the CPU even where there are some."""
+    memory_gib: Execution[float | None] = Field(None, gt=0)
+    """Memory that Ray sets aside for a worker; null: not counted."""
+
+    @property
+    def of_worker(self) -> dict[str, float]:
+        """By Ray's names, as `resources`."""
+        return resources(self.cpus, self.gpus, self.memory_gib)
+
+
+def resources(cpus: float, gpus: float = 0, memory_gib: float | None = None) -> dict[str, float]:
+    """What a worker takes, by Ray's names (memory in bytes); what it does not take is not named."""
+    wanted = {"CPU": float(cpus), "GPU": float(gpus), "memory": float(memory_bytes(memory_gib) or 0)}
+    return {name: amount for name, amount in wanted.items() if amount}
 
 
 @dataclass(frozen=True)
@@ -171,17 +193,13 @@ def memory_bytes(gib: float | None) -> int | None:
     return None if gib is None else int(gib * 2**30)
 
 
-def require_resources(
-    section: str, *, workers: int | None = None, cpus: float, gpus: float = 0, memory_gib: float | None = None
-) -> None:
+def require_resources(section: str, each: Mapping[str, float], *, workers: int | None = None) -> None:
     """Refuse what an embedded Ray can never give: a stage would wait for it without end. A cluster may yet grow.
 
     Args:
         section: of the configuration that asks.
+        each: what each worker takes, from `resources`.
         workers: how many there are at least, where that is a setting.
-        cpus: of each.
-        gpus: of each.
-        memory_gib: of each.
 
     Raises:
         UsageError: names the setting, and what there is.
@@ -191,15 +209,16 @@ def require_resources(
     import ray
 
     there = ray.cluster_resources()
-    for setting, each, found, unit, help_ in (
-        ("gpus", gpus, there.get("GPU", 0), "GPUs", ""),
-        ("cpus", cpus, there.get("CPU", 0), "CPUs", ", or raise ray.num_cpus"),
-        ("memory_gib", memory_gib or 0, there.get("memory", 0) / 2**30, "GiB", ""),
+    for name, setting, unit, help_ in (
+        ("GPU", "gpus", "GPUs", ""),
+        ("CPU", "cpus", "CPUs", ", or raise ray.num_cpus"),
+        ("memory", "memory_gib", "GiB", ""),
     ):
-        if (workers or 1) * each > found:
+        asked, found = (of.get(name, 0) / (2**30 if name == "memory" else 1) for of in (each, there))
+        if (workers or 1) * asked > found:
             many, lower = (f"{section}.workers {workers} with ", "one of the two") if workers else ("", "it")
             raise UsageError(
-                f"{many}{section}.{setting} {each:g}{' each' if workers else ''}: Ray has {found:.3g} {unit} here; "
+                f"{many}{section}.{setting} {asked:g}{' each' if workers else ''}: Ray has {found:.3g} {unit} here; "
                 f"lower {lower}{help_}."
             )
 

@@ -8,7 +8,7 @@ import pytest
 
 from prectr.errors import UsageError
 from prectr.labelling.config import LabelConfig, ReplicaConfig
-from prectr.ray_session import RayConfig, memory_bytes, require_resources, task_budget
+from prectr.ray_session import RayConfig, require_resources, resources, task_budget
 from prectr.relevance.config import DistillConfig, ScoreConfig
 from prectr.relevance.scoring import score_pairs
 from prectr.schema import LEVEL_COLUMNS
@@ -28,8 +28,7 @@ def assigned(config: dict[str, Any]) -> dict[str, float]:
 
 
 def test_a_training_worker_gets_its_cpus_and_memory(tmp_path: Path) -> None:
-    memory = memory_bytes(0.25)
-    given = fit_on_ray(assigned, {}, name="x", storage=tmp_path, cpus_per_worker=3, memory_per_worker=memory)
+    given = fit_on_ray(assigned, {}, name="x", storage=tmp_path, of_worker=resources(3, memory_gib=0.25))
     assert (given["CPU"], given["memory"]) == (3, 2**28)
 
 
@@ -58,20 +57,21 @@ def test_a_pool_of_actors_may_grow_and_scores_alike(tmp_path: Path) -> None:
         ({"cpus": 2, "gpus": 99}, r"^train\.gpus 99: Ray has [\d.]+ GPUs here; lower it\.$"),
         ({"cpus": 99}, r"^train\.cpus 99: Ray has 8 CPUs here; lower it, or raise ray\.num_cpus\.$"),
         (
-            {"workers": 5, "cpus": 2},
+            {"cpus": 2, "workers": 5},
             r"^train\.workers 5 with train\.cpus 2 each: Ray has 8 CPUs here; lower one of the",
         ),
         ({"cpus": 1, "memory_gib": 1e6}, r"^train\.memory_gib 1e\+06: Ray has [\d.]+ GiB here; lower it\.$"),
     ],
 )
 def test_what_can_never_be_given_is_refused(asked: dict[str, Any], message: str) -> None:
+    workers = asked.pop("workers", None)
     with pytest.raises(UsageError, match=message):
-        require_resources("train", **asked)
+        require_resources("train", resources(**asked), workers=workers)
 
 
 def test_a_cluster_may_yet_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
-    require_resources("train", cpus=99, gpus=99)
+    require_resources("train", resources(cpus=99, gpus=99))
 
 
 def test_tasks_at_once_have_a_limit() -> None:

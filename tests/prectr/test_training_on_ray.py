@@ -120,7 +120,7 @@ def test_two_workers_do_what_one_does(samples: Path, tmp_path: Path, ray_local: 
     for workers, started in ((1, 1), ((1, 50), 2)):
         work = tmp_path / f"{started}"
         _wait_for(lambda: ray.available_resources().get("CPU", 0) >= 8)
-        training_run.train(samples, work, workers=workers, cpus_per_worker=3, changes=changes)
+        training_run.train(samples, work, workers=workers, cpus=3, changes=changes)
         curves.append(read_curve(work / "out" / CURVE))
         assert len((work / "workers.txt").read_text().split()) == started
     for one, two in zip(*curves, strict=True):

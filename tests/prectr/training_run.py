@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prectr.model_config import EncoderConfig, ModelConfig
+from prectr.ray_session import RayConfig, ray_session, resources
 
 ENCODER = EncoderConfig(layers=1, width=8, heads=2, feed_forward=16, dropout=0.0)
 STEP_SECONDS = 0.05
@@ -64,7 +65,7 @@ def train(samples: Path, work: Path, **options: Any) -> dict[str, Any]:
         name="train",
         storage=work,
         workers=workers,
-        cpus_per_worker=options.pop("cpus_per_worker", 1),
+        of_worker=resources(cpus=options.pop("cpus", 1)),
         curve=out / CURVE,
         resumable=kept,
         **options,
@@ -72,8 +73,6 @@ def train(samples: Path, work: Path, **options: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from prectr.ray_session import RayConfig, ray_session
-
     samples, work, result = map(Path, sys.argv[1:])
     with ray_session(RayConfig(num_cpus=4, object_store_gib=0.2)):
         result.write_text(json.dumps(train(samples, work)))

@@ -6,12 +6,13 @@ from pydantic import Field, model_validator
 
 from prectr.configuration import Execution, FrozenConfig
 from prectr.mirror import LocalOrUri
+from prectr.ray_session import WorkerConfig
 
 Engine = Literal["auto", "vllm", "transformers", "http"]
 Language = Literal["auto", "de", "en", "es", "fr", "ja", "zh"]
 
 
-class TeacherConfig(FrozenConfig):
+class TeacherConfig(WorkerConfig):
     """How `train-teacher` fits a causal language model to the judged training queries."""
 
     prompt: str = "relevance_v1"
@@ -54,18 +55,12 @@ class TeacherConfig(FrozenConfig):
     """Recompute activations in the backward pass: slower, and a large model needs far less memory."""
     workers: int = Field(1, ge=1)
     """Workers of Ray Train; each takes its share of every batch, and draws its own dropout."""
-    gpus: Execution[float] = Field(0, ge=0)
-    """GPUs of a worker; 0 trains on the CPU even where there are some."""
     max_seconds: float = Field(600.0, gt=0)
     """Training stops after the epoch that passes this limit; the best epoch so far is kept. A safety net only: a limit
     that bites makes the result depend on the machine."""
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     """`auto`: bfloat16 where the processor has AMX, else float32. At the default width the casts cost more than AMX
     saves; use `auto` for a `base_model`."""
-    cpus: Execution[int] = Field(2, ge=1)
-    """Torch threads of the training worker."""
-    memory_gib: Execution[float | None] = Field(None, gt=0)
-    """Memory that Ray sets aside for a worker; null: not counted."""
     seed: int = 17
 
 

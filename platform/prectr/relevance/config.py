@@ -6,9 +6,10 @@ from pydantic import Field, model_validator
 
 from prectr.configuration import Execution, FrozenConfig
 from prectr.model_config import DistillationLossConfig, EncoderConfig
+from prectr.ray_session import WorkerConfig
 
 
-class DistillConfig(FrozenConfig):
+class DistillConfig(WorkerConfig):
     """How `distill` trains the student encoder on gold and teacher labels."""
 
     encoder: EncoderConfig = EncoderConfig()
@@ -36,12 +37,6 @@ class DistillConfig(FrozenConfig):
     int8: bool = False
     """Also leave an int8 form of the encoder, and of what `train` tunes from it; the manifest and the model card say
     what it costs in quality."""
-    cpus: Execution[int] = Field(2, ge=1)
-    """Torch threads of the training worker."""
-    gpus: Execution[float] = Field(0, ge=0)
-    """GPUs of the training worker; 0 trains on the CPU even where there are some."""
-    memory_gib: Execution[float | None] = Field(None, gt=0)
-    """Memory that Ray sets aside for the training worker; null: not counted."""
     seed: int = 17
 
 

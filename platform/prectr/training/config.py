@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from prectr.configuration import Execution, FrozenConfig
 from prectr.mirror import LocalOrUri
 from prectr.model_config import ModelConfig
+from prectr.ray_session import WorkerConfig
 
 
 class TrackingConfig(FrozenConfig):
@@ -21,7 +22,7 @@ class TrackingConfig(FrozenConfig):
     """The MLflow experiment."""
 
 
-class TrainConfig(FrozenConfig):
+class TrainConfig(WorkerConfig):
     """How a ranker is trained on samples (stage 2: clicks; stage 1 is the distillation of its encoder)."""
 
     model: ModelConfig = ModelConfig()
@@ -51,12 +52,6 @@ class TrainConfig(FrozenConfig):
     workers: int | tuple[int, int] = 1
     """Ray Train workers; two numbers are the fewest and the most, as many as the cluster has room for. Each draws its
     own dropout, so that another number is another result, as another seed is."""
-    cpus: Execution[int] = Field(2, ge=1)
-    """Torch threads of a worker."""
-    gpus: Execution[float] = Field(0, ge=0)
-    """GPUs of a worker."""
-    memory_gib: Execution[float | None] = Field(None, gt=0)
-    """Memory that Ray sets aside for a worker; null: not counted."""
     checkpoint_steps: Execution[int] = Field(500, ge=1)
     """Steps between checkpoints; a run that was killed goes on from the last one."""
     restarts: Execution[int] = Field(3, ge=0)

@@ -45,9 +45,7 @@ def fit_on_ray(
     name: str,
     storage: Path,
     workers: int | tuple[int, int] = 1,
-    cpus_per_worker: int = 2,
-    gpus_per_worker: float = 0,
-    memory_per_worker: int | None = None,
+    of_worker: Mapping[str, float],
     curve: Path | None = None,
     resumable: Path | None = None,
     restarts: int = RESTARTS,
@@ -60,9 +58,7 @@ def fit_on_ray(
         name: stage name, for messages.
         storage: an existing directory for Ray Train's own state; what it writes there is removed again.
         workers: number of workers, or the fewest and the most; a loop that is given more than one shards its own data.
-        cpus_per_worker: logical CPUs, and torch threads, of a worker.
-        gpus_per_worker: GPUs of a worker.
-        memory_per_worker: bytes that Ray sets aside for a worker; None: not counted.
+        of_worker: what each worker takes, from `prectr.ray_session.resources`; it has as many torch threads as CPUs.
         curve: the JSONL learning curve that the loop appends to through `append_curve`; its lines are shown.
         resumable: an existing directory that keeps the checkpoints which the loop reports, so that the same call after
             a killed driver goes on from them; removed when the loop has succeeded or refused. None keeps nothing.
@@ -77,13 +73,13 @@ def fit_on_ray(
 
     run_name = f"{name}-{uuid.uuid4().hex[:8]}" if resumable is None else "run"
     kept = storage if resumable is None else resumable
-    resources = worker_resources(cpus_per_worker, gpus_per_worker, memory_per_worker)
+    on_gpus = "GPU" in of_worker
     trainer = TorchTrainer(
-        _threaded(loop, cpus_per_worker),
+        _threaded(loop, int(of_worker["CPU"])),
         train_loop_config=loop_config,
-        torch_config=TorchConfig(backend="nccl" if gpus_per_worker else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=workers, use_gpu=on_gpus, resources_per_worker=dict(of_worker)
         ),
         run_config=ray.train.RunConfig(
             name=run_name,
@@ -112,12 +108,6 @@ def fit_on_ray(
     finally:
         if resumable is None:
             shutil.rmtree(kept / run_name, ignore_errors=True)
-
-
-def worker_resources(cpus: float, gpus: float = 0, memory: int | None = None) -> dict[str, float]:
-    """What a worker takes, by Ray's names; what it does not take is not named."""
-    wanted = {"CPU": float(cpus), "GPU": float(gpus), "memory": float(memory or 0)}
-    return {name: amount for name, amount in wanted.items() if amount}
 
 
 def append_curve(curve: Path, point: Mapping[str, Any]) -> None:

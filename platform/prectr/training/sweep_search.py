@@ -10,9 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from prectr import progress
-from prectr.ray_session import memory_bytes
 from prectr.training.config import TrainConfig
-from prectr.training.launch import worker_resources
 from prectr.training.sweep_config import SearchRange, SweepConfig
 from prectr.training.sweep_ledger import REACHED, Trial, TrialLedger
 from prectr.training.sweep_trials import ITERATION, drawn_config, run_trial
@@ -64,11 +62,10 @@ def search(
         encoder=encoder.resolve(),
         build_ranker=build_ranker,
     )
-    resources = worker_resources(train.cpus, train.gpus, memory_bytes(train.memory_gib))
 
     def fit(trials: int, proposals: Any) -> None:
         tune.Tuner(
-            tune.with_resources(trial, resources),
+            tune.with_resources(trial, train.of_worker),
             tune_config=tune.TuneConfig(
                 num_samples=trials,
                 max_concurrent_trials=config.parallel,
