@@ -25,6 +25,7 @@ ENCODER_OUTPUTS = ("text", "level_logits")
 RANKER_INPUTS = (*RankerInputs._fields, "text")
 RANKER_OUTPUTS = RankerOutput._fields
 _EXAMPLE_ROWS = 3  # torch.export takes dimensions of 0 and 1 for constants
+_STACK_TRACE = "pkg.torch.onnx.stack_trace"
 
 
 class _FlatRanker(nn.Module):
@@ -169,7 +170,15 @@ def _export(
             verbose=False,
         )
     assert program is not None
-    return program.model_proto.SerializeToString()
+    model = program.model_proto
+    for node in model.graph.node:
+        # Where in whose directories each line of the code stood: nothing for an artifact, which is to be the same from
+        # whichever machine it comes.
+        kept = [entry for entry in node.metadata_props if entry.key != _STACK_TRACE]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+    exported: bytes = model.SerializeToString(deterministic=True)
+    return exported
 
 
 @contextmanager

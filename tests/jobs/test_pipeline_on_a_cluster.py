@@ -46,9 +46,7 @@ train: {epochs: 1, batch_size: 64, evaluations_per_epoch: 2, checkpoint_steps: 4
 LABELS, RANKER = "labels", "rankers/prectr-v2"
 STAGES = ("teacher", LABELS, "encoder", "relevance", "preferences", "samples", RANKER, "reports/evaluation")
 """Those that may work on the cluster."""
-COMPARED = (".parquet", ".safetensors", ".mdb", "tokenizer.json")
-"""Not ONNX files, which differed where all else was equal, perhaps by paths of the code that the exporter writes into
-them; what they compute is in the evaluation."""
+COMPARED = (".parquet", ".safetensors", ".onnx", ".mdb", "tokenizer.json")
 
 
 @dataclass
