@@ -4,154 +4,40 @@ Results go to standard output, progress and messages to standard error. Exit cod
 usage or configuration; a user's mistake never ends in a traceback.
 """
 
-import functools
-import inspect
-import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from prectr import progress
-from prectr.configuration import dump_yaml, load_config
+import jobs.cli_groups  # noqa: F401  (its commands)
+from jobs.command_line import (
+    PATH,
+    Address,
+    Answer,
+    Encoder,
+    Json,
+    Labels,
+    Load,
+    Memory,
+    Model,
+    Out,
+    Preferences,
+    Rankers,
+    Relevance,
+    Samples,
+    Seeds,
+    TablesIn,
+    app,
+    command,
+    manifest_of,
+    print_answer,
+)
 from prectr.errors import UsageError
-from prectr.mirror import fetch, local_path, named, with_uris
-from prectr.model_config import MODELS
+from prectr.mirror import named, with_uris
 from prectr.ray_errors import find_user_error
 
-app = typer.Typer(
-    name="prectr",
-    help="From a search log to a served ranker of joint relevance and click-through rate (PRECTR-V2 on Ray).",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-config_app = typer.Typer(no_args_is_help=True, help="Show the configuration.")
-app.add_typer(config_app, name="config")
-ledger_app = typer.Typer(no_args_is_help=True, help="Count, export or tidy the ledger of the teacher's labels.")
-app.add_typer(ledger_app, name="ledger")
-jobs_app = typer.Typer(no_args_is_help=True, help="List, follow or stop the jobs of a Ray cluster.")
-app.add_typer(jobs_app, name="jobs")
-preferences_app = typer.Typer(no_args_is_help=True, help="Show what mine-preferences found, or check it.")
-app.add_typer(preferences_app, name="preferences")
-
 INTERRUPTED = 130
-
-PATH: Any = {"parser": local_path, "metavar": "PATH_OR_URI"}
-"""What makes an option or argument take a path or the URI of one."""
-
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
-Assignments = Annotated[list[str] | None, typer.Option("--set", help="One setting, as section.key=value.")]
-Preset = Annotated[str | None, typer.Option("--preset", help="laptop, cpu-cluster or gpu-cluster: resources.")]
-Force = Annotated[bool, typer.Option("--force", help="Run even if the artifact is up to date.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-Verbose = Annotated[int, typer.Option("-v", "--verbose", count=True, help="Show what Ray and the libraries say too.")]
-TablesIn = Annotated[Path, typer.Option("--tables", help="Directory of validated canonical tables.", **PATH)]
-Out = Annotated[Path, typer.Option("--out", help="Directory of the artifact to publish.", **PATH)]
-Samples = Annotated[Path, typer.Option("--samples", help="Artifact of build-samples.", **PATH)]
-Relevance = Annotated[Path, typer.Option("--relevance", help="Artifact of score-relevance.", **PATH)]
-Preferences = Annotated[Path, typer.Option("--preferences", help="Artifact of mine-preferences.", **PATH)]
-Labels = Annotated[Path, typer.Option("--labels", help="Artifact of label.", **PATH)]
-Memory = Annotated[
-    str | None, typer.Option("--memory", help="Memory for the tasks of each machine, as 6GiB; they are cut to fit.")
-]
-Encoder = Annotated[Path, typer.Option("--encoder", help="Artifact of distill.", **PATH)]
-Model = Annotated[str | None, typer.Option("--model", help=f"{', '.join(MODELS)}.")]
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each model, from train.seed on.")]
-Rankers = Annotated[
-    Path | None,
-    typer.Option("--rankers", help="Directory of bundles; by default `rankers` beside the samples.", **PATH),
-]
-LedgerIn = Annotated[Path, typer.Argument(help="Directory of the label ledger.", **PATH)]
-
-
-Load = Callable[..., Any]
-"""Resolves the settings of a command; takes further `section.key=value` assignments, None among them is skipped."""
-
-_COMMON = {
-    "config": (ConfigFile, None),
-    "set_": (Assignments, None),
-    "preset": (Preset, None),
-    "verbose": (Verbose, 0),
-}
-_OF_STAGES = {"force": (Force, False), "json_": (Json, False)}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The result of a command that prints more than a manifest: for `--json`, and for a person."""
-
-    content: Any
-    show: Callable[[], None]
-
-
-def command(name: str, stage: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a command with the options that all commands share.
-
-    The function's first parameter is a `Load`. A stage's function also takes `force` and returns its `StageResult`, of
-    which `--json` prints the manifest (what a person reads was printed by the stage), or an `Answer`.
-    """
-
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def run(**options: Any) -> None:
-            config, given, preset, verbose = (options.pop(option) for option in _COMMON)
-            as_json = stage and options.pop("json_")
-
-            def load(*assignments: str | None) -> Any:
-                own = (one for one in assignments if one)
-                return _settings(config, [*_preset(preset), *(given or []), *own], verbose)
-
-            _fetch_inputs(options)
-            result = function(load, **options)
-            if as_json:
-                content = result.content if isinstance(result, Answer) else _manifest(result)
-                typer.echo(json.dumps(content, default=str))
-            elif isinstance(result, Answer):
-                result.show()
-
-        shared = _COMMON | (_OF_STAGES if stage else {})
-        own = list(inspect.signature(function).parameters.values())[1:]
-        added = [
-            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
-            for option, (kind, default) in shared.items()
-        ]
-        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own if parameter.name != "force"]
-        run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
-        app.command(name)(run)
-        return function
-
-    return register
-
-
-def _fetch_inputs(options: dict[str, Any]) -> None:
-    """Bring what lies at URIs here; a stage looks after its own `--out`, a workspace is not wanted whole."""
-    for name, value in options.items():
-        if name not in ("out", "workspace"):
-            for path in value if isinstance(value, list) else [value]:
-                if isinstance(path, Path):
-                    fetch(path)
-
-
-def _manifest(result: Any) -> dict[str, Any]:
-    return {"path": named(result.path), "skipped": result.skipped, "manifest": result.manifest}
-
-
-def _preset(name: str | None) -> list[str]:
-    return [] if name is None else [f"preset={name}"]
-
-
-def _settings(config: Path | None, assignments: list[str], verbose: int = 0) -> Any:
-    from prectr.ray_session import prepare_environment
-    from prectr.settings import Settings
-
-    progress.set_verbosity(verbose)
-    prepare_environment()
-    return load_config(Settings, config, assignments)
 
 
 @command("simulate")
@@ -292,45 +178,6 @@ def label(
     if report:
         job.write_report(result.path)
     return result
-
-
-@ledger_app.command("stats")
-def ledger_stats(ledger: LedgerIn, json_: Json = False) -> None:
-    """Count labels, errors, repeats, shards and bytes of each prompt and model."""
-    from jobs import ledger as job
-
-    content = job.stats(ledger)
-    _answer(Answer(content, show=lambda: job.print_stats(content)), json_)
-
-
-@ledger_app.command("export")
-def ledger_export(
-    ledger: LedgerIn,
-    out: Annotated[Path, typer.Option("--out", help="File to write: .parquet, .csv or .jsonl.")],
-    kind: Annotated[str, typer.Option(help="labels, errors or repeats.")] = "labels",
-    context: Annotated[list[str] | None, typer.Option(help="Only this context; may be given more than once.")] = None,
-    json_: Json = False,
-) -> None:
-    """Write the ledger's rows into one file, with the prompt and model of each."""
-    from jobs import ledger as job
-
-    content = job.write_export(ledger, out, kind, context or [])
-    _answer(Answer(content, show=lambda: typer.echo(f"{content['rows']:,} rows: {content['path']}")), json_)
-
-
-@ledger_app.command("gc")
-def ledger_gc(
-    ledger: LedgerIn,
-    drop: Annotated[list[str] | None, typer.Option(help="Delete this context; may be given more than once.")] = None,
-    unused_days: Annotated[float | None, typer.Option(help="Delete contexts without a run in so many days.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Really delete.")] = False,
-    json_: Json = False,
-) -> None:
-    """Merge small files and remove settled errors; no label is lost unless a context is named to be deleted."""
-    from jobs import ledger as job
-
-    content = job.gc(ledger, drop or [], unused_days, yes)
-    _answer(Answer(content, show=lambda: None), json_)
 
 
 @command("distill")
@@ -673,7 +520,7 @@ def report(
     result = job.run(
         workspace=workspace, evaluation=evaluation, ablation=ablation, out=out, config=settings.report, force=force
     )
-    return Answer(_manifest(result), show=lambda: typer.echo(str(result.path / job.PAGE)))
+    return Answer(manifest_of(result), show=lambda: typer.echo(str(result.path / job.PAGE)))
 
 
 @command("publish", stage=False)
@@ -689,7 +536,7 @@ def publish(
 
     info = job.run(ranker=ranker, to=to)
     told = ", ".join(f"{count:,} {kind}" for kind, count in sorted(info.entries.items()))
-    _answer(Answer(info.model_dump(), show=lambda: typer.echo(f"version {info.version} at {to}: {told}")), json_)
+    print_answer(Answer(info.model_dump(), show=lambda: typer.echo(f"version {info.version} at {to}: {told}")), json_)
 
 
 @command("serve", stage=False)
@@ -751,7 +598,7 @@ def pipeline(
         taken = job.run_daily(settings.pipeline, settings, restart=restart)
         told = {"file": named(taken.models), **taken.decision.model_dump(mode="json")}
         times = taken.stages
-        _answer(Answer(told, show=lambda: print_wall_times(times, sum(took for _, took, _ in times))), json_)
+        print_answer(Answer(told, show=lambda: print_wall_times(times, sum(took for _, took, _ in times))), json_)
         return
     done = job.run(settings.pipeline, settings, restart=restart)
     content = {
@@ -766,7 +613,7 @@ def pipeline(
         print_wall_times(done.stages, sum(took for _, took, _ in done.stages))
         typer.echo(f"report: {done.page}")
 
-    _answer(Answer(content, show=show), json_)
+    print_answer(Answer(content, show=show), json_)
 
 
 @command("demo", stage=False)
@@ -802,7 +649,7 @@ def doctor(
     from jobs import doctor as job
 
     findings = job.run(storage=storage, address=address)
-    _answer(Answer([one.to_json() for one in findings], show=lambda: job.print_findings(findings)), json_)
+    print_answer(Answer([one.to_json() for one in findings], show=lambda: job.print_findings(findings)), json_)
     if any(finding.status == "fail" for finding in findings):
         sys.exit(1)
 
@@ -848,16 +695,13 @@ def plan(
         pairs_per_query=pairs_per_query,
         repeats=repeats,
     )
-    _answer(Answer(answer.to_json(), show=lambda: job.print_answer(answer)), json_)
-
-
-_ADDRESS = typer.Option("--address", envvar="PRECTR_ADDRESS", help="Job port of the cluster, as http://HEAD:8265.")
+    print_answer(Answer(answer.to_json(), show=lambda: job.print_answer(answer)), json_)
 
 
 @app.command("submit", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def submit(
     command_: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="A command of prectr and its options.")],
-    address: Annotated[str, _ADDRESS],
+    address: Address,
     follow: Annotated[bool, typer.Option("--follow", help="Print what the job says until it ends.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
     env: Annotated[list[str] | None, typer.Option("--env", help="NAME=VALUE of the job.")] = None,
@@ -887,90 +731,6 @@ def submit(
     )
     if code:
         sys.exit(code)
-
-
-@jobs_app.command("list")
-def jobs_list(address: Annotated[str, _ADDRESS], json_: Json = False) -> None:
-    """Jobs of prectr on a cluster, the newest first."""
-    from prectr.cluster_jobs import job_client, jobs_table
-    from prectr.tabulate import print_jobs
-
-    rows = jobs_table(job_client(address))
-    _answer(Answer(rows, show=lambda: print_jobs(rows)), json_)
-
-
-@jobs_app.command("logs")
-def jobs_logs(
-    job: Annotated[str, typer.Argument(help="As `jobs list` names it.")],
-    address: Annotated[str, _ADDRESS],
-    follow: Annotated[bool, typer.Option("--follow", help="Until it ends; the exit code is the job's.")] = False,
-) -> None:
-    """Print what a job said."""
-    from prectr.cluster_jobs import existing_job, job_client
-    from prectr.cluster_jobs import follow as follow_job
-
-    client = job_client(address)
-    existing_job(client, job)
-    if follow:
-        sys.exit(follow_job(client, job))
-    typer.echo(client.get_job_logs(job), nl=False)
-
-
-@jobs_app.command("stop")
-def jobs_stop(
-    job: Annotated[str, typer.Argument(help="As `jobs list` names it.")], address: Annotated[str, _ADDRESS]
-) -> None:
-    """Stop a job; the same command submitted again goes on where it was."""
-    from prectr.cluster_jobs import existing_job, job_client
-
-    client = job_client(address)
-    existing_job(client, job)
-    stopped = client.stop_job(job)
-    progress.say(f"{job}: stopping" if stopped else f"{job}: had ended already")
-
-
-@config_app.command("show")
-def config_show(
-    config: ConfigFile = None, set_: Assignments = None, preset: Preset = None, json_: Json = False
-) -> None:
-    """Print the resolved configuration; `--config` reads it back."""
-    settings = _settings(config, [*_preset(preset), *(set_ or [])])
-    typer.echo(json.dumps(settings.model_dump(mode="json")) if json_ else dump_yaml(settings).rstrip())
-
-
-@preferences_app.command("show")
-def preferences_show(
-    preferences: Preferences,
-    query: Annotated[str | None, typer.Argument(help="The query to show, as anybody may type it.")] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page with plots of all that was mined.")] = None,
-    tables: Annotated[Path | None, typer.Option("--tables", help="Validated tables: adds titles.", **PATH)] = None,
-    relevance: Annotated[
-        Path | None,
-        typer.Option("--relevance", help="Artifact of score-relevance: adds levels and sources."),
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Show what was mined for a query; with --html, write a page about all of it; --json alone prints its figures."""
-    from jobs import preferences as job
-
-    content = job.show(preferences, query=query, html=html, tables=tables, relevance=relevance, as_json=json_)
-    _answer(Answer(content, show=lambda: job.print_shown(content)), json_)
-
-
-@preferences_app.command("check")
-def preferences_check(preferences: Preferences, relevance: Relevance, tables: TablesIn, json_: Json = False) -> None:
-    """Compare mined tolerances with the true ones of a simulated log, beside a naive estimate and a ceiling."""
-    from jobs import preferences as job
-
-    content = job.check(preferences, relevance=relevance, tables=tables)
-    _answer(Answer(content, show=lambda: job.print_check(content)), json_)
-
-
-def _answer(answer: Answer, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(answer.content, default=str))
-    else:
-        answer.show()
 
 
 def main(arguments: list[str] | None = None) -> None:
