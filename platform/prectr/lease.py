@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prectr.errors import UsageError
@@ -17,6 +17,8 @@ LEASE = ".pipeline.lease"
 REFRESH_SECONDS = 30.0
 DEAD_SECONDS = 150.0
 """A lease that was not refreshed for so long is a dead driver's. Clocks of machines may differ by a minute."""
+SETTLE_SECONDS = 2.0
+"""After which a driver looks whether another came at the same moment: of two, the one that wrote last has it."""
 
 
 @contextmanager
@@ -31,22 +33,28 @@ def lease(workspace: Path) -> Iterator[None]:
         yield
         return
     storage, me = Storage(uri), f"process {os.getpid()} on {socket.gethostname()}"
-    held = json.loads(storage.read(LEASE) or b"{}")
-    age = time.time() - held.get("refreshed", 0.0)
-    if held and held["holder"] != me and age < DEAD_SECONDS:
-        raise UsageError(
-            f"{uri}: another pipeline works there ({held['holder']}, last heard of {age:.0f} s ago); wait for it or "
-            f"stop it, or use another workspace. One that was killed is forgotten after {DEAD_SECONDS:.0f} s."
-        )
+
+    def require_free() -> None:
+        held = json.loads(storage.read(LEASE) or b"{}")
+        age = time.time() - held.get("refreshed", 0.0)
+        if held and held["holder"] != me and age < DEAD_SECONDS:
+            raise UsageError(
+                f"{uri}: another pipeline works there ({held['holder']}, last heard of {age:.0f} s ago); wait for it or "
+                f"stop it, or use another workspace. One that was killed is forgotten after {DEAD_SECONDS:.0f} s."
+            )
 
     def refresh() -> None:
         storage.write(LEASE, json.dumps({"holder": me, "refreshed": time.time()}).encode())
 
     def keep() -> None:
         while not done.wait(REFRESH_SECONDS):
-            refresh()
+            with suppress(UsageError):  # the storage may be back the next time
+                refresh()
 
+    require_free()
     refresh()
+    time.sleep(SETTLE_SECONDS)
+    require_free()
     done = threading.Event()
     keeper = threading.Thread(target=keep, daemon=True)
     keeper.start()

@@ -214,8 +214,22 @@ def test_every_shard_of_a_ledger_is_in_the_bucket_when_it_is_committed(
     assert Storage(f"{bucket}/label-ledger").files() == []
 
 
+def test_of_two_pipelines_that_come_at_once_one_is_told(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, other = Storage(f"{bucket}/ws"), {"holder": "process 1 on another", "refreshed": time.time()}
+
+    def the_other_writes(_: float) -> None:
+        assert storage.read(LEASE) is not None
+        storage.write(LEASE, json.dumps(other).encode())
+
+    monkeypatch.setattr("prectr.lease.time.sleep", the_other_writes)
+    with pytest.raises(UsageError, match="another pipeline works there"), lease(local_path(f"{bucket}/ws")):
+        raise AssertionError("work began")
+    assert json.loads(storage.read(LEASE) or b"{}") == other
+
+
 def test_one_pipeline_holds_a_workspace_until_it_ends_or_dies(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = local_path(f"{bucket}/ws")
+    monkeypatch.setattr("prectr.lease.SETTLE_SECONDS", 0.01)
     with lease(workspace):
         pass
     assert Storage(f"{bucket}/ws").read(LEASE) is None
