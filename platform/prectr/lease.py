@@ -39,8 +39,8 @@ def lease(workspace: Path) -> Iterator[None]:
         age = time.time() - held.get("refreshed", 0.0)
         if held and held["holder"] != me and age < DEAD_SECONDS:
             raise UsageError(
-                f"{uri}: another pipeline works there ({held['holder']}, last heard of {age:.0f} s ago); wait for it or "
-                f"stop it, or use another workspace. One that was killed is forgotten after {DEAD_SECONDS:.0f} s."
+                f"{uri}: another pipeline works there ({held['holder']}, last heard of {age:.0f} s ago); wait for it "
+                f"or stop it, or use another workspace. One that was killed is forgotten after {DEAD_SECONDS:.0f} s."
             )
 
     def refresh() -> None:
