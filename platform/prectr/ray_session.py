@@ -138,6 +138,8 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=not quiet, logging_level=level)
         else:
+            # Nobody announces that this machine goes; the watcher is one process more for each training.
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             ray.init(
                 address="local",
                 num_cpus=config.num_cpus,

@@ -303,7 +303,8 @@ def _start(config: ExperimentConfig, users: pl.DataFrame, rows: pl.LazyFrame) ->
 def _sums(columns: list[str], measures: list[Measure]) -> list[pl.Expr]:
     bought = pl.col("purchased") if "purchased" in columns else pl.lit(False)
     with_amount = any(measure.above == "amount" for measure in measures)
-    amount = pl.col("price").filter(bought).sum() if with_amount else pl.lit(0.0)
+    # Sorted, so that the last digit does not depend on the order in which threads found the rows.
+    amount = pl.col("price").filter(bought).sort().sum() if with_amount else pl.lit(0.0)
     orders = bought.sum() if "purchased" in columns else pl.lit(0)
     made = {"impressions": pl.len(), "clicks": pl.col("clicked").sum(), "orders": orders, "amount": amount}
     return [column.cast(pl.Float64).alias(name) for name, column in made.items()]
