@@ -5,17 +5,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
 
-from jobs import cli
 from prectr.artifacts import run_stage
 from prectr.configuration import FrozenConfig
 from prectr.errors import PrectrError
+from tests.jobs.run_command import Prectr
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
@@ -24,35 +23,15 @@ COMMANDS = (
     *("select-pairs", "ledger", "sweep", "analyze-experiment", "simulate-experiment", "ablate"),
     *("publish", "doctor", "submit", "pipeline", "plan"),
 )
+COMMAND_LINE = {"__init__", "cli", "cli_groups", "command_line"}
 PARTS = {"show_prompt", "serve_teacher", "train_contestants", "daily", "make_samples"}
 """Modules of what `label` does with --show-prompt and --serve, and `evaluate` and `ablate` before they judge."""
 MODULES = {"import": "import_log"}
 """Commands whose job's module has another name: `import` is a word of the language."""
 TINY = ("users=20", "items=300", "queries=20", "requests=60", "days=3")
 TINY_SIMULATION = [word for value in TINY for word in ("--set", f"simulate.{value}")]
-Prectr = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture
-def prectr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Prectr:
-    """Run a command in this process: (exit code, standard output, standard error). Starting Ray fails the test."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("Ray was started")
-
-    monkeypatch.setattr("ray.init", refuse)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+pytestmark = pytest.mark.usefixtures("no_ray")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +92,7 @@ def test_help_is_instant_lists_every_command_and_loads_nothing_heavy() -> None:
 
 
 def test_every_job_runs_as_a_module() -> None:
-    jobs = sorted({file.stem for file in (ROOT / "jobs").glob("*.py")} - {"__init__", "cli"} - PARTS)
+    jobs = sorted({file.stem for file in (ROOT / "jobs").glob("*.py")} - COMMAND_LINE - PARTS)
     modules = {MODULES.get(command, command.replace("-", "_")): command for command in COMMANDS}
     assert modules.keys() == set(jobs)
     code = f"""if True:  # one process for all, because most of its time goes into imports

@@ -2,39 +2,20 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from jobs import cli, simulate
+from jobs import simulate
 from prectr.marketplace.config import MarketplaceConfig
-
-Prectr = Callable[..., tuple[int, str, str]]
+from tests.jobs.run_command import Prectr
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = MarketplaceConfig(users=600, items=400, queries=30, requests=3000, days=3)
     return simulate.run(out=tmp_path_factory.mktemp("log") / "tables", config=config).path
-
-
-@pytest.fixture
-def prectr(capsys: pytest.CaptureFixture[str]) -> Prectr:
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

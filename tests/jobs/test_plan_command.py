@@ -3,36 +3,27 @@
 import json
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from jobs import cli
+from tests.jobs.run_command import Prectr
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 ASKED = ("--impressions-per-day", "1B", "--queries", "100M", "--labels", "500M", "--requests-per-second", "10k")
 
-
-@pytest.fixture(autouse=True)
-def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("Ray was started")
-
-    monkeypatch.setattr("ray.init", refuse)
+pytestmark = pytest.mark.usefixtures("no_ray")
 
 
-def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = 0
-    try:
-        cli.main(["plan", *arguments])
-    except SystemExit as stopped:
-        code = int(stopped.code or 0)
-    said = capsys.readouterr()
-    return code, said.out, said.err
+@pytest.fixture
+def plan(prectr: Prectr) -> Prectr:
+    """`prectr plan ...`."""
+    return partial(prectr, "plan")
 
 
-def test_json_is_all_that_stands_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = _run(capsys, *ASKED, "--gpu-tokens-per-second", "10k", "--json")
+def test_json_is_all_that_stands_on_standard_output(plan: Prectr) -> None:
+    code, out, _ = plan(*ASKED, "--gpu-tokens-per-second", "10k", "--json")
     found = json.loads(out)
     assert code == 0
     assert found["load"]["impressions"] == 30_000_000_000
@@ -42,9 +33,9 @@ def test_json_is_all_that_stands_on_standard_output(capsys: pytest.CaptureFixtur
 
 
 def test_people_read_the_first_bottleneck_the_assumptions_and_that_no_gpu_was_measured(
-    capsys: pytest.CaptureFixture[str],
+    plan: Prectr,
 ) -> None:
-    code, out, _ = _run(capsys, *ASKED, "--users", "5M")
+    code, out, _ = plan(*ASKED, "--users", "5M")
     told = " ".join(out.split())
     assert code == 0
     assert "first bottleneck: " in told
@@ -65,19 +56,17 @@ def test_people_read_the_first_bottleneck_the_assumptions_and_that_no_gpu_was_me
         (("--gpu-tokens-per-second", "fast"), "--gpu-tokens-per-second 'fast'"),
     ],
 )
-def test_what_cannot_be_is_refused_with_code_2(
-    arguments: tuple[str, str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = _run(capsys, *ASKED, *arguments)
+def test_what_cannot_be_is_refused_with_code_2(arguments: tuple[str, str], said: str, plan: Prectr) -> None:
+    code, out, err = plan(*ASKED, *arguments)
     assert (code, out) == (2, "")
     assert said in err and "Traceback" not in err
 
 
-def test_the_page_shows_what_its_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_shows_what_its_command_prints(plan: Prectr) -> None:
     page = PAGE.read_text(encoding="utf-8")
     command = re.search(r"^    prectr plan (.*?)\n\n", page, re.MULTILINE | re.DOTALL)
     shown = re.search(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert command and shown
-    code, out, _ = _run(capsys, *shlex.split(command.group(1).replace("\\\n", " ")))
+    code, out, _ = plan(*shlex.split(command.group(1).replace("\\\n", " ")))
     assert code == 0
     assert [line.rstrip() for line in out.splitlines()] == shown.group(1).splitlines()

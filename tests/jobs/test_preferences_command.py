@@ -2,21 +2,20 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from jobs import cli, report, simulate
+from jobs import report, simulate
 from prectr.artifacts import StageResult, run_stage, write_json
 from prectr.configuration import FrozenConfig
 from prectr.marketplace.config import MarketplaceConfig
+from tests.jobs.run_command import Prectr
 from tests.mined_preferences import write_artifacts_of
 from tests.prectr.evaluation_world import make_day, make_evaluation, scores
-
-Prectr = Callable[..., tuple[int, str, str]]
 
 
 @dataclass(frozen=True)
@@ -47,20 +46,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture
-def prectr(capsys: pytest.CaptureFixture[str]) -> Prectr:
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main(["preferences", *(str(argument) for argument in arguments)])
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+def prectr(prectr: Prectr) -> Prectr:
+    """`prectr preferences ...`."""
+    return partial(prectr, "preferences")
 
 
 def test_a_query_as_a_table_with_titles(world: World, prectr: Prectr) -> None:
