@@ -55,7 +55,29 @@ class State(FeatureStore):
         return []
 
 
-class BundleState(State):
+class _FileState(State):
+    """One that lies in an LMDB file, here."""
+
+    _store: OnlineStore
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        """One entry, or None where nothing is known."""
+        return self._store.get(kind, name)
+
+    def get_many(self, kind: str, names: Iterable[str]) -> list[dict[str, Any] | None]:
+        """Entries of one kind in one read transaction."""
+        return self._store.get_many(kind, names)
+
+    def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
+        """As `OnlineStore.scan`."""
+        return self._store.scan(kind, prefix, after, most)
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._store.close()
+
+
+class BundleState(_FileState):
     """The state in a bundle: always there, as old as the bundle."""
 
     def __init__(self, bundle: Bundle) -> None:
@@ -76,24 +98,8 @@ class BundleState(State):
             entries={},
         )
 
-    def get(self, kind: str, name: str) -> dict[str, Any] | None:
-        """One entry, or None where nothing is known."""
-        return self._store.get(kind, name)
 
-    def get_many(self, kind: str, names: Iterable[str]) -> list[dict[str, Any] | None]:
-        """Entries of one kind in one read transaction."""
-        return self._store.get_many(kind, names)
-
-    def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
-        """As `OnlineStore.scan`."""
-        return self._store.scan(kind, prefix, after, most)
-
-    def close(self) -> None:
-        """Unmap the file."""
-        self._store.close()
-
-
-class LmdbState(State):
+class LmdbState(_FileState):
     """What `prectr publish` wrote into a directory.
 
     Raises:
@@ -105,18 +111,6 @@ class LmdbState(State):
         self.info = _current(path)
         self._store = OnlineStore(path / self.info.version)
         self._looked = time.monotonic()
-
-    def get(self, kind: str, name: str) -> dict[str, Any] | None:
-        """One entry, or None where nothing is known."""
-        return self._store.get(kind, name)
-
-    def get_many(self, kind: str, names: Iterable[str]) -> list[dict[str, Any] | None]:
-        """Entries of one kind in one read transaction."""
-        return self._store.get_many(kind, names)
-
-    def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
-        """As `OnlineStore.scan`."""
-        return self._store.scan(kind, prefix, after, most)
 
     def refresh(self) -> bool:
         """Look for a newer version, now and then; whether one is read from now on."""
@@ -132,10 +126,6 @@ class LmdbState(State):
         self._store.close()
         self._store, self.info = newer, info
         return True
-
-    def close(self) -> None:
-        """Unmap the file."""
-        self._store.close()
 
 
 class RedisState(State):
