@@ -1,8 +1,7 @@
-"""An S3-compatible server (moto's) for tests, with buckets that are empty."""
+"""Servers of object storage for tests: an S3-compatible one (moto's) and an emulator of Google Cloud Storage."""
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from tests.ray_cluster import free_port
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,43 @@ class ObjectStore:
 
 @contextmanager
 def object_store(folder: Path) -> Iterator[ObjectStore]:
-    """Start a server on a free port, and end it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """Start an S3-compatible server on a free port, and end it."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _server(command, folder / "moto.log", f"http://127.0.0.1:{port}/moto-api/data.json"):
+        yield ObjectStore(f"http://127.0.0.1:{port}")
+
+
+@contextmanager
+def google_store(folder: Path) -> Iterator[tuple[dict[str, str], str]]:
+    """Start an emulator on a free port, and end it.
+
+    Yields:
+        what makes pyarrow, here and in processes, speak to it; and the URI of a new bucket.
+    """
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("gcp-storage-emulator")), "start", "--in-memory"]
+    command += ["--host=127.0.0.1", f"--port={port}", "--default-bucket=bucket"]
+    with _server(command, folder / "google.log", url := f"http://127.0.0.1:{port}"):
+        yield {"CLOUD_STORAGE_EMULATOR_ENDPOINT": url}, "gs://anonymous@bucket"
+
+
+@contextmanager
+def _server(command: list[str], log: Path, alive: str) -> Iterator[None]:
+    """A server that runs for the block, once a URL of it is answered."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    with (folder / "moto.log").open("wb") as said:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with log.open("wb") as said:
         server = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
-        store = ObjectStore(f"http://127.0.0.1:{port}")
         try:
             deadline = time.monotonic() + 120
             while True:
                 try:
-                    httpx.get(f"{store.url}/moto-api/data.json", timeout=5).raise_for_status()
+                    httpx.get(alive, timeout=5).raise_for_status()
                     break
                 except httpx.HTTPError:
-                    assert server.poll() is None and time.monotonic() < deadline, (folder / "moto.log").read_text()
+                    assert server.poll() is None and time.monotonic() < deadline, log.read_text()
                     time.sleep(0.2)
-            yield store
+            yield
         finally:
             server.terminate()
             server.wait(timeout=30)

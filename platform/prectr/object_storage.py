@@ -16,6 +16,8 @@ from prectr.errors import UsageError
 PARALLEL = 8
 """Files that travel at a time."""
 _BUFFER = 8 * 2**20
+_GOOGLE_PATIENCE = 60
+"""Seconds after which Google's client gives up; without credentials it would try for a quarter of an hour."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,20 @@ class Storage:
         try:
             yield
         except OSError as error:
-            if error.errno is not None and not isinstance(error, ConnectionError | PermissionError | TimeoutError):
-                raise  # of this machine's disk
-            said = str(error).splitlines()[0].split(" (Request ID")[0]
+            if _of_disk(error):
+                raise
+            said = str(error).splitlines()[0].split(" (Request ID")[0].split(" error_info=")[0]
             raise UsageError(
                 f"{self.uri}: cannot be {done} ({said}); check the bucket's name, your rights to it, the credentials "
                 "(AWS_*, GOOGLE_APPLICATION_CREDENTIALS) and, for an S3-compatible server, AWS_ENDPOINT_URL."
             ) from None
+
+
+def _of_disk(error: OSError) -> bool:
+    """Whether an error is of this machine's disk: it has a number, and Python names the file that it misses."""
+    if isinstance(error, FileNotFoundError):
+        return error.filename is not None
+    return error.errno is not None and not isinstance(error, ConnectionError | PermissionError | TimeoutError)
 
 
 def _copy(source: Any, sink: Any) -> int:
@@ -155,8 +164,9 @@ def _file_system(uri: str) -> tuple[Any, str]:
     import pyarrow as pa
     from pyarrow import fs
 
+    patience = f"?retry_limit_seconds={_GOOGLE_PATIENCE}" if uri.startswith(("gs://", "gcs://")) else ""
     try:
-        found: tuple[Any, str] = fs.FileSystem.from_uri(uri)
+        found: tuple[Any, str] = fs.FileSystem.from_uri(uri + patience)
         return found
     except pa.ArrowInvalid as error:
         scheme, _, path = uri.partition("://")

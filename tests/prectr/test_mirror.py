@@ -22,7 +22,7 @@ from prectr.labelling.ledger import LABELS, Context, LabelLedger
 from prectr.lease import LEASE, lease
 from prectr.mirror import LocalOrUri, local_path, named, uri_of
 from prectr.object_storage import Storage
-from tests.object_store import ObjectStore, object_store
+from tests.object_store import ObjectStore, google_store, object_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -212,6 +212,23 @@ def test_every_shard_of_a_ledger_is_in_the_bucket_when_it_is_committed(
     assert len(shards) == 1, "merged shards are merged in the bucket, too"
     ledger_upkeep.drop(there)
     assert Storage(f"{bucket}/label-ledger").files() == []
+
+
+def test_google_storage_keeps_artifacts_too_and_a_bucket_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with google_store(tmp_path) as (environment, bucket):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(mirror, "_fetched", set())
+        monkeypatch.setenv(mirror.VARIABLE, str(tmp_path / "mirror"))
+        _build(local_path(f"{bucket}/ws/made"))
+        _another_machine(monkeypatch, tmp_path)
+        there = local_path(f"{bucket}/ws/made")
+        assert read_manifest(there) is not None and (there / "part" / "data.txt").read_text() == "x"
+        assert _build(there).skipped
+        with pytest.raises(UsageError, match=r"^gs://anonymous@none/ws/made: cannot be written .*NOT_FOUND.*bucket's"):
+            _build(local_path("gs://anonymous@none/ws/made"))
 
 
 def test_of_two_pipelines_that_come_at_once_one_is_told(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
