@@ -106,13 +106,7 @@ def run_stage(
                 f"{out}: the disk is full, so {stage} was stopped and nothing was published. "
                 "Free space or give an --out on another disk, then run the same command again."
             ) from error
-        if isinstance(error, OSError) and error.errno in (
-            errno.EACCES,
-            errno.EROFS,
-            errno.EPERM,
-            errno.ENOLCK,
-            errno.ENOTSUP,
-        ):
+        if isinstance(error, OSError) and error.errno in _UNUSABLE:
             raise PrectrError(
                 f"{error.filename or out}: cannot be written ({error.strerror}); {stage} stopped."
             ) from error
