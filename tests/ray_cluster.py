@@ -22,11 +22,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.processes import end_agents
+from tests.processes import CODE, end_agents
 
-ROOT = Path(__file__).parents[1]
-CODE = f"{ROOT / 'platform'}{os.pathsep}{ROOT}"
-"""PYTHONPATH of this checkout."""
 OBJECT_STORE = 100 * 2**20
 AGENT_PORTS = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent", "metrics-export")
 """Given, because a raylet waits 15 seconds at most to be told them, and because the first one's default is one for all

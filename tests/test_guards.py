@@ -1,19 +1,20 @@
 """Rules of the house that nothing else would notice being broken."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import with_code
+
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "ray", "polars", "numpy", "transformers", "pyarrow", "scipy")
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}
+    environment = with_code()
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 

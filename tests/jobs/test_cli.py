@@ -1,7 +1,6 @@
 """The command line: quick, honest exit codes, messages instead of tracebacks. No Ray here."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from prectr.artifacts import run_stage
 from prectr.configuration import FrozenConfig
 from prectr.errors import PrectrError
 from tests.jobs.run_command import Prectr
+from tests.processes import with_code
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
@@ -55,7 +55,7 @@ def raw(tables: Path, tmp_path: Path) -> Path:
 
 
 def _python(*arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}", "COLUMNS": "200"}
+    environment = with_code() | {"COLUMNS": "200"}
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,

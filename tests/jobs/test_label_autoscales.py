@@ -1,18 +1,14 @@
 """A teacher group scales from zero with the work that waits, and back; one that cannot start fails the run in time."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from tests.jobs.labelling_workspace import write_tables
+from tests.processes import answer_of
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 QUERIES = 150
 
 
@@ -25,19 +21,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(workspace: Path) -> dict[str, dict]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_ADDRESS")}
-    environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'platform'}"
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/jobs/autoscale_run.py"), "tables", "out"],
-        cwd=workspace,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    found: dict[str, dict] = answer_of("jobs/autoscale_run.py", "tables", "out", cwd=workspace, timeout=280)
+    return found
 
 
 @pytest.mark.timeout(300)

@@ -40,6 +40,7 @@ from prectr.samples.load import Samples, split_days
 from prectr.scoring import Scorer
 from prectr.tables import Tables
 from tests.jobs.demo_run import STAGES, Ran, run_demo
+from tests.processes import with_code
 
 pytestmark = pytest.mark.slow
 
@@ -388,7 +389,7 @@ def test_ctrl_c_ends_a_server_and_all_its_processes(ran: Ran, tmp_path: Path) ->
     psutil = pytest.importorskip("psutil")
     port = free_port()
     root, messages = Path(__file__).parents[2], tmp_path / "messages"
-    environment = os.environ | {"PYTHONPATH": f"{root / 'platform'}{os.pathsep}{root}"}
+    environment = with_code()
     command = [sys.executable, "-m", "jobs.cli", "serve", str(ran.bundle), "--port", str(port)]
     with messages.open("w") as stream:
         server = subprocess.Popen(command, cwd=root, env=environment, stderr=stream, start_new_session=True)

@@ -1,7 +1,6 @@
 """A small sweep on tiny samples with real Ray Tune: killed, resumed, extended, and what it leaves."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -27,7 +26,7 @@ from prectr.training.sweep_search import early_stopping, proposer
 from tests.jobs import sweep_run
 from tests.prectr.conftest import laboratory  # noqa: F401
 from tests.prectr.test_ranker_loop import write_samples
-from tests.processes import end_agents
+from tests.processes import end_agents, with_code
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -62,7 +61,7 @@ def _ledger(out: Path) -> list[Path]:
 
 def _kill_after(trials: int, out: Path, *arguments: Path) -> None:
     """Run the sweep in a process of its own and kill it once so many trials are finished."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}
+    environment = with_code()
     command = [sys.executable, "-m", "tests.jobs.sweep_run", *map(str, arguments)]
     driver = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prectr.locks import LockedError, exclusive, this_process
+from tests.processes import with_code
 
 HOLD = """
 import sys
@@ -32,7 +33,7 @@ def test_a_lock_is_refused_by_name_and_goes_away(tmp_path: Path) -> None:
 def test_a_killed_process_gives_it_up(tmp_path: Path) -> None:
     file = tmp_path / "lock"
     command = [sys.executable, "-c", HOLD, str(file)]
-    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "platform")}
+    environment = with_code()
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         with pytest.raises(LockedError, match=f"process {other.pid} on "), exclusive(file):

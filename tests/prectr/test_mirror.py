@@ -1,7 +1,6 @@
 """Artifacts at URIs, on a real S3-compatible server; "another machine" is a process with another mirror."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,8 +22,7 @@ from prectr.lease import LEASE, lease
 from prectr.mirror import LocalOrUri, local_path, named, uri_of
 from prectr.object_storage import Storage
 from tests.object_store import ObjectStore, google_store, object_store
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import with_code
 
 
 class _Config(FrozenConfig):
@@ -269,8 +267,7 @@ def test_one_pipeline_holds_a_workspace_until_it_ends_or_dies(bucket: str, monke
 @pytest.mark.slow
 def test_commands_take_uris(bucket: str, store: ObjectStore, tmp_path: Path) -> None:
     def prectr(machine: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | store.environment | {mirror.VARIABLE: str(tmp_path / machine)}
-        environment["PYTHONPATH"] = f"{ROOT / 'platform'}{os.pathsep}{ROOT}"
+        environment = with_code() | store.environment | {mirror.VARIABLE: str(tmp_path / machine)}
         command = [sys.executable, "-m", "jobs.cli", *arguments]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
 

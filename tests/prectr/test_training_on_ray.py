@@ -21,7 +21,7 @@ from prectr.training.launch import read_curve
 from prectr.training.ranker_loop import CURVE, STATE
 from tests.prectr import training_run
 from tests.prectr.test_ranker_loop import write_samples
-from tests.processes import end_agents
+from tests.processes import end_agents, with_code
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def test_a_killed_driver_goes_on_bit_for_bit(whole: SimpleNamespace, samples: Pa
         str(work),
         str(tmp_path / "result.json"),
     ]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}
+    environment = with_code()
     driver = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
         _wait_for(lambda: _checkpoints(work) >= 2)

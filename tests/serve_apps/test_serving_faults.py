@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from tests.prectr.bundle_world import World
+from tests.processes import with_code
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -115,7 +116,7 @@ def _start(world: World, folder: Path, port: int) -> Server:
     settings = ["serve.replicas=2", "serve.max_queued_requests=8", "ray.num_cpus=6"]
     command = [sys.executable, "-m", "jobs.cli", "serve", "--port", str(port)]
     command += ["--models", str(models), *(part for one in settings for part in ("--set", one))]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}
+    environment = with_code()
     said = folder / "said"
     with said.open("w") as stream:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stream, start_new_session=True)
