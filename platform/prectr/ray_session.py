@@ -135,8 +135,8 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
     quiet = progress.verbosity() < 1
     level = logging.ERROR if quiet else logging.INFO
     with _native_stderr_muted() if quiet else nullcontext():
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=not quiet, logging_level=level)
+        if address := os.environ.get("RAY_ADDRESS"):
+            _join(address, log_to_driver=not quiet, logging_level=level)
         else:
             # Nobody announces that this machine goes; the watcher is one process more for each training.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -156,6 +156,23 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str, **options: Any) -> None:
+    """Join the cluster of a submitted job.
+
+    Raises:
+        UsageError: it runs another Ray or Python.
+    """
+    import ray
+
+    try:
+        ray.init(**options)
+    except RuntimeError as error:
+        if "Version mismatch" not in str(error):
+            raise
+        said = " ".join(str(error).split())
+        raise UsageError(f"{address}: {said}; run the nodes and this job with the same Ray and Python.") from None
 
 
 def busy_session(config: RayConfig | None = None) -> AbstractContextManager[None]:

@@ -91,6 +91,13 @@ def test_help_is_instant_lists_every_command_and_loads_nothing_heavy() -> None:
     assert [command for command in (*COMMANDS, "config") if command not in listed] == []
 
 
+def test_an_old_python_is_told_before_it_meets_code_that_it_cannot_read() -> None:
+    process = _python("-c", "import sys; sys.version_info = (3, 9, 18); import jobs.cli")
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and output == ""
+    assert errors.startswith("prectr: needs Python 3.11 or newer; this is ") and "Traceback" not in errors
+
+
 def test_every_job_runs_as_a_module() -> None:
     jobs = sorted({file.stem for file in (ROOT / "jobs").glob("*.py")} - COMMAND_LINE - PARTS)
     modules = {MODULES.get(command, command.replace("-", "_")): command for command in COMMANDS}

@@ -3,6 +3,8 @@ from another directory."""
 
 import json
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +68,28 @@ def test_a_wrong_token_and_a_wrong_address_are_told_before_anything_is_sent(head
     told = head.prectr("doctor", "--address", head.address, "--json", "--storage", str(tmp_path), cwd=tmp_path)
     findings = {one["check"]: one for one in json.loads(told.stdout)}
     assert findings["cluster"]["status"] == "ok" and findings["storage"]["status"] == "ok"
+
+
+def test_a_driver_with_another_python_than_the_cluster_is_told(head: RayCluster, tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        import ray
+        from prectr.errors import UsageError
+        from prectr.ray_session import ray_session
+        sys.version_info = (3, 99, 0)
+        try:
+            with ray_session():
+                print("joined")
+        except UsageError as error:
+            print(error)
+    """
+    environment = head.environment | {"RAY_ADDRESS": head.gcs}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=150)
+    said = ran.stdout
+    assert f"{head.gcs}: Version mismatch: The cluster was started with:" in said and "Python: 3.99.0" in said, (
+        ran.stderr
+    )
+    assert "run the nodes and this job with the same Ray and Python" in said
 
 
 @pytest.mark.parametrize(
