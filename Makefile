@@ -24,7 +24,7 @@ demo: setup
 test: setup
 	@started=$$SECONDS; bash tests/run.sh $(VENV)/bin/python $(TEST_OPTIONS) && echo "tests: $$((SECONDS - started)) s"
 
-# Whole clusters that lose their nodes, drivers and heads: ten minutes on a quiet machine with two cores.
+# Whole clusters that grow, or lose their nodes, drivers and heads: a quarter of an hour on two quiet cores.
 test-faults: setup
 	$(VENV)/bin/python -m pytest -m faults --durations=10 tests
 
