@@ -354,6 +354,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--scores", help="NAME=FILE: scores of a model of yours for every impression of the test day."),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Which of them the others are compared with; wide-deep, else the first."),
+    ] = None,
 ) -> Any:
     """Judge rankers on the same test day, with intervals; with --models, train what is missing first."""
     settings = load()
@@ -367,11 +371,15 @@ def evaluate(
     if any(not name or not file for name, _, file in named):
         raise UsageError("--scores wants NAME=FILE, such as ours=scores.parquet.")
     bundles: dict[str, list[Path]] = {path.name: [path] for path in ranker or ()}
-    if models is not None:
+    contestants = [] if models is None else chosen(models.split(","))
+    names = [*(one.name for one in contestants), *bundles, *(name for name, _, _ in named)]
+    if base is not None and base not in names:
+        raise UsageError(f"--base {base}: is none of those that are judged: {', '.join(names)}.")
+    if contestants:
         if ranker:
             raise UsageError("give --models or --ranker, not both: with --models, bundles are found in --rankers.")
         bundles = train_contestants.run(
-            chosen(models.split(",")),
+            contestants,
             seeds,
             samples=samples,
             encoder=encoder,
@@ -390,6 +398,7 @@ def evaluate(
         out=out,
         config=settings.evaluate,
         files={name: Path(file) for name, _, file in named},
+        base=base or job.BASE,
         force=force,
     )
     content = job.read(result.path)

@@ -182,6 +182,16 @@ def test_missing_artifact_names_the_command_that_makes_it(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_base_that_is_not_judged_is_refused_before_anything_is_trained(
+    prectr: Prectr, tables: Path, tmp_path: Path
+) -> None:
+    artifacts = [word for name in ("samples", "preferences", "labels", "encoder") for word in (f"--{name}", tmp_path)]
+    given = ("--models", "prectr,prectr-v2", "--scores", "ours=ours.csv", "--base", "din")
+    code, output, errors = prectr("evaluate", "--tables", tables, *artifacts, "--out", tmp_path / "out", *given)
+    assert (code, output) == (2, "")
+    assert errors == "prectr: --base din: is none of those that are judged: prectr, prectr-v2, ours.\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
