@@ -24,7 +24,7 @@ demo: setup
 test: setup
 	@started=$$SECONDS; bash tests/run.sh $(VENV)/bin/python $(TEST_OPTIONS) && echo "tests: $$((SECONDS - started)) s"
 
-# Whole clusters that grow, or lose their nodes, drivers and heads: a quarter of an hour on two quiet cores.
+# Clusters that grow, or lose nodes, drivers and heads, and jobs that are killed again and again: twenty minutes.
 test-faults: setup
 	$(VENV)/bin/python -m pytest -m faults --durations=10 tests
 

@@ -106,6 +106,7 @@ def prompts_of(rows: pl.DataFrame) -> set[str]:
     return set(load_prompt("relevance_v1").render(rows.select("query", "title")))
 
 
+@pytest.mark.faults
 def test_killed_five_times_every_pair_is_labelled_once_and_no_committed_one_is_asked_again(tables):
     moments = random.Random(11)
     with SlowServer(seconds=0.02) as server:

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(choose_engine("auto", "directory") != "vllm", reason="vLLM is not installed here"),
 ]
 
-QUERIES = 1500
+QUERIES = 700
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def _wait_for(condition: object, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.faults
 def test_a_killed_driver_goes_on_bit_for_bit(whole: SimpleNamespace, samples: Path, tmp_path: Path) -> None:
     work = tmp_path / "killed"
     command = [
@@ -88,6 +89,7 @@ def test_a_killed_driver_goes_on_bit_for_bit(whole: SimpleNamespace, samples: Pa
     assert not (work / "kept").exists(), "what a finished run kept is gone"
 
 
+@pytest.mark.faults
 def test_a_killed_worker_is_replaced_and_the_run_ends_the_same(
     whole: SimpleNamespace, samples: Path, tmp_path: Path
 ) -> None:
