@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.ray_cluster import free_port
+from tests.processes import free_port
 
 
 @dataclass(frozen=True)

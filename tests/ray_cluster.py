@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.processes import CODE, end_agents
+from tests.processes import CODE, end_agents, free_port
 
 OBJECT_STORE = 100 * 2**20
 AGENT_PORTS = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent", "metrics-export")
@@ -221,10 +220,3 @@ def ray_cluster(
         yield cluster
     finally:
         cluster._end()
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

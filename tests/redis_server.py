@@ -2,12 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.processes import free_port
 
 
 class RedisServer:
@@ -21,9 +22,7 @@ class RedisServer:
                 pytest.fail(message)
             pytest.skip(message)
         self._binary, self._folder = binary, folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from prectr.labelling.http_engine import HttpAsker, probe
 from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_prompts
 from prectr.labelling.teacher_model import new_model, train_bpe
 from prectr.labelling.transformers_engine import TransformersTeacher
+from tests.processes import free_port
 
 CONTEXT = 256
 CHAT = (
@@ -42,9 +42,7 @@ def served(tmp_path_factory):
             if parameter.ndim > 1:
                 parameter.mul_(3)  # fresh weights would answer all pairs almost alike
     model.save_pretrained(directory)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(directory)]
     flags = {"--served-model-name": "tiny", "--max-model-len": CONTEXT, "--dtype": "bfloat16", "--host": "127.0.0.1"}
     command += [str(part) for flag in flags.items() for part in flag] + ["--port", str(port), "--enforce-eager"]

@@ -40,7 +40,7 @@ from prectr.samples.load import Samples, split_days
 from prectr.scoring import Scorer
 from prectr.tables import Tables
 from tests.jobs.demo_run import STAGES, Ran, run_demo
-from tests.processes import with_code
+from tests.processes import free_port, with_code
 
 pytestmark = pytest.mark.slow
 
@@ -270,12 +270,6 @@ def client(ran: Ran) -> Iterator[httpx.Client]:
     config = ServeConfig(port=free_port())
     with serve.serving(ran.bundle, config) as url, httpx.Client(base_url=url, timeout=60) as http:
         yield http
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_health_names_the_bundle(ran: Ran, client: httpx.Client) -> None:

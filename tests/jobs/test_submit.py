@@ -13,7 +13,8 @@ import pytest
 from jobs.cli import app
 from jobs.submit import absolute_arguments
 from prectr.errors import UsageError
-from tests.ray_cluster import RayCluster, free_port, ray_cluster
+from tests.processes import free_port
+from tests.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = pytest.mark.slow
 TINY = ("users=20", "items=300", "queries=20", "requests=60", "days=3")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prectr.online.config import ServeConfig
+from tests import processes
 from tests.prectr.conftest import bundle_place, laboratory, world
 
 __all__ = ["bundle_place", "laboratory", "world"]
@@ -36,8 +37,4 @@ def plain_server(config: ServeConfig, watch: Path | None = None) -> Iterator[str
 @pytest.fixture
 def free_port() -> int:
     """A port that nothing listens on."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return processes.free_port()

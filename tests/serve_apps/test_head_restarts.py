@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from tests.prectr.bundle_world import World
-from tests.processes import CODE
-from tests.ray_cluster import RayCluster, free_port, ray_cluster
+from tests.processes import CODE, free_port
+from tests.ray_cluster import RayCluster, ray_cluster
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]

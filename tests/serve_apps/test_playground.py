@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from prectr.protocol import MAX_TEXT
 from prectr.ranking import Ranking
 from tests.prectr.bundle_world import make_world
 from tests.prectr.conftest import draw_log, mine
+from tests.processes import free_port
 from tests.serve_apps.conftest import plain_server
 
 pytestmark = pytest.mark.slow
@@ -50,10 +50,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @contextmanager
 def _serving(bundles: dict[str, Path]) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with plain_server(ServeConfig(port=port, models=ModelsConfig(bundles=bundles), drain_seconds=1)) as url:
+    with plain_server(ServeConfig(port=free_port(), models=ModelsConfig(bundles=bundles), drain_seconds=1)) as url:
         yield f"{url}/"
 
 

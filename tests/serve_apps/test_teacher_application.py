@@ -1,7 +1,6 @@
 """The served teacher over real HTTP: the batch engine's numbers, the rubric, and refusals that name the field."""
 
 import asyncio
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
@@ -28,6 +27,7 @@ from prectr.labelling.teacher_model import load_tokenizer, new_model, train_bpe
 from prectr.labelling.transformers_engine import TransformersTeacher
 from prectr.online.config import ServeConfig
 from tests.openai_server import OpenAiServer, Status, masses
+from tests.processes import free_port
 
 TEMPLATE = load_prompt("relevance_v1")
 LOCAL = LabelConfig(engine="transformers", data_type="float32")
@@ -65,13 +65,6 @@ def labels(teacher: Path) -> Path:
     out = teacher.parent / "labels"
     run_stage("label", out, config=FrozenConfig(), inputs={}, build=lambda _: facts)
     return out
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 WITHOUT_VLLM = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
