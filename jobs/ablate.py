@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jobs import evaluate, train_contestants
-from prectr.artifacts import StageResult
+from prectr.core.artifacts import StageResult
+from prectr.core.ray_session import RayConfig
 from prectr.evaluation.contestants import ABLATIONS
-from prectr.ray_session import RayConfig
 from prectr.settings import EvaluateConfig
 from prectr.training.config import TrainConfig
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prectr.artifacts import StageResult, require_artifact, run_stage, without_nan, write_json
+from prectr.core.artifacts import StageResult, require_artifact, run_stage, without_nan, write_json
 from prectr.experiments.config import ExperimentConfig
 
 EXPERIMENT, PAGE = "experiment.json", "experiment.md"

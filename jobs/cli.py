@@ -33,9 +33,9 @@ from jobs.command_line import (
     manifest_of,
     print_answer,
 )
-from prectr.errors import UsageError
-from prectr.mirror import named, with_uris
-from prectr.ray_errors import find_user_error
+from prectr.core.errors import UsageError
+from prectr.core.mirror import named, with_uris
+from prectr.core.ray_errors import find_user_error
 
 INTERRUPTED = 130
 
@@ -223,7 +223,7 @@ def _memory(given: str | None) -> str | None:
     """`--memory` as an assignment of the setting behind it."""
     if given is None:
         return None
-    from prectr.ray_session import parse_gib
+    from prectr.core.ray_session import parse_gib
 
     return f"ray.memory_gib={parse_gib(given)}"
 
@@ -363,7 +363,7 @@ def evaluate(
     settings = load()
     from jobs import evaluate as job
     from jobs import train_contestants
-    from prectr.errors import UsageError
+    from prectr.core.errors import UsageError
     from prectr.evaluation.contestants import chosen
     from prectr.tabulate import print_evaluation
 
@@ -721,7 +721,7 @@ def submit(
 ) -> None:
     """Run a command as a job of a Ray cluster: prectr submit --address URL --follow train --samples ..."""
     from jobs import submit as job
-    from prectr.ray_session import parse_gib, prepare_environment
+    from prectr.core.ray_session import parse_gib, prepare_environment
 
     prepare_environment()
     wanted = {

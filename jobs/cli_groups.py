@@ -25,8 +25,8 @@ from jobs.command_line import (
     print_answer,
     resolve_settings,
 )
-from prectr import progress
-from prectr.configuration import dump_yaml
+from prectr.core import progress
+from prectr.core.config import dump_yaml
 
 
 def _group(name: str, help_: str) -> typer.Typer:

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from prectr import progress
-from prectr.configuration import load_config
-from prectr.mirror import fetch, local_path, named
-from prectr.model_config import MODELS
+from prectr.contracts.model_config import MODELS
+from prectr.core import progress
+from prectr.core.config import load_config
+from prectr.core.mirror import fetch, local_path, named
 
 app = typer.Typer(
     name="prectr",
@@ -141,7 +141,7 @@ def resolve_settings(
     Raises:
         UsageError: an unknown key or preset, or a wrong value.
     """
-    from prectr.ray_session import prepare_environment
+    from prectr.core.ray_session import prepare_environment
     from prectr.settings import Settings
 
     progress.set_verbosity(verbose)

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from jobs import evaluate, label, make_samples, publish, select_pairs, train
-from prectr import mirror, progress
-from prectr.artifacts import read_manifest, require_artifact, write_json
 from prectr.bundle import Bundle
-from prectr.configuration import FrozenConfig
-from prectr.errors import PrectrError, UsageError
-from prectr.mirror import LocalOrUri
+from prectr.core import mirror, progress
+from prectr.core.artifacts import read_manifest, require_artifact, write_json
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.mirror import LocalOrUri
+from prectr.core.ray_session import ray_session
 from prectr.online.config import ModelsConfig
 from prectr.pipeline_config import PipelineConfig
-from prectr.ray_session import ray_session
 from prectr.rollout import CURRENT, NEXT, Judged, after, judge, read_models, write_models
 from prectr.settings import Settings
 from prectr.stages import Stages

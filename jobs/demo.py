@@ -8,10 +8,10 @@ import httpx
 import polars as pl
 
 from jobs import evaluate, pipeline, serve
-from prectr import progress
+from prectr.contracts.protocol import ScoreResponse
+from prectr.core import progress
+from prectr.core.ray_session import ray_session
 from prectr.pipeline_config import PipelineConfig
-from prectr.protocol import ScoreResponse
-from prectr.ray_session import ray_session
 from prectr.settings import Settings
 from prectr.tables import Tables
 from prectr.tabulate import print_evaluation, print_scored, print_wall_times

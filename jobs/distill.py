@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr import progress
-from prectr.artifacts import StageResult, require_artifact, run_stage, write_json
-from prectr.errors import PrectrError, UsageError
-from prectr.model_config import EncoderConfig
-from prectr.ray_session import RayConfig, ray_session, require_resources
+from prectr.contracts.model_config import EncoderConfig
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, require_artifact, run_stage, write_json
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.ray_session import RayConfig, ray_session, require_resources
 from prectr.relevance.config import DistillConfig
 from prectr.relevance.distillation_data import distillation_pairs
-from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
 
 
@@ -44,9 +44,9 @@ def _build(
     tables: Path, labels: Path, staging: Path, config: DistillConfig, ray_config: RayConfig | None
 ) -> dict[str, Any]:
     from models.distillation import distillation_loss
+    from prectr.core.ray_train import fit_on_ray
     from prectr.labelling.teacher_model import quiet_transformers
     from prectr.relevance.distillation_training import train_student_loop
-    from prectr.training.launch import fit_on_ray
 
     quiet_transformers()
     pairs = distillation_pairs(tables, labels)

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 from scipy.special import expit
 
-from prectr import progress
-from prectr.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
-from prectr.configuration import FrozenConfig
-from prectr.errors import UsageError
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import UsageError
 from prectr.evaluation import curves, scores
 from prectr.evaluation.contestants import label_of
 from prectr.evaluation.day import LIST_SLICES, TestDay

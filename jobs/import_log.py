@@ -3,8 +3,8 @@
 import difflib
 from pathlib import Path
 
-from prectr.artifacts import StageResult
-from prectr.errors import UsageError
+from prectr.core.artifacts import StageResult
+from prectr.core.errors import UsageError
 from prectr.importers.config import ImportConfig
 from prectr.importers.diginetica import open_diginetica
 from prectr.importers.esci import open_esci

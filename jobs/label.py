@@ -13,9 +13,12 @@ import numpy as np
 import polars as pl
 
 from jobs import select_pairs
-from prectr import progress
-from prectr.artifacts import StageResult, read_manifest, run_stage
-from prectr.errors import PrectrError, UsageError
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, read_manifest, run_stage
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.ray_session import RayConfig
+from prectr.core.text import normalise_queries
 from prectr.labelling.asking import Plan, ask, make_plan
 from prectr.labelling.config import LabelConfig, SelectionConfig
 from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
@@ -23,10 +26,7 @@ from prectr.labelling.ledger import ContextLedger, LabelLedger
 from prectr.labelling.selection import read_selection
 from prectr.labelling.split import read_judged
 from prectr.labelling.teacher import Teacher, recognise_teacher, teacher_source, template_for, with_label_tokens
-from prectr.ray_session import RayConfig
-from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
-from prectr.text import normalise_queries
 
 
 def run(

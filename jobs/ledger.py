@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prectr import progress
-from prectr.errors import UsageError
+from prectr.core import progress
+from prectr.core.errors import UsageError
 from prectr.labelling.ledger import KINDS
 from prectr.labelling.ledger_upkeep import chosen, drop, export, open_ledger, statistics, tidy, unused_since
 from prectr.tabulate import console

@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr import progress
-from prectr.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
-from prectr.model_config import LEVELS
+from prectr.contracts.model_config import LEVELS
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
+from prectr.core.ray_session import Budget, RayConfig, busy_session, task_budget
+from prectr.core.ray_tasks import run_tasks
 from prectr.plan import KeyRange, Part, plan_parts, plan_ranges
 from prectr.preferences import days as kept_days
 from prectr.preferences import passes, snapshots
@@ -35,8 +37,6 @@ from prectr.preferences.partials import MAIN_KINDS
 from prectr.preferences.passes import Pass, Passed
 from prectr.preferences.shown import ShownReader, categories_shown
 from prectr.preferences.snapshots import Folding
-from prectr.ray_session import Budget, RayConfig, busy_session, task_budget
-from prectr.ray_tasks import run_tasks
 from prectr.relevance.pairs import read_pairs
 from prectr.tables import Tables
 

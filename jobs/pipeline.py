@@ -24,14 +24,14 @@ from jobs import (
     train,
     train_teacher,
 )
-from prectr import mirror, progress
-from prectr.artifacts import write_json
-from prectr.errors import UsageError
+from prectr.contracts.model_config import ModelConfig
+from prectr.core import mirror, progress
+from prectr.core.artifacts import write_json
+from prectr.core.errors import UsageError
+from prectr.core.locks import LockedError, exclusive
+from prectr.core.ray_session import ray_session
 from prectr.lease import lease
-from prectr.locks import LockedError, exclusive
-from prectr.model_config import ModelConfig
 from prectr.pipeline_config import PipelineConfig
-from prectr.ray_session import ray_session
 from prectr.samples.load import split_days
 from prectr.settings import Settings
 from prectr.stages import Stages

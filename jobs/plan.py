@@ -6,7 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.planning.calculator import Answer, calculate, make_load
 from prectr.planning.costs import unit_costs
 from prectr.planning.load import STAGES, Machine, parse_count

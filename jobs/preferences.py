@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prectr import progress
-from prectr.artifacts import require_artifact, without_nan
-from prectr.errors import PrectrError, UsageError
+from prectr.core import progress
+from prectr.core.artifacts import require_artifact, without_nan
+from prectr.core.errors import PrectrError, UsageError
 
 
 def show(

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from prectr import progress
 from prectr.bundle import Bundle
+from prectr.core import progress
 from prectr.online.publish import publish, state_size
 from prectr.online.states import StateInfo
 

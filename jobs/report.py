@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from prectr import progress
-from prectr.artifacts import StageResult, read_manifest, require_artifact, run_stage, write_json
-from prectr.errors import PrectrError
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, read_manifest, require_artifact, run_stage, write_json
+from prectr.core.errors import PrectrError
 from prectr.settings import ReportConfig
 
 PAGE, MARKDOWN, CONTENT = "report.html", "report.md", "report.json"

@@ -11,10 +11,10 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from prectr.bundle import require_bundle
-from prectr.errors import PrectrError
-from prectr.protocol import ScoreRequest
+from prectr.contracts.protocol import ScoreRequest
+from prectr.core.errors import PrectrError
+from prectr.core.ray_session import RayConfig, memory_bytes, ray_session
 from prectr.ranking import Ranking
-from prectr.ray_session import RayConfig, memory_bytes, ray_session
 from prectr.settings import ScoreLinesConfig
 
 BLOCK_LINES = 256

@@ -8,10 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from prectr import progress
-from prectr.artifacts import StageResult, require_artifact, run_stage
-from prectr.errors import PrectrError
-from prectr.ray_session import RayConfig, busy_session, require_resources, resources
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, require_artifact, run_stage
+from prectr.core.errors import PrectrError
+from prectr.core.ray_session import RayConfig, busy_session, require_resources, resources
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import encoder_file
 

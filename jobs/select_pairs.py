@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from prectr import progress
-from prectr.artifacts import StageResult, require_artifact, run_stage
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, require_artifact, run_stage
 from prectr.labelling.bands import BANDS
 from prectr.labelling.config import SelectionConfig
 from prectr.labelling.selection import SELECTION, Selection, choose_pairs, extend_selection

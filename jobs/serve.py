@@ -13,16 +13,16 @@ from pathlib import Path
 
 import httpx
 
-from prectr import progress
 from prectr.bundle import Bundle, require_bundle
-from prectr.configuration import load_config
-from prectr.errors import PrectrError, UsageError
+from prectr.core import progress
+from prectr.core.config import load_config
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.ray_session import RayConfig, ray_session
 from prectr.online.config import ModelsConfig, ServeConfig
 from prectr.online.golden import golden_scores
 from prectr.online.publish import REDIS_URLS
 from prectr.online.redis_client import RedisGuard
 from prectr.online.states import LmdbState, RedisState, require_readable
-from prectr.ray_session import RayConfig, ray_session
 from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
 
 APPLICATION = Served("serve_apps.ranker", "ranker", "/healthz")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from prectr import progress
-from prectr.artifacts import StageResult, run_stage
-from prectr.errors import UsageError
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, run_stage
+from prectr.core.errors import UsageError
 from prectr.marketplace import prepare
 from prectr.marketplace.config import MarketplaceConfig
 

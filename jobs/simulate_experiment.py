@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.analyze_experiment import write
-from prectr import progress
-from prectr.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage
-from prectr.configuration import FrozenConfig
-from prectr.errors import PrectrError, UsageError
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import PrectrError, UsageError
 from prectr.experiments.config import PRODUCTION, ExperimentConfig, ReplayConfig
 from prectr.marketplace.config import MarketplaceConfig
 from prectr.tables import Tables

@@ -8,11 +8,12 @@ import typer
 from pydantic import BaseModel
 from typer import BadParameter
 
-from prectr import cluster_jobs, progress
+from prectr import cluster_jobs
 from prectr.cluster_jobs import Submission
-from prectr.configuration import load_config
-from prectr.errors import UsageError
-from prectr.mirror import uri_of
+from prectr.core import progress
+from prectr.core.config import load_config
+from prectr.core.errors import UsageError
+from prectr.core.mirror import uri_of
 from prectr.settings import Settings
 
 NOT_SUBMITTED = ("submit", "jobs", "serve", "demo", "config", "doctor")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.train import EXECUTION, build_ranker_from
-from prectr import progress
-from prectr.artifacts import (
+from prectr.core import progress
+from prectr.core.artifacts import (
     StageResult,
     fingerprint,
     read_manifest,
@@ -21,9 +21,9 @@ from prectr.artifacts import (
     stage_identity,
     write_json,
 )
-from prectr.configuration import FrozenConfig
-from prectr.errors import PrectrError, UsageError
-from prectr.ray_session import RayConfig, ray_session, require_resources
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.ray_session import RayConfig, ray_session, require_resources
 from prectr.training.config import TrainConfig
 from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_ledger import Trial, TrialLedger

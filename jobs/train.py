@@ -5,18 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prectr import progress
-from prectr.artifacts import StageResult, fingerprint, require_artifact, run_stage, stage_identity, write_json
 from prectr.bundle import BUNDLE_VERSION, require_online_state, write_bundle
-from prectr.configuration import execution_fields
+from prectr.contracts.model_config import ModelConfig
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, fingerprint, require_artifact, run_stage, stage_identity, write_json
+from prectr.core.config import execution_fields
+from prectr.core.ray_session import RayConfig, ray_session, require_resources
+from prectr.core.ray_train import fit_on_ray
 from prectr.features.spec import FeatureSpec
-from prectr.model_config import ModelConfig
 from prectr.online.drift import write_reference
 from prectr.online.golden import write_golden
-from prectr.ray_session import RayConfig, ray_session, require_resources
 from prectr.samples.load import sample_days, split_days
 from prectr.training.config import TrainConfig
-from prectr.training.launch import fit_on_ray
 from prectr.training.ranker_loop import CURVE, train_ranker
 from prectr.training.start import require_start
 from prectr.training.validation_day import undefined_figures

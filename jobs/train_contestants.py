@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import train
-from prectr import progress
+from prectr.core import progress
+from prectr.core.ray_session import RayConfig, ray_session
 from prectr.evaluation.contestants import Contestant
-from prectr.ray_session import RayConfig, ray_session
 from prectr.training.config import TrainConfig
 
 

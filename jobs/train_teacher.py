@@ -11,15 +11,15 @@ from typing import Any
 
 import polars as pl
 
-from prectr import progress
-from prectr.artifacts import StageResult, run_stage
-from prectr.errors import PrectrError, UsageError
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, run_stage
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.ray_session import RayConfig, ray_session, require_resources
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.prompt import PromptTemplate, label_token_ids, tokenise_prompts
 from prectr.labelling.split import read_judged
 from prectr.labelling.teacher import template_for
 from prectr.labelling.teacher_data import TRAINING, VALIDATION, WARM, save_prompts
-from prectr.ray_session import RayConfig, ray_session, require_resources
 from prectr.relevance.warm_start import made_pairs
 from prectr.tables import Tables
 
@@ -51,9 +51,9 @@ def run(
 
 
 def _build(tables: Path, staging: Path, config: TeacherConfig, ray_config: RayConfig | None) -> dict[str, Any]:
+    from prectr.core.ray_train import fit_on_ray
     from prectr.labelling.teacher_model import load_tokenizer, quiet_transformers
     from prectr.labelling.teacher_training import train_teacher_loop
-    from prectr.training.launch import fit_on_ray
 
     quiet_transformers()
     items = Tables(tables).items()

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from prectr.artifacts import StageResult
+from prectr.core.artifacts import StageResult
 from prectr.settings import ValidateConfig
 from prectr.validate import validate_tables
 

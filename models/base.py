@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from models.features import FieldEmbeddings
 from models.layers import feed_forward
-from prectr.model_config import LEVELS, FeatureSizes, FusionConfig
-from prectr.types import RankerInputs
+from prectr.contracts.model_config import LEVELS, FeatureSizes, FusionConfig
+from prectr.contracts.types import RankerInputs
 
 
 class BaseModule(nn.Module):

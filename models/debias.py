@@ -36,8 +36,8 @@ from torch.nn import functional
 from models.fake_numbers import with_relevance_changed
 from models.fusion import expected_level
 from models.incentive import apply_incentive
-from prectr.model_config import LEVELS, ExposureConfig, FeatureSizes
-from prectr.types import RankerInputs, RankerLabels, RankerOutput
+from prectr.contracts.model_config import LEVELS, ExposureConfig, FeatureSizes
+from prectr.contracts.types import RankerInputs, RankerLabels, RankerOutput
 
 BaseCall = Callable[[RankerInputs, Tensor, Tensor], Tensor]
 IncentiveCall = Callable[[RankerInputs, Tensor], Tensor]

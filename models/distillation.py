@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prectr.model_config import DistillationLossConfig
+from prectr.contracts.model_config import DistillationLossConfig
 
 
 def distillation_loss(

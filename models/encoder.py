@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from prectr.model_config import LEVELS, EncoderConfig
+from prectr.contracts.model_config import LEVELS, EncoderConfig
 
 
 class TextEncoder(nn.Module):

@@ -17,8 +17,8 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 from models.encoder import TextEncoder
 from models.ranker import Ranker
-from prectr.model_config import FeatureSizes
-from prectr.types import RankerInputs, RankerOutput
+from prectr.contracts.model_config import FeatureSizes
+from prectr.contracts.types import RankerInputs, RankerOutput
 
 ENCODER_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 ENCODER_OUTPUTS = ("text", "level_logits")

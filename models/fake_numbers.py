@@ -20,8 +20,8 @@ import math
 import torch
 from torch import Tensor
 
-from prectr.model_config import RelevanceNumbers, Standardised
-from prectr.types import RankerInputs
+from prectr.contracts.model_config import RelevanceNumbers, Standardised
+from prectr.contracts.types import RankerInputs
 
 
 def with_relevance_changed(row: RankerInputs, change: Tensor, numbers: RelevanceNumbers) -> RankerInputs:

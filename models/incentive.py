@@ -32,8 +32,8 @@ from torch.nn import functional
 from models.features import FieldEmbeddings
 from models.fusion import fuse
 from models.layers import feed_forward
-from prectr.model_config import BEHAVIOUR_FIELDS, LEVELS, TARGET_FIELDS, FeatureSizes, IncentiveConfig
-from prectr.types import RankerInputs
+from prectr.contracts.model_config import BEHAVIOUR_FIELDS, LEVELS, TARGET_FIELDS, FeatureSizes, IncentiveConfig
+from prectr.contracts.types import RankerInputs
 
 _MASKED = -1e9
 _LEVEL_FIELD = BEHAVIOUR_FIELDS.index("level")

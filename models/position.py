@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prectr.model_config import PositionConfig
+from prectr.contracts.model_config import PositionConfig
 
 _ALWAYS_EXAMINED = 30.0  # logit of e_1: 1 - e_1 is 1e-13
 

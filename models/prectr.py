@@ -23,8 +23,8 @@ from models.fusion import expected_level
 from models.incentive import Incentive, apply_incentive
 from models.ranker import Ranker
 from models.rsl import RelevanceModule
-from prectr.model_config import FeatureSizes, ModelConfig
-from prectr.types import RankerInputs, RankerLabels, RankerOutput
+from prectr.contracts.model_config import FeatureSizes, ModelConfig
+from prectr.contracts.types import RankerInputs, RankerLabels, RankerOutput
 
 
 class Prectr(Ranker):

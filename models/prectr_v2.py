@@ -12,8 +12,8 @@ from torch import Tensor
 from models.debias import ExposureDebias
 from models.encoder import TextEncoder
 from models.prectr import Prectr
-from prectr.model_config import FeatureSizes, ModelConfig
-from prectr.types import RankerInputs, RankerLabels, RankerOutput
+from prectr.contracts.model_config import FeatureSizes, ModelConfig
+from prectr.contracts.types import RankerInputs, RankerLabels, RankerOutput
 
 
 class PrectrV2(Prectr):

@@ -17,8 +17,8 @@ from models.encoder import TextEncoder
 from models.features import FieldEmbeddings
 from models.layers import LARGE_PRODUCT, HiddenLinear
 from models.position import PositionBias
-from prectr.model_config import FeatureSizes, ModelConfig
-from prectr.types import RankerInputs, RankerLabels, RankerOutput
+from prectr.contracts.model_config import FeatureSizes, ModelConfig
+from prectr.contracts.types import RankerInputs, RankerLabels, RankerOutput
 
 
 class Ranker(nn.Module):

@@ -14,7 +14,7 @@ from models.encoder import TextEncoder
 from models.prectr import Prectr
 from models.prectr_v2 import PrectrV2
 from models.ranker import Ranker
-from prectr.model_config import FeatureSizes, ModelConfig
+from prectr.contracts.model_config import FeatureSizes, ModelConfig
 
 RANKERS: dict[str, Callable[[ModelConfig, FeatureSizes, TextEncoder], Ranker]] = {
     "lr": LogisticRegression,

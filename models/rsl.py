@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.encoder import TextEncoder
 from models.layers import feed_forward, start_at_zero
-from prectr.model_config import LEVELS, FeatureSizes, FusionConfig
+from prectr.contracts.model_config import LEVELS, FeatureSizes, FusionConfig
 
 _LEAST_LOG_PROBABILITY = -12.0  # a judgment's exact zeros would be -inf
 

@@ -23,12 +23,12 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prectr import __version__
-from prectr.errors import UsageError
+from prectr.contracts.protocol import EventsRequest, EventsResponse, ScoreRequest, ScoreResponse
+from prectr.core.errors import UsageError
 from prectr.online.batcher import Overloaded, TooLate
 from prectr.online.config import SecurityConfig, ServeConfig
 from prectr.online.instruments import PrometheusInstruments
 from prectr.online.service import ModelsAnswer, ScoringService, UnknownModel
-from prectr.protocol import EventsRequest, EventsResponse, ScoreRequest, ScoreResponse
 from serve_apps.playground import add_playground
 
 _TOKEN_MINIMUM = 16

@@ -21,12 +21,12 @@ from fastapi import FastAPI, Query
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
+from prectr.contracts.protocol import MAX_TEXT, Tolerance
 from prectr.features.store import NamedEntry
 from prectr.online.query_preference import QueryPreference, query_preference
 from prectr.online.search import CatalogueIndex, seen_candidates
 from prectr.online.service import ScoringService
 from prectr.preferences.sums import USER_NAMES
-from prectr.protocol import MAX_TEXT, Tolerance
 
 PAGE = Path(__file__).with_name("playground.html")
 MOST_CANDIDATES = 200

@@ -14,10 +14,10 @@ from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
+from prectr.core.ray_session import memory_bytes
 from prectr.online.config import ModelsConfig, ServeConfig
 from prectr.online.instruments import RayInstruments
 from prectr.online.service import ScoringService
-from prectr.ray_session import memory_bytes
 from serve_apps.http_api import create_app
 
 

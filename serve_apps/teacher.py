@@ -16,12 +16,12 @@ from ray import serve
 from ray.serve import Application
 
 from prectr import __version__, reporting
+from prectr.core.ray_session import memory_bytes
 from prectr.labelling.calibration import Calibration
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.engines import Question, replica_gpus
 from prectr.labelling.interactive import Judgement, TeacherScorer, prepare_scorer
 from prectr.labelling.interactive_engines import TooLong
-from prectr.ray_session import memory_bytes
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 PAGE_HEADERS = {

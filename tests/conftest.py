@@ -24,7 +24,7 @@ hypothesis.settings.load_profile("prectr")
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """A running Ray, shared by every test that asks for it."""
-    from prectr.ray_session import RayConfig, ray_session
+    from prectr.core.ray_session import RayConfig, ray_session
 
     with ray_session(RayConfig(num_cpus=8, object_store_gib=0.3)):
         yield

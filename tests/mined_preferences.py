@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr.artifacts import run_stage, write_json
+from prectr.core.artifacts import run_stage, write_json
+from prectr.core.parquet import write_part
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.examination import Examination
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.sums import LEVEL_NAMES
 from prectr.preferences.tolerance import GRID, GRID_SIZE, ClickParameters
 from prectr.relevance.config import ScoreConfig
-from prectr.storage import write_part
 from prectr.tables import Tables
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from models.rsl import look_up
-from prectr.model_config import LEVELS, BaselineConfig, FeatureSizes
-from prectr.types import RankerInputs, RankerOutput
+from prectr.contracts.model_config import LEVELS, BaselineConfig, FeatureSizes
+from prectr.contracts.types import RankerInputs, RankerOutput
 
 
 def numbers_width(config: BaselineConfig, sizes: FeatureSizes) -> int:

@@ -40,8 +40,8 @@ from models.encoder import TextEncoder
 from models.features import FieldEmbeddings
 from models.layers import feed_forward
 from models.ranker import Ranker
-from prectr.model_config import FeatureSizes, ModelConfig
-from prectr.types import TARGET_FIELDS, RankerInputs, RankerLabels, RankerOutput
+from prectr.contracts.model_config import FeatureSizes, ModelConfig
+from prectr.contracts.types import TARGET_FIELDS, RankerInputs, RankerLabels, RankerOutput
 
 _ITEM = slice(1, len(TARGET_FIELDS))  # the fields of a target or behaviour that are its item's; its query comes first
 

@@ -16,8 +16,8 @@ from models.baselines.common import baseline_output, numbers_of, numbers_width, 
 from models.encoder import TextEncoder
 from models.features import FieldEmbeddings
 from models.ranker import Ranker
-from prectr.model_config import FeatureSizes, ModelConfig
-from prectr.types import RankerInputs, RankerOutput
+from prectr.contracts.model_config import FeatureSizes, ModelConfig
+from prectr.contracts.types import RankerInputs, RankerOutput
 
 
 class LogisticRegression(Ranker):

@@ -26,8 +26,8 @@ from models.encoder import TextEncoder
 from models.features import FieldEmbeddings
 from models.layers import feed_forward
 from models.ranker import Ranker
-from prectr.model_config import FeatureSizes, ModelConfig
-from prectr.types import RankerInputs, RankerOutput
+from prectr.contracts.model_config import FeatureSizes, ModelConfig
+from prectr.contracts.types import RankerInputs, RankerOutput
 
 
 class CompressedInteraction(nn.Module):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prectr.artifacts import file_digests
-from prectr.errors import PrectrError
+from prectr.core.artifacts import file_digests
+from prectr.core.errors import PrectrError
 from prectr.features.inputs import Histories, PaddedBehaviours, PairArrays, RowArrays
 from prectr.features.online import CandidatePool, OnlineFeatures, RequestFeatures
 from prectr.relevance.tokenisation import PairTokens

@@ -23,11 +23,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prectr.artifacts import link_or_copy, read_manifest, require_artifact, write_json
-from prectr.errors import PrectrError, UsageError
+from prectr.contracts.model_config import FeatureSizes, ModelConfig
+from prectr.core.artifacts import link_or_copy, read_manifest, require_artifact, write_json
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.mirror import MANIFEST
 from prectr.features.spec import SPEC_FILE, FeatureSpec
-from prectr.mirror import MANIFEST
-from prectr.model_config import FeatureSizes, ModelConfig
 from prectr.preferences.fit import PreferenceModel
 from prectr.relevance.encoder_session import INT8_FILE, ONNX_FILE, SETTINGS_FILE, encoder_file
 from prectr.relevance.quantisation import bundle_figures, quantise

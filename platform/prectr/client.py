@@ -12,8 +12,7 @@ from typing import Any, Self
 
 import httpx
 
-from prectr.errors import PrectrError
-from prectr.protocol import (
+from prectr.contracts.protocol import (
     CandidateItem,
     Context,
     Event,
@@ -23,6 +22,7 @@ from prectr.protocol import (
     ScoreResponse,
     ShownItem,
 )
+from prectr.core.errors import PrectrError
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 Candidate = str | CandidateItem

@@ -19,8 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from prectr import progress
-from prectr.errors import PrectrError, UsageError
+from prectr.core import progress
+from prectr.core.errors import PrectrError, UsageError
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 CODE = ("platform/prectr", "models", "jobs", "serve_apps")

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import psutil
 
-from prectr.errors import PrectrError
-from prectr.object_storage import Storage
+from prectr.core.errors import PrectrError
+from prectr.core.object_storage import Storage
 
 LEAST_GIB, LEAST_SHARED_GIB, LEAST_DISK_GIB = 8.0, 1.0, 10.0
 PORTS = {8000: "serve.port", 8265: "a cluster's job port"}

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prectr.errors import UsageError
-from prectr.locks import this_process
-from prectr.mirror import uri_of
-from prectr.object_storage import Storage
+from prectr.core.errors import UsageError
+from prectr.core.locks import this_process
+from prectr.core.mirror import uri_of
+from prectr.core.object_storage import Storage
 
 LEASE = ".pipeline.lease"
 REFRESH_SECONDS = 30.0

@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from prectr.configuration import FrozenConfig
-from prectr.mirror import LocalOrUri
-from prectr.model_config import ModelName
+from prectr.contracts.model_config import ModelName
+from prectr.core.config import FrozenConfig
+from prectr.core.mirror import LocalOrUri
 
 
 class DailyConfig(FrozenConfig):

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from prectr.ray_session import Budget
+from prectr.core.ray_session import Budget
 from prectr.tables import Tables, read_footer
 
 ROW_BYTES = 300

@@ -11,9 +11,16 @@ from scipy.special import expit
 
 from prectr.batch_ranking import stack
 from prectr.bundle import Bundle
+from prectr.contracts.protocol import (
+    CandidateItem,
+    Explanation,
+    ScoredCandidate,
+    ScoreRequest,
+    ScoreResponse,
+    Tolerance,
+)
 from prectr.features.online import OnlineFeatures, RequestFeatures, UnknownItems, UserReader
 from prectr.features.store import FeatureStore
-from prectr.protocol import CandidateItem, Explanation, ScoredCandidate, ScoreRequest, ScoreResponse, Tolerance
 from prectr.scoring import Scorer, Scores
 
 _RATES = ("user", "query", "item", "pair", "user_brand", "user_category")

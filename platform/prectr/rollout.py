@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from prectr.configuration import FrozenConfig, load_config
+from prectr.core.config import FrozenConfig, load_config
 from prectr.online.config import ExperimentSplit, ModelsConfig
 
 CURRENT, NEXT = "current", "next"

@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from prectr import progress
-from prectr.errors import PrectrError
+from prectr.core import progress
+from prectr.core.errors import PrectrError
+from prectr.core.ray_errors import find_user_error
 from prectr.online.config import ServeConfig
-from prectr.ray_errors import find_user_error
 
 HEALTH_TIMEOUT_SECONDS = 120
 

@@ -5,7 +5,8 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from prectr.configuration import FrozenConfig
+from prectr.core.config import FrozenConfig
+from prectr.core.ray_session import RayConfig
 from prectr.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.importers.config import ImportConfig
 from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
@@ -13,7 +14,6 @@ from prectr.marketplace.config import MarketplaceConfig
 from prectr.online.config import ServeConfig
 from prectr.pipeline_config import PipelineConfig
 from prectr.preferences.config import PreferencesConfig
-from prectr.ray_session import RayConfig
 from prectr.relevance.config import DistillConfig, ScoreConfig
 from prectr.samples.config import SamplesConfig
 from prectr.training.config import TrainConfig

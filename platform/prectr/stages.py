@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from prectr.artifacts import StageResult
+from prectr.core.artifacts import StageResult
 
 
 class Stages:

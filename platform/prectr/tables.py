@@ -13,9 +13,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prectr.artifacts import TABLE_STAGES, read_manifest
-from prectr.errors import PrectrError, UsageError
-from prectr.text import normalise_queries
+from prectr.core.artifacts import TABLE_STAGES, read_manifest
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.text import normalise_queries
 
 
 class Tables:

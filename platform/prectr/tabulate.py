@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from prectr.protocol import ScoreResponse
+from prectr.contracts.protocol import ScoreResponse
 
 WIDTH = 118
 QUALITY_COLUMNS = (

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import polars as pl
 
-from prectr import progress
-from prectr.artifacts import StageResult, link_or_copy, run_stage
-from prectr.errors import PrectrError
-from prectr.schema import GRADES, TABLES, WANTED_TYPE, Column, Kind, Table
+from prectr.contracts.schema import GRADES, TABLES, WANTED_TYPE, Column, Kind, Table
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, link_or_copy, run_stage
+from prectr.core.errors import PrectrError
 from prectr.settings import ValidateConfig
 
 ROW = "__row"

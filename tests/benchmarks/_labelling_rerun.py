@@ -11,12 +11,12 @@ from _logs import SEED
 
 from jobs import select_pairs
 from jobs.label import with_keys
-from prectr.artifacts import write_json
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.artifacts import write_json
 from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
 from prectr.labelling.ledger import LABELS, LabelLedger, new_run
 from prectr.labelling.selection import read_selection
 from prectr.labelling.teacher import prepare_teacher, template_for
-from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
 
 ITEMS_A_QUERY = 50

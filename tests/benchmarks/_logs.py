@@ -16,13 +16,13 @@ import numpy as np
 import polars as pl
 
 from jobs import simulate
-from prectr.artifacts import run_stage
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.artifacts import run_stage
+from prectr.core.text import normalise_queries
 from prectr.marketplace import MarketplaceConfig
 from prectr.preferences.tolerance import LATTICE
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.lexical import MATCH_FEATURES
-from prectr.schema import LEVEL_COLUMNS
-from prectr.text import normalise_queries
 
 ROWS_A_REQUEST = 10
 SEED = 11

@@ -20,8 +20,8 @@ import polars as pl
 import psutil
 import pyarrow as pa
 
-from prectr.arrow import from_arrow, to_arrow
-from prectr.ray_session import Budget
+from prectr.core.parquet import from_arrow, to_arrow
+from prectr.core.ray_session import Budget
 
 TASK_BYTES = 2**29
 """What a task may hold."""
@@ -122,9 +122,9 @@ def samples(tables: Path, relevance: Path, preferences: Path, out: Path) -> dict
 def distil(tables: Path, labels: Path, out: Path) -> dict[str, Any]:
     """`distill`: processor time of its loop for each pair of each epoch."""
     from jobs import distill
-    from prectr import ray_session as sessions
+    from prectr.core import ray_session as sessions
+    from prectr.core import ray_train as launch
     from prectr.relevance.config import DistillConfig
-    from prectr.training import launch
 
     noted: dict[str, Any] = {}
 
@@ -221,13 +221,13 @@ def day_tables(tables: Path, relevance: Path, preferences: Path) -> dict[str, An
 
     A day of a small log is too small to measure, so the pairs are those of all days at once.
     """
-    from prectr.coding import code_column
+    from prectr.core.coding import code_column
+    from prectr.core.parquet import read_table
     from prectr.plan import plan_parts
     from prectr.preferences.mined import Preferences
     from prectr.preferences.passes import day_centres
     from prectr.preferences.shown import ShownReader
     from prectr.samples.read import Reading, read_rows
-    from prectr.storage import read_table
     from prectr.tables import Tables
 
     source, mined = Tables(tables), Preferences.open(preferences)
@@ -341,7 +341,7 @@ def state(samples: Path) -> dict[str, Any]:
 
 def hashing(folder: Path) -> dict[str, Any]:
     """How fast one driver hashes files: processor time of its four threads together."""
-    from prectr.artifacts import file_digests
+    from prectr.core.artifacts import file_digests
 
     files = sorted(folder.rglob("*.parquet"))
     clock = time.process_time()
@@ -371,7 +371,7 @@ def prompts(world: Path) -> dict[str, Any]:
 
 
 def _manifest(artifact: Path) -> dict[str, Any]:
-    from prectr.artifacts import read_manifest
+    from prectr.core.artifacts import read_manifest
 
     return read_manifest(artifact) or {}
 

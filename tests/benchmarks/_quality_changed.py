@@ -16,12 +16,12 @@ import numpy as np
 import polars as pl
 from _quality_world import World
 
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.mirror import MANIFEST
 from prectr.marketplace import constants
-from prectr.mirror import MANIFEST
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.tolerance import GRID, predictive
 from prectr.samples.load import Samples, split_days
-from prectr.schema import LEVEL_COLUMNS
 
 KEPT_OF_WEAK = 20
 """`relevant-only`: of training rows below level 2 one in so many stays, as if the policy had shown them more rarely."""

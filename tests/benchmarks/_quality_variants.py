@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import yaml
 
-from prectr.configuration import assign_path
+from prectr.core.config import assign_path
 from prectr.training.config import TrainConfig
 
 TOP = "prectr-v2"

@@ -4,18 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import (
-    build_samples,
-    distill,
-    label,
-    mine_preferences,
-    score_relevance,
-    select_pairs,
-    simulate,
-    train_teacher,
-)
-from prectr.configuration import load_config
-from prectr.ray_session import ray_session
+from jobs import build_samples, distill, label, mine_preferences, score_relevance, select_pairs, simulate, train_teacher
+from prectr.core.config import load_config
+from prectr.core.ray_session import ray_session
 from prectr.settings import Settings
 
 WAYS = {

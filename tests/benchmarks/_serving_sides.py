@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prectr.protocol import ScoreRequest, ScoreResponse
+from prectr.contracts.protocol import ScoreRequest, ScoreResponse
 from prectr.ranking import Ranking
 from prectr.scoring import Scorer
 

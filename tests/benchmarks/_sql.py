@@ -1,7 +1,7 @@
 """What the SQL sides of the benchmarks share: the connection, and the tables of click curve and pairs.
 
 These processes import nothing but DuckDB, so the constants are repeated here as `prectr.preferences.tolerance` and
-`prectr.model_config` have them. On simulated logs trimming and lower case are the whole of a query's normal form.
+`prectr.contracts.model_config` have them. On simulated logs the normal form of a query is its trimmed lower case.
 """
 
 import os

@@ -16,8 +16,7 @@ from _training_clicks import CARDINALITY, FIELDS, Clicks, batches
 
 from models.encoder import build_encoder
 from models.registry import build_ranker
-from prectr.features.inputs import INPUT_NAMES, Histories, PaddedBehaviours, PairArrays, RowArrays, ranker_inputs
-from prectr.model_config import (
+from prectr.contracts.model_config import (
     BEHAVIOUR_FIELDS,
     LEVELS,
     TARGET_FIELDS,
@@ -26,10 +25,11 @@ from prectr.model_config import (
     FeatureSizes,
     ModelConfig,
 )
+from prectr.contracts.types import RankerInputs, RankerLabels
+from prectr.features.inputs import INPUT_NAMES, Histories, PaddedBehaviours, PairArrays, RowArrays, ranker_inputs
 from prectr.training.config import TrainConfig
 from prectr.training.optimiser import RankerOptimiser
 from prectr.training.step import TrainingStep
-from prectr.types import RankerInputs, RankerLabels
 
 PREDICT_ROWS = 16384
 FOREVER = 10**9

@@ -21,11 +21,11 @@ import torch
 from torch import nn
 
 from jobs.train import build_ranker_from
+from prectr.core.dealing import shuffled
+from prectr.core.ray_train import has_amx
 from prectr.samples.load import Samples, split_days
 from prectr.training.config import TrainConfig
 from prectr.training.data import RankerData
-from prectr.training.dealing import shuffled
-from prectr.training.launch import has_amx
 from prectr.training.optimiser import RankerOptimiser
 from prectr.training.shards import batches
 from prectr.training.step import TrainingStep

@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from jobs.train import build_ranker_from
+from prectr.core.dealing import shuffled
+from prectr.core.ray_train import autocast
 from prectr.samples.load import Samples, split_days
 from prectr.training.config import TrainConfig
 from prectr.training.data import RankerData
-from prectr.training.dealing import shuffled
-from prectr.training.launch import autocast
 from prectr.training.optimiser import learning_rate_factor
 from prectr.training.ranker_loop import Run
 from prectr.training.workers import Workers

@@ -13,7 +13,7 @@ import torch
 from _training_clicks import Clicks
 from _training_deepfm_ours import Rows, new_ranker
 
-from prectr.model_config import BaselineConfig, ModelConfig
+from prectr.contracts.model_config import BaselineConfig, ModelConfig
 from prectr.training.checkpoint import Progress, read_checkpoint, write_checkpoint
 from prectr.training.config import TrainConfig
 from prectr.training.optimiser import RankerOptimiser

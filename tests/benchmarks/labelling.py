@@ -42,8 +42,8 @@ from _labelling_world import World, make_world
 from _logs import scratch_folder
 from _measure import Cost, measured, median
 
-from prectr.artifacts import read_manifest
-from prectr.schema import LEVEL_COLUMNS
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.artifacts import read_manifest
 
 SCRIPT = Path(__file__).with_name("_labelling_sides.py")
 SIDES = ("ours", "bare", "bare_all_cores", "transformers", "ours_ray_data_llm")

@@ -22,8 +22,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from prectr.core.text import hash_fraction
 from prectr.marketplace import MarketplaceConfig, constants, simulate
-from prectr.text import hash_fraction
 
 SEEDS = (7, 1, 2)
 FOLDS = 5

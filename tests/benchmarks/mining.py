@@ -46,14 +46,14 @@ def run_ours(tables: Path, relevance: Path, parameters: Path, out: Path, whole_p
     """Our side: the stage's own parts, tasks and readers."""
     import ray
 
+    from prectr.core.parquet import write_part
+    from prectr.core.ray_session import ray_session, task_budget
+    from prectr.core.ray_tasks import run_tasks
     from prectr.plan import plan_parts
     from prectr.preferences import passes
     from prectr.preferences.fit import PreferenceModel
     from prectr.preferences.passes import Pass
     from prectr.preferences.shown import ShownReader
-    from prectr.ray_session import ray_session, task_budget
-    from prectr.ray_tasks import run_tasks
-    from prectr.storage import write_part
     from prectr.tables import Tables
 
     source, model = Tables(tables), PreferenceModel.load(parameters)
@@ -71,12 +71,12 @@ def run_ours(tables: Path, relevance: Path, parameters: Path, out: Path, whole_p
 
 def three_tables(part: Any, shared: Any) -> None:
     """The second pass without what the SQL does not make."""
-    from prectr.coding import Coded
+    from prectr.core.coding import Coded
+    from prectr.core.parquet import write_part
     from prectr.preferences.counting import level_sums
     from prectr.preferences.days import day_folder
     from prectr.preferences.partials import user_sums
     from prectr.preferences.sums import LEVEL_NAMES, USER_NAMES, columns
-    from prectr.storage import write_part
 
     reader, table = shared.open_reader(), shared.table
     rows = reader.read(part, ["request_id"])
@@ -103,8 +103,8 @@ def three_tables(part: Any, shared: Any) -> None:
 
 def merge_day(task: tuple[int, Any], out: Path) -> None:
     """Add the parts of a day up, and write the day's rows of the three tables."""
+    from prectr.core.parquet import write_part
     from prectr.preferences.days import day_folder
-    from prectr.storage import write_part
 
     number, day = task
     for kind, key in KEYS.items():

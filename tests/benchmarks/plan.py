@@ -33,7 +33,7 @@ from _training_world import quick_world
 from labelling import NO_RAY, QUIET
 from training import config_of, run_script
 
-from prectr.artifacts import read_manifest
+from prectr.core.artifacts import read_manifest
 from prectr.planning.costs import FILE, read_unit_costs
 
 SCRIPT = Path(__file__).with_name("_plan_structures.py")
@@ -41,7 +41,7 @@ BENCHMARK = "make bench-plan"
 REQUESTS = 10_000
 ONE_THREAD = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
 HASHING_THREADS = 4
-"""Of `prectr.artifacts.file_digests`."""
+"""Of `prectr.core.artifacts.file_digests`."""
 
 
 class Bench:

@@ -47,7 +47,7 @@ from _quality_variants import FEW_SEEDS, GROUPS, LADDER, Variant, variants_of
 from _quality_world import World, make_world
 from quality_tables import CALIBRATION, COLUMNS, SAMPLING, TOLERANCE
 
-from prectr.artifacts import write_json
+from prectr.core.artifacts import write_json
 
 TOLD = {figure for columns in (*COLUMNS.values(), *TOLERANCE, CALIBRATION, SAMPLING) for figure in columns}
 """The figures of the summary; results.jsonl has all."""

@@ -41,7 +41,7 @@ from _quality_world import World
 from _training_world import quick_world
 
 from jobs import train
-from prectr.model_config import ModelConfig
+from prectr.contracts.model_config import ModelConfig
 from prectr.tables import Tables
 from prectr.training.config import TrainConfig
 

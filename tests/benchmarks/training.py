@@ -40,7 +40,7 @@ from _quality_world import World
 from _training_deepfm import measure_deepfm
 from _training_world import quick_world
 
-from prectr.model_config import ModelConfig, ModelName
+from prectr.contracts.model_config import ModelConfig, ModelName
 from prectr.training.config import TrainConfig
 
 HERE = Path(__file__).parent

@@ -26,8 +26,8 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from ray.cluster_utils import Cluster
 
 from jobs import label
+from prectr.core.ray_session import prepare_environment, silence_ray
 from prectr.labelling.config import LabelConfig, SelectionConfig
-from prectr.ray_session import prepare_environment, silence_ray
 from tests.jobs.test_label_faults import SlowServer
 from tests.openai_server import Asked
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import demo
-from prectr.artifacts import read_manifest
+from prectr.core.artifacts import read_manifest
 from prectr.settings import Settings
 
 TINY = """

@@ -11,8 +11,8 @@ from typing import Any
 
 from jobs import sweep
 from jobs.train import build_ranker_from
-from prectr.model_config import ModelConfig
-from prectr.ray_session import RayConfig
+from prectr.contracts.model_config import ModelConfig
+from prectr.core.ray_session import RayConfig
 from prectr.training.config import TrainConfig
 from prectr.training.sweep_config import SearchRange, SweepConfig
 

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 import yaml
 
-from prectr.artifacts import run_stage
-from prectr.configuration import FrozenConfig
-from prectr.errors import PrectrError
+from prectr.core.artifacts import run_stage
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import PrectrError
 from tests.jobs.run_command import Prectr
 from tests.processes import with_code
 

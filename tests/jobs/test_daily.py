@@ -12,9 +12,9 @@ import pytest
 
 from jobs import mine_preferences, pipeline
 from jobs.daily import Daily
-from prectr.artifacts import read_manifest
 from prectr.bundle import Bundle
-from prectr.errors import UsageError
+from prectr.core.artifacts import read_manifest
+from prectr.core.errors import UsageError
 from prectr.labelling.selection import SELECTION
 from prectr.online.states import LmdbState, require_readable
 from prectr.pipeline_config import PipelineConfig

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from jobs import label
-from prectr.errors import PrectrError
+from prectr.core.errors import PrectrError
 from prectr.labelling.config import LabelConfig, SelectionConfig
 from prectr.labelling.ledger import LabelLedger
 from prectr.labelling.prompt import load_prompt

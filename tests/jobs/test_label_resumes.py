@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from jobs import label, ledger
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
 from prectr.labelling import ledger as ledgers
 from prectr.labelling.config import LabelConfig, SelectionConfig
 from tests.jobs.labelling_workspace import write_tables, write_teacher

@@ -10,15 +10,15 @@ import pytest
 from scipy.stats import spearmanr
 
 from jobs import build_samples, mine_preferences, simulate
-from prectr.artifacts import StageResult, run_stage
-from prectr.errors import PrectrError
+from prectr.core.artifacts import StageResult, run_stage
+from prectr.core.errors import PrectrError
+from prectr.core.ray_session import RayConfig
 from prectr.features.store import OnlineStore, pair_name
 from prectr.marketplace import MarketplaceConfig
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.mined import Preferences
 from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelSums, matrix
 from prectr.preferences.tolerance import GRID_SIZE
-from prectr.ray_session import RayConfig
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.lexical import match_features
 from prectr.samples.config import SamplesConfig

@@ -25,16 +25,16 @@ import polars as pl
 import pytest
 
 from jobs import evaluate, score, serve, simulate_experiment, train
-from prectr.artifacts import read_manifest
 from prectr.batch_ranking import BatchRanking, PoolRequest
 from prectr.bundle import Bundle
-from prectr.errors import PrectrError, UsageError
+from prectr.contracts.protocol import MAX_CANDIDATES, Context, ScoreRequest
+from prectr.core.artifacts import read_manifest
+from prectr.core.errors import PrectrError, UsageError
 from prectr.evaluation.day import TestDay
 from prectr.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.features.spec import SPEC_FILE
 from prectr.labelling.engines import choose_engine
 from prectr.online.config import ServeConfig
-from prectr.protocol import MAX_CANDIDATES, Context, ScoreRequest
 from prectr.ranking import Ranking
 from prectr.samples.load import Samples, split_days
 from prectr.scoring import Scorer

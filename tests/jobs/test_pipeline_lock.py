@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs import pipeline
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.pipeline_config import PipelineConfig
 from prectr.settings import Settings
 

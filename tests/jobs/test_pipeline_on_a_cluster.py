@@ -20,9 +20,9 @@ import polars as pl
 import psutil
 import pytest
 
-from prectr.artifacts import read_manifest
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.artifacts import read_manifest
 from prectr.labelling.engines import choose_engine
-from prectr.schema import LEVEL_COLUMNS
 from tests.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]

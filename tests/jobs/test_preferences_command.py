@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from jobs import report, simulate
-from prectr.artifacts import StageResult, run_stage, write_json
-from prectr.configuration import FrozenConfig
+from prectr.core.artifacts import StageResult, run_stage, write_json
+from prectr.core.config import FrozenConfig
 from prectr.marketplace.config import MarketplaceConfig
 from tests.jobs.run_command import Prectr
 from tests.mined_preferences import write_artifacts_of

@@ -6,13 +6,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from prectr.errors import UsageError
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.errors import UsageError
+from prectr.core.ray_session import RayConfig, require_resources, resources, task_budget
+from prectr.core.ray_train import fit_on_ray
 from prectr.labelling.config import LabelConfig, ReplicaConfig
-from prectr.ray_session import RayConfig, require_resources, resources, task_budget
 from prectr.relevance.config import DistillConfig, ScoreConfig
 from prectr.relevance.scoring import score_pairs
-from prectr.schema import LEVEL_COLUMNS
-from prectr.training.launch import fit_on_ray
 from tests.prectr.bundle_world import ENCODER, publish_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]

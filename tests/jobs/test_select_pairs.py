@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from jobs import select_pairs
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.labelling.config import SelectionConfig
 from prectr.labelling.selection import read_selection
 

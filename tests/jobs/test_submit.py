@@ -12,7 +12,7 @@ import pytest
 
 from jobs.cli import app
 from jobs.submit import absolute_arguments
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from tests.processes import free_port
 from tests.ray_cluster import RayCluster, ray_cluster
 
@@ -75,8 +75,8 @@ def test_a_driver_with_another_python_than_the_cluster_is_told(head: RayCluster,
     code = """if True:
         import sys
         import ray
-        from prectr.errors import UsageError
-        from prectr.ray_session import ray_session
+        from prectr.core.errors import UsageError
+        from prectr.core.ray_session import ray_session
         sys.version_info = (3, 99, 0)
         try:
             with ray_session():

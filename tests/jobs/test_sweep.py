@@ -14,11 +14,11 @@ import psutil
 import pytest
 
 from jobs.distill import build_marked_encoder
-from prectr.artifacts import run_stage
-from prectr.configuration import FrozenConfig, load_config
-from prectr.errors import PrectrError, UsageError
+from prectr.contracts.model_config import EncoderConfig
+from prectr.core.artifacts import run_stage
+from prectr.core.config import FrozenConfig, load_config
+from prectr.core.errors import PrectrError, UsageError
 from prectr.labelling.teacher_model import quiet_transformers
-from prectr.model_config import EncoderConfig
 from prectr.settings import Settings
 from prectr.training.sweep_config import SearchRange
 from prectr.training.sweep_ledger import Trial

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, T5Config
 
 from jobs import train_teacher
-from prectr.errors import PrectrError, UsageError
+from prectr.core import ray_train as launch
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.ray_session import RayConfig
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.prompt import load_prompt
 from prectr.labelling.teacher_model import train_bpe
-from prectr.ray_session import RayConfig
-from prectr.training import launch
 
 FRESH = TeacherConfig(
     width=16, feed_forward=16, vocabulary=400, epochs=2, batch_size=16, warm_start_pairs=20, max_length=160, cpus=1

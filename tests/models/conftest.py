@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.encoder import TextEncoder, build_encoder
-from prectr.model_config import EncoderConfig, FeatureSizes
-from prectr.types import RankerInputs, RankerLabels
+from prectr.contracts.model_config import EncoderConfig, FeatureSizes
+from prectr.contracts.types import RankerInputs, RankerLabels
 
 MakeBatch = Callable[..., tuple[RankerInputs, torch.Tensor, RankerLabels]]
 

@@ -14,7 +14,7 @@ from torch_rechub.models.ranking.din import ActivationUnit
 
 from models.features import FieldEmbeddings
 from models.registry import build_ranker
-from prectr.model_config import BaselineConfig, ModelConfig
+from prectr.contracts.model_config import BaselineConfig, ModelConfig
 
 WIDTH = 4
 HIDDEN = (6, 5)

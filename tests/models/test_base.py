@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from models.base import BaseModule
-from prectr.model_config import FeatureSizes, FusionConfig
-from prectr.types import RankerInputs
+from prectr.contracts.model_config import FeatureSizes, FusionConfig
+from prectr.contracts.types import RankerInputs
 
 
 def _last(base: BaseModule) -> nn.Linear:

@@ -13,7 +13,7 @@ from models.baselines.lr import LogisticRegression
 from models.baselines.sukd import Sukd, click_divergence
 from models.baselines.xdeep_fm import CompressedInteraction, XDeepFM
 from models.registry import build_ranker
-from prectr.model_config import BaselineConfig, ModelConfig
+from prectr.contracts.model_config import BaselineConfig, ModelConfig
 
 
 def built(name, sizes, encoder, **baseline):

@@ -4,8 +4,8 @@ import torch
 from models.debias import ExposureDebias, reconstruct_level, weighted_hinge
 from models.export import example_inputs
 from models.registry import build_ranker
-from prectr.model_config import ExposureConfig, IncentiveConfig, ModelConfig
-from prectr.types import RankerInputs, RankerLabels, RankerOutput
+from prectr.contracts.model_config import ExposureConfig, IncentiveConfig, ModelConfig
+from prectr.contracts.types import RankerInputs, RankerLabels, RankerOutput
 
 
 def test_reconstructed_levels_by_hand() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.distillation import distillation_loss
-from prectr.model_config import DistillationLossConfig
+from prectr.contracts.model_config import DistillationLossConfig
 
 
 def test_parts_by_hand() -> None:

@@ -5,7 +5,7 @@ from transformers import AutoModelForSequenceClassification, DistilBertConfig, D
 
 from models.encoder import TextEncoder, build_encoder
 from models.export import export_encoder
-from prectr.model_config import EncoderConfig
+from prectr.contracts.model_config import EncoderConfig
 
 
 def test_text_is_what_the_classifier_reads_for_any_architecture() -> None:

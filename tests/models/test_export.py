@@ -8,7 +8,7 @@ import torch
 from models.encoder import build_encoder
 from models.export import export_encoder, export_ranker
 from models.registry import RANKERS, build_ranker
-from prectr.model_config import EncoderConfig, ModelConfig
+from prectr.contracts.model_config import EncoderConfig, ModelConfig
 
 
 @pytest.mark.parametrize("name", sorted(RANKERS))

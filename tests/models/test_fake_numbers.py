@@ -5,7 +5,7 @@ import torch
 
 from models.export import example_inputs
 from models.fake_numbers import with_relevance_changed
-from prectr.model_config import RelevanceNumbers, Standardised
+from prectr.contracts.model_config import RelevanceNumbers, Standardised
 
 
 def number(column: int, mean: float = 0.0, deviation: float = 1.0) -> Standardised:

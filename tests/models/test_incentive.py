@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.incentive import Incentive, TargetAttention
-from prectr.model_config import IncentiveConfig
+from prectr.contracts.model_config import IncentiveConfig
 
 
 def _straightforward(attention: TargetAttention, target: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

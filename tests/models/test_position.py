@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models.position import PositionBias
-from prectr.model_config import PositionConfig
+from prectr.contracts.model_config import PositionConfig
 
 
 @pytest.mark.parametrize("form", ["additive", "examination"])

@@ -5,7 +5,7 @@ import torch
 
 from models.consistency import level_divergence, order_hinge
 from models.registry import build_ranker
-from prectr.model_config import ConsistencyConfig, ExposureConfig, FusionConfig, IncentiveConfig, ModelConfig
+from prectr.contracts.model_config import ConsistencyConfig, ExposureConfig, FusionConfig, IncentiveConfig, ModelConfig
 
 
 @pytest.mark.parametrize(

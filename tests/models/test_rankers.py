@@ -10,7 +10,7 @@ from models.baselines.wide_deep import WideDeep
 from models.export import example_inputs, export_ranker
 from models.features import SPARSE_ROWS
 from models.registry import RANKERS, build_ranker
-from prectr.model_config import (
+from prectr.contracts.model_config import (
     BaselineConfig,
     FusionConfig,
     IncentiveConfig,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.rsl import RelevanceModule, look_up
-from prectr.model_config import FusionConfig
+from prectr.contracts.model_config import FusionConfig
 
 
 def test_starts_at_the_looked_up_distribution_and_at_the_student_without_one(sizes, encoder) -> None:

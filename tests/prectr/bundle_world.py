@@ -13,11 +13,11 @@ import torch
 
 from jobs.distill import _export, _quantise, _save_tokenizer, build_marked_encoder
 from jobs.train import build_ranker_from, export_files
-from prectr.artifacts import run_stage
 from prectr.bundle import write_bundle
+from prectr.contracts.model_config import EncoderConfig, ModelConfig
+from prectr.core.artifacts import run_stage
 from prectr.features.store import write_store
 from prectr.labelling.teacher_model import quiet_transformers
-from prectr.model_config import EncoderConfig, ModelConfig
 from prectr.online.drift import write_reference
 from prectr.online.golden import write_golden
 from prectr.relevance.config import DistillConfig

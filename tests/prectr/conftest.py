@@ -233,7 +233,7 @@ def bundle_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def world(bundle_place: Path, laboratory: SimpleNamespace) -> Any:
     """Samples, encoder and bundle of the tiny log, made once: PRECTR-V2 with its encoder tuned, and int8 forms."""
-    from prectr.model_config import ModelConfig
+    from prectr.contracts.model_config import ModelConfig
     from tests.prectr.bundle_world import World, make_world
 
     if not (bundle_place / "bundle").exists():

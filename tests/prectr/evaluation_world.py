@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr.artifacts import write_json
+from prectr.core.artifacts import write_json
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.figures import describe_slices, measure
 from prectr.evaluation.scores import DayScores

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from prectr.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
-from prectr.configuration import FrozenConfig
-from prectr.errors import PrectrError, UsageError
-from prectr.mirror import MANIFEST
+from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.mirror import MANIFEST
 
 Build = Callable[[Path], dict[str, Any]]
 
@@ -118,9 +118,9 @@ def test_failing_build_leaves_the_old_artifact(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from prectr.artifacts import run_stage
-from prectr.configuration import FrozenConfig
-from prectr.mirror import MANIFEST
+from prectr.core.artifacts import run_stage
+from prectr.core.config import FrozenConfig
+from prectr.core.mirror import MANIFEST
 
 def build(staging):
     (staging / "data.txt").write_text("half")

@@ -15,18 +15,18 @@ import pytest
 from jobs import sweep, train
 from jobs.distill import build_marked_encoder
 from models.registry import build_ranker
-from prectr.artifacts import run_stage
 from prectr.bundle import ONLINE_FILE
-from prectr.configuration import FrozenConfig
-from prectr.errors import UsageError
+from prectr.contracts.model_config import EncoderConfig, ModelConfig
+from prectr.core.artifacts import run_stage
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import UsageError
+from prectr.core.ray_train import read_curve
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.figures import describe_slices, measure
 from prectr.evaluation.scores import position_only
-from prectr.model_config import EncoderConfig, ModelConfig
 from prectr.samples.load import Samples, split_days
 from prectr.settings import EvaluateConfig
 from prectr.training.config import TrainConfig
-from prectr.training.launch import read_curve
 from prectr.training.ranker_loop import CURVE, STATE, Run
 from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_trials import run_trial

@@ -11,14 +11,14 @@ import pytest
 from pydantic import ValidationError
 
 from prectr.bundle import BUNDLE_VERSION, Bundle
-from prectr.errors import PrectrError, UsageError
-from prectr.protocol import ScoreRequest
+from prectr.contracts.protocol import ScoreRequest
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.errors import PrectrError, UsageError
 from prectr.ranking import Ranking
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.scoring import ScorePairs
 from prectr.samples.load import Samples
-from prectr.schema import LEVEL_COLUMNS
 from prectr.scoring import Scorer
 from tests.prectr.bundle_world import World
 

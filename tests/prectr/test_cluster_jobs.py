@@ -7,7 +7,7 @@ import pytest
 from ray.job_submission import JobStatus
 
 from prectr.cluster_jobs import Submission, submit
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
 
 WORK = Submission(["simulate", "--out", "/x"], config="train: {}", submission_id="day")
 

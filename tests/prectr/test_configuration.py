@@ -6,8 +6,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from prectr.configuration import FrozenConfig, dump_yaml, load_config
-from prectr.errors import UsageError
+from prectr.core.config import FrozenConfig, dump_yaml, load_config
+from prectr.core.errors import UsageError
 
 
 class Inner(FrozenConfig):

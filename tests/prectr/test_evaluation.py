@@ -13,9 +13,9 @@ import pytest
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from jobs import evaluate, train_contestants
-from prectr import progress
-from prectr.artifacts import StageResult, without_nan, write_json
-from prectr.errors import PrectrError, UsageError
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, without_nan, write_json
+from prectr.core.errors import PrectrError, UsageError
 from prectr.evaluation import scores as scores_module
 from prectr.evaluation.contestants import ABLATIONS, PAPER_MODELS, chosen
 from prectr.evaluation.day import TestDay

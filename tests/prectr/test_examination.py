@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from prectr.contracts.schema import EXPLORE_POLICY
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.examination import Examination, examination_counts, fit_examination
 from prectr.preferences.shown import explored
-from prectr.schema import EXPLORE_POLICY
 
 
 def _shown(exponent: float, requests: int, policy: str, sort_by_level: bool, seed: int = 1) -> pl.DataFrame:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
 from prectr.experiments.analysis import analyse
 from prectr.experiments.config import ExperimentConfig
 from prectr.experiments.exposures import Experiment, measured, read_experiment

@@ -5,12 +5,12 @@ import polars as pl
 import pytest
 from scipy.stats import binom
 
+from prectr.contracts.schema import IMPRESSIONS
 from prectr.experiments.config import PRODUCTION, ReplayConfig
 from prectr.experiments.ratio import Difference, Moments, Ratio
 from prectr.experiments.replay import Replay, replay
 from prectr.marketplace import MarketplaceConfig, constants, prepare
 from prectr.marketplace.log import draw_requests, show
-from prectr.schema import IMPRESSIONS
 
 DAYS, REQUESTS = 3, 400
 

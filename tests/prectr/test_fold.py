@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prectr.core.parquet import write_part
 from prectr.plan import KeyRange
 from prectr.preferences import distinct_users
 from prectr.preferences.behaviours import BEHAVIOUR_SCHEMA, LISTED, best_behaviours, states
 from prectr.preferences.fold import fold, read_days
 from prectr.preferences.sums import USER_NAMES
-from prectr.storage import write_part
 
 DAYS = [date(2026, 3, 1) + timedelta(days=number) for number in range(5)]
 NAMES = ("impressions", "requests")

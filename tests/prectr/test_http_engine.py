@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from pydantic import SecretStr
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.labelling.config import HttpConfig, LabelConfig, ReplicaConfig
 from prectr.labelling.engines import Question
 from prectr.labelling.http_engine import HttpAsker, answer_with_http, probe

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from jobs import cli, import_log
-from prectr.artifacts import StageResult
-from prectr.errors import PrectrError, UsageError
+from prectr.core.artifacts import StageResult
+from prectr.core.errors import PrectrError, UsageError
 from prectr.importers.config import EsciConfig, ImportConfig
 from prectr.settings import ValidateConfig
 from prectr.tables import Tables

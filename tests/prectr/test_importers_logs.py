@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from jobs import import_log
-from prectr.artifacts import StageResult
-from prectr.errors import PrectrError
+from prectr.core.artifacts import StageResult
+from prectr.core.errors import PrectrError
 from prectr.importers.config import DigineticaConfig, ImportConfig, KuaiSearchConfig
 from prectr.settings import ValidateConfig
 from prectr.tables import Tables

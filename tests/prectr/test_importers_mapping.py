@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from jobs import import_log
-from prectr.artifacts import StageResult
-from prectr.errors import PrectrError, UsageError
+from prectr.core.artifacts import StageResult
+from prectr.core.errors import PrectrError, UsageError
 from prectr.importers import reading
 from prectr.importers.config import ImportConfig
 from prectr.settings import ValidateConfig

@@ -9,7 +9,7 @@ from ray.job_submission import JobStatus
 
 from prectr import cluster_jobs
 from prectr.cluster_jobs import Submission
-from prectr.errors import PrectrError
+from prectr.core.errors import PrectrError
 
 
 class Client:

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.labelling import engines
 from prectr.labelling.asking import last_words
 from prectr.labelling.config import LabelConfig, TeacherConfig

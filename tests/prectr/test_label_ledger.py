@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
 from prectr.labelling.ledger import ERRORS, LABELS, Context, LabelLedger, model_fingerprint
 from prectr.labelling.ledger_upkeep import chosen, drop, export, open_ledger, statistics, tidy, unused_since
 

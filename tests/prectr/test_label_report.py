@@ -7,12 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prectr.artifacts import write_json
-from prectr.errors import PrectrError, UsageError
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.artifacts import write_json
+from prectr.core.errors import PrectrError, UsageError
 from prectr.label_report.page import write_label_page
 from prectr.label_report.summary import summarise
 from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
-from prectr.schema import LEVEL_COLUMNS
 
 HOSTILE = "<script>alert(1)</script> $x$"
 MANIFEST = {

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.labelling import selection as selections
 from prectr.labelling.bands import lexical_bands
 from prectr.labelling.config import SelectionConfig

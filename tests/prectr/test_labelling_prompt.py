@@ -2,7 +2,7 @@ import polars as pl
 import pytest
 import yaml
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.prompt import (
     PromptTemplate,

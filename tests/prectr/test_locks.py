@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from prectr.locks import LockedError, exclusive, this_process
+from prectr.core.locks import LockedError, exclusive, this_process
 from tests.processes import with_code
 
 HOLD = """
 import sys
 from pathlib import Path
-from prectr.locks import exclusive
+from prectr.core.locks import exclusive
 
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.special import expit
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
+from prectr.core.text import normalise_queries
 from prectr.marketplace import MarketplaceConfig, constants, simulate
-from prectr.text import normalise_queries
 
 TINY = {"users": 60, "items": 600, "queries": 40}
 

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from prectr.metrics import (
-    calibration_bins,
-    calibration_error,
-    log_loss,
-    normalised_entropy,
-    predicted_over_actual,
-)
+from prectr.metrics import calibration_bins, calibration_error, log_loss, normalised_entropy, predicted_over_actual
 
 CLICKED, PROBABILITY = np.array([True, False, False, False]), np.array([0.5, 0.25, 0.2, 0.05])
 NOTHING = np.array([])

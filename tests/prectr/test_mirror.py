@@ -12,15 +12,15 @@ import polars as pl
 import pytest
 from pydantic import BaseModel
 
-from prectr import mirror
-from prectr.artifacts import StageResult, fingerprint, read_manifest, run_stage
-from prectr.configuration import FrozenConfig
-from prectr.errors import UsageError
+from prectr.core import mirror
+from prectr.core.artifacts import StageResult, fingerprint, read_manifest, run_stage
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import UsageError
+from prectr.core.mirror import LocalOrUri, local_path, named, uri_of
+from prectr.core.object_storage import Storage
 from prectr.labelling import ledger_upkeep
 from prectr.labelling.ledger import LABELS, Context, LabelLedger
 from prectr.lease import LEASE, lease
-from prectr.mirror import LocalOrUri, local_path, named, uri_of
-from prectr.object_storage import Storage
 from tests.object_store import ObjectStore, google_store, object_store
 from tests.processes import with_code
 

@@ -15,10 +15,10 @@ import polars as pl
 import pytest
 
 from prectr.bundle import Bundle
+from prectr.contracts.model_config import ModelConfig
 from prectr.features.inputs import INPUT_NAMES, PairArrays, ranker_inputs
 from prectr.features.online import OnlineFeatures, RequestFeatures
 from prectr.features.store import OnlineStore, pair_name, store_key, write_store
-from prectr.model_config import ModelConfig
 from prectr.relevance.tokenisation import PairTokens
 from prectr.samples.build import FEATURE_GROUPS, sample_rows
 from prectr.samples.load import match_columns, pair_arrays, row_arrays

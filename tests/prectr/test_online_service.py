@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from prectr.bundle import Bundle
-from prectr.errors import PrectrError, UsageError
+from prectr.contracts.protocol import Context, Event, ScoreRequest, ScoreResponse, ShownItem
+from prectr.core.errors import PrectrError, UsageError
 from prectr.experiments.config import ExperimentConfig
 from prectr.experiments.exposures import read_experiment
 from prectr.online import service as service_module
@@ -26,7 +27,6 @@ from prectr.online.golden import golden_scores, require_golden
 from prectr.online.instruments import PrometheusInstruments
 from prectr.online.publish import publish
 from prectr.online.service import ScoringService, UnknownModel
-from prectr.protocol import Context, Event, ScoreRequest, ScoreResponse, ShownItem
 from prectr.ranking import Ranking
 from tests.prectr.bundle_world import World
 from tests.redis_server import RedisServer

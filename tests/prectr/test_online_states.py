@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prectr.bundle import Bundle
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
 from prectr.features.online import OnlineFeatures
 from prectr.online import states
 from prectr.online.publish import publish, state_size

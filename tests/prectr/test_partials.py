@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prectr.coding import code_column, find_codes
+from prectr.core.coding import code_column, find_codes
 from prectr.preferences import partials, prices
 from prectr.preferences.partials import Centres
 from prectr.preferences.shown import ShownReader

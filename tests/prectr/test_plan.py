@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.ray_session import Budget, parse_gib, task_budget
 from prectr.plan import Part, plan_parts, plan_ranges
-from prectr.ray_session import Budget, parse_gib, task_budget
 from prectr.tables import Tables
 
 DAY = date(2026, 3, 1)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.build_samples import BLOCK_ROW_BYTES
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
 from prectr.planning import costs as files
 from prectr.planning.calculator import Answer, calculate, make_load
 from prectr.planning.costs import NAMES, UnitCosts, read_unit_costs, unit_costs

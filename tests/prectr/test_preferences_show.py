@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prectr.errors import PrectrError
+from prectr.core.errors import PrectrError
 from prectr.preferences.mined import Preferences
 from prectr.preferences.tolerance import GRID
 from prectr.preferences_report.coverage import coverage_by_source

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from prectr.artifacts import run_stage, stage_identity
-from prectr.configuration import Execution, FrozenConfig, computed_part, load_config
-from prectr.errors import UsageError
+from prectr.core.artifacts import run_stage, stage_identity
+from prectr.core.config import Execution, FrozenConfig, computed_part, load_config
+from prectr.core.errors import UsageError
 from prectr.settings import Settings
 
 PRESETS = Settings.presets or Path()

@@ -13,17 +13,17 @@ from safetensors.torch import load_file
 
 from jobs.distill import build_marked_encoder
 from models.registry import build_ranker
-from prectr.artifacts import run_stage
-from prectr.configuration import FrozenConfig
-from prectr.errors import PrectrError
+from prectr.contracts.model_config import EncoderConfig, ExposureConfig, ModelConfig
+from prectr.core.artifacts import run_stage
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import PrectrError
+from prectr.core.ray_train import read_curve
 from prectr.features.spec import FeatureSpec
-from prectr.model_config import EncoderConfig, ExposureConfig, ModelConfig
 from prectr.samples.build import FEATURE_GROUPS, sample_rows
 from prectr.samples.load import Samples, match_columns
 from prectr.samples.pair_table import pair_table
 from prectr.samples.texts import split_texts
 from prectr.training.config import TrainConfig
-from prectr.training.launch import read_curve
 from prectr.training.ranker_loop import CURVE, STATE, Run
 from prectr.training.step import TrainingStep
 from prectr.training.workers import Workers

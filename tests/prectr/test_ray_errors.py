@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from jobs import cli
-from prectr.errors import PrectrError, UsageError
-from prectr.ray_errors import find_user_error
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.ray_errors import find_user_error
 
 
 def _mistake() -> None:
@@ -85,4 +85,4 @@ def test_a_bug_inside_ray_stays_a_bug(ray_local: None) -> None:
 def test_only_ray_errors_are_read_for_a_cause() -> None:
     error = PrectrError("as it is")
     assert find_user_error(error) is error
-    assert find_user_error(ValueError("prectr.errors.PrectrError: quoted")) is None
+    assert find_user_error(ValueError("prectr.core.errors.PrectrError: quoted")) is None

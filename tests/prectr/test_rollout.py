@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.online.config import ModelsConfig
 from prectr.rollout import CURRENT, NEXT, after, judge, read_models, write_models
 

@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 
 from prectr.bundle import Bundle
+from prectr.contracts.protocol import CandidateItem, Context, ScoreRequest
 from prectr.features.store import write_store
 from prectr.online.events import EventReader
 from prectr.online.user_delta import add_list, merged
 from prectr.online.user_deltas import LmdbDeltas
-from prectr.protocol import CandidateItem, Context, ScoreRequest
 from prectr.ranking import Ranking
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.tokenisation import PairTokens

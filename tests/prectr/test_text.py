@@ -5,7 +5,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.text import hash_fraction, normalise_queries, normalise_query, stable_hash
+from prectr.core.text import hash_fraction, normalise_queries, normalise_query, stable_hash
 
 
 def test_compatibility_forms_case_and_space_are_folded() -> None:

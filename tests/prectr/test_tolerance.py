@@ -143,7 +143,7 @@ def test_queries_back_off_to_their_category_then_to_all(fitted: tuple[Preference
 
 
 def test_parameters_read_back(tmp_path, fitted: tuple[PreferenceModel, float]) -> None:  # type: ignore[no-untyped-def]
-    from prectr.artifacts import write_json
+    from prectr.core.artifacts import write_json
 
     write_json(tmp_path / "parameters.json", fitted[0].to_json())
     read = PreferenceModel.load(tmp_path / "parameters.json")

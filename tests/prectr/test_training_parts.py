@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.errors import UsageError
+from prectr.core.dealing import shuffled
+from prectr.core.errors import UsageError
 from prectr.training.config import TrackingConfig, TrainConfig
-from prectr.training.dealing import shuffled
 from prectr.training.optimiser import TABLES, RankerOptimiser, RowWiseAdam, learning_rate_factor
 from prectr.training.ranker_loop import evaluation_steps
 from prectr.training.shards import ShardPlan, batches, part_of

@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from jobs import simulate
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
 from prectr.marketplace.config import MarketplaceConfig
 from prectr.preferences_report import ceiling as ceiling_module
 from prectr.preferences_report.ceiling import Ceiling

@@ -9,20 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prectr.contracts.protocol import Event, ShownItem
 from prectr.features.inputs import INPUT_NAMES, ranker_inputs
 from prectr.features.online import OnlineFeatures
 from prectr.online.events import EventReader
 from prectr.online.user_delta import KEPT_REQUESTS, SeenItem, SeenList, add_list, merged
 from prectr.online.user_deltas import LmdbDeltas
 from prectr.preferences.sums import USER_NAMES
-from prectr.preferences.tolerance import (
-    GRID_SIZE,
-    LATTICE,
-    ClickParameters,
-    LogLikelihoodTable,
-    log_likelihood,
-)
-from prectr.protocol import Event, ShownItem
+from prectr.preferences.tolerance import GRID_SIZE, LATTICE, ClickParameters, LogLikelihoodTable, log_likelihood
 from prectr.samples.load import row_arrays
 from tests.prectr.test_online_equals_offline import Both
 

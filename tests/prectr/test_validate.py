@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prectr.artifacts import StageResult
-from prectr.errors import PrectrError
+from prectr.core.artifacts import StageResult
+from prectr.core.errors import PrectrError
 from prectr.settings import ValidateConfig
 from prectr.tables import Tables
 from prectr.validate import validate_tables

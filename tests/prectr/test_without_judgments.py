@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from prectr.artifacts import run_stage
-from prectr.errors import UsageError
+from prectr.core.artifacts import run_stage
+from prectr.core.errors import UsageError
 from prectr.labelling.quality import relevance_quality
 from prectr.labelling.split import read_judged, split_of
 from prectr.marketplace import MarketplaceConfig, simulate

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prectr.model_config import EncoderConfig, ModelConfig
-from prectr.ray_session import RayConfig, ray_session, resources
+from prectr.contracts.model_config import EncoderConfig, ModelConfig
+from prectr.core.ray_session import RayConfig, ray_session, resources
 
 ENCODER = EncoderConfig(layers=1, width=8, heads=2, feed_forward=16, dropout=0.0)
 STEP_SECONDS = 0.05
@@ -42,8 +42,8 @@ def save_state(ranker: Any, out: Path) -> None:
 
 def train(samples: Path, work: Path, **options: Any) -> dict[str, Any]:
     """Train under Ray Train in `work`; returns the facts."""
+    from prectr.core.ray_train import fit_on_ray
     from prectr.training.config import TrainConfig
-    from prectr.training.launch import fit_on_ray
     from prectr.training.ranker_loop import CURVE, train_ranker
 
     workers = options.pop("workers", 1)

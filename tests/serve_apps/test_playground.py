@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from prectr.bundle import Bundle
+from prectr.contracts.model_config import LEVELS, ModelConfig
+from prectr.contracts.protocol import MAX_TEXT
 from prectr.features.derive import QUERY_PREFERENCE
-from prectr.model_config import LEVELS, ModelConfig
 from prectr.online.config import ModelsConfig, ServeConfig
-from prectr.protocol import MAX_TEXT
 from prectr.ranking import Ranking
 from tests.prectr.bundle_world import make_world
 from tests.prectr.conftest import draw_log, mine

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ray.serve.schema import DeploymentSchema, HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
 from jobs.serve import require_servable, with_rankers
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
 from prectr.online.config import ModelsConfig, ServeConfig
 from prectr.online.instruments import BY_NAME, METRICS
 from serve_apps.ranker import AppArguments, build_app

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from jobs import serve_teacher
-from prectr.artifacts import run_stage
-from prectr.configuration import FrozenConfig
-from prectr.errors import PrectrError, UsageError
+from prectr.core.artifacts import run_stage
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import PrectrError, UsageError
 from prectr.labelling.calibration import Calibration
 from prectr.labelling.config import HttpConfig, LabelConfig, TeacherConfig
 from prectr.labelling.engines import Question

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prectr.errors import UsageError
-from prectr.model_config import MODELS, ModelConfig
+from prectr.contracts.model_config import MODELS, ModelConfig
+from prectr.core.errors import UsageError
 from prectr.training.config import TrainConfig
 
 

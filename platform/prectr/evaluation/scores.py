@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from scipy.special import expit, logit
 
-from prectr.artifacts import require_artifact
-from prectr.errors import PrectrError, UsageError
+from prectr.core.artifacts import require_artifact
+from prectr.core.errors import PrectrError, UsageError
 from prectr.evaluation.day import TestDay
 from prectr.features.spec import SPEC_FILE
 from prectr.samples.load import split_days

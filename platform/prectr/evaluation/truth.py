@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 from scipy.stats import spearmanr
 
-from prectr.artifacts import require_artifact
-from prectr.errors import PrectrError
-from prectr.storage import read_table
+from prectr.core.artifacts import require_artifact
+from prectr.core.errors import PrectrError
+from prectr.core.parquet import read_table
 
 
 def true_clicks(tables: Path, day: date, rows: pl.DataFrame, kind: str = "impressions") -> pl.DataFrame | None:

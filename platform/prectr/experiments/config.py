@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import Field, field_validator
 
-from prectr.configuration import FrozenConfig
+from prectr.core.config import FrozenConfig
 from prectr.experiments.measures import MEASURES
 
 PRODUCTION = "production"

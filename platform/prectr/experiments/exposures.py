@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prectr.artifacts import read_manifest
-from prectr.errors import PrectrError, UsageError
+from prectr.contracts.schema import IMPRESSIONS, WANTED_TYPE, Kind
+from prectr.core.artifacts import read_manifest
+from prectr.core.errors import PrectrError, UsageError
 from prectr.experiments.config import ExperimentConfig
 from prectr.experiments.measures import MEASURES, SUMS, Measure
 from prectr.online.exposures import impressions, is_exposure_log
-from prectr.schema import IMPRESSIONS, WANTED_TYPE, Kind
 
 ROWS = ("user_id", "ts", "clicked")
 OPTIONAL = ("purchased", "price")

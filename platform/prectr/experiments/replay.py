@@ -25,16 +25,7 @@ from prectr.batch_ranking import BatchRanking, PoolRequest
 from prectr.experiments.config import PRODUCTION, ReplayConfig
 from prectr.experiments.measures import SUMS
 from prectr.marketplace import randomness
-from prectr.marketplace.log import (
-    Requests,
-    Shown,
-    World,
-    day_date,
-    draw_requests,
-    logging_order,
-    request_columns,
-    show,
-)
+from prectr.marketplace.log import Requests, Shown, World, day_date, draw_requests, logging_order, request_columns, show
 from prectr.marketplace.randomness import pair_uniform
 
 VARIANTS = ("control", "treatment")

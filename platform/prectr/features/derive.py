@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prectr.model_config import LEVELS
+from prectr.contracts.model_config import LEVELS
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.smoothing import level_rates, overall_rate, smoothed_rates, total_rates
 from prectr.preferences.sums import LevelSums

@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from prectr.coding import code_column
-from prectr.configuration import FrozenConfig
+from prectr.core.coding import code_column
+from prectr.core.config import FrozenConfig
+from prectr.core.text import stable_hash
 from prectr.features.id_config import IdConfig
 from prectr.tables import Tables, read_day_file
-from prectr.text import stable_hash
 
 
 class IdSpace(FrozenConfig):

@@ -1,4 +1,4 @@
-"""Rows and pairs as plain arrays, and their assembly into the arrays of `prectr.types.RankerInputs`.
+"""Rows and pairs as plain arrays, and their assembly into the arrays of `prectr.contracts.types.RankerInputs`.
 
 Training, offline scoring and serving all end here. Sequences stay jagged until a batch is made; padding is the last
 thing that happens to them.

@@ -10,6 +10,7 @@ import polars as pl
 from scipy.special import softmax
 
 from prectr.bundle import Bundle
+from prectr.core.text import normalise_query
 from prectr.features.derive import MATCH_LEVELS, SOURCES, RawState, derive
 from prectr.features.inputs import Behaviours, Histories, PairArrays, RowArrays, stack
 from prectr.features.spec import activity_group
@@ -21,7 +22,6 @@ from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.lexical import match_features
 from prectr.relevance.tokenisation import PairTokens
-from prectr.text import normalise_query
 
 _BEHAVIOUR_WIDTH = 5  # query, category, brand and price ids, level + 1
 _CACHED_ITEMS = 200_000

@@ -13,15 +13,15 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from prectr.configuration import FrozenConfig
-from prectr.errors import PrectrError
+from prectr.contracts.model_config import LEVELS, FeatureSizes, RelevanceNumbers, Standardised
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import PrectrError
+from prectr.core.text import stable_hash
 from prectr.features.derive import MATCH_LEVELS, RELEVANCE, TOLERANCE_SLOPE
 from prectr.features.id_config import IdColumn
 from prectr.features.ids import IdSpace
-from prectr.model_config import LEVELS, FeatureSizes, RelevanceNumbers, Standardised
 from prectr.preferences.shown import log_prices
 from prectr.preferences.tolerance import ClickParameters
-from prectr.text import stable_hash
 
 SPEC_FILE = "feature_spec.json"
 """Of samples and of bundles."""
@@ -46,7 +46,7 @@ class Scaler(FrozenConfig):
 
 
 class FeatureSpec(FrozenConfig):
-    """What turns raw rows into the arrays of `prectr.types.RankerInputs`."""
+    """What turns raw rows into the arrays of `prectr.contracts.types.RankerInputs`."""
 
     profile: dict[str, dict[str, int]] = Field(description="profile column -> value -> id")
     items: dict[str, dict[str, int]] = Field(description="top_category, category, brand -> value -> id")

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import lmdb
 import msgpack
 
-from prectr.errors import PrectrError
+from prectr.core.errors import PrectrError
 
 _PAIR_SEPARATOR = "\x1f"
 _MAP_SLACK = 1 << 24
@@ -29,7 +29,7 @@ def store_key(kind: str, name: str) -> bytes:
     key = f"{kind}:{name}".encode()
     if len(key) <= _LONGEST_KEY:
         return key
-    from prectr.text import stable_hash
+    from prectr.core.text import stable_hash
 
     return f"{kind}#{stable_hash(name)}".encode()
 

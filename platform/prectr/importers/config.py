@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from prectr.configuration import FrozenConfig
+from prectr.core.config import FrozenConfig
 
 
 class EsciConfig(FrozenConfig):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import polars as pl
 
+from prectr.contracts.schema import ITEMS, JUDGMENTS
 from prectr.importers.config import ImportConfig
 from prectr.importers.reading import Layout, read_chunks, read_whole
 from prectr.importers.rows import conform
 from prectr.importers.source import Source, Tally, find_file, find_optional
-from prectr.schema import ITEMS, JUDGMENTS
 
 CUTS = {3: 2.66, 2: 2.0, 1: 1.5}
 """Grade -> the lowest average that earns it; below all of them 0. 2.66, because 8/3 is published rounded to 2.67."""

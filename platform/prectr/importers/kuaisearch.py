@@ -10,12 +10,12 @@ from pathlib import Path
 
 import polars as pl
 
-from prectr.errors import PrectrError
+from prectr.contracts.schema import IMPRESSIONS, ITEMS, JUDGMENTS, USERS
+from prectr.core.errors import PrectrError
 from prectr.importers.config import ImportConfig, KuaiSearchConfig
 from prectr.importers.reading import Layout, read_chunks, read_whole
 from prectr.importers.rows import conform, grade_of
 from prectr.importers.source import Rows, Source, Tally, find_file, find_optional
-from prectr.schema import IMPRESSIONS, ITEMS, JUDGMENTS, USERS
 from prectr.validate import FILE, ROW
 
 LAYOUT = Layout(format="jsonl")

@@ -8,14 +8,14 @@ from typing import Any
 
 import polars as pl
 
-from prectr.configuration import load_config
-from prectr.errors import PrectrError, UsageError
+from prectr.contracts.schema import TABLES, WANTED_TYPE, Table
+from prectr.core.config import load_config
+from prectr.core.errors import PrectrError, UsageError
 from prectr.importers.config import ImportConfig
 from prectr.importers.mapping_config import Category, Flag, Mapping, Position, TableFiles, Time
 from prectr.importers.reading import SUFFIXES, Layout, read_chunks
 from prectr.importers.rows import conform, grade_of
 from prectr.importers.source import Rows, Source, Tally
-from prectr.schema import TABLES, WANTED_TYPE, Table
 
 Fault = tuple[pl.Expr, str]
 

@@ -1,6 +1,6 @@
 """The mapping file: which files of a log hold which canonical table, and what their columns mean.
 
-Frozen pydantic models, read by `prectr.configuration`, so an unknown key is refused with the nearest valid name. A
+Frozen pydantic models, read by `prectr.core.config`, so an unknown key is refused with the nearest valid name. A
 column may be written in short as its name: `query: q` is `query: {column: q}`.
 """
 
@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from prectr.configuration import FrozenConfig
+from prectr.contracts.schema import GRADES, TABLES
+from prectr.core.config import FrozenConfig
 from prectr.importers.reading import SUFFIXES, Format
-from prectr.schema import GRADES, TABLES
 
 
 def _short(key: str) -> BeforeValidator:

@@ -7,13 +7,13 @@ from typing import Any
 
 import polars as pl
 
-from prectr import progress
-from prectr.artifacts import StageResult, run_stage
-from prectr.configuration import FrozenConfig
-from prectr.errors import PrectrError
+from prectr.contracts.schema import TABLES, Table
+from prectr.core import progress
+from prectr.core.artifacts import StageResult, run_stage
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import PrectrError
 from prectr.importers.config import ImportConfig
 from prectr.importers.source import Rows, Source
-from prectr.schema import TABLES, Table
 from prectr.settings import ValidateConfig
 from prectr.validate import write_checked
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
-from prectr.arrow import from_arrow
-from prectr.errors import PrectrError
+from prectr.core.errors import PrectrError
+from prectr.core.parquet import from_arrow
 from prectr.validate import FILE, ROW
 
 CHUNK_BYTES = 16 * 1024 * 1024

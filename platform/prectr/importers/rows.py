@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from prectr.errors import PrectrError
-from prectr.schema import WANTED_TYPE, Kind, Table
+from prectr.contracts.schema import WANTED_TYPE, Kind, Table
+from prectr.core.errors import PrectrError
 from prectr.validate import FAULT, FILE, POLARS_TYPE, ROW, parse_text
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from prectr import progress
-from prectr.errors import UsageError
+from prectr.core import progress
+from prectr.core.errors import UsageError
 
 Rows = Callable[[], Iterator[pl.DataFrame]]
 """Reads a table a chunk at a time, as `rows.conform` makes it."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import polars as pl
 
+from prectr.contracts.schema import ITEMS, JUDGMENTS
 from prectr.importers.config import ImportConfig
 from prectr.importers.reading import Layout, read_chunks, read_whole
 from prectr.importers.rows import conform, grade_of
 from prectr.importers.source import Source, Tally, find_file
-from prectr.schema import ITEMS, JUDGMENTS
 
 GRADES = {"Exact": 3, "Partial": 2, "Irrelevant": 0}
 """Partial is "the right product, a detail differs" (2); WANDS knows no accessories or siblings (1)."""

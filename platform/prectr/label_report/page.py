@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prectr import progress
-from prectr.errors import PrectrError
+from prectr.core import progress
+from prectr.core.errors import PrectrError
 from prectr.label_report import pictures
 from prectr.label_report.summary import summarise
 from prectr.labelling.label_quality import DEFINITIONS

@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from prectr.artifacts import require_artifact
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.artifacts import require_artifact
 from prectr.labelling.bands import BANDS
 from prectr.labelling.selection import ORIGINS, STRATA
-from prectr.schema import LEVEL_COLUMNS
 
 GROUPS = {"origin": (*ORIGINS, "given"), "stratum": STRATA, "band": BANDS}
 """Columns of the labels that distributions are shown by, and the order of their values."""

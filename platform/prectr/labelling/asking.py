@@ -12,14 +12,14 @@ from typing import Any
 
 import polars as pl
 
-from prectr import progress
-from prectr.artifacts import package_versions
-from prectr.errors import PrectrError
+from prectr.core import progress
+from prectr.core.artifacts import package_versions
+from prectr.core.errors import PrectrError
+from prectr.core.ray_errors import find_user_error
+from prectr.core.ray_session import RayConfig, ray_session
 from prectr.labelling.config import LabelConfig, ReplicaConfig
 from prectr.labelling.engines import EngineName, Question, answer
 from prectr.labelling.ledger import ERRORS, LABELS, ContextLedger, new_run
-from prectr.ray_errors import find_user_error
-from prectr.ray_session import RayConfig, ray_session
 
 REPEAT = "#again"
 """Ends the key of a question that is asked a second time."""

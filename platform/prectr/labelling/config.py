@@ -4,9 +4,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prectr.configuration import Execution, FrozenConfig
-from prectr.mirror import LocalOrUri
-from prectr.ray_session import WorkerConfig
+from prectr.core.config import Execution, FrozenConfig
+from prectr.core.mirror import LocalOrUri
+from prectr.core.ray_session import WorkerConfig
 
 Engine = Literal["auto", "vllm", "transformers", "http"]
 Language = Literal["auto", "de", "en", "es", "fr", "ja", "zh"]

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
+from prectr.core.ray_session import memory_bytes
 from prectr.labelling.config import Engine, LabelConfig
 from prectr.labelling.prompt import PromptTemplate
-from prectr.ray_session import memory_bytes
 
 if TYPE_CHECKING:
     import ray.data

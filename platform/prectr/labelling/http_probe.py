@@ -12,7 +12,7 @@ import httpx
 import polars as pl
 from pydantic import SecretStr
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.labelling.config import HttpConfig
 from prectr.labelling.engines import Question
 from prectr.labelling.http_protocol import (

@@ -24,7 +24,7 @@ import httpx
 import numpy as np
 from pydantic import SecretStr
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 
 ALTERNATIVES = 20
 """Likeliest tokens that a server tells of at most."""

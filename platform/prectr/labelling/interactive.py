@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
-from prectr.artifacts import require_artifact
-from prectr.errors import UsageError
+from prectr.core.artifacts import require_artifact
+from prectr.core.errors import UsageError
 from prectr.labelling.calibration import Calibration
 from prectr.labelling.config import LabelConfig, Language
 from prectr.labelling.engines import Question, choose_engine

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
+from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.labelling.engines import EngineName, Question, answer_columns
 from prectr.labelling.prompt import tokenise_prompts
-from prectr.schema import LEVEL_COLUMNS
 
 
 class TooLong(ValueError):

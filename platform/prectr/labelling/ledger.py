@@ -29,11 +29,11 @@ from typing import Any
 
 import polars as pl
 
-from prectr import mirror, progress
-from prectr.artifacts import write_json
-from prectr.errors import PrectrError, UsageError
-from prectr.locks import exclusive
-from prectr.schema import LEVEL_COLUMNS
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core import mirror, progress
+from prectr.core.artifacts import write_json
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.locks import exclusive
 
 Schema = dict[str, type[pl.DataType]]
 

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from prectr import mirror
-from prectr.errors import PrectrError, UsageError
+from prectr.core import mirror
+from prectr.core.errors import PrectrError, UsageError
 from prectr.labelling.ledger import KINDS, ContextLedger, LabelLedger
 
 LARGE_SHARD = 1_000_000

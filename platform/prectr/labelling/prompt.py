@@ -15,9 +15,9 @@ from typing import Any
 import polars as pl
 import yaml
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
+from prectr.core.text import normalise_queries
 from prectr.labelling.word_match import UNSPACED, query_words_by_match
-from prectr.text import normalise_queries
 
 ITEM_FIELDS = ("category", "brand")
 """What a template may show of an item besides its title."""

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.labelling.split import read_judged
 from prectr.metrics import auc, ndcg
 from prectr.metrics.columns import group_codes
-from prectr.schema import LEVEL_COLUMNS
 
 
 def relevance_quality(tables: Path, labels: Path | None, encoder: Path | None) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prectr.artifacts import fingerprint, require_artifact
-from prectr.errors import UsageError
+from prectr.core.artifacts import fingerprint, require_artifact
+from prectr.core.errors import UsageError
+from prectr.core.text import normalise_queries, stable_hash
 from prectr.labelling.bands import BANDS, lexical_bands
 from prectr.labelling.config import SelectionConfig
 from prectr.labelling.quotas import share_out
 from prectr.labelling.split import read_judged
 from prectr.tables import Tables, with_normal_query
-from prectr.text import normalise_queries, stable_hash
 
 SELECTION = "selection.parquet"
 COLUMNS = (

@@ -9,9 +9,9 @@ from typing import Literal
 
 import polars as pl
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
+from prectr.core.text import hash_fraction, normalise_query
 from prectr.tables import Tables
-from prectr.text import hash_fraction, normalise_query
 
 Split = Literal["train", "validation", "held-back"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.labelling.config import LabelConfig, Language
 from prectr.labelling.engines import EngineName, Question, choose_engine, is_url
 from prectr.labelling.ledger import Context, model_fingerprint

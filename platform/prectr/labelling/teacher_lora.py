@@ -8,7 +8,7 @@ The merged model is the base's own class with the base's own tensor names: nothi
 from collections.abc import Sequence
 from typing import Any
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 
 
 def add_adapters(model: Any, rank: int, alpha: float, targets: Sequence[str] | None) -> Any:

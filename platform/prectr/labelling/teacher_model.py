@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from prectr import progress
-from prectr.errors import UsageError
+from prectr.core import progress
+from prectr.core.errors import UsageError
 from prectr.labelling.config import TeacherConfig
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.ray_train import append_curve, autocast
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.teacher_data import TRAINING, VALIDATION, WARM, TeacherData, bucketed_batches, micro_batches
 from prectr.labelling.teacher_logits import can_share_prefix, last_logits, reads_ahead
 from prectr.labelling.teacher_lora import add_adapters
 from prectr.labelling.teacher_model import load_base_model, not_causal, own_data_type
-from prectr.training.launch import append_curve, autocast
 
 
 def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prectr import progress
+from prectr.core import progress
+from prectr.core.ray_session import memory_bytes, silence_ray
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.engines import Question, answer_columns, replica_gpus, restart_limits
 from prectr.labelling.prompt_tokens import CPUS, with_prompt_tokens
-from prectr.ray_session import memory_bytes, silence_ray
 
 if TYPE_CHECKING:
     import ray.data

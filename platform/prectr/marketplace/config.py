@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from prectr.configuration import FrozenConfig
+from prectr.core.config import FrozenConfig
 
 
 class Scale(NamedTuple):

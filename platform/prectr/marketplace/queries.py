@@ -9,20 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
+from prectr.core.text import normalise_query
 from prectr.marketplace import constants, randomness
-from prectr.marketplace.catalogue import (
-    Catalogue,
-    Floats,
-    Ints,
-    compose,
-    lookup,
-    spec_texts,
-    synonym_codes,
-    taxonomy,
-)
+from prectr.marketplace.catalogue import Catalogue, Floats, Ints, compose, lookup, spec_texts, synonym_codes, taxonomy
 from prectr.marketplace.vocabulary import COLOURS
-from prectr.text import normalise_query
 
 # Which attributes an intent asks for beside the type, and how often: brand, model, colour, spec.
 TEMPLATES = (

@@ -12,9 +12,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from prectr import progress
-from prectr.arrow import to_arrow
-from prectr.errors import PrectrError, UsageError
+from prectr.contracts.schema import GRADES
+from prectr.core import progress
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.parquet import to_arrow
+from prectr.core.text import normalise_query
 from prectr.marketplace import constants, randomness
 from prectr.marketplace.catalogue import Floats, Ints, Listings, draw_popularity, rank_within
 from prectr.marketplace.config import SCALES, MarketplaceConfig
@@ -25,9 +27,7 @@ from prectr.marketplace.retrieval import Pools
 from prectr.marketplace.text_match import TextMatch
 from prectr.marketplace.users import make_users
 from prectr.marketplace.worlds import Marketplace
-from prectr.schema import GRADES
 from prectr.tables import Tables
-from prectr.text import normalise_query
 
 
 def check_sizes(config: MarketplaceConfig) -> None:

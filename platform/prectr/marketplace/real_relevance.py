@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prectr import progress
+from prectr.core import progress
 from prectr.marketplace import constants
 from prectr.marketplace.catalogue import Floats, Listings
 from prectr.marketplace.relevance import inside_band

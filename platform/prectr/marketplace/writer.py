@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.marketplace import constants
 from prectr.marketplace.config import MarketplaceConfig
 from prectr.marketplace.log import day_date, draw_requests, simulate_part

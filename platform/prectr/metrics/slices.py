@@ -10,7 +10,7 @@ Bounds are [ours]. Slices of one kind cover all rows and do not overlap, but for
 import numpy as np
 import polars as pl
 
-from prectr.schema import EXPLORE_POLICY
+from prectr.contracts.schema import EXPLORE_POLICY
 
 Masks = dict[str, np.ndarray]
 """Boolean [n] by the slice's name."""

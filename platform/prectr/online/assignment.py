@@ -5,8 +5,8 @@ its share, and the default model gets what is left. So a user's model does not c
 and a share that is raised takes users from the default model only.
 """
 
+from prectr.core.text import hash_fraction
 from prectr.online.config import ExperimentSplit, ModelsConfig
-from prectr.text import hash_fraction
 
 
 def assigned_model(user_id: str, models: ModelsConfig) -> tuple[str, str | None]:

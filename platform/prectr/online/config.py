@@ -5,8 +5,8 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from prectr.configuration import FrozenConfig
-from prectr.mirror import LocalOrUri
+from prectr.core.config import FrozenConfig
+from prectr.core.mirror import LocalOrUri
 
 
 class BatchConfig(FrozenConfig):

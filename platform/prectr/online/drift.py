@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from prectr.artifacts import write_json
 from prectr.bundle import REFERENCE_FILE, Bundle
-from prectr.errors import PrectrError
+from prectr.core.artifacts import write_json
+from prectr.core.errors import PrectrError
 from prectr.samples.load import Samples, split_days
 from prectr.scoring import Scorer
 

@@ -3,10 +3,10 @@
 import numpy as np
 
 from prectr.bundle import Bundle
+from prectr.contracts.protocol import Event, ShownItem
 from prectr.features.online import CandidatePool, OnlineFeatures, UnknownItems
 from prectr.online.user_delta import SeenItem, SeenList
 from prectr.preferences.tolerance import LogLikelihoodTable, log_likelihood_table, on_lattice
-from prectr.protocol import Event, ShownItem
 
 
 class EventReader:

@@ -20,7 +20,7 @@ from typing import Any
 
 import polars as pl
 
-from prectr.protocol import Event, ScoreResponse
+from prectr.contracts.protocol import Event, ScoreResponse
 
 TABLES: dict[str, dict[str, Any]] = {
     "assignment": {"user_id": pl.String, "variant": pl.String, "ts": pl.Datetime("us", "UTC")},

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel
 
-from prectr.artifacts import write_json
 from prectr.bundle import GOLDEN_FILE, INT8_ENCODER_FILE, Bundle
-from prectr.errors import PrectrError
-from prectr.protocol import Context, ScoreRequest
+from prectr.contracts.protocol import Context, ScoreRequest
+from prectr.core.artifacts import write_json
+from prectr.core.errors import PrectrError
 from prectr.ranking import Ranking
 from prectr.relevance.encoder_session import INT8_FILE
 from prectr.samples.load import Samples, split_days

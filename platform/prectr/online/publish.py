@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 
 from prectr.bundle import Bundle
-from prectr.errors import PrectrError
+from prectr.core.errors import PrectrError
 from prectr.features.store import OnlineStore, kind_of, write_keys
 from prectr.online.redis_client import KEY_PREFIX, RedisGuard, StoreDown
 from prectr.online.states import CURRENT, REDIS_CURRENT, BundleState, StateInfo, redis_key

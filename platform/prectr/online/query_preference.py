@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field
 
+from prectr.contracts.model_config import LEVELS
+from prectr.contracts.protocol import Tolerance
+from prectr.core.text import normalise_query
 from prectr.features.store import FeatureStore
-from prectr.model_config import LEVELS
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.smoothing import level_rates, smoothed_rates, total_rates
 from prectr.preferences.sums import LEVEL_WIDTH, LevelSums
 from prectr.preferences.tolerance import moments, posterior
-from prectr.protocol import Tolerance
-from prectr.text import normalise_query
 
 
 class LevelPreference(BaseModel):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 
 KEY_PREFIX = "prectr"
 Answer = TypeVar("Answer")

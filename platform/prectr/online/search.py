@@ -19,8 +19,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from prectr.core.text import normalise_query
 from prectr.features.store import FeatureStore, NamedEntry, pair_name
-from prectr.text import normalise_query
 
 MOST_ITEMS = 200_000
 """That the index holds; of a larger catalogue it holds the first so many, by item id. About 120 bytes an item."""

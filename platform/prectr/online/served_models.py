@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prectr.bundle import ONLINE_FILE, Bundle
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.features.online import UserReader
 from prectr.online.config import ModelsConfig, ServeConfig
 from prectr.online.drift import Drift

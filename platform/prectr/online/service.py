@@ -19,7 +19,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from prectr.errors import PrectrError
+from prectr.contracts.protocol import Event, EventsResponse, ScoreRequest, ScoreResponse, Tolerance
+from prectr.core.errors import PrectrError
+from prectr.core.text import hash_fraction
 from prectr.online.assignment import assigned_model
 from prectr.online.batcher import Batcher, Overloaded, TooLate
 from prectr.online.config import ModelsConfig, ServeConfig
@@ -30,8 +32,6 @@ from prectr.online.redis_client import RedisGuard, StoreDown
 from prectr.online.served_models import ModelLoader, ServedModel
 from prectr.online.user_delta import add_list
 from prectr.online.user_deltas import LmdbDeltas, RedisDeltas, UserDeltas
-from prectr.protocol import Event, EventsResponse, ScoreRequest, ScoreResponse, Tolerance
-from prectr.text import hash_fraction
 
 WATCH_SECONDS = 2.0
 """Between two looks at the file of models."""

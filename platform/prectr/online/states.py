@@ -17,7 +17,7 @@ import msgpack
 from pydantic import BaseModel
 
 from prectr.bundle import Bundle
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
 from prectr.features.store import FeatureStore, NamedEntry, OnlineStore, store_key
 from prectr.online.redis_client import KEY_PREFIX, RedisGuard, StoreDown
 

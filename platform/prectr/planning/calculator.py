@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.planning.costs import UnitCosts
 from prectr.planning.load import Load, Machine
 from prectr.planning.stages import HOUR, StageNeed, stage_needs, state_bytes

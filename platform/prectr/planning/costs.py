@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 from pydantic import Field, ValidationError
 
-from prectr.configuration import FrozenConfig
-from prectr.errors import PrectrError
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import PrectrError
 
 FILE = Path(__file__).with_name("unit_costs.yaml")
 NAMES = (

@@ -6,8 +6,8 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from prectr.configuration import FrozenConfig
-from prectr.errors import UsageError
+from prectr.core.config import FrozenConfig
+from prectr.core.errors import UsageError
 
 StageName = Literal["label", "distill", "score-relevance", "mine-preferences", "build-samples", "train"]
 STAGES: tuple[StageName, ...] = get_args(StageName)

@@ -5,7 +5,7 @@ Both count through here, so that a user's part can be taken out of a query's sum
 
 import numpy as np
 
-from prectr.model_config import LEVELS
+from prectr.contracts.model_config import LEVELS
 from prectr.preferences.tolerance import UNIT, LogLikelihoodTable
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr.artifacts import file_digests, link_or_copy, write_json
-from prectr.coding import code_column
-from prectr.errors import PrectrError
+from prectr.core.artifacts import file_digests, link_or_copy, write_json
+from prectr.core.coding import code_column
+from prectr.core.errors import PrectrError
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.shown import ShownReader
 from prectr.tables import Tables

@@ -9,7 +9,7 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-from prectr.coding import Coded, code_column, distinct
+from prectr.core.coding import Coded, code_column, distinct
 from prectr.preferences.shown import ShownRows
 
 KEPT = 256

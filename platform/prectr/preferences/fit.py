@@ -11,11 +11,11 @@ from scipy.optimize import minimize
 from scipy.sparse import coo_array, csr_array
 from scipy.special import expit, logit, logsumexp
 
-from prectr.model_config import LEVELS
+from prectr.contracts.model_config import LEVELS
+from prectr.core.text import hash_fraction
 from prectr.preferences.examination import Examination
 from prectr.preferences.grouping import sum_by
 from prectr.preferences.tolerance import GRID, GRID_SIZE, ClickParameters, log_likelihood, posterior
-from prectr.text import hash_fraction
 
 EM_STEPS = 8
 CATEGORY_PRIOR_QUERIES = 10.0

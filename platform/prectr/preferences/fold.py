@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prectr.coding import code_column
+from prectr.core.coding import code_column
 from prectr.plan import KeyRange
 from prectr.preferences.grouping import sum_by
 from prectr.preferences.sums import columns, fades, matrix, scale

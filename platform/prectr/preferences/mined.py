@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prectr.artifacts import read_manifest
-from prectr.errors import PrectrError
+from prectr.core.artifacts import read_manifest
+from prectr.core.errors import PrectrError
+from prectr.core.parquet import read_table
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.sums import NAMES, matrix
 from prectr.preferences.tolerance import LogLikelihoodTable, log_likelihood_table
-from prectr.storage import read_table
 
 KEYS = {
     "user": ["user_id"],

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from prectr.coding import Coded, code_column
+from prectr.contracts.model_config import LEVELS
+from prectr.core.coding import Coded, code_column
 from prectr.features.spec import activity_group
-from prectr.model_config import LEVELS
 from prectr.preferences import behaviours, distinct_users, prices
 from prectr.preferences.counting import examined_and_clicks, level_sums
 from prectr.preferences.shown import ShownReader, ShownRows, log_prices

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr.coding import distinct, find_codes
-from prectr.errors import PrectrError
+from prectr.core.coding import distinct, find_codes
+from prectr.core.errors import PrectrError
+from prectr.core.parquet import read_table, write_part
 from prectr.plan import Part
 from prectr.preferences import partials
 from prectr.preferences.days import day_folder, kept_relevance, relevance_hash
@@ -19,7 +20,6 @@ from prectr.preferences.fit import PreferenceModel, draw_users
 from prectr.preferences.partials import Centres, Frames
 from prectr.preferences.shown import ShownReader, ShownRows, explored
 from prectr.preferences.tolerance import LATTICE, LogLikelihoodTable, log_likelihood_table
-from prectr.storage import read_table, write_part
 
 SAMPLE_ROWS = 5_000
 """Every so manieth key of a sorted partial is told the driver, which cuts the key space by them."""

@@ -6,7 +6,7 @@ A bin is a tenth wide (1.1 times the price below), so a quantile is off by at mo
 import numpy as np
 import polars as pl
 
-from prectr.coding import Coded
+from prectr.core.coding import Coded
 from prectr.preferences.shown import ShownRows
 
 BIN = np.log(1.1)

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prectr.coding import Coded, code_column, find_codes
-from prectr.errors import PrectrError
+from prectr.contracts.schema import EXPLORE_POLICY, IMPRESSIONS
+from prectr.core.coding import Coded, code_column, find_codes
+from prectr.core.errors import PrectrError
+from prectr.core.text import normalise_queries
 from prectr.plan import Part, Slice
 from prectr.preferences.tolerance import bounded_position
 from prectr.relevance.pair_index import PairIndex
-from prectr.schema import EXPLORE_POLICY, IMPRESSIONS
 from prectr.tables import Tables, read_parquet
-from prectr.text import normalise_queries
 
 NEVER_NULL = tuple(name for name in IMPRESSIONS.required_names)
 OPTIONAL = {"purchased": pl.Boolean, "policy": pl.String, "price": pl.Float64}

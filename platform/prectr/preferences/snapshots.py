@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prectr.model_config import LEVELS
+from prectr.contracts.model_config import LEVELS
+from prectr.core.parquet import read_table, write_part
 from prectr.plan import KeyRange
 from prectr.preferences import behaviours, distinct_users, prices
 from prectr.preferences.fit import PreferenceModel
@@ -26,7 +27,6 @@ from prectr.preferences.grouping import sum_by
 from prectr.preferences.smoothing import LevelRates, fit_prior_clicks, level_rates, smoothed_rates, total_rates
 from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelSums, columns, matrix, scale
 from prectr.preferences.tolerance import GRID_SIZE, moments, on_lattice, posterior
-from prectr.storage import read_table, write_part
 
 GRID_NAMES = LEVEL_NAMES[:GRID_SIZE]
 RATE_NAMES = tuple(f"rate_{level}" for level in range(LEVELS))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from prectr.model_config import LEVELS
+from prectr.contracts.model_config import LEVELS
 from prectr.preferences.tolerance import GRID_SIZE, UNIT
 
 _GRID_NAMES = tuple(f"grid_{place:02d}" for place in range(GRID_SIZE))

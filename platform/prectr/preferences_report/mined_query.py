@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr.artifacts import require_artifact
-from prectr.errors import PrectrError
-from prectr.model_config import LEVELS
+from prectr.contracts.model_config import LEVELS
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.artifacts import require_artifact
+from prectr.core.errors import PrectrError
+from prectr.core.text import normalise_query
 from prectr.preferences.mined import Preferences
 from prectr.preferences.prices import QUANTILE_NAMES
 from prectr.preferences.sums import LEVEL_NAMES, LevelSums, matrix
 from prectr.preferences.tolerance import GRID, moments, posterior
 from prectr.preferences_report import snapshot
-from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
 from prectr.tabulate import LEVEL_NAMES as LEVEL_LABELS
-from prectr.text import normalise_query
 
 NEAREST = 5
 _COMPARED = 200

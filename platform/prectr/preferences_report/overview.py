@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from prectr.artifacts import read_manifest
-from prectr.model_config import LEVELS
+from prectr.contracts.model_config import LEVELS
+from prectr.core.artifacts import read_manifest
 from prectr.preferences.mined import Preferences
 from prectr.preferences.tolerance import moments
 from prectr.preferences_report import snapshot

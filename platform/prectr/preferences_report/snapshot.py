@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prectr.artifacts import fingerprint, require_artifact
-from prectr.errors import UsageError
+from prectr.core.artifacts import fingerprint, require_artifact
+from prectr.core.errors import UsageError
 from prectr.preferences.mined import Preferences
 from prectr.preferences.smoothing import total_rates
 from prectr.preferences.sums import LEVEL_NAMES, LevelSums, matrix

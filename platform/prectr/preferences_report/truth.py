@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
 from prectr.tables import Tables, read_parquet
 
 SHOWN = ("r", "p_exam", "attraction")

@@ -21,10 +21,11 @@ import numpy as np
 import polars as pl
 from scipy.stats import spearmanr
 
-from prectr import progress
-from prectr.artifacts import require_artifact
-from prectr.coding import find_codes
-from prectr.errors import PrectrError
+from prectr.core import progress
+from prectr.core.artifacts import require_artifact
+from prectr.core.coding import find_codes
+from prectr.core.errors import PrectrError
+from prectr.core.parquet import read_table
 from prectr.plan import Part, Slice
 from prectr.preferences.partials import request_starts
 from prectr.preferences.shown import ShownReader, ShownRows
@@ -32,7 +33,6 @@ from prectr.preferences.tolerance import LATTICE
 from prectr.preferences_report import snapshot
 from prectr.preferences_report.ceiling import Ceiling
 from prectr.preferences_report.truth import Truth
-from prectr.storage import read_table
 from prectr.tables import Tables, count_rows
 
 ESTIMATES = ("posterior", "naive", "ceiling")

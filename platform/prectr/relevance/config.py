@@ -4,9 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from prectr.configuration import Execution, FrozenConfig
-from prectr.model_config import DistillationLossConfig, EncoderConfig
-from prectr.ray_session import WorkerConfig
+from prectr.contracts.model_config import DistillationLossConfig, EncoderConfig
+from prectr.core.config import Execution, FrozenConfig
+from prectr.core.ray_session import WorkerConfig
 
 
 class DistillConfig(WorkerConfig):

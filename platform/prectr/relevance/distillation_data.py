@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.dealing import deal
 from prectr.labelling.split import read_judged, split_frame
-from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
-from prectr.training.dealing import deal
 
 
 def distillation_pairs(tables: Path, labels: Path) -> pl.DataFrame:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from prectr.core.ray_train import append_curve, autocast
 from prectr.relevance.distillation_data import GroupedBatches
 from prectr.relevance.tokenisation import MASK, SPECIAL, PairTokens
-from prectr.training.launch import append_curve, autocast
 
 SEGMENTS = 2
 """Token types below are segments; those above mark a token of the segment so many types lower."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 from prectr.relevance.pair_encoder import PairEncoder
 from prectr.relevance.tokenisation import TOKENIZER_FILE, PairTokeniser, PairTokens
 
@@ -62,7 +62,7 @@ class RelevanceEncoder:
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, np.ndarray, PairTokens]:
         """Level probabilities float32 [n, k], text vectors float32 [n, d], and the token pairs.
 
-        Queries should be in normal form (`prectr.text.normalise_query`).
+        Queries should be in normal form (`prectr.core.text.normalise_query`).
         """
         tokens = self.tokeniser.encode(queries, titles)
         logits, text = self.score_tokens(tokens)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from prectr.errors import PrectrError
+from prectr.core.errors import PrectrError
 from prectr.relevance.tokenisation import PairTokens
 
 SLOWER_THAN_ITS_PARTS = ["SkipLayerNormFusion"]

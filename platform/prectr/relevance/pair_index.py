@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prectr.coding import Coded, find_codes
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.coding import Coded, find_codes
 from prectr.preferences.tolerance import on_lattice
 from prectr.relevance.pairs import read_pairs
-from prectr.schema import LEVEL_COLUMNS
 
 
 @dataclass(frozen=True)

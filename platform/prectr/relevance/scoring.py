@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.ray_session import memory_bytes
 from prectr.labelling.selection import distinct_pairs
-from prectr.ray_session import memory_bytes
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.lexical import match_features
-from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
 
 

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prectr.artifacts import read_manifest
+from prectr.core.artifacts import read_manifest
+from prectr.core.ray_train import read_curve
 from prectr.evaluation.contestants import label_of
 from prectr.reporting.stages import SEED_MARK, StageTime, bundle_paths, stage_times
 from prectr.settings import ReportConfig
 from prectr.tabulate import TOLD_FIGURES, told_figures, told_interval
-from prectr.training.launch import read_curve
 
 LEARNING_CURVE = "learning_curve.jsonl"
 SLICES = ("cold", "warm", "active", "head", "torso", "tail")
@@ -184,7 +184,7 @@ def _bounded(value: Mapping[str, Any] | float | None) -> str:
 
 
 def identities_of(evaluation: Path) -> dict[str, str]:
-    """Identity (`prectr.artifacts.stage_identity`) of an evaluation and of all that it was made of, by what it is."""
+    """Identities (`prectr.core.artifacts.stage_identity`) of an evaluation and of its inputs, by input name."""
     manifest = read_manifest(evaluation) or {}
     inputs = {name: str(print_).split(":")[:2] for name, print_ in manifest.get("inputs", {}).items()}
     made_of = {name: parts[1] for name, parts in inputs.items() if len(parts) == 2}

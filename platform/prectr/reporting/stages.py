@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from prectr import mirror
-from prectr.artifacts import read_manifest
+from prectr.core import mirror
+from prectr.core.artifacts import read_manifest
 from prectr.evaluation.contestants import label_of
 
 STAGES = ("tables", "teacher", "labels-selection", "labels", "encoder", "relevance", "preferences", "samples")

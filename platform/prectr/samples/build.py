@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prectr.coding import code_column, find_codes
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.coding import code_column, find_codes
 from prectr.features.derive import SOURCES, RawState, derive
 from prectr.features.spec import FeatureSpec, activity_group
 from prectr.preferences.behaviours import LISTED
@@ -14,7 +15,6 @@ from prectr.preferences.mined import Preferences
 from prectr.preferences.sums import USER_NAMES
 from prectr.preferences.tolerance import GRID_SIZE
 from prectr.samples.history import Jagged, UserBlock, spans
-from prectr.schema import LEVEL_COLUMNS
 from prectr.tables import Tables
 
 FEATURE_GROUPS = ("numeric", "tolerance", "query_preference")

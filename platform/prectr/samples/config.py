@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from prectr.configuration import FrozenConfig
+from prectr.core.config import FrozenConfig
+from prectr.core.mirror import LocalOrUri
 from prectr.features.id_config import IdColumn, IdConfig
-from prectr.mirror import LocalOrUri
 
 
 class SamplesConfig(FrozenConfig):

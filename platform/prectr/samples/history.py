@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from prectr.coding import code_column
+from prectr.core.coding import code_column
 from prectr.preferences.counting import examined_and_clicks, level_sums, price_sums
 from prectr.preferences.grouping import before_each, fading
 from prectr.preferences.sums import LEVEL_NAMES, USER_NAMES, fades, scale

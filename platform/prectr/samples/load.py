@@ -9,14 +9,14 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from prectr.artifacts import require_artifact
-from prectr.errors import PrectrError
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.artifacts import require_artifact
+from prectr.core.errors import PrectrError
 from prectr.features.derive import level_logarithms
 from prectr.features.inputs import Behaviours, Histories, PairArrays, RowArrays, stack
 from prectr.features.spec import SPEC_FILE, FeatureSpec
 from prectr.relevance.tokenisation import PairTokens
 from prectr.samples.texts import join_texts
-from prectr.schema import LEVEL_COLUMNS
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import numpy as np
 import polars as pl
 
+from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.features.spec import FeatureSpec
-from prectr.schema import LEVEL_COLUMNS
 
 
 def pair_table(pairs: pl.DataFrame, items: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:

@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import Tensor
 
-from prectr.artifacts import write_json
-from prectr.errors import PrectrError
+from prectr.core.artifacts import write_json
+from prectr.core.errors import PrectrError
 
 VERSION = 1
 PROGRESS = "progress.json"

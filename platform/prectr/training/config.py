@@ -5,10 +5,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from prectr.configuration import Execution, FrozenConfig
-from prectr.mirror import LocalOrUri
-from prectr.model_config import ModelConfig
-from prectr.ray_session import WorkerConfig
+from prectr.contracts.model_config import ModelConfig
+from prectr.core.config import Execution, FrozenConfig
+from prectr.core.mirror import LocalOrUri
+from prectr.core.ray_session import WorkerConfig
 
 
 class TrackingConfig(FrozenConfig):

@@ -8,10 +8,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from prectr.errors import PrectrError
+from prectr.contracts.types import RankerInputs, RankerLabels
+from prectr.core.errors import PrectrError
 from prectr.features.inputs import INPUT_NAMES, RowArrays, ranker_inputs
 from prectr.samples.load import Samples
-from prectr.types import RankerInputs, RankerLabels
 
 SCALED = ("numeric", "tolerance", "query_preference")
 

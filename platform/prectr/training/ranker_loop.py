@@ -3,7 +3,7 @@
 Batches are slices of arrays; each distinct (query, title) of a batch is encoded once, in batches of similar length; the
 validation day is scored a few times an epoch and the best state by validation GAUC is kept. A run that was killed goes
 on from its last checkpoint, and on one worker ends with the very bits it would have ended with. The loop knows no
-model: it is given one (`prectr.types` is the contract), and what it leaves is a directory of files.
+model: it is given one (`prectr.contracts.types` is the contract), and what it leaves is a directory of files.
 """
 
 import time
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prectr.errors import PrectrError
+from prectr.core.dealing import shuffled
+from prectr.core.errors import PrectrError
+from prectr.core.ray_train import append_curve
 from prectr.metrics import auc, group_auc, log_loss
 from prectr.samples.load import Samples, split_days
 from prectr.training.checkpoint import Progress, newest_whole, write_checkpoint
 from prectr.training.config import TrainConfig
 from prectr.training.data import RankerData
-from prectr.training.dealing import shuffled
-from prectr.training.launch import append_curve
 from prectr.training.optimiser import RankerOptimiser
 from prectr.training.shards import ShardPlan, batches, part_of
 from prectr.training.start import load_weights, unseen_days

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prectr.contracts.types import RankerInputs, RankerLabels, RankerOutput
+from prectr.core.ray_train import autocast, in_bfloat16
 from prectr.samples.load import Samples
 from prectr.training.config import TrainConfig
-from prectr.training.launch import autocast, in_bfloat16
-from prectr.types import RankerInputs, RankerLabels, RankerOutput
 
 
 class TrainingStep(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prectr.configuration import Execution, FrozenConfig
+from prectr.core.config import Execution, FrozenConfig
 
 Mode = Literal["min", "max"]
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prectr.artifacts import write_json
+from prectr.core.artifacts import write_json
 
 REACHED = "reached"
 """The best of the searched metric up to a validation: what Optuna and ASHA compare, because `train` keeps the best

@@ -7,7 +7,7 @@ from typing import Any
 from ray.exceptions import RayActorError
 from ray.tune import Callback
 
-from prectr import progress
+from prectr.core import progress
 from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_ledger import Trial, TrialLedger
 from prectr.training.sweep_trials import FAILED, ITERATION, POINT

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from prectr import progress
+from prectr.core import progress
 from prectr.training.config import TrainConfig
 from prectr.training.sweep_config import SearchRange, SweepConfig
 from prectr.training.sweep_ledger import REACHED, Trial, TrialLedger

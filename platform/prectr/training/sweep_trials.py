@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from prectr.configuration import assign_path
-from prectr.errors import PrectrError, UsageError
+from prectr.core.config import assign_path
+from prectr.core.errors import PrectrError, UsageError
 from prectr.training.config import TrackingConfig, TrainConfig
 from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_ledger import REACHED

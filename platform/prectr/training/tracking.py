@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
+from prectr.core.ray_train import append_curve
 from prectr.training.config import TrackingConfig
-from prectr.training.launch import append_curve
 
 
 class Tracker(Protocol):

@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import Field
 
-from prectr import mirror, progress
-from prectr.configuration import Execution, FrozenConfig
-from prectr.errors import UsageError
+from prectr.core import mirror, progress
+from prectr.core.config import Execution, FrozenConfig
+from prectr.core.errors import UsageError
 
 
 class RayConfig(FrozenConfig):

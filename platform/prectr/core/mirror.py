@@ -17,9 +17,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
-from prectr import progress
-from prectr.errors import UsageError
-from prectr.object_storage import Storage, StoredFile
+from prectr.core import progress
+from prectr.core.errors import UsageError
+from prectr.core.object_storage import Storage, StoredFile
 
 VARIABLE = "PRECTR_MIRROR"
 MANIFEST = "manifest.json"

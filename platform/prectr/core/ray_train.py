@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from prectr import progress
-from prectr.errors import PrectrError
+from prectr.core import progress
+from prectr.core.errors import PrectrError
 
 KEPT_CHECKPOINTS = 2
 """One may have been cut short by whatever ended the run."""
@@ -58,7 +58,7 @@ def fit_on_ray(
         name: stage name, for messages.
         storage: an existing directory for Ray Train's own state; what it writes there is removed again.
         workers: number of workers, or the fewest and the most; a loop that is given more than one shards its own data.
-        of_worker: what each worker takes, from `prectr.ray_session.resources`; it has as many torch threads as CPUs.
+        of_worker: resources of each worker, from `prectr.core.ray_session.resources`; as many torch threads as CPUs.
         curve: the JSONL learning curve that the loop appends to through `append_curve`; its lines are shown.
         resumable: an existing directory that keeps the checkpoints which the loop reports, so that the same call after
             a killed driver goes on from them; removed when the loop has succeeded or refused. None keeps nothing.

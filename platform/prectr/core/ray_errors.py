@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prectr.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError
 
 _KINDS = {kind.__name__: kind for kind in (PrectrError, UsageError)}
 # The last line, or lines, of a traceback; an empty line ends them.
-_RAISED = re.compile(rf"^prectr\.errors\.({'|'.join(_KINDS)}): (.+(?:\n.+)*)", re.MULTILINE)
+_RAISED = re.compile(rf"^prectr\.core\.errors\.({'|'.join(_KINDS)}): (.+(?:\n.+)*)", re.MULTILINE)
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 Legend: B rows (one row = one impression or candidate), C categorical fields, N numeric features, M match features,
 T tolerance numbers, G query-preference numbers, S behaviour fields, k = LEVELS, d width of the text encoder.
-Sizes are in `prectr.model_config.FeatureSizes`. Nothing here may compute.
+Sizes are in `prectr.contracts.model_config.FeatureSizes`. Nothing here may compute.
 """
 
 from typing import NamedTuple
 
 from torch import Tensor
 
-from prectr.model_config import BEHAVIOUR_FIELDS, LEVELS, TARGET_FIELDS
+from prectr.contracts.model_config import BEHAVIOUR_FIELDS, LEVELS, TARGET_FIELDS
 
 __all__ = ["BEHAVIOUR_FIELDS", "LEVELS", "TARGET_FIELDS", "RankerInputs", "RankerLabels", "RankerOutput"]
 

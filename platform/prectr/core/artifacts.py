@@ -22,11 +22,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from prectr import __version__, mirror, progress
-from prectr.configuration import FrozenConfig, computed_part
-from prectr.errors import PrectrError, UsageError
-from prectr.locks import LockedError, exclusive
-from prectr.mirror import MANIFEST, swap_in
+from prectr import __version__
+from prectr.core import mirror, progress
+from prectr.core.config import FrozenConfig, computed_part
+from prectr.core.errors import PrectrError, UsageError
+from prectr.core.locks import LockedError, exclusive
+from prectr.core.mirror import MANIFEST, swap_in
 
 TABLE_STAGES = ("simulate", "validate", "import")
 _UNUSABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOLCK, errno.ENOTSUP)
@@ -193,7 +194,7 @@ def without_nan(content: Any) -> Any:
 def stage_identity(stage: str, config: FrozenConfig, fingerprints: Mapping[str, str]) -> str:
     """What an artifact is made of, as a short hash: stage, version, configuration and fingerprints of the inputs.
 
-    Of the configuration what decides the result; how it is carried out (`prectr.configuration.Execution`) is no part.
+    Of the configuration what decides the result; how it is carried out (`prectr.core.config.Execution`) is no part.
     """
     content = json.dumps([stage, __version__, computed_part(config), dict(fingerprints)], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 
 PARALLEL = 8
 """Files that travel at a time."""

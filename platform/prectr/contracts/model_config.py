@@ -8,7 +8,7 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from prectr.configuration import FrozenConfig
+from prectr.core.config import FrozenConfig
 
 LEVELS = 4
 """k, the relevance score levels: 0 irrelevant, 1 weak, 2 relevant, 3 strong [summary]."""
@@ -42,7 +42,7 @@ class RelevanceNumbers(FrozenConfig):
 
 
 class FeatureSizes(FrozenConfig):
-    """Widths and cardinalities of `prectr.types.RankerInputs`; stored with every ranker."""
+    """Widths and cardinalities of `prectr.contracts.types.RankerInputs`; stored with every ranker."""
 
     categorical: dict[str, int] = Field(description="field -> cardinality, index 0 = unknown")
     numeric: int = Field(ge=0)

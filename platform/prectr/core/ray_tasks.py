@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from prectr.ray_errors import user_errors
+from prectr.core.ray_errors import user_errors
 
 Task = TypeVar("Task")
 

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 ROW_GROUP = 50_000
 """Rows of a row group: small, so that who reads a range or a day of a sorted file skips most of it."""
@@ -37,3 +38,15 @@ def read_table(folder: Path, days: Sequence[date] | None = None) -> pl.DataFrame
     """A table that was written in parts; of some days only, if asked for."""
     rows = pl.scan_parquet(folder / "*.parquet", hive_partitioning=False)
     return (rows if days is None else rows.filter(pl.col("date").is_in(list(days)))).collect()
+
+
+def to_arrow(frame: pl.DataFrame) -> pa.Table:
+    """A frame as an Arrow table of types that every Arrow reader knows (no string views)."""
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def from_arrow(block: pa.Table) -> pl.DataFrame:
+    """An Arrow table as a frame."""
+    frame = pl.from_arrow(block)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from prectr.errors import UsageError
+from prectr.core.errors import UsageError
 
 
 class FrozenConfig(BaseModel):
