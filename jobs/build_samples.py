@@ -24,10 +24,11 @@ from prectr.core.parquet import from_arrow, to_arrow, write_part
 from prectr.core.ray_errors import user_errors
 from prectr.core.ray_session import RayConfig, busy_session, task_budget
 from prectr.core.text import stable_hash
+from prectr.data.parts import plan_parts
+from prectr.data.tables import Tables
 from prectr.features.ids import fit_ids
 from prectr.features.spec import SPEC_FILE, FeatureSpec, fit_vocabularies
 from prectr.features.store import write_store
-from prectr.plan import plan_parts
 from prectr.preferences.mined import Preferences
 from prectr.preferences.shown import ShownReader
 from prectr.relevance.pairs import read_pairs
@@ -38,7 +39,6 @@ from prectr.samples.online import online_entries, user_states
 from prectr.samples.pair_table import pair_table
 from prectr.samples.read import Reading, read_rows
 from prectr.samples.texts import split_texts
-from prectr.tables import Tables
 
 BLOCK_ROW_BYTES = 4_500
 """What making a sample row of a shown row takes (measured): its features, and its share of its request's states."""

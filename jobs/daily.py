@@ -18,13 +18,13 @@ from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.mirror import LocalOrUri
 from prectr.core.ray_session import ray_session
+from prectr.data.tables import Tables
+from prectr.data.validate import validate_tables
 from prectr.online.config import ModelsConfig
 from prectr.pipeline_config import PipelineConfig
 from prectr.rollout import CURRENT, NEXT, Judged, after, judge, read_models, write_models
 from prectr.settings import Settings
 from prectr.stages import Stages
-from prectr.tables import Tables
-from prectr.validate import validate_tables
 
 
 class Decision(FrozenConfig):

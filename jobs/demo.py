@@ -11,9 +11,9 @@ from jobs import evaluate, pipeline, serve
 from prectr.contracts.protocol import ScoreResponse
 from prectr.core import progress
 from prectr.core.ray_session import ray_session
+from prectr.data.tables import Tables
 from prectr.pipeline_config import PipelineConfig
 from prectr.settings import Settings
-from prectr.tables import Tables
 from prectr.tabulate import print_evaluation, print_scored, print_wall_times
 
 SERVED = "prectr-v2"

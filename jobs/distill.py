@@ -16,9 +16,9 @@ from prectr.core import progress
 from prectr.core.artifacts import StageResult, require_artifact, run_stage, write_json
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import RayConfig, ray_session, require_resources
+from prectr.data.tables import Tables
 from prectr.relevance.config import DistillConfig
 from prectr.relevance.distillation_data import distillation_pairs
-from prectr.tables import Tables
 
 
 def run(

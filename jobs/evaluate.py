@@ -16,6 +16,7 @@ from prectr.core import progress
 from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import UsageError
+from prectr.data.tables import Tables
 from prectr.evaluation import curves, scores
 from prectr.evaluation.contestants import label_of
 from prectr.evaluation.day import LIST_SLICES, TestDay
@@ -26,7 +27,6 @@ from prectr.labelling.quality import relevance_quality
 from prectr.samples.load import Samples, sample_days, split_days
 from prectr.scoring import Scorer
 from prectr.settings import EvaluateConfig
-from prectr.tables import Tables
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.parquet"
 BOUNDS = ("position-only", "oracle")

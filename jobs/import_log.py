@@ -5,15 +5,15 @@ from pathlib import Path
 
 from prectr.core.artifacts import StageResult
 from prectr.core.errors import UsageError
-from prectr.importers.config import ImportConfig
-from prectr.importers.diginetica import open_diginetica
-from prectr.importers.esci import open_esci
-from prectr.importers.home_depot import open_home_depot
-from prectr.importers.kuaisearch import open_kuaisearch
-from prectr.importers.mapping import open_mapping
-from prectr.importers.publish import import_tables
-from prectr.importers.wands import open_wands
-from prectr.settings import ValidateConfig
+from prectr.data.config import ValidateConfig
+from prectr.data.importers.config import ImportConfig
+from prectr.data.importers.diginetica import open_diginetica
+from prectr.data.importers.esci import open_esci
+from prectr.data.importers.home_depot import open_home_depot
+from prectr.data.importers.kuaisearch import open_kuaisearch
+from prectr.data.importers.mapping import open_mapping
+from prectr.data.importers.publish import import_tables
+from prectr.data.importers.wands import open_wands
 
 ADAPTERS = {
     "wands": open_wands,

@@ -19,14 +19,14 @@ from prectr.core.artifacts import StageResult, read_manifest, run_stage
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import RayConfig
 from prectr.core.text import normalise_queries
+from prectr.data.judgments import read_judged
+from prectr.data.tables import Tables
 from prectr.labelling.asking import Plan, ask, make_plan
 from prectr.labelling.config import LabelConfig, SelectionConfig
 from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
 from prectr.labelling.ledger import ContextLedger, LabelLedger
 from prectr.labelling.selection import read_selection
-from prectr.labelling.split import read_judged
 from prectr.labelling.teacher import Teacher, recognise_teacher, teacher_source, template_for, with_label_tokens
-from prectr.tables import Tables
 
 
 def run(

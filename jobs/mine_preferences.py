@@ -26,7 +26,8 @@ from prectr.core import progress
 from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
 from prectr.core.ray_session import Budget, RayConfig, busy_session, task_budget
 from prectr.core.ray_tasks import run_tasks
-from prectr.plan import KeyRange, Part, plan_parts, plan_ranges
+from prectr.data.parts import KeyRange, Part, plan_parts, plan_ranges
+from prectr.data.tables import Tables
 from prectr.preferences import days as kept_days
 from prectr.preferences import passes, snapshots
 from prectr.preferences.config import PreferencesConfig
@@ -38,7 +39,6 @@ from prectr.preferences.passes import Pass, Passed
 from prectr.preferences.shown import ShownReader, categories_shown
 from prectr.preferences.snapshots import Folding
 from prectr.relevance.pairs import read_pairs
-from prectr.tables import Tables
 
 FOLD_ROW_BYTES = 2_000
 """What a fold holds for a key's row of a day: its sums, twice in doubles, and their neighbours."""

@@ -30,13 +30,13 @@ from prectr.core.artifacts import write_json
 from prectr.core.errors import UsageError
 from prectr.core.locks import LockedError, exclusive
 from prectr.core.ray_session import ray_session
+from prectr.data.tables import Tables
+from prectr.data.validate import validate_tables
 from prectr.lease import lease
 from prectr.pipeline_config import PipelineConfig
 from prectr.samples.load import split_days
 from prectr.settings import Settings
 from prectr.stages import Stages
-from prectr.tables import Tables
-from prectr.validate import validate_tables
 
 STATE, LOCK = "pipeline.json", ".pipeline.lock"
 CODE = ("platform/prectr", "models", "jobs")

@@ -11,10 +11,10 @@ import polars as pl
 
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, require_artifact, run_stage
+from prectr.data.tables import Tables
 from prectr.labelling.bands import BANDS
 from prectr.labelling.config import SelectionConfig
 from prectr.labelling.selection import SELECTION, Selection, choose_pairs, extend_selection
-from prectr.tables import Tables
 
 
 class _Extended(SelectionConfig):

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import polars as pl
 
+from prectr.data.judgments import read_judged
+from prectr.data.tables import Tables
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.engines import is_url
 from prectr.labelling.prompt import show_prompt
-from prectr.labelling.split import read_judged
 from prectr.labelling.teacher import teacher_source, template_for
-from prectr.tables import Tables
 
 EXAMPLE = pl.DataFrame(
     {

@@ -6,8 +6,8 @@ from typing import Any
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, run_stage
 from prectr.core.errors import UsageError
-from prectr.marketplace import prepare
-from prectr.marketplace.config import MarketplaceConfig
+from prectr.data.marketplace import prepare
+from prectr.data.marketplace.config import MarketplaceConfig
 
 
 def run(*, out: Path, config: MarketplaceConfig, catalogue: Path | None = None, force: bool = False) -> StageResult:
@@ -19,7 +19,7 @@ def run(*, out: Path, config: MarketplaceConfig, catalogue: Path | None = None, 
         _check_catalogue(catalogue, out, config)
 
     def build(staging: Path) -> dict[str, Any]:
-        from prectr.marketplace.writer import write_marketplace
+        from prectr.data.marketplace.writer import write_marketplace
 
         marketplace = prepare(config, catalogue)
         with progress.track("simulate", unit="impressions") as bar:
@@ -36,8 +36,8 @@ def run(*, out: Path, config: MarketplaceConfig, catalogue: Path | None = None, 
 
 def _check_catalogue(catalogue: Path, out: Path, config: MarketplaceConfig) -> None:
     """Tell a mistake before anything is read, and before `out` could replace the catalogue."""
-    from prectr.marketplace.real_catalogue import check_sizes
-    from prectr.tables import Tables
+    from prectr.data.marketplace.real_catalogue import check_sizes
+    from prectr.data.tables import Tables
 
     check_sizes(config)
     Tables(catalogue)

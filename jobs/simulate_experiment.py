@@ -12,9 +12,9 @@ from prectr.core import progress
 from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, UsageError
+from prectr.data.marketplace.config import MarketplaceConfig
+from prectr.data.tables import Tables
 from prectr.experiments.config import PRODUCTION, ExperimentConfig, ReplayConfig
-from prectr.marketplace.config import MarketplaceConfig
-from prectr.tables import Tables
 
 AA_RESPLITS = 1000
 
@@ -92,11 +92,11 @@ def _play(
 ) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
+    from prectr.data.marketplace import prepare
     from prectr.experiments.analysis import analyse
     from prectr.experiments.exposures import read_experiment
     from prectr.experiments.replay import replay
     from prectr.experiments.truth import against_truth
-    from prectr.marketplace import prepare
 
     marketplace = prepare(world_config, catalogue)
     _check_same_world(tables, marketplace.items)

@@ -15,13 +15,13 @@ from prectr.core import progress
 from prectr.core.artifacts import StageResult, run_stage
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import RayConfig, ray_session, require_resources
+from prectr.data.judgments import read_judged
+from prectr.data.tables import Tables
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.prompt import PromptTemplate, label_token_ids, tokenise_prompts
-from prectr.labelling.split import read_judged
 from prectr.labelling.teacher import template_for
 from prectr.labelling.teacher_data import TRAINING, VALIDATION, WARM, save_prompts
 from prectr.relevance.warm_start import made_pairs
-from prectr.tables import Tables
 
 ROLE_NAMES = {"training": TRAINING, "validation": VALIDATION, "warm_start": WARM}
 

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 
 from prectr.core.artifacts import StageResult
-from prectr.settings import ValidateConfig
-from prectr.validate import validate_tables
+from prectr.data.config import ValidateConfig
+from prectr.data.validate import validate_tables
 
 
 def run(*, source: Path, out: Path | None, config: ValidateConfig, force: bool = False) -> StageResult:

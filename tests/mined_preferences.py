@@ -10,13 +10,13 @@ import polars as pl
 
 from prectr.core.artifacts import run_stage, write_json
 from prectr.core.parquet import write_part
+from prectr.data.tables import Tables
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.examination import Examination
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.sums import LEVEL_NAMES
 from prectr.preferences.tolerance import GRID, GRID_SIZE, ClickParameters
 from prectr.relevance.config import ScoreConfig
-from prectr.tables import Tables
 
 
 def point(threshold: float) -> np.ndarray:

@@ -7,10 +7,11 @@ from pydantic import Field, model_validator
 
 from prectr.core.config import FrozenConfig
 from prectr.core.ray_session import RayConfig
+from prectr.data.config import ValidateConfig
+from prectr.data.importers.config import ImportConfig
+from prectr.data.marketplace.config import MarketplaceConfig
 from prectr.experiments.config import ExperimentConfig, ReplayConfig
-from prectr.importers.config import ImportConfig
 from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
-from prectr.marketplace.config import MarketplaceConfig
 from prectr.online.config import ServeConfig
 from prectr.pipeline_config import PipelineConfig
 from prectr.preferences.config import PreferencesConfig
@@ -18,13 +19,6 @@ from prectr.relevance.config import DistillConfig, ScoreConfig
 from prectr.samples.config import SamplesConfig
 from prectr.training.config import TrainConfig
 from prectr.training.sweep_config import SweepConfig
-
-
-class ValidateConfig(FrozenConfig):
-    """When validation gives up."""
-
-    max_bad_share: float = Field(0.01, ge=0, le=1)
-    """Share of a table's rows that may be quarantined before the command fails."""
 
 
 class EvaluateConfig(FrozenConfig):

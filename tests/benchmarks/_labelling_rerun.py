@@ -13,11 +13,11 @@ from jobs import select_pairs
 from jobs.label import with_keys
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.artifacts import write_json
+from prectr.data.tables import Tables
 from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
 from prectr.labelling.ledger import LABELS, LabelLedger, new_run
 from prectr.labelling.selection import read_selection
 from prectr.labelling.teacher import prepare_teacher, template_for
-from prectr.tables import Tables
 
 ITEMS_A_QUERY = 50
 JUDGED_QUERIES = 0.02

@@ -8,12 +8,12 @@ import polars as pl
 from _logs import SEED
 
 from jobs import simulate
+from prectr.data.marketplace import MarketplaceConfig
+from prectr.data.pairs import distinct_pairs
+from prectr.data.tables import Tables
 from prectr.labelling.config import LabelConfig, TeacherConfig, VllmConfig
 from prectr.labelling.prompt import PromptTemplate, label_token_ids, load_prompt, tokenise_prompts
-from prectr.labelling.selection import distinct_pairs
 from prectr.labelling.teacher_model import load_tokenizer, new_model, train_bpe
-from prectr.marketplace import MarketplaceConfig
-from prectr.tables import Tables
 
 MAX_LENGTH = 640
 SHAPE = TeacherConfig(width=256, layers=6, heads=4, feed_forward=768, max_length=MAX_LENGTH)

@@ -19,7 +19,7 @@ from jobs import simulate
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.artifacts import run_stage
 from prectr.core.text import normalise_queries
-from prectr.marketplace import MarketplaceConfig
+from prectr.data.marketplace import MarketplaceConfig
 from prectr.preferences.tolerance import LATTICE
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.lexical import MATCH_FEATURES

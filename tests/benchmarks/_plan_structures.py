@@ -146,12 +146,12 @@ def distil(tables: Path, labels: Path, out: Path) -> dict[str, Any]:
 
 def pair_tables(tables: Path, relevance: Path, samples: Path) -> dict[str, Any]:
     """The table of pairs and texts as the driver of `build-samples` lays it out."""
+    from prectr.data.tables import Tables
     from prectr.features.spec import FeatureSpec
     from prectr.relevance.pairs import read_pairs
     from prectr.samples.load import match_columns
     from prectr.samples.pair_table import pair_table
     from prectr.samples.texts import split_texts
-    from prectr.tables import Tables
 
     items, spec = Tables(tables).items(), FeatureSpec.load(samples / "feature_spec.json")
 
@@ -223,12 +223,12 @@ def day_tables(tables: Path, relevance: Path, preferences: Path) -> dict[str, An
     """
     from prectr.core.coding import code_column
     from prectr.core.parquet import read_table
-    from prectr.plan import plan_parts
+    from prectr.data.parts import plan_parts
+    from prectr.data.tables import Tables
     from prectr.preferences.mined import Preferences
     from prectr.preferences.passes import day_centres
     from prectr.preferences.shown import ShownReader
     from prectr.samples.read import Reading, read_rows
-    from prectr.tables import Tables
 
     source, mined = Tables(tables), Preferences.open(preferences)
     reader = ShownReader.open(tables, relevance)

@@ -18,7 +18,7 @@ from _quality_world import World
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.mirror import MANIFEST
-from prectr.marketplace import constants
+from prectr.data.marketplace import constants
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.tolerance import GRID, predictive
 from prectr.samples.load import Samples, split_days

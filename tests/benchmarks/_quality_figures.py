@@ -19,7 +19,7 @@ from models.fake_numbers import with_relevance_changed
 from models.fusion import expected_level
 from prectr.contracts.model_config import LEVELS
 from prectr.contracts.schema import EXPLORE_POLICY
-from prectr.labelling.split import read_judged
+from prectr.data.judgments import read_judged
 from prectr.metrics import auc, calibration_error, group_auc, log_loss, ndcg, predicted_over_actual
 from prectr.samples.load import Samples, split_days
 from prectr.training.data import RankerData

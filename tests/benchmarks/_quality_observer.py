@@ -26,7 +26,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from prectr.marketplace import constants
+from prectr.data.marketplace import constants
 
 ROUNDS = 3
 GROUP_ROUNDS = 3

@@ -23,7 +23,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from prectr.core.text import hash_fraction
-from prectr.marketplace import MarketplaceConfig, constants, simulate
+from prectr.data.marketplace import MarketplaceConfig, constants, simulate
 
 SEEDS = (7, 1, 2)
 FOLDS = 5

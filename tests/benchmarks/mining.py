@@ -49,12 +49,12 @@ def run_ours(tables: Path, relevance: Path, parameters: Path, out: Path, whole_p
     from prectr.core.parquet import write_part
     from prectr.core.ray_session import ray_session, task_budget
     from prectr.core.ray_tasks import run_tasks
-    from prectr.plan import plan_parts
+    from prectr.data.parts import plan_parts
+    from prectr.data.tables import Tables
     from prectr.preferences import passes
     from prectr.preferences.fit import PreferenceModel
     from prectr.preferences.passes import Pass
     from prectr.preferences.shown import ShownReader
-    from prectr.tables import Tables
 
     source, model = Tables(tables), PreferenceModel.load(parameters)
     nobody = {"date": pl.Date, "shift": pl.Int16}

@@ -42,7 +42,7 @@ from _training_world import quick_world
 
 from jobs import train
 from prectr.contracts.model_config import ModelConfig
-from prectr.tables import Tables
+from prectr.data.tables import Tables
 from prectr.training.config import TrainConfig
 
 HERE = Path(__file__).parent

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("no_ray")
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from jobs import simulate
-    from prectr.marketplace.config import MarketplaceConfig
+    from prectr.data.marketplace.config import MarketplaceConfig
 
     sizes = {name: int(value) for name, value in (entry.split("=") for entry in TINY)}
     return simulate.run(out=tmp_path_factory.mktemp("log") / "tables", config=MarketplaceConfig(**sizes)).path

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from jobs import simulate
-from prectr.marketplace.config import MarketplaceConfig
+from prectr.data.marketplace.config import MarketplaceConfig
 from tests.jobs.run_command import Prectr
 
 

@@ -22,13 +22,13 @@ from jobs import build_samples, mine_preferences, simulate
 from prectr.core.artifacts import StageResult, run_stage
 from prectr.core.errors import PrectrError
 from prectr.core.parquet import read_table
-from prectr.labelling.selection import distinct_pairs
-from prectr.marketplace import MarketplaceConfig
+from prectr.data.marketplace import MarketplaceConfig
+from prectr.data.pairs import distinct_pairs
+from prectr.data.tables import Tables
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.sums import LEVEL_NAMES
 from prectr.relevance.config import ScoreConfig
 from prectr.samples.config import SamplesConfig
-from prectr.tables import Tables
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,9 @@ from jobs import build_samples, mine_preferences, simulate
 from prectr.core.artifacts import StageResult, run_stage
 from prectr.core.errors import PrectrError
 from prectr.core.ray_session import RayConfig
+from prectr.data.marketplace import MarketplaceConfig
+from prectr.data.tables import Tables
 from prectr.features.store import OnlineStore, pair_name
-from prectr.marketplace import MarketplaceConfig
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.mined import Preferences
 from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelSums, matrix
@@ -23,7 +24,6 @@ from prectr.relevance.config import ScoreConfig
 from prectr.relevance.lexical import match_features
 from prectr.samples.config import SamplesConfig
 from prectr.samples.load import Samples, split_days
-from prectr.tables import Tables
 
 pytestmark = pytest.mark.slow
 

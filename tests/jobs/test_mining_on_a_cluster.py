@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobs import simulate
-from prectr.marketplace import MarketplaceConfig
+from prectr.data.marketplace import MarketplaceConfig
 from tests.jobs.test_mining_days import _score
 from tests.processes import answer_of
 

@@ -30,6 +30,7 @@ from prectr.bundle import Bundle
 from prectr.contracts.protocol import MAX_CANDIDATES, Context, ScoreRequest
 from prectr.core.artifacts import read_manifest
 from prectr.core.errors import PrectrError, UsageError
+from prectr.data.tables import Tables
 from prectr.evaluation.day import TestDay
 from prectr.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.features.spec import SPEC_FILE
@@ -38,7 +39,6 @@ from prectr.online.config import ServeConfig
 from prectr.ranking import Ranking
 from prectr.samples.load import Samples, split_days
 from prectr.scoring import Scorer
-from prectr.tables import Tables
 from tests.jobs.demo_run import STAGES, Ran, run_demo
 from tests.processes import free_port, with_code
 

@@ -12,7 +12,7 @@ import pytest
 from jobs import report, simulate
 from prectr.core.artifacts import StageResult, run_stage, write_json
 from prectr.core.config import FrozenConfig
-from prectr.marketplace.config import MarketplaceConfig
+from prectr.data.marketplace.config import MarketplaceConfig
 from tests.jobs.run_command import Prectr
 from tests.mined_preferences import write_artifacts_of
 from tests.prectr.evaluation_world import make_day, make_evaluation, scores

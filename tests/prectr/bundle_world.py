@@ -16,6 +16,7 @@ from jobs.train import build_ranker_from, export_files
 from prectr.bundle import write_bundle
 from prectr.contracts.model_config import EncoderConfig, ModelConfig
 from prectr.core.artifacts import run_stage
+from prectr.data.tables import Tables
 from prectr.features.store import write_store
 from prectr.labelling.teacher_model import quiet_transformers
 from prectr.online.drift import write_reference
@@ -23,7 +24,6 @@ from prectr.online.golden import write_golden
 from prectr.relevance.config import DistillConfig
 from prectr.relevance.tokenisation import PairTokeniser, train_wordpiece
 from prectr.samples.online import online_entries, user_states
-from prectr.tables import Tables
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import Run
 from prectr.training.workers import Workers

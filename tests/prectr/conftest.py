@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from prectr.data.parts import KeyRange, Part, Slice
 from prectr.features.ids import IdSpace
 from prectr.features.spec import fit_vocabularies
-from prectr.plan import KeyRange, Part, Slice
 from prectr.preferences import passes, snapshots
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.examination import Examination

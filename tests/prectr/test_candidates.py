@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from prectr.plan import Part, Slice
+from prectr.data.parts import Part, Slice
 from prectr.preferences.shown import ShownReader
 from prectr.relevance.pair_index import PairIndex
 from prectr.samples.build import sample_rows

@@ -16,6 +16,7 @@ from jobs import evaluate, train_contestants
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, without_nan, write_json
 from prectr.core.errors import PrectrError, UsageError
+from prectr.data.judgments import split_of
 from prectr.evaluation import scores as scores_module
 from prectr.evaluation.contestants import ABLATIONS, PAPER_MODELS, chosen
 from prectr.evaluation.day import TestDay
@@ -24,7 +25,6 @@ from prectr.evaluation.off_policy import off_policy_values
 from prectr.evaluation.scores import DayScores, bundle_scores, file_scores, position_only, require_comparable
 from prectr.evaluation.truth import incentive_by_threshold
 from prectr.features.spec import SPEC_FILE
-from prectr.labelling.split import split_of
 from prectr.metrics.lists import top_mean
 from prectr.reporting.content import Report, verdicts
 from prectr.reporting.markdown import render_markdown

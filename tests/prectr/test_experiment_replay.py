@@ -6,11 +6,11 @@ import pytest
 from scipy.stats import binom
 
 from prectr.contracts.schema import IMPRESSIONS
+from prectr.data.marketplace import MarketplaceConfig, constants, prepare
+from prectr.data.marketplace.log import draw_requests, show
 from prectr.experiments.config import PRODUCTION, ReplayConfig
 from prectr.experiments.ratio import Difference, Moments, Ratio
 from prectr.experiments.replay import Replay, replay
-from prectr.marketplace import MarketplaceConfig, constants, prepare
-from prectr.marketplace.log import draw_requests, show
 
 DAYS, REQUESTS = 3, 400
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prectr.core.parquet import write_part
-from prectr.plan import KeyRange
+from prectr.data.parts import KeyRange
 from prectr.preferences import distinct_users
 from prectr.preferences.behaviours import BEHAVIOUR_SCHEMA, LISTED, best_behaviours, states
 from prectr.preferences.fold import fold, read_days

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from prectr.data.tables import Tables
 from prectr.features.id_config import IdConfig
 from prectr.features.ids import IdSpace, fit_ids
-from prectr.tables import Tables
 
 DAYS = [date(2026, 3, day) for day in (1, 2, 3)]
 SHOWN = ({"b": 3, "a": 2, "d": 1}, {"a": 1, "c": 1, "b": 1}, {"c": 9})

@@ -10,9 +10,9 @@ import pytest
 from jobs import cli, import_log
 from prectr.core.artifacts import StageResult
 from prectr.core.errors import PrectrError, UsageError
-from prectr.importers.config import EsciConfig, ImportConfig
-from prectr.settings import ValidateConfig
-from prectr.tables import Tables
+from prectr.data.config import ValidateConfig
+from prectr.data.importers.config import EsciConfig, ImportConfig
+from prectr.data.tables import Tables
 
 
 def run(source: str, path: Path, config: ImportConfig | None = None, bad: float = 0.0) -> StageResult:

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from jobs import import_log
 from prectr.core.artifacts import StageResult
 from prectr.core.errors import PrectrError
-from prectr.importers.config import DigineticaConfig, ImportConfig, KuaiSearchConfig
-from prectr.settings import ValidateConfig
-from prectr.tables import Tables
+from prectr.data.config import ValidateConfig
+from prectr.data.importers.config import DigineticaConfig, ImportConfig, KuaiSearchConfig
+from prectr.data.tables import Tables
 
 
 def _run(source: str, path: Path, config: ImportConfig | None = None) -> StageResult:

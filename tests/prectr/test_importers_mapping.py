@@ -12,10 +12,10 @@ import yaml
 from jobs import import_log
 from prectr.core.artifacts import StageResult
 from prectr.core.errors import PrectrError, UsageError
-from prectr.importers import reading
-from prectr.importers.config import ImportConfig
-from prectr.settings import ValidateConfig
-from prectr.tables import Tables
+from prectr.data.config import ValidateConfig
+from prectr.data.importers import reading
+from prectr.data.importers.config import ImportConfig
+from prectr.data.tables import Tables
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "import.md"
 EXAMPLE = re.compile(r"`(my-log/[^`]+)`:\n\n```\w+\n(.*?)```", re.DOTALL)

@@ -1,6 +1,6 @@
 import polars as pl
 
-from prectr.labelling.split import split_frame, split_of
+from prectr.data.judgments import split_frame, split_of
 
 
 def test_split_ignores_the_query_s_spelling():

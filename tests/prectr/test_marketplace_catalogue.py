@@ -14,11 +14,11 @@ from jobs import simulate as job
 from prectr.core.artifacts import write_json
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.text import normalise_query
-from prectr.marketplace import MarketplaceConfig, constants, simulate, text_match
-from prectr.marketplace.real_relevance import GradeCurve, Judged, fit_curve, latent_relevance, nearest_columns
-from prectr.marketplace.text_match import TextMatch
-from prectr.settings import ValidateConfig
-from prectr.validate import validate_tables
+from prectr.data.config import ValidateConfig
+from prectr.data.marketplace import MarketplaceConfig, constants, simulate, text_match
+from prectr.data.marketplace.real_relevance import GradeCurve, Judged, fit_curve, latent_relevance, nearest_columns
+from prectr.data.marketplace.text_match import TextMatch
+from prectr.data.validate import validate_tables
 
 CONFIG = MarketplaceConfig(users=40, requests=400, days=3, seed=5)
 THINGS = ("kettle", "lamp", "shelf", "rug", "ılık çay")

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from prectr.core.errors import UsageError
 from prectr.core.text import normalise_queries
-from prectr.marketplace import MarketplaceConfig, constants, simulate
+from prectr.data.marketplace import MarketplaceConfig, constants, simulate
 
 TINY = {"users": 60, "items": 600, "queries": 40}
 
@@ -212,6 +212,6 @@ def test_asking_for_more_queries_than_the_items_suggest(tmp_path):
 
 
 def test_the_package_imports_nothing_heavy():
-    code = "import sys, prectr.marketplace; print([m for m in ('numpy', 'pyarrow', 'scipy') if m in sys.modules])"
+    code = "import sys, prectr.data.marketplace; print([m for m in ('numpy', 'pyarrow', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

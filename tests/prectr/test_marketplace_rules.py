@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prectr.marketplace import constants
-from prectr.marketplace.catalogue import make_catalogue, taxonomy
-from prectr.marketplace.log import place_propensities
-from prectr.marketplace.queries import make_queries
-from prectr.marketplace.randomness import draw, pair_uniform, stream
-from prectr.marketplace.relevance import grade_pairs
-from prectr.marketplace.vocabulary import COLOURS, CONDITIONS, FOR_PARTS
+from prectr.data.marketplace import constants
+from prectr.data.marketplace.catalogue import make_catalogue, taxonomy
+from prectr.data.marketplace.log import place_propensities
+from prectr.data.marketplace.queries import make_queries
+from prectr.data.marketplace.randomness import draw, pair_uniform, stream
+from prectr.data.marketplace.relevance import grade_pairs
+from prectr.data.marketplace.vocabulary import COLOURS, CONDITIONS, FOR_PARTS
 
 
 def _code(name: str) -> int:

@@ -17,12 +17,12 @@ import yaml
 from prectr.bundle import Bundle
 from prectr.contracts.protocol import Context, Event, ScoreRequest, ScoreResponse, ShownItem
 from prectr.core.errors import PrectrError, UsageError
+from prectr.data.exposure_log import impressions
 from prectr.experiments.config import ExperimentConfig
 from prectr.experiments.exposures import read_experiment
 from prectr.online import service as service_module
 from prectr.online import states
 from prectr.online.config import ExperimentSplit, ModelsConfig, ServeConfig, ShadowConfig
-from prectr.online.exposures import impressions
 from prectr.online.golden import golden_scores, require_golden
 from prectr.online.instruments import PrometheusInstruments
 from prectr.online.publish import publish

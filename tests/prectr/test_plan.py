@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import Budget, parse_gib, task_budget
-from prectr.plan import Part, plan_parts, plan_ranges
-from prectr.tables import Tables
+from prectr.data.parts import Part, plan_parts, plan_ranges
+from prectr.data.tables import Tables
 
 DAY = date(2026, 3, 1)
 

@@ -14,6 +14,7 @@ import pytest
 
 from prectr.bundle import Bundle
 from prectr.contracts.protocol import CandidateItem, Context, ScoreRequest
+from prectr.data.tables import Tables
 from prectr.features.store import write_store
 from prectr.online.events import EventReader
 from prectr.online.user_delta import add_list, merged
@@ -26,7 +27,6 @@ from prectr.samples.load import match_columns, pair_arrays, row_arrays
 from prectr.samples.online import online_entries, user_states
 from prectr.samples.pair_table import pair_table
 from prectr.scoring import Scorer
-from prectr.tables import Tables
 from tests.prectr.bundle_world import World
 from tests.prectr.conftest import MODEL
 from tests.prectr.test_user_delta import told

@@ -14,9 +14,9 @@ import pytest
 
 from prectr.core.artifacts import StageResult
 from prectr.core.errors import PrectrError
-from prectr.settings import ValidateConfig
-from prectr.tables import Tables
-from prectr.validate import validate_tables
+from prectr.data.config import ValidateConfig
+from prectr.data.tables import Tables
+from prectr.data.validate import validate_tables
 
 ALL = ValidateConfig(max_bad_share=1.0)
 

@@ -7,9 +7,9 @@ import pytest
 
 from prectr.core.artifacts import run_stage
 from prectr.core.errors import UsageError
+from prectr.data.judgments import read_judged, split_of
+from prectr.data.marketplace import MarketplaceConfig, simulate
 from prectr.labelling.quality import relevance_quality
-from prectr.labelling.split import read_judged, split_of
-from prectr.marketplace import MarketplaceConfig, simulate
 from prectr.relevance.distillation_data import distillation_pairs
 
 
@@ -28,7 +28,7 @@ def unjudged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def labels(unjudged: Path, tmp_path: Path) -> Path:
-    from prectr.tables import Tables
+    from prectr.data.tables import Tables
 
     pairs = Tables(unjudged).impressions(columns=["query", "item_id"]).select("query", "item_id").unique()
     levels = {f"level_{level}": pl.lit(0.7 if level == 2 else 0.1, dtype=pl.Float32) for level in range(4)}

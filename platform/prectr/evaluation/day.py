@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from prectr.data.judgments import read_judged
 from prectr.evaluation.truth import true_clicks
 from prectr.features.inputs import RowArrays
-from prectr.labelling.split import read_judged
 from prectr.metrics.slices import Masks, exposure_slices, query_slices, user_slices
 from prectr.samples.load import Samples, split_days
 from prectr.settings import EvaluateConfig

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from prectr.data.tables import Tables
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.scores import DayScores
 from prectr.experiments.off_policy import Method, PolicyValue, RandomisedRows, paired_difference, uniform_placement
-from prectr.tables import Tables
 
 METHODS: tuple[Method, ...] = ("ips", "snips", "dr")
 WHAT = (

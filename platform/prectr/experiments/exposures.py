@@ -21,9 +21,9 @@ import polars as pl
 from prectr.contracts.schema import IMPRESSIONS, WANTED_TYPE, Kind
 from prectr.core.artifacts import read_manifest
 from prectr.core.errors import PrectrError, UsageError
+from prectr.data.exposure_log import impressions, is_exposure_log
 from prectr.experiments.config import ExperimentConfig
 from prectr.experiments.measures import MEASURES, SUMS, Measure
-from prectr.online.exposures import impressions, is_exposure_log
 
 ROWS = ("user_id", "ts", "clicked")
 OPTIONAL = ("purchased", "price")

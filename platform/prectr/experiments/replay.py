@@ -22,11 +22,20 @@ import numpy as np
 import pyarrow as pa
 
 from prectr.batch_ranking import BatchRanking, PoolRequest
+from prectr.data.marketplace import randomness
+from prectr.data.marketplace.log import (
+    Requests,
+    Shown,
+    World,
+    day_date,
+    draw_requests,
+    logging_order,
+    request_columns,
+    show,
+)
+from prectr.data.marketplace.randomness import pair_uniform
 from prectr.experiments.config import PRODUCTION, ReplayConfig
 from prectr.experiments.measures import SUMS
-from prectr.marketplace import randomness
-from prectr.marketplace.log import Requests, Shown, World, day_date, draw_requests, logging_order, request_columns, show
-from prectr.marketplace.randomness import pair_uniform
 
 VARIANTS = ("control", "treatment")
 ASSIGNMENT_SALT = 4

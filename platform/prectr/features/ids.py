@@ -15,8 +15,8 @@ from pydantic import Field
 from prectr.core.coding import code_column
 from prectr.core.config import FrozenConfig
 from prectr.core.text import stable_hash
+from prectr.data.tables import Tables, read_day_file
 from prectr.features.id_config import IdConfig
-from prectr.tables import Tables, read_day_file
 
 
 class IdSpace(FrozenConfig):

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from prectr.contracts.schema import LEVEL_COLUMNS
-from prectr.labelling.split import read_judged
+from prectr.data.judgments import read_judged
 from prectr.metrics import auc, ndcg
 from prectr.metrics.columns import group_codes
 
@@ -37,8 +37,8 @@ def relevance_quality(tables: Path, labels: Path | None, encoder: Path | None) -
         `pairs`, `queries`, `grades` (count of each), and for each of `teacher`, `student`, `lexical` a dictionary
         of the module's figures. Pairs that the teacher could not label are left out for all three.
     """
+    from prectr.data.tables import Tables
     from prectr.relevance.lexical import LexicalBaseline
-    from prectr.tables import Tables
 
     judged = read_judged(tables)
     held_back = judged.filter(pl.col("split") == "held-back")

@@ -19,11 +19,12 @@ import polars as pl
 from prectr.core.artifacts import fingerprint, require_artifact
 from prectr.core.errors import UsageError
 from prectr.core.text import normalise_queries, stable_hash
+from prectr.data.judgments import read_judged
+from prectr.data.pairs import distinct_pairs
+from prectr.data.tables import Tables, with_normal_query
 from prectr.labelling.bands import BANDS, lexical_bands
 from prectr.labelling.config import SelectionConfig
 from prectr.labelling.quotas import share_out
-from prectr.labelling.split import read_judged
-from prectr.tables import Tables, with_normal_query
 
 SELECTION = "selection.parquet"
 COLUMNS = (
@@ -218,35 +219,6 @@ def extend_selection(old: pl.DataFrame, until: date, tables: Path, config: Selec
     first = 0 if kept.is_empty() else int(kept["question"].max()) + 1  # type: ignore[arg-type]
     both = pl.concat([kept, new.pairs.with_columns(pl.col("question") + first)]).sort("query", "item_id")
     return Selection(both, new.cells, new.pool)
-
-
-def distinct_pairs(tables: Path, until: date | None = None) -> pl.DataFrame:
-    """Columns query (normalised), item_id, exposed (shown at least once), impressions; one row a distinct pair.
-
-    Of the days up to `until`, if it is given.
-    """
-    source, parts = Tables(tables), []
-    for table, exposed in (("impressions", True), ("candidates", False)):
-        days = [day for day in source.days(table) if until is None or day <= until]
-        files = [file for day in days for file in source.day_files(table, day)]
-        if files:
-            counted = (
-                pl.scan_parquet(files, hive_partitioning=False)
-                .group_by("query", "item_id")
-                .agg(impressions=pl.len().cast(pl.Int64) if exposed else pl.lit(0, pl.Int64))
-                .collect()
-            )
-            parts.append(counted.with_columns(exposed=pl.lit(exposed)))
-    if not parts:
-        return pl.DataFrame(
-            schema={"query": pl.String, "item_id": pl.String, "exposed": pl.Boolean, "impressions": pl.Int64}
-        )
-    return (
-        with_normal_query(pl.concat(parts))
-        .group_by("query", "item_id")
-        .agg(pl.col("exposed").any(), pl.col("impressions").sum())
-        .sort("query", "item_id")
-    )
 
 
 def traffic_strata(pairs: pl.DataFrame) -> pl.DataFrame:

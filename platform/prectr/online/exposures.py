@@ -16,40 +16,12 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from prectr.contracts.protocol import Event, ScoreResponse
+from prectr.data.exposure_log import TABLES
 
-TABLES: dict[str, dict[str, Any]] = {
-    "assignment": {"user_id": pl.String, "variant": pl.String, "ts": pl.Datetime("us", "UTC")},
-    "scored": {
-        "request_id": pl.String,
-        "user_id": pl.String,
-        "ts": pl.Datetime("us", "UTC"),
-        "query": pl.String,
-        "variant": pl.String,
-        "model": pl.String,
-        "version": pl.String,
-        "shadow": pl.Boolean,
-        "item_id": pl.String,
-        "rank": pl.Int32,
-        "score": pl.Float64,
-    },
-    "events": {
-        "request_id": pl.String,
-        "user_id": pl.String,
-        "ts": pl.Datetime("us", "UTC"),
-        "query": pl.String,
-        "item_id": pl.String,
-        "position": pl.Int32,
-        "clicked": pl.Boolean,
-        "purchased": pl.Boolean,
-        "price": pl.Float64,
-        "told": pl.Datetime("us", "UTC"),
-    },
-}
 FLUSH_ROWS = 20_000
 MOST_ROWS = 500_000
 """In memory; where the disk does not take them, more are dropped and counted rather than fill the memory."""
@@ -150,24 +122,3 @@ class ExposureLog:
             self._wake.wait(self._flush_seconds)
             self._wake.clear()
             self.flush()
-
-
-def is_exposure_log(path: Path) -> bool:
-    """Whether a directory is one."""
-    return all((path / name).is_dir() for name in TABLES)
-
-
-def impressions(log: Path) -> pl.LazyFrame:
-    """The shown lists of a log as canonical impressions: each row once, clicked if it ever was."""
-    files = sorted((log / "events").glob("[!.]*.parquet"))
-    rows = pl.scan_parquet(files) if files else pl.LazyFrame(schema=TABLES["events"])
-    return (
-        rows.sort("told")
-        .group_by("request_id", "item_id", maintain_order=True)
-        .agg(
-            pl.col("user_id", "ts", "query", "position").first(),
-            pl.col("clicked").any(),
-            pl.col("purchased").any(),
-            pl.col("price").drop_nulls().first(),
-        )
-    )

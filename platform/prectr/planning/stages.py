@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from prectr.core.ray_session import bytes_of_task
-from prectr.plan import ROW_BYTES, TEXT_COPIES
+from prectr.data.parts import ROW_BYTES, TEXT_COPIES
 from prectr.planning.costs import UnitCosts
 from prectr.planning.load import Load, Machine, StageName
 

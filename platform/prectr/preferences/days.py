@@ -20,9 +20,9 @@ import polars as pl
 from prectr.core.artifacts import file_digests, link_or_copy, write_json
 from prectr.core.coding import code_column
 from prectr.core.errors import PrectrError
+from prectr.data.tables import Tables
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.shown import ShownReader
-from prectr.tables import Tables
 
 FORMAT = 1
 """Raise it when what partials hold changes: days mined before are then mined again."""

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from prectr.core.coding import code_column
-from prectr.plan import KeyRange
+from prectr.data.parts import KeyRange
 from prectr.preferences.grouping import sum_by
 from prectr.preferences.sums import columns, fades, matrix, scale
 

@@ -12,7 +12,7 @@ import polars as pl
 from prectr.core.coding import distinct, find_codes
 from prectr.core.errors import PrectrError
 from prectr.core.parquet import read_table, write_part
-from prectr.plan import Part
+from prectr.data.parts import Part
 from prectr.preferences import partials
 from prectr.preferences.days import day_folder, kept_relevance, relevance_hash
 from prectr.preferences.examination import examination_counts

@@ -17,10 +17,10 @@ from prectr.contracts.schema import EXPLORE_POLICY, IMPRESSIONS
 from prectr.core.coding import Coded, code_column, find_codes
 from prectr.core.errors import PrectrError
 from prectr.core.text import normalise_queries
-from prectr.plan import Part, Slice
+from prectr.data.parts import Part, Slice
+from prectr.data.tables import Tables, read_parquet
 from prectr.preferences.tolerance import bounded_position
 from prectr.relevance.pair_index import PairIndex
-from prectr.tables import Tables, read_parquet
 
 NEVER_NULL = tuple(name for name in IMPRESSIONS.required_names)
 OPTIONAL = {"purchased": pl.Boolean, "policy": pl.String, "price": pl.Float64}

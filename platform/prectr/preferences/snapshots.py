@@ -19,7 +19,7 @@ import polars as pl
 
 from prectr.contracts.model_config import LEVELS
 from prectr.core.parquet import read_table, write_part
-from prectr.plan import KeyRange
+from prectr.data.parts import KeyRange
 from prectr.preferences import behaviours, distinct_users, prices
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.fold import Folded, fold, read_days

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from prectr.core.errors import PrectrError, UsageError
-from prectr.tables import Tables, read_parquet
+from prectr.data.tables import Tables, read_parquet
 
 SHOWN = ("r", "p_exam", "attraction")
 _CONSTANTS = ("TOLERANCE_BASE", "ACCEPTANCE_SLOPE", "ACCEPTANCE_FLOOR", "THRESHOLD_RANGE")

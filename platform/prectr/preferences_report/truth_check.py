@@ -26,14 +26,14 @@ from prectr.core.artifacts import require_artifact
 from prectr.core.coding import find_codes
 from prectr.core.errors import PrectrError
 from prectr.core.parquet import read_table
-from prectr.plan import Part, Slice
+from prectr.data.parts import Part, Slice
+from prectr.data.tables import Tables, count_rows
 from prectr.preferences.partials import request_starts
 from prectr.preferences.shown import ShownReader, ShownRows
 from prectr.preferences.tolerance import LATTICE
 from prectr.preferences_report import snapshot
 from prectr.preferences_report.ceiling import Ceiling
 from prectr.preferences_report.truth import Truth
-from prectr.tables import Tables, count_rows
 
 ESTIMATES = ("posterior", "naive", "ceiling")
 INTERVAL = "95 %, Fisher z with the standard error of Bonett and Wright (2000)"

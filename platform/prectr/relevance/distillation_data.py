@@ -8,8 +8,8 @@ import polars as pl
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.dealing import deal
-from prectr.labelling.split import read_judged, split_frame
-from prectr.tables import Tables
+from prectr.data.judgments import read_judged, split_frame
+from prectr.data.tables import Tables
 
 
 def distillation_pairs(tables: Path, labels: Path) -> pl.DataFrame:

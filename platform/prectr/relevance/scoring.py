@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.ray_session import memory_bytes
-from prectr.labelling.selection import distinct_pairs
+from prectr.data.pairs import distinct_pairs
+from prectr.data.tables import Tables
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.lexical import match_features
-from prectr.tables import Tables
 
 
 def pairs_to_score(tables: Path, labels: Path | None, config: ScoreConfig) -> pl.DataFrame:

@@ -8,6 +8,7 @@ import polars as pl
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.coding import code_column, find_codes
+from prectr.data.tables import Tables
 from prectr.features.derive import SOURCES, RawState, derive
 from prectr.features.spec import FeatureSpec, activity_group
 from prectr.preferences.behaviours import LISTED
@@ -15,7 +16,6 @@ from prectr.preferences.mined import Preferences
 from prectr.preferences.sums import USER_NAMES
 from prectr.preferences.tolerance import GRID_SIZE
 from prectr.samples.history import Jagged, UserBlock, spans
-from prectr.tables import Tables
 
 FEATURE_GROUPS = ("numeric", "tolerance", "query_preference")
 _REQUESTS = USER_NAMES.index("requests")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from prectr.data.tables import Tables
 from prectr.features.store import pair_name
 from prectr.preferences.behaviours import LISTED
 from prectr.preferences.mined import KEYS
@@ -20,7 +21,6 @@ from prectr.relevance.pairs import read_pairs
 from prectr.samples.build import SampleContext
 from prectr.samples.history import Cells, UserBlock
 from prectr.samples.pair_table import pair_table
-from prectr.tables import Tables
 
 Entry = tuple[str, str, dict[str, Any]]
 

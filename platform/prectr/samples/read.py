@@ -10,7 +10,7 @@ import polars as pl
 
 from prectr.core.coding import code_column
 from prectr.core.parquet import read_table
-from prectr.plan import Part
+from prectr.data.parts import Part
 from prectr.preferences.mined import Preferences
 from prectr.preferences.passes import day_centres, fetch_reader, known_centres
 from prectr.preferences.shown import ShownReader, ShownRows, log_prices

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prectr.tables import read_footer
+from prectr.data.tables import read_footer
 
 
 @dataclass(frozen=True)

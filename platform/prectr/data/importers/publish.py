@@ -12,10 +12,10 @@ from prectr.core import progress
 from prectr.core.artifacts import StageResult, run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError
-from prectr.importers.config import ImportConfig
-from prectr.importers.source import Rows, Source
-from prectr.settings import ValidateConfig
-from prectr.validate import write_checked
+from prectr.data.config import ValidateConfig
+from prectr.data.importers.config import ImportConfig
+from prectr.data.importers.source import Rows, Source
+from prectr.data.validate import write_checked
 
 SPILL = ".rows-by-day"
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prectr.contracts.schema import GRADES, TABLES
 from prectr.core.config import FrozenConfig
-from prectr.importers.reading import SUFFIXES, Format
+from prectr.data.importers.reading import SUFFIXES, Format
 
 
 def _short(key: str) -> BeforeValidator:

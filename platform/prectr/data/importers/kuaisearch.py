@@ -12,11 +12,11 @@ import polars as pl
 
 from prectr.contracts.schema import IMPRESSIONS, ITEMS, JUDGMENTS, USERS
 from prectr.core.errors import PrectrError
-from prectr.importers.config import ImportConfig, KuaiSearchConfig
-from prectr.importers.reading import Layout, read_chunks, read_whole
-from prectr.importers.rows import conform, grade_of
-from prectr.importers.source import Rows, Source, Tally, find_file, find_optional
-from prectr.validate import FILE, ROW
+from prectr.data.importers.config import ImportConfig, KuaiSearchConfig
+from prectr.data.importers.reading import Layout, read_chunks, read_whole
+from prectr.data.importers.rows import conform, grade_of
+from prectr.data.importers.source import Rows, Source, Tally, find_file, find_optional
+from prectr.data.validate import FILE, ROW
 
 LAYOUT = Layout(format="jsonl")
 GRADES = {"0": 0, "1": 1, "2": 2, "3": 3}

@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from prectr.contracts.schema import ITEMS, JUDGMENTS
-from prectr.importers.config import ImportConfig
-from prectr.importers.reading import Layout, read_chunks, read_whole
-from prectr.importers.rows import conform
-from prectr.importers.source import Source, Tally, find_file, find_optional
+from prectr.data.importers.config import ImportConfig
+from prectr.data.importers.reading import Layout, read_chunks, read_whole
+from prectr.data.importers.rows import conform
+from prectr.data.importers.source import Source, Tally, find_file, find_optional
 
 CUTS = {3: 2.66, 2: 2.0, 1: 1.5}
 """Grade -> the lowest average that earns it; below all of them 0. 2.66, because 8/3 is published rounded to 2.67."""

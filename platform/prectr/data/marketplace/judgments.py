@@ -4,11 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prectr.marketplace import constants, randomness
-from prectr.marketplace.catalogue import Catalogue, taxonomy
-from prectr.marketplace.queries import Queries
-from prectr.marketplace.relevance import grade_pairs
-from prectr.marketplace.retrieval import Pools
+from prectr.data.marketplace import constants, randomness
+from prectr.data.marketplace.catalogue import Catalogue, taxonomy
+from prectr.data.marketplace.queries import Queries
+from prectr.data.marketplace.relevance import grade_pairs
+from prectr.data.marketplace.retrieval import Pools
 
 
 def judge(seed: int, queries: Queries, items: Catalogue, pools: Pools, exposed: npt.NDArray[np.int64]) -> pa.Table:

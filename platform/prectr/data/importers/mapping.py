@@ -11,11 +11,11 @@ import polars as pl
 from prectr.contracts.schema import TABLES, WANTED_TYPE, Table
 from prectr.core.config import load_config
 from prectr.core.errors import PrectrError, UsageError
-from prectr.importers.config import ImportConfig
-from prectr.importers.mapping_config import Category, Flag, Mapping, Position, TableFiles, Time
-from prectr.importers.reading import SUFFIXES, Layout, read_chunks
-from prectr.importers.rows import conform, grade_of
-from prectr.importers.source import Rows, Source, Tally
+from prectr.data.importers.config import ImportConfig
+from prectr.data.importers.mapping_config import Category, Flag, Mapping, Position, TableFiles, Time
+from prectr.data.importers.reading import SUFFIXES, Layout, read_chunks
+from prectr.data.importers.rows import conform, grade_of
+from prectr.data.importers.source import Rows, Source, Tally
 
 Fault = tuple[pl.Expr, str]
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prectr.marketplace import randomness
-from prectr.marketplace.vocabulary import (
+from prectr.data.marketplace import randomness
+from prectr.data.marketplace.vocabulary import (
     COLOURS,
     CONDITIONS,
     FOR_PARTS,

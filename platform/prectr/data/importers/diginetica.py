@@ -10,10 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from prectr.contracts.schema import IMPRESSIONS, ITEMS
-from prectr.importers.config import ImportConfig
-from prectr.importers.reading import Layout, read_chunks, read_whole
-from prectr.importers.rows import conform
-from prectr.importers.source import Source, Tally, find_file
+from prectr.data.importers.config import ImportConfig
+from prectr.data.importers.reading import Layout, read_chunks, read_whole
+from prectr.data.importers.rows import conform
+from prectr.data.importers.source import Source, Tally, find_file
 
 LAYOUT = Layout(separator=";", nulls=("", "NA"))
 FILES = ("train-queries.csv", "train-clicks.csv", "products.csv", "product-categories.csv")

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from prectr.marketplace.catalogue import Floats
-from prectr.marketplace.relevance import Indices
+from prectr.data.marketplace.catalogue import Floats
+from prectr.data.marketplace.relevance import Indices
 
 PAIRS_AT_ONCE = 200_000
 CELLS = 8_000_000  # of a dense block of queries x titles: bounds memory

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prectr.marketplace import constants, randomness
-from prectr.marketplace.catalogue import Floats, Ints, numbered_ids
+from prectr.data.marketplace import constants, randomness
+from prectr.data.marketplace.catalogue import Floats, Ints, numbered_ids
 
 AGE_BANDS = ("18-24", "25-34", "35-44", "45-54", "55+")
 CITY_TIERS = ("tier-1", "tier-2", "tier-3")

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prectr.core.errors import UsageError
-from prectr.marketplace import constants
-from prectr.marketplace.config import MarketplaceConfig
-from prectr.marketplace.log import day_date, draw_requests, simulate_part
-from prectr.marketplace.users import users_table, users_truth
-from prectr.marketplace.worlds import Marketplace
+from prectr.data.marketplace import constants
+from prectr.data.marketplace.config import MarketplaceConfig
+from prectr.data.marketplace.log import day_date, draw_requests, simulate_part
+from prectr.data.marketplace.users import users_table, users_truth
+from prectr.data.marketplace.worlds import Marketplace
 
 COLD_REQUESTS = 3  # a user with at most this many earlier requests is cold
 
@@ -29,7 +29,7 @@ def check_empty(out: Path) -> None:
 def write_marketplace(
     marketplace: Marketplace, config: MarketplaceConfig, out: Path, on_day: Callable[[date, int], None] | None
 ) -> dict[str, int | float]:
-    """Simulate the log and write all tables; returns the statistics (see `prectr.marketplace.simulate`)."""
+    """Simulate the log and write all tables; returns the statistics (see `prectr.data.marketplace.simulate`)."""
     world, sizes = marketplace.world, marketplace.sizes
     _write(marketplace.items, out / "items.parquet")
     _write(users_table(world.users), out / "users.parquet")

@@ -11,7 +11,7 @@ import polars as pl
 
 from prectr.core.errors import UsageError
 from prectr.core.text import hash_fraction, normalise_query
-from prectr.tables import Tables
+from prectr.data.tables import Tables
 
 Split = Literal["train", "validation", "held-back"]
 

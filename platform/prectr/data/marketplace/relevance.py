@@ -18,11 +18,11 @@ counts half) and completeness is the item's own rank by how much its title says 
 import numpy as np
 import numpy.typing as npt
 
-from prectr.marketplace import constants
-from prectr.marketplace.catalogue import ACCESSORY, SAME, SIBLING, Catalogue, Floats, taxonomy
-from prectr.marketplace.queries import Queries
-from prectr.marketplace.randomness import pair_uniform
-from prectr.marketplace.vocabulary import FOR_PARTS
+from prectr.data.marketplace import constants
+from prectr.data.marketplace.catalogue import ACCESSORY, SAME, SIBLING, Catalogue, Floats, taxonomy
+from prectr.data.marketplace.queries import Queries
+from prectr.data.marketplace.randomness import pair_uniform
+from prectr.data.marketplace.vocabulary import FOR_PARTS
 
 Indices = npt.NDArray[np.integer]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import polars as pl
 
 from prectr.contracts.schema import ITEMS, JUDGMENTS
-from prectr.importers.config import ImportConfig
-from prectr.importers.reading import Layout, read_chunks, read_whole
-from prectr.importers.rows import conform, grade_of
-from prectr.importers.source import Source, Tally, find_file
+from prectr.data.importers.config import ImportConfig
+from prectr.data.importers.reading import Layout, read_chunks, read_whole
+from prectr.data.importers.rows import conform, grade_of
+from prectr.data.importers.source import Source, Tally, find_file
 
 GRADES = {"Exact": 3, "Partial": 2, "Irrelevant": 0}
 """Partial is "the right product, a detail differs" (2); WANDS knows no accessories or siblings (1)."""

@@ -11,10 +11,10 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prectr.marketplace.config import MarketplaceConfig
+from prectr.data.marketplace.config import MarketplaceConfig
 
 if TYPE_CHECKING:
-    from prectr.marketplace.worlds import Marketplace
+    from prectr.data.marketplace.worlds import Marketplace
 
 __all__ = ["MarketplaceConfig", "prepare", "simulate"]
 
@@ -22,10 +22,10 @@ __all__ = ["MarketplaceConfig", "prepare", "simulate"]
 def prepare(config: MarketplaceConfig, catalogue: Path | None = None) -> "Marketplace":
     """All of a marketplace but its log; `catalogue` and errors as in `simulate`."""
     if catalogue is None:
-        from prectr.marketplace.worlds import invent  # heavy: numpy, pyarrow, scipy
+        from prectr.data.marketplace.worlds import invent  # heavy: numpy, pyarrow, scipy
 
         return invent(config)
-    from prectr.marketplace.real_catalogue import read_marketplace  # heavier: polars, scikit-learn
+    from prectr.data.marketplace.real_catalogue import read_marketplace  # heavier: polars, scikit-learn
 
     return read_marketplace(config, catalogue)
 
@@ -54,7 +54,7 @@ def simulate(
             `config` sizes what a catalogue brings along.
         PrectrError: the catalogue lacks what a log needs.
     """
-    from prectr.marketplace.writer import check_empty, write_marketplace  # heavy
+    from prectr.data.marketplace.writer import check_empty, write_marketplace  # heavy
 
     check_empty(out)
     return write_marketplace(prepare(config, catalogue), config, out, on_day)

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prectr.marketplace.catalogue import Ints, items_table, make_catalogue, taxonomy
-from prectr.marketplace.config import SCALES, MarketplaceConfig, Scale
-from prectr.marketplace.judgments import judge
-from prectr.marketplace.log import World, make_world
-from prectr.marketplace.queries import Queries, make_queries
-from prectr.marketplace.retrieval import retrieve
-from prectr.marketplace.users import make_users
+from prectr.data.marketplace.catalogue import Ints, items_table, make_catalogue, taxonomy
+from prectr.data.marketplace.config import SCALES, MarketplaceConfig, Scale
+from prectr.data.marketplace.judgments import judge
+from prectr.data.marketplace.log import World, make_world
+from prectr.data.marketplace.queries import Queries, make_queries
+from prectr.data.marketplace.retrieval import retrieve
+from prectr.data.marketplace.users import make_users
 
 
 @dataclass(frozen=True)

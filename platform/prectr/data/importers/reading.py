@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from prectr.core.errors import PrectrError
 from prectr.core.parquet import from_arrow
-from prectr.validate import FILE, ROW
+from prectr.data.validate import FILE, ROW
 
 CHUNK_BYTES = 16 * 1024 * 1024
 CHUNK_ROWS = 200_000

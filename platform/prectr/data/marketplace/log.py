@@ -21,12 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import expit
 
-from prectr.marketplace import constants, randomness
-from prectr.marketplace.catalogue import Floats, Ints, Listings
-from prectr.marketplace.queries import TYPED_SHARES, Searches
-from prectr.marketplace.randomness import pair_uniform
-from prectr.marketplace.retrieval import Pools
-from prectr.marketplace.users import Users
+from prectr.data.marketplace import constants, randomness
+from prectr.data.marketplace.catalogue import Floats, Ints, Listings
+from prectr.data.marketplace.queries import TYPED_SHARES, Searches
+from prectr.data.marketplace.randomness import pair_uniform
+from prectr.data.marketplace.retrieval import Pools
+from prectr.data.marketplace.users import Users
 
 DAY_MICROSECONDS = 86_400_000_000
 MARKDOWN_SALT = 3

@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from prectr.contracts.schema import ITEMS, JUDGMENTS
-from prectr.importers.config import ImportConfig
-from prectr.importers.reading import layout_of, read_chunks
-from prectr.importers.rows import conform, grade_of
-from prectr.importers.source import Source, Tally, find_file
+from prectr.data.importers.config import ImportConfig
+from prectr.data.importers.reading import layout_of, read_chunks
+from prectr.data.importers.rows import conform, grade_of
+from prectr.data.importers.source import Source, Tally, find_file
 
 GRADES = {"E": 3, "S": 2, "C": 1, "I": 0, "Exact": 3, "Substitute": 2, "Complement": 1, "Irrelevant": 0}
 STEM = "shopping_queries_dataset"

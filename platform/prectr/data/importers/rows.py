@@ -10,7 +10,7 @@ import polars as pl
 
 from prectr.contracts.schema import WANTED_TYPE, Kind, Table
 from prectr.core.errors import PrectrError
-from prectr.validate import FAULT, FILE, POLARS_TYPE, ROW, parse_text
+from prectr.data.validate import FAULT, FILE, POLARS_TYPE, ROW, parse_text
 
 
 def conform(

@@ -11,9 +11,18 @@ import pyarrow as pa
 
 from prectr.core.errors import UsageError
 from prectr.core.text import normalise_query
-from prectr.marketplace import constants, randomness
-from prectr.marketplace.catalogue import Catalogue, Floats, Ints, compose, lookup, spec_texts, synonym_codes, taxonomy
-from prectr.marketplace.vocabulary import COLOURS
+from prectr.data.marketplace import constants, randomness
+from prectr.data.marketplace.catalogue import (
+    Catalogue,
+    Floats,
+    Ints,
+    compose,
+    lookup,
+    spec_texts,
+    synonym_codes,
+    taxonomy,
+)
+from prectr.data.marketplace.vocabulary import COLOURS
 
 # Which attributes an intent asks for beside the type, and how often: brand, model, colour, spec.
 TEMPLATES = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from prectr.core.ray_session import Budget
-from prectr.tables import Tables, read_footer
+from prectr.data.tables import Tables, read_footer
 
 ROW_BYTES = 300
 """What a task holds for a row it reads, beside its text: codes, cells, sort keys and their copies (measured)."""

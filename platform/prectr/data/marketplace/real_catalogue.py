@@ -17,17 +17,17 @@ from prectr.core import progress
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.parquet import to_arrow
 from prectr.core.text import normalise_query
-from prectr.marketplace import constants, randomness
-from prectr.marketplace.catalogue import Floats, Ints, Listings, draw_popularity, rank_within
-from prectr.marketplace.config import SCALES, MarketplaceConfig
-from prectr.marketplace.log import make_world
-from prectr.marketplace.queries import Searches, query_tolerance, typed_forms, zipf_weights
-from prectr.marketplace.real_relevance import Judged, fit_curve, retrieve_real
-from prectr.marketplace.retrieval import Pools
-from prectr.marketplace.text_match import TextMatch
-from prectr.marketplace.users import make_users
-from prectr.marketplace.worlds import Marketplace
-from prectr.tables import Tables
+from prectr.data.marketplace import constants, randomness
+from prectr.data.marketplace.catalogue import Floats, Ints, Listings, draw_popularity, rank_within
+from prectr.data.marketplace.config import SCALES, MarketplaceConfig
+from prectr.data.marketplace.log import make_world
+from prectr.data.marketplace.queries import Searches, query_tolerance, typed_forms, zipf_weights
+from prectr.data.marketplace.real_relevance import Judged, fit_curve, retrieve_real
+from prectr.data.marketplace.retrieval import Pools
+from prectr.data.marketplace.text_match import TextMatch
+from prectr.data.marketplace.users import make_users
+from prectr.data.marketplace.worlds import Marketplace
+from prectr.data.tables import Tables
 
 
 def check_sizes(config: MarketplaceConfig) -> None:

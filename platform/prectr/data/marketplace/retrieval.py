@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from scipy import sparse
 from scipy.special import ndtri
 
-from prectr.marketplace import constants
-from prectr.marketplace.catalogue import Catalogue, Floats, taxonomy
-from prectr.marketplace.queries import Queries
-from prectr.marketplace.randomness import pair_uniform
-from prectr.marketplace.relevance import Indices, grade_pairs
+from prectr.data.marketplace import constants
+from prectr.data.marketplace.catalogue import Catalogue, Floats, taxonomy
+from prectr.data.marketplace.queries import Queries
+from prectr.data.marketplace.randomness import pair_uniform
+from prectr.data.marketplace.relevance import Indices, grade_pairs
 
 COARSE_SALT = 2
 CELLS = 2_000_000  # pairs graded at once: bounds memory

@@ -17,7 +17,7 @@ from prectr.contracts.schema import GRADES, TABLES, WANTED_TYPE, Column, Kind, T
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, link_or_copy, run_stage
 from prectr.core.errors import PrectrError
-from prectr.settings import ValidateConfig
+from prectr.data.config import ValidateConfig
 
 ROW = "__row"
 FILE = "__file"

@@ -27,11 +27,11 @@ import numpy as np
 import numpy.typing as npt
 
 from prectr.core import progress
-from prectr.marketplace import constants
-from prectr.marketplace.catalogue import Floats, Listings
-from prectr.marketplace.relevance import inside_band
-from prectr.marketplace.retrieval import Pools, coarse_score, empty_pools
-from prectr.marketplace.text_match import TextMatch
+from prectr.data.marketplace import constants
+from prectr.data.marketplace.catalogue import Floats, Listings
+from prectr.data.marketplace.relevance import inside_band
+from prectr.data.marketplace.retrieval import Pools, coarse_score, empty_pools
+from prectr.data.marketplace.text_match import TextMatch
 
 LEXICAL_REACH = 240  # titles of the highest cosine that coarse ranking gets to see of a query, beside its judged ones
 CURVE_AT = np.linspace(0.0, 1.0, 21)
