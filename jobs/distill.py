@@ -45,7 +45,7 @@ def _build(
 ) -> dict[str, Any]:
     from models.distillation import distillation_loss
     from prectr.core.ray_train import fit_on_ray
-    from prectr.labelling.teacher_model import quiet_transformers
+    from prectr.labelling.own_teacher.model import quiet_transformers
     from prectr.relevance.distillation_training import train_student_loop
 
     quiet_transformers()

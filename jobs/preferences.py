@@ -35,12 +35,11 @@ def show(
         UsageError: neither query nor page nor JSON is wanted, or a path is not what its option asks for.
         PrectrError: nobody typed the query, or the page cannot be written.
     """
-    from prectr.preferences.mined import Preferences
+    from prectr.preferences.mined import Preferences, require_mined_from
     from prectr.preferences_report.coverage import coverage_by_source
     from prectr.preferences_report.mined_query import mined_query
     from prectr.preferences_report.overview import overview
     from prectr.preferences_report.page import render_overview
-    from prectr.preferences_report.snapshot import require_mined_from
 
     if query is None and html is None and not as_json:
         raise UsageError(

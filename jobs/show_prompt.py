@@ -7,7 +7,7 @@ import polars as pl
 from prectr.data.judgments import read_judged
 from prectr.data.tables import Tables
 from prectr.labelling.config import LabelConfig
-from prectr.labelling.engines import is_url
+from prectr.labelling.engines.contract import is_url
 from prectr.labelling.prompt import show_prompt
 from prectr.labelling.teacher import teacher_source, template_for
 
@@ -34,7 +34,7 @@ def run(*, teacher: str, tables: Path | None, config: LabelConfig) -> str:
     source = str(teacher_source(teacher))
     if is_url(source):
         return show_prompt(template, None, pair)
-    from prectr.labelling.teacher_model import load_tokenizer
+    from prectr.labelling.own_teacher.model import load_tokenizer
 
     return show_prompt(template, load_tokenizer(source), pair)
 

@@ -18,9 +18,9 @@ from prectr.core.ray_session import RayConfig, ray_session, require_resources
 from prectr.data.judgments import read_judged
 from prectr.data.tables import Tables
 from prectr.labelling.config import TeacherConfig
+from prectr.labelling.own_teacher.data import TRAINING, VALIDATION, WARM, save_prompts
 from prectr.labelling.prompt import PromptTemplate, label_token_ids, tokenise_prompts
 from prectr.labelling.teacher import template_for
-from prectr.labelling.teacher_data import TRAINING, VALIDATION, WARM, save_prompts
 from prectr.relevance.warm_start import made_pairs
 
 ROLE_NAMES = {"training": TRAINING, "validation": VALIDATION, "warm_start": WARM}
@@ -38,7 +38,7 @@ def run(
     Tables(tables)  # a mistake is told before anything starts
     inputs: dict[str, Path | str] = {"tables": tables}
     if config.base_model is not None:
-        from prectr.labelling.teacher_model import check_base_model
+        from prectr.labelling.own_teacher.model import check_base_model
 
         check_base_model(config.base_model, config.max_length)
         if Path(config.base_model).is_dir():
@@ -52,8 +52,8 @@ def run(
 
 def _build(tables: Path, staging: Path, config: TeacherConfig, ray_config: RayConfig | None) -> dict[str, Any]:
     from prectr.core.ray_train import fit_on_ray
-    from prectr.labelling.teacher_model import load_tokenizer, quiet_transformers
-    from prectr.labelling.teacher_training import train_teacher_loop
+    from prectr.labelling.own_teacher.model import load_tokenizer, quiet_transformers
+    from prectr.labelling.own_teacher.training import train_teacher_loop
 
     quiet_transformers()
     items = Tables(tables).items()
@@ -152,7 +152,7 @@ def _starting_checkpoint(
         return str(directory.resolve()) if directory.is_dir() else config.base_model, work
     import torch
 
-    from prectr.labelling.teacher_model import new_model, train_bpe
+    from prectr.labelling.own_teacher.model import new_model, train_bpe
 
     # The template as often as a frequent word, so that its own words become single tokens.
     texts = [

@@ -19,9 +19,9 @@ from prectr import __version__, reporting
 from prectr.core.ray_session import memory_bytes
 from prectr.labelling.calibration import Calibration
 from prectr.labelling.config import LabelConfig
-from prectr.labelling.engines import Question, replica_gpus
+from prectr.labelling.engines.contract import Question, replica_gpus
+from prectr.labelling.engines.interactive import TooLong
 from prectr.labelling.interactive import Judgement, TeacherScorer, prepare_scorer
-from prectr.labelling.interactive_engines import TooLong
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 PAGE_HEADERS = {

@@ -20,9 +20,9 @@ from _labelling_world import CONFIG, World
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.ray_session import RayConfig
 from prectr.labelling.asking import Plan, ask
-from prectr.labelling.engines import Question, answer_columns
+from prectr.labelling.engines.contract import Question, answer_columns
+from prectr.labelling.engines.vllm_engine import engine_arguments, sampling_arguments
 from prectr.labelling.ledger import Context, ContextLedger, LabelLedger
-from prectr.labelling.vllm_engine import engine_arguments, sampling_arguments
 
 WARM_UP = 64
 BATCH = 64

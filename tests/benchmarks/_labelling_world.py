@@ -12,8 +12,8 @@ from prectr.data.marketplace import MarketplaceConfig
 from prectr.data.pairs import distinct_pairs
 from prectr.data.tables import Tables
 from prectr.labelling.config import LabelConfig, TeacherConfig, VllmConfig
+from prectr.labelling.own_teacher.model import load_tokenizer, new_model, train_bpe
 from prectr.labelling.prompt import PromptTemplate, label_token_ids, load_prompt, tokenise_prompts
-from prectr.labelling.teacher_model import load_tokenizer, new_model, train_bpe
 
 MAX_LENGTH = 640
 SHAPE = TeacherConfig(width=256, layers=6, heads=4, feed_forward=768, max_length=MAX_LENGTH)

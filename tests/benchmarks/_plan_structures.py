@@ -183,7 +183,7 @@ def choose_pairs(tables: Path) -> dict[str, Any]:
 
 def pair_index(relevance: Path) -> dict[str, Any]:
     """The index that every machine maps: its arrays, and what building it takes in the driver."""
-    from prectr.relevance.pair_index import PairIndex
+    from prectr.preferences.pair_index import PairIndex
 
     index, grew = grown(lambda: PairIndex.open(relevance))
     arrays = sum(getattr(index, name).nbytes for name in ("key", "pair", "expected", "level"))
@@ -351,9 +351,9 @@ def hashing(folder: Path) -> dict[str, Any]:
 
 def prompts(world: Path) -> dict[str, Any]:
     """Tokens of a question, with the tokenizer of the teacher in a world, for the short prompt and the full rubric."""
+    from prectr.labelling.own_teacher.model import load_tokenizer
     from prectr.labelling.prompt import load_prompt, tokenise_prompts
     from prectr.labelling.selection import read_selection
-    from prectr.labelling.teacher_model import load_tokenizer
 
     tokenizer = load_tokenizer(str(world / "teacher"))
     questions = read_selection(world / "selection", world / "tables")

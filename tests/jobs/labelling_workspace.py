@@ -28,7 +28,7 @@ def write_teacher(teacher: Path, seed: int = 0) -> None:
     """A checkpoint with random weights that vLLM loads too (its attention wants heads of 32)."""
     import torch
 
-    from prectr.labelling.teacher_model import new_model, train_bpe
+    from prectr.labelling.own_teacher.model import new_model, train_bpe
 
     torch.manual_seed(seed)
     tokenizer = train_bpe([load_prompt("relevance_v1").prefix], 400, 192)

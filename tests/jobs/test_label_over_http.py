@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from prectr.labelling.config import LabelConfig, TeacherConfig
-from prectr.labelling.engines import Question
-from prectr.labelling.http_engine import HttpAsker, probe
+from prectr.labelling.engines.contract import Question
+from prectr.labelling.engines.http_engine import HttpAsker, probe
+from prectr.labelling.engines.transformers_engine import TransformersTeacher
+from prectr.labelling.own_teacher.model import new_model, train_bpe
 from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_prompts
-from prectr.labelling.teacher_model import new_model, train_bpe
-from prectr.labelling.transformers_engine import TransformersTeacher
 from tests.processes import free_port
 
 CONTEXT = 256

@@ -12,11 +12,12 @@ from jobs import label
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.errors import PrectrError
 from prectr.labelling.config import LabelConfig, SelectionConfig
-from prectr.labelling.engines import Question, choose_engine
+from prectr.labelling.engines.choose import choose_engine
+from prectr.labelling.engines.contract import Question
+from prectr.labelling.engines.transformers_engine import TransformersTeacher
 from prectr.labelling.ledger import LabelLedger
+from prectr.labelling.own_teacher.model import load_tokenizer
 from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_prompts
-from prectr.labelling.teacher_model import load_tokenizer
-from prectr.labelling.transformers_engine import TransformersTeacher
 from tests.jobs.labelling_workspace import write_tables, write_teacher
 
 pytestmark = [

@@ -34,7 +34,7 @@ from prectr.data.tables import Tables
 from prectr.evaluation.day import TestDay
 from prectr.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.features.spec import SPEC_FILE
-from prectr.labelling.engines import choose_engine
+from prectr.labelling.engines.choose import choose_engine
 from prectr.online.config import ServeConfig
 from prectr.ranking import Ranking
 from prectr.samples.load import Samples, split_days

@@ -22,7 +22,7 @@ import pytest
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.artifacts import read_manifest
-from prectr.labelling.engines import choose_engine
+from prectr.labelling.engines.choose import choose_engine
 from tests.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]

@@ -82,7 +82,7 @@ def test_tasks_at_once_have_a_limit() -> None:
 def test_a_replica_of_the_teacher_sets_its_memory_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from prectr.labelling.engines import map_replicas
+    from prectr.labelling.engines.contract import map_replicas
 
     told: dict[str, Any] = {}
     questions: Any = SimpleNamespace(map_batches=lambda replica, **options: told.update(options))

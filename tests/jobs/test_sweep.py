@@ -18,7 +18,7 @@ from prectr.contracts.model_config import EncoderConfig
 from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig, load_config
 from prectr.core.errors import PrectrError, UsageError
-from prectr.labelling.teacher_model import quiet_transformers
+from prectr.labelling.own_teacher.model import quiet_transformers
 from prectr.settings import Settings
 from prectr.training.sweep_config import SearchRange
 from prectr.training.sweep_ledger import Trial

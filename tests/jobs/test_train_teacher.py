@@ -17,8 +17,8 @@ from prectr.core import ray_train as launch
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import RayConfig
 from prectr.labelling.config import TeacherConfig
+from prectr.labelling.own_teacher.model import train_bpe
 from prectr.labelling.prompt import load_prompt
-from prectr.labelling.teacher_model import train_bpe
 
 FRESH = TeacherConfig(
     width=16, feed_forward=16, vocabulary=400, epochs=2, batch_size=16, warm_start_pairs=20, max_length=160, cpus=1

@@ -18,7 +18,7 @@ from prectr.contracts.model_config import EncoderConfig, ModelConfig
 from prectr.core.artifacts import run_stage
 from prectr.data.tables import Tables
 from prectr.features.store import write_store
-from prectr.labelling.teacher_model import quiet_transformers
+from prectr.labelling.own_teacher.model import quiet_transformers
 from prectr.online.drift import write_reference
 from prectr.online.golden import write_golden
 from prectr.relevance.config import DistillConfig

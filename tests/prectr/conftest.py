@@ -21,11 +21,11 @@ from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.examination import Examination
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.mined import Preferences
+from prectr.preferences.pair_index import PairIndex
 from prectr.preferences.passes import Pass
 from prectr.preferences.shown import ShownReader
 from prectr.preferences.snapshots import Folding
 from prectr.preferences.tolerance import GRID, ClickParameters
-from prectr.relevance.pair_index import PairIndex
 from prectr.samples.build import SampleContext
 from prectr.samples.read import Reading, read_rows
 

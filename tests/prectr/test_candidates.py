@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from prectr.data.parts import Part, Slice
+from prectr.preferences.pair_index import PairIndex
 from prectr.preferences.shown import ShownReader
-from prectr.relevance.pair_index import PairIndex
 from prectr.samples.build import sample_rows
 from prectr.samples.read import Reading, read_rows
 

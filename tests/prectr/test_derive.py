@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from prectr.features.derive import RawState, derive, history_counts
-from prectr.features.spec import ACTIVITY_GROUPS, RECENCY_BUCKETS, activity_group, recency_bucket
+from prectr.features.spec import RECENCY_BUCKETS, recency_bucket
+from prectr.preferences.behaviours import ACTIVITY_GROUPS, activity_group
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
 from prectr.preferences.tolerance import GRID_SIZE

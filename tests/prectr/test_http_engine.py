@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from prectr.core.errors import UsageError
 from prectr.labelling.config import HttpConfig, LabelConfig, ReplicaConfig
-from prectr.labelling.engines import Question
-from prectr.labelling.http_engine import HttpAsker, answer_with_http, probe
-from prectr.labelling.http_protocol import Server
+from prectr.labelling.engines.contract import Question
+from prectr.labelling.engines.http_engine import HttpAsker, answer_with_http, probe
+from prectr.labelling.engines.http_protocol import Server
 from prectr.labelling.prompt import PromptTemplate, load_prompt
 from tests.openai_server import Drop, Hang, OpenAiServer, Status, masses
 
@@ -75,7 +75,7 @@ def test_vllm_is_asked_for_the_label_tokens_and_for_nothing_else(chat_template):
 
 @pytest.mark.parametrize("told", ["0.3", formatdate(time.time() + 3600)])
 def test_a_limited_server_is_left_alone_for_as_long_as_it_asks(told, monkeypatch):
-    monkeypatch.setattr("prectr.labelling.http_protocol._LONGEST_TOLD_WAIT", 0.3)
+    monkeypatch.setattr("prectr.labelling.engines.http_protocol._LONGEST_TOLD_WAIT", 0.3)
     with OpenAiServer() as server:
         server.faults.append(Status(429, headers={"Retry-After": told}))
         _, errors, _ = ask(server, ["a", "b"], at_once=1)

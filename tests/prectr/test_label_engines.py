@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from prectr.core.errors import UsageError
-from prectr.labelling import engines
 from prectr.labelling.asking import last_words
 from prectr.labelling.config import LabelConfig, TeacherConfig
-from prectr.labelling.engines import Question, answer_columns, choose_engine
+from prectr.labelling.engines import choose as engines
+from prectr.labelling.engines.choose import choose_engine
+from prectr.labelling.engines.contract import Question, answer_columns
+from prectr.labelling.engines.ray_llm_engine import collapse
+from prectr.labelling.engines.transformers_engine import TransformersTeacher
+from prectr.labelling.own_teacher.model import new_model
 from prectr.labelling.prompt import load_prompt
-from prectr.labelling.teacher_model import new_model
-from prectr.labelling.transformers_engine import TransformersTeacher
-from prectr.labelling.vllm_engine import collapse
 
 
 def entry(probability):

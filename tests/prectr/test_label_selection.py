@@ -12,8 +12,7 @@ from prectr.data.pairs import distinct_pairs
 from prectr.labelling import selection as selections
 from prectr.labelling.bands import lexical_bands
 from prectr.labelling.config import SelectionConfig
-from prectr.labelling.quotas import share_out
-from prectr.labelling.selection import choose_pairs, read_selection, select_pairs, traffic_strata
+from prectr.labelling.selection import choose_pairs, read_selection, select_pairs, share_out, traffic_strata
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.distillation_data import distillation_pairs
 from prectr.relevance.scoring import pairs_to_score

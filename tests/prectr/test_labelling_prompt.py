@@ -4,6 +4,7 @@ import yaml
 
 from prectr.core.errors import UsageError
 from prectr.labelling.config import TeacherConfig
+from prectr.labelling.own_teacher.model import load_tokenizer, new_model, train_bpe
 from prectr.labelling.prompt import (
     PromptTemplate,
     catalogue_language,
@@ -12,7 +13,6 @@ from prectr.labelling.prompt import (
     show_prompt,
     tokenise_prompts,
 )
-from prectr.labelling.teacher_model import load_tokenizer, new_model, train_bpe
 from prectr.labelling.word_match import query_words_by_match
 
 LANGUAGES = ("de", "en", "es", "fr", "ja", "zh")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from prectr.core.coding import code_column, find_codes
 from prectr.preferences import partials, prices
+from prectr.preferences.pair_index import PairIndex
 from prectr.preferences.partials import Centres
 from prectr.preferences.shown import ShownReader
 from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, NAMES, USER_NAMES, LevelSums, matrix, scale
@@ -23,7 +24,6 @@ from prectr.preferences.tolerance import (
     log_likelihood,
     on_lattice,
 )
-from prectr.relevance.pair_index import PairIndex
 
 CLICK = ClickParameters(a=0.4, s=0.1, eps=0.01)
 TABLE = LogLikelihoodTable(CLICK, 0.7)

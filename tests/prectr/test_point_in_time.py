@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from prectr.features.derive import SOURCES, RawState, derive
-from prectr.features.spec import activity_group
+from prectr.preferences.behaviours import activity_group
 from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
 from prectr.preferences.tolerance import GRID, GRID_SIZE, LATTICE, UNIT, log_likelihood, posterior
 from prectr.samples.build import raw_state, sample_rows

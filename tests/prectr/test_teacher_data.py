@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.labelling.teacher_data import (
+from prectr.labelling.own_teacher.data import (
     TeacherData,
     bucketed_batches,
     common_prefix_length,

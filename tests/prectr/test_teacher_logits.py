@@ -19,7 +19,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from prectr.labelling.teacher_logits import can_share_prefix, last_logits, reads_ahead
+from prectr.labelling.own_teacher.logits import can_share_prefix, last_logits, reads_ahead
 
 ENDS = {"bos_token_id": 0, "eos_token_id": 0}
 SHAPE = {

@@ -24,9 +24,9 @@ from transformers import (
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_train import read_curve
 from prectr.labelling.config import TeacherConfig
-from prectr.labelling.teacher_data import VALIDATION, TeacherData, save_prompts
-from prectr.labelling.teacher_model import new_model
-from prectr.labelling.teacher_training import train_teacher_loop
+from prectr.labelling.own_teacher.data import VALIDATION, TeacherData, save_prompts
+from prectr.labelling.own_teacher.model import new_model
+from prectr.labelling.own_teacher.training import train_teacher_loop
 
 SMALL = TeacherConfig(epochs=3, batch_size=8, learning_rate=0.01, token_dropout=0.2, precision="float32")
 LABELS = [2, 3, 4, 5]

@@ -20,11 +20,11 @@ from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, UsageError
 from prectr.labelling.calibration import Calibration
 from prectr.labelling.config import HttpConfig, LabelConfig, TeacherConfig
-from prectr.labelling.engines import Question
+from prectr.labelling.engines.contract import Question
+from prectr.labelling.engines.transformers_engine import TransformersTeacher
 from prectr.labelling.interactive import TeacherScorer, prepare_scorer
+from prectr.labelling.own_teacher.model import load_tokenizer, new_model, train_bpe
 from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_prompts
-from prectr.labelling.teacher_model import load_tokenizer, new_model, train_bpe
-from prectr.labelling.transformers_engine import TransformersTeacher
 from prectr.online.config import ServeConfig
 from tests.openai_server import OpenAiServer, Status, masses
 from tests.processes import free_port

@@ -13,9 +13,9 @@ from prectr.bundle import Bundle
 from prectr.core.text import normalise_query
 from prectr.features.derive import MATCH_LEVELS, SOURCES, RawState, derive
 from prectr.features.inputs import Behaviours, Histories, PairArrays, RowArrays, stack
-from prectr.features.spec import activity_group
 from prectr.features.store import FeatureStore, OnlineStore, pair_name
 from prectr.lru import Lru
+from prectr.preferences.behaviours import activity_group
 from prectr.preferences.shown import LEAST_PRICE
 from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
 from prectr.preferences.tolerance import GRID_SIZE, moments, posterior

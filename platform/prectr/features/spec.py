@@ -20,6 +20,7 @@ from prectr.core.text import stable_hash
 from prectr.features.derive import MATCH_LEVELS, RELEVANCE, TOLERANCE_SLOPE
 from prectr.features.id_config import IdColumn
 from prectr.features.ids import IdSpace
+from prectr.preferences.behaviours import ACTIVITY_GROUPS
 from prectr.preferences.shown import log_prices
 from prectr.preferences.tolerance import ClickParameters
 
@@ -27,7 +28,6 @@ SPEC_FILE = "feature_spec.json"
 """Of samples and of bundles."""
 ITEM_FIELDS = ("top_category", "category", "brand", "price")
 RECENCY_BUCKETS = 24
-ACTIVITY_GROUPS = 8
 SCALE_LIMIT = 6.0
 """Standardised numbers are clipped here: one absurd price must not move a score without bound."""
 
@@ -208,11 +208,6 @@ class FeatureSpec(FrozenConfig):
             return cls.model_validate(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise PrectrError(f"{file}: not a feature specification of this version ({error}).") from None
-
-
-def activity_group(requests: np.ndarray) -> np.ndarray:
-    """1..ACTIVITY_GROUPS from a user's number of earlier requests (doubling buckets); [n]."""
-    return np.minimum(np.floor(np.log2(1.0 + requests)), ACTIVITY_GROUPS - 1).astype(np.int32) + 1
 
 
 def recency_bucket(seconds: np.ndarray) -> np.ndarray:

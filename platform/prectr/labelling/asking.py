@@ -18,7 +18,8 @@ from prectr.core.errors import PrectrError
 from prectr.core.ray_errors import find_user_error
 from prectr.core.ray_session import RayConfig, ray_session
 from prectr.labelling.config import LabelConfig, ReplicaConfig
-from prectr.labelling.engines import EngineName, Question, answer
+from prectr.labelling.engines.choose import answer
+from prectr.labelling.engines.contract import EngineName, Question
 from prectr.labelling.ledger import ERRORS, LABELS, ContextLedger, new_run
 
 REPEAT = "#again"

@@ -11,7 +11,7 @@ import polars as pl
 
 from prectr.contracts.schema import GRADES, LEVEL_COLUMNS
 from prectr.labelling.calibration import Calibration, fit_calibration, negative_log_likelihood
-from prectr.labelling.quality import quadratic_kappa
+from prectr.metrics.agreement import quadratic_kappa
 
 DEFINITIONS = {
     "macro_f1": "mean over the four grades of F1, the prediction being the most probable level; 0 for an absent grade",

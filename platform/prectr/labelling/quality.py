@@ -22,6 +22,7 @@ import polars as pl
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.data.judgments import read_judged
 from prectr.metrics import auc, ndcg
+from prectr.metrics.agreement import quadratic_kappa
 from prectr.metrics.columns import group_codes
 
 
@@ -93,12 +94,6 @@ def level_figures(queries: pl.Series, grades: np.ndarray, probabilities: np.ndar
         "rmse": float(np.sqrt(np.mean((expected - grades) ** 2))),
     }
     return {name: None if value is None else round(value, 4) for name, value in figures.items()}
-
-
-def quadratic_kappa(grades: np.ndarray, predicted: np.ndarray) -> float | None:
-    """1 - sum (g - h)^2 / sum over independent pairs (g - h)^2, closed form; None where both sides are one constant."""
-    chance = np.var(grades) + np.var(predicted) + (np.mean(grades) - np.mean(predicted)) ** 2
-    return None if chance == 0 else float(1 - np.mean((grades - predicted) ** 2) / chance)
 
 
 def mean_ndcg(queries: pl.Series, grades: np.ndarray, scores: np.ndarray, depth: int) -> float | None:

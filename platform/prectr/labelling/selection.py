@@ -9,6 +9,7 @@ adds to a smaller one's questions, and most of yesterday's questions are chosen 
 so that the ledger knows them [ours]. Nothing here asks a teacher.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -24,7 +25,6 @@ from prectr.data.pairs import distinct_pairs
 from prectr.data.tables import Tables, with_normal_query
 from prectr.labelling.bands import BANDS, lexical_bands
 from prectr.labelling.config import SelectionConfig
-from prectr.labelling.quotas import share_out
 
 SELECTION = "selection.parquet"
 COLUMNS = (
@@ -316,3 +316,25 @@ def _finished(pairs: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
         .select(COLUMNS)
         .sort("query", "item_id")
     )
+
+
+def share_out(total: int, available: Sequence[int], weights: Sequence[float]) -> list[int]:
+    """Integers near `total` x weight, none above what its cell holds; what one cell cannot take goes to the others.
+
+    Args:
+        total: to share out; if the cells hold less in all, everything is taken.
+        available: of each cell.
+        weights: of each cell, above 0; only their proportions count.
+    """
+    taken = [0] * len(available)
+    left = min(total, sum(available))
+    while left:
+        room = [cell for cell in range(len(available)) if taken[cell] < available[cell]]
+        whole = sum(weights[cell] for cell in room)
+        grants = {cell: min(available[cell] - taken[cell], int(left * weights[cell] / whole)) for cell in room}
+        if not any(grants.values()):
+            grants = dict.fromkeys(sorted(room, key=lambda cell: -weights[cell])[:left], 1)
+        for cell, grant in grants.items():
+            taken[cell] += grant
+        left -= sum(grants.values())
+    return taken

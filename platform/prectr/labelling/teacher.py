@@ -10,7 +10,8 @@ import polars as pl
 
 from prectr.core.errors import UsageError
 from prectr.labelling.config import LabelConfig, Language
-from prectr.labelling.engines import EngineName, Question, choose_engine, is_url
+from prectr.labelling.engines.choose import choose_engine
+from prectr.labelling.engines.contract import EngineName, Question, is_url
 from prectr.labelling.ledger import Context, model_fingerprint
 from prectr.labelling.prompt import PromptTemplate, catalogue_language, label_token_ids, load_prompt
 
@@ -54,7 +55,7 @@ def recognise_teacher(teacher: str | Path, config: LabelConfig, template: Prompt
     source = str(teacher_source(teacher))
     engine = choose_engine(config.engine, source)
     if engine == "http":
-        from prectr.labelling.http_engine import probe
+        from prectr.labelling.engines.http_engine import probe
 
         found = probe(Question(source, template, (), config))
         config, fingerprint = config.model_copy(update={"http": found.http}), found.fingerprint
@@ -79,7 +80,7 @@ def with_label_tokens(teacher: Teacher) -> Teacher:
     """
     if teacher.engine == "http":  # the server was asked for them
         return teacher
-    from prectr.labelling.teacher_model import load_tokenizer
+    from prectr.labelling.own_teacher.model import load_tokenizer
 
     question = teacher.question
     tokens = label_token_ids(load_tokenizer(question.teacher), question.template)

@@ -124,7 +124,7 @@ def structures(load: Load, machine: Machine, costs: UnitCosts) -> list[Structure
         held(
             "pair index, being built",
             "mine-preferences",
-            "platform/prectr/relevance/pair_index.py: PairIndex.open",
+            "platform/prectr/preferences/pair_index.py: PairIndex.open",
             "driver",
             load.pairs,
             "pairs",
@@ -133,7 +133,7 @@ def structures(load: Load, machine: Machine, costs: UnitCosts) -> list[Structure
         held(
             "pair index, in object stores",
             "mine-preferences",
-            "platform/prectr/relevance/pair_index.py: PairIndex",
+            "platform/prectr/preferences/pair_index.py: PairIndex",
             "each machine",
             load.pairs,
             "pairs",

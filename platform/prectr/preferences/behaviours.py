@@ -10,8 +10,8 @@ from datetime import date
 import numpy as np
 import polars as pl
 
+from prectr.preferences.pair_index import PairIndex
 from prectr.preferences.shown import ShownRows
-from prectr.relevance.pair_index import PairIndex
 
 BEHAVIOUR_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "query": pl.String,
@@ -91,3 +91,11 @@ def _best_of_requests(rows: ShownRows, index: PairIndex) -> np.ndarray:
     candidates = np.flatnonzero(worth == best[request.codes])
     _, first = np.unique(request.codes[candidates], return_index=True)
     return np.asarray(candidates[first])
+
+
+ACTIVITY_GROUPS = 8
+
+
+def activity_group(requests: np.ndarray) -> np.ndarray:
+    """1..ACTIVITY_GROUPS from a user's number of earlier requests (doubling buckets); [n]."""
+    return np.minimum(np.floor(np.log2(1.0 + requests)), ACTIVITY_GROUPS - 1).astype(np.int32) + 1

@@ -26,8 +26,8 @@ import polars as pl
 
 from prectr.contracts.model_config import LEVELS
 from prectr.core.coding import Coded, code_column
-from prectr.features.spec import activity_group
 from prectr.preferences import behaviours, distinct_users, prices
+from prectr.preferences.behaviours import activity_group
 from prectr.preferences.counting import examined_and_clicks, level_sums
 from prectr.preferences.shown import ShownReader, ShownRows, log_prices
 from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, columns

@@ -19,8 +19,8 @@ from prectr.core.errors import PrectrError
 from prectr.core.text import normalise_queries
 from prectr.data.parts import Part, Slice
 from prectr.data.tables import Tables, read_parquet
+from prectr.preferences.pair_index import PairIndex
 from prectr.preferences.tolerance import bounded_position
-from prectr.relevance.pair_index import PairIndex
 
 NEVER_NULL = tuple(name for name in IMPRESSIONS.required_names)
 OPTIONAL = {"purchased": pl.Boolean, "policy": pl.String, "price": pl.Float64}

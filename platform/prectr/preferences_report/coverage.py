@@ -4,8 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
+from prectr.preferences import mined as snapshot
 from prectr.preferences.mined import Preferences
-from prectr.preferences_report import snapshot
 from prectr.relevance.pairs import read_pairs
 
 

@@ -16,11 +16,11 @@ from prectr.core.artifacts import require_artifact
 from prectr.core.errors import PrectrError
 from prectr.core.text import normalise_query
 from prectr.data.tables import Tables
+from prectr.preferences import mined as snapshot
 from prectr.preferences.mined import Preferences
 from prectr.preferences.prices import QUANTILE_NAMES
 from prectr.preferences.sums import LEVEL_NAMES, LevelSums, matrix
 from prectr.preferences.tolerance import GRID, moments, posterior
-from prectr.preferences_report import snapshot
 from prectr.tabulate import LEVEL_NAMES as LEVEL_LABELS
 
 NEAREST = 5

@@ -9,9 +9,9 @@ import polars as pl
 
 from prectr.contracts.model_config import LEVELS
 from prectr.core.artifacts import read_manifest
+from prectr.preferences import mined as snapshot
 from prectr.preferences.mined import Preferences
 from prectr.preferences.tolerance import moments
-from prectr.preferences_report import snapshot
 
 ROWS = 25
 """Categories and head queries shown."""

@@ -28,10 +28,10 @@ from prectr.core.errors import PrectrError
 from prectr.core.parquet import read_table
 from prectr.data.parts import Part, Slice
 from prectr.data.tables import Tables, count_rows
+from prectr.preferences import mined as snapshot
 from prectr.preferences.partials import request_starts
 from prectr.preferences.shown import ShownReader, ShownRows
 from prectr.preferences.tolerance import LATTICE
-from prectr.preferences_report import snapshot
 from prectr.preferences_report.ceiling import Ceiling
 from prectr.preferences_report.truth import Truth
 

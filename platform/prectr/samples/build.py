@@ -10,8 +10,8 @@ from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.coding import code_column, find_codes
 from prectr.data.tables import Tables
 from prectr.features.derive import SOURCES, RawState, derive
-from prectr.features.spec import FeatureSpec, activity_group
-from prectr.preferences.behaviours import LISTED
+from prectr.features.spec import FeatureSpec
+from prectr.preferences.behaviours import LISTED, activity_group
 from prectr.preferences.mined import Preferences
 from prectr.preferences.sums import USER_NAMES
 from prectr.preferences.tolerance import GRID_SIZE

@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from prectr.core.errors import UsageError
 from prectr.labelling.config import HttpConfig
-from prectr.labelling.engines import Question
-from prectr.labelling.http_protocol import (
+from prectr.labelling.engines.contract import Question
+from prectr.labelling.engines.http_protocol import (
     BadAnswer,
     Server,
     failure_text,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
-from prectr.labelling.engines import Question
+from prectr.labelling.engines.contract import Question
 from prectr.labelling.prompt import tokenise_prompts
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class PromptTokens:
     """One actor of `with_prompt_tokens`."""
 
     def __init__(self, question: Question) -> None:
-        from prectr.labelling.teacher_model import load_tokenizer
+        from prectr.labelling.own_teacher.model import load_tokenizer
 
         self._question, self._tokenizer = question, load_tokenizer(question.teacher)
 

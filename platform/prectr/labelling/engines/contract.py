@@ -1,4 +1,4 @@
-"""Which engine answers for the teacher, and what every engine must give back.
+"""The contract of an engine: the question it gets, the columns it gives back, and what engines share.
 
 An engine takes a Ray Dataset of questions and gives one of answers; the pipeline sees nothing else of it.
 
@@ -6,29 +6,26 @@ An engine takes a Ray Dataset of questions and gives one of answers; the pipelin
 |---|---|---|---|
 | key | string | key | string |
 | query, title | string | level_0..level_3 | float32, normalised over the four labels |
-| what else the prompt shows | string | outside_mass | float32, probability of any other token |
+| further prompt fields | string | outside_mass | float32, probability of any other token |
 | | | error | string, empty for a good row |
 
 A row that fails comes back with its reason and never fails its neighbours. Nothing here loads a model.
 """
 
-import platform
-import sys
 import warnings
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from prectr.core.errors import UsageError
 from prectr.core.ray_session import memory_bytes
-from prectr.labelling.config import Engine, LabelConfig
+from prectr.labelling.config import LabelConfig
 from prectr.labelling.prompt import PromptTemplate
 
 if TYPE_CHECKING:
     import ray.data
+
 
 EngineName = Literal["vllm", "transformers", "http"]
 
@@ -59,52 +56,6 @@ class Question:
 def is_url(teacher: str) -> bool:
     """Whether a teacher is named by the URL of a server."""
     return teacher.startswith(("http://", "https://"))
-
-
-def choose_engine(engine: Engine, teacher: str) -> EngineName:
-    """The engine that runs here: http for a URL, else vLLM where it is installed and supported, else transformers.
-
-    Raises:
-        UsageError: the engine that was asked for by name cannot serve this teacher, or cannot run here.
-    """
-    if is_url(teacher):
-        if engine not in ("auto", "http"):
-            raise UsageError(f"engine {engine}: teacher {teacher} is a URL; set label.engine=http or leave it at auto.")
-        return "http"
-    if engine == "http":
-        raise UsageError(f"engine http: teacher {teacher} is no URL; give --teacher http://HOST:PORT/v1.")
-    if engine == "transformers":
-        return "transformers"
-    supported = sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")
-    if find_spec("vllm") is not None and supported:
-        return "vllm"
-    if engine == "vllm":
-        reason = (
-            "it is not installed"
-            if supported
-            else f"it needs Linux on x86-64, this is {sys.platform} on {platform.machine()}"
-        )
-        raise UsageError(f"engine vllm: {reason}; install it, or set label.engine=transformers.")
-    return "transformers"
-
-
-def answer(questions: "ray.data.Dataset", question: Question, engine: EngineName) -> "ray.data.Dataset":
-    """Lay out the engine's work on a Dataset of questions; it runs when the result is consumed."""
-    if engine == "vllm" and question.config.vllm.through == "ray.data.llm":
-        from prectr.labelling.vllm_engine import answer_with_vllm
-
-        return answer_with_vllm(questions, question)
-    if engine == "vllm":
-        from prectr.labelling.vllm_actors import answer_in_actors
-
-        return answer_in_actors(questions, question)
-    if engine == "http":
-        from prectr.labelling.http_engine import answer_with_http
-
-        return answer_with_http(questions, question)
-    from prectr.labelling.transformers_engine import answer_with_transformers
-
-    return answer_with_transformers(questions, question)
 
 
 def length_errors(prompts: Sequence[Sized], longest: int) -> list[str]:

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prectr.labelling.engines import Question, answer_columns, length_errors, map_replicas, replica_gpus
-from prectr.labelling.prompt_tokens import with_prompt_tokens
-from prectr.labelling.teacher_logits import logits_at
+from prectr.labelling.engines.contract import Question, answer_columns, length_errors, map_replicas, replica_gpus
+from prectr.labelling.engines.tokens import with_prompt_tokens
+from prectr.labelling.own_teacher.logits import logits_at
 
 if TYPE_CHECKING:
     import ray.data

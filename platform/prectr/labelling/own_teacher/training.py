@@ -17,10 +17,10 @@ import numpy as np
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_train import append_curve, autocast
 from prectr.labelling.config import TeacherConfig
-from prectr.labelling.teacher_data import TRAINING, VALIDATION, WARM, TeacherData, bucketed_batches, micro_batches
-from prectr.labelling.teacher_logits import can_share_prefix, last_logits, reads_ahead
-from prectr.labelling.teacher_lora import add_adapters
-from prectr.labelling.teacher_model import load_base_model, not_causal, own_data_type
+from prectr.labelling.own_teacher.data import TRAINING, VALIDATION, WARM, TeacherData, bucketed_batches, micro_batches
+from prectr.labelling.own_teacher.logits import can_share_prefix, last_logits, reads_ahead
+from prectr.labelling.own_teacher.lora import add_adapters
+from prectr.labelling.own_teacher.model import load_base_model, not_causal, own_data_type
 
 
 def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:

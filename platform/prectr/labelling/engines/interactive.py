@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from prectr.contracts.schema import LEVEL_COLUMNS
-from prectr.labelling.engines import EngineName, Question, answer_columns
+from prectr.labelling.engines.contract import EngineName, Question, answer_columns
 from prectr.labelling.prompt import tokenise_prompts
 
 
@@ -74,7 +74,7 @@ class _Tokenised:
     """Token ids of pairs; what the teacher reads is decoded from them again, so it is shown as it is."""
 
     def __init__(self, question: Question) -> None:
-        from prectr.labelling.teacher_model import load_tokenizer
+        from prectr.labelling.own_teacher.model import load_tokenizer
 
         self._template, self._max_length = question.template, question.config.max_length
         self._tokenizer = load_tokenizer(question.teacher)
@@ -89,7 +89,7 @@ class _Tokenised:
 
 class _Transformers:
     def __init__(self, question: Question) -> None:
-        from prectr.labelling.transformers_engine import TransformersTeacher
+        from prectr.labelling.engines.transformers_engine import TransformersTeacher
 
         self._tokenise, self._teacher = _Tokenised(question), TransformersTeacher(question)
         self._one_at_a_time = asyncio.Lock()
@@ -116,7 +116,7 @@ class _Vllm:
         from vllm import AsyncEngineArgs, SamplingParams
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        from prectr.labelling.vllm_engine import engine_arguments, sampling_arguments
+        from prectr.labelling.engines.vllm_engine import engine_arguments, sampling_arguments
 
         arguments = engine_arguments(question.config, on_gpu=torch.cuda.is_available())
         if question.config.replicas.tensor_parallel > 1:
@@ -153,8 +153,8 @@ class _Vllm:
 
 class _Http:
     def __init__(self, question: Question) -> None:
-        from prectr.labelling.http_engine import HttpAsker, probe
-        from prectr.labelling.http_protocol import read_key
+        from prectr.labelling.engines.http_engine import HttpAsker, probe
+        from prectr.labelling.engines.http_protocol import read_key
 
         http = question.config.http
         self._template = question.template

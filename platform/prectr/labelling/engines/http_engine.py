@@ -16,9 +16,9 @@ import pyarrow as pa
 from pydantic import SecretStr
 
 from prectr.labelling.config import HttpConfig
-from prectr.labelling.engines import Question, answer_columns
-from prectr.labelling.http_probe import Probe, probe
-from prectr.labelling.http_protocol import (
+from prectr.labelling.engines.contract import Question, answer_columns
+from prectr.labelling.engines.http_probe import Probe, probe
+from prectr.labelling.engines.http_protocol import (
     BadAnswer,
     Server,
     failure_text,

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from prectr.labelling.engines import Question, answer_columns, length_errors, map_replicas, replica_gpus
-from prectr.labelling.prompt_tokens import with_prompt_tokens
-from prectr.labelling.vllm_engine import engine_arguments, runtime_environment, sampling_arguments
+from prectr.labelling.config import LabelConfig
+from prectr.labelling.engines.contract import Question, answer_columns, length_errors, map_replicas, replica_gpus
+from prectr.labelling.engines.tokens import with_prompt_tokens
 
 if TYPE_CHECKING:
     import ray.data
@@ -86,3 +86,44 @@ def _die_with(engine: list[multiprocessing.process.BaseProcess]) -> None:
     """End this process when one of the engine's does: Ray starts another and asks the block again."""
     connection.wait([process.sentinel for process in engine])
     os._exit(1)
+
+
+CPU_BLOCK_TOKENS = 32
+"""Tokens of a block of the prefix cache on a CPU. vLLM's own 128 leave up to 127 tokens of the shared prefix to be
+computed again for each question: of a rubric of 375 tokens a third. 16, as on a GPU, it refuses."""
+
+
+def engine_arguments(config: LabelConfig, on_gpu: bool) -> dict[str, Any]:
+    """What vLLM is started with, in the batch job and in the served teacher alike."""
+    arguments: dict[str, Any] = {
+        "max_model_len": config.max_length + 1,  # the prompt and its one answer token
+        "enforce_eager": config.vllm.eager,
+        "enable_prefix_caching": True,
+        "dtype": config.data_type,
+        "seed": config.seed,
+        "disable_log_stats": True,
+        "gpu_memory_utilization": config.vllm.gpu_memory_share,
+    }
+    if config.replicas.tensor_parallel > 1:
+        arguments["tensor_parallel_size"] = config.replicas.tensor_parallel
+    if not on_gpu:
+        arguments["block_size"] = CPU_BLOCK_TOKENS
+    if config.vllm.trust_remote_code:
+        arguments["trust_remote_code"] = True
+    return arguments | config.vllm.options
+
+
+def sampling_arguments(tokens: list[int]) -> dict[str, Any]:
+    """How one answer is read."""
+    return {
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "allowed_token_ids": tokens,
+        "logprob_token_ids": tokens,
+        "detokenize": False,
+    }
+
+
+def runtime_environment(config: LabelConfig) -> dict[str, Any]:
+    """What the engine's process reads from its environment."""
+    return {"env_vars": {"VLLM_CPU_KVCACHE_SPACE": str(config.vllm.cpu_cache_gib)}}

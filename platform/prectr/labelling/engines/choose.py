@@ -1,0 +1,59 @@
+"""Choose the engine that answers for a teacher."""
+
+import platform
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from prectr.core.errors import UsageError
+from prectr.labelling.config import Engine
+from prectr.labelling.engines.contract import EngineName, Question, is_url
+
+if TYPE_CHECKING:
+    import ray.data
+
+
+def choose_engine(engine: Engine, teacher: str) -> EngineName:
+    """The engine that runs here: http for a URL, else vLLM where it is installed and supported, else transformers.
+
+    Raises:
+        UsageError: the engine that was asked for by name cannot serve this teacher, or cannot run here.
+    """
+    if is_url(teacher):
+        if engine not in ("auto", "http"):
+            raise UsageError(f"engine {engine}: teacher {teacher} is a URL; set label.engine=http or leave it at auto.")
+        return "http"
+    if engine == "http":
+        raise UsageError(f"engine http: teacher {teacher} is no URL; give --teacher http://HOST:PORT/v1.")
+    if engine == "transformers":
+        return "transformers"
+    supported = sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")
+    if find_spec("vllm") is not None and supported:
+        return "vllm"
+    if engine == "vllm":
+        reason = (
+            "it is not installed"
+            if supported
+            else f"it needs Linux on x86-64, this is {sys.platform} on {platform.machine()}"
+        )
+        raise UsageError(f"engine vllm: {reason}; install it, or set label.engine=transformers.")
+    return "transformers"
+
+
+def answer(questions: "ray.data.Dataset", question: Question, engine: EngineName) -> "ray.data.Dataset":
+    """Lay out the engine's work on a Dataset of questions; it runs when the result is consumed."""
+    if engine == "vllm" and question.config.vllm.through == "ray.data.llm":
+        from prectr.labelling.engines.ray_llm_engine import answer_with_vllm
+
+        return answer_with_vllm(questions, question)
+    if engine == "vllm":
+        from prectr.labelling.engines.vllm_engine import answer_in_actors
+
+        return answer_in_actors(questions, question)
+    if engine == "http":
+        from prectr.labelling.engines.http_engine import answer_with_http
+
+        return answer_with_http(questions, question)
+    from prectr.labelling.engines.transformers_engine import answer_with_transformers
+
+    return answer_with_transformers(questions, question)
