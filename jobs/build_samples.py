@@ -26,19 +26,19 @@ from prectr.core.ray_session import RayConfig, busy_session, task_budget
 from prectr.core.text import stable_hash
 from prectr.data.parts import plan_parts
 from prectr.data.tables import Tables
+from prectr.features.build import FEATURE_GROUPS, SampleContext, sample_rows
+from prectr.features.config import SamplesConfig
+from prectr.features.end_state import online_entries, user_states
 from prectr.features.ids import fit_ids
+from prectr.features.load import match_columns
+from prectr.features.pair_table import pair_table
+from prectr.features.read import Reading, read_rows
 from prectr.features.spec import SPEC_FILE, FeatureSpec, fit_vocabularies
 from prectr.features.store import write_store
+from prectr.features.texts import split_texts
 from prectr.preferences.mined import Preferences
 from prectr.preferences.shown import ShownReader
 from prectr.relevance.pairs import read_pairs
-from prectr.samples.build import FEATURE_GROUPS, SampleContext, sample_rows
-from prectr.samples.config import SamplesConfig
-from prectr.samples.load import match_columns
-from prectr.samples.online import online_entries, user_states
-from prectr.samples.pair_table import pair_table
-from prectr.samples.read import Reading, read_rows
-from prectr.samples.texts import split_texts
 
 BLOCK_ROW_BYTES = 4_500
 """What making a sample row of a shown row takes (measured): its features, and its share of its request's states."""

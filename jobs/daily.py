@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jobs import evaluate, label, make_samples, publish, select_pairs, train
-from prectr.bundle import Bundle
 from prectr.core import mirror, progress
 from prectr.core.artifacts import read_manifest, require_artifact, write_json
 from prectr.core.config import FrozenConfig
@@ -20,9 +19,10 @@ from prectr.core.mirror import LocalOrUri
 from prectr.core.ray_session import ray_session
 from prectr.data.tables import Tables
 from prectr.data.validate import validate_tables
-from prectr.online.config import ModelsConfig
 from prectr.pipeline_config import PipelineConfig
+from prectr.ranking.bundle import Bundle
 from prectr.rollout import CURRENT, NEXT, Judged, after, judge, read_models, write_models
+from prectr.serving.config import ModelsConfig
 from prectr.settings import Settings
 from prectr.stages import Stages
 

@@ -23,9 +23,9 @@ from prectr.evaluation.day import LIST_SLICES, TestDay
 from prectr.evaluation.figures import LIST_METRICS, ROW_METRICS, describe_lists, describe_slices, measure
 from prectr.evaluation.off_policy import off_policy_values
 from prectr.evaluation.truth import tolerance_against_truth
+from prectr.features.load import Samples, sample_days, split_days
 from prectr.labelling.quality import relevance_quality
-from prectr.samples.load import Samples, sample_days, split_days
-from prectr.scoring import Scorer
+from prectr.ranking.scoring import Scorer
 from prectr.settings import EvaluateConfig
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.parquet"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jobs import build_samples, mine_preferences, score_relevance
-from prectr.samples.config import SamplesConfig
+from prectr.features.config import SamplesConfig
 from prectr.settings import Settings
 from prectr.stages import Stages
 

@@ -32,9 +32,9 @@ from prectr.core.locks import LockedError, exclusive
 from prectr.core.ray_session import ray_session
 from prectr.data.tables import Tables
 from prectr.data.validate import validate_tables
+from prectr.features.load import split_days
 from prectr.lease import lease
 from prectr.pipeline_config import PipelineConfig
-from prectr.samples.load import split_days
 from prectr.settings import Settings
 from prectr.stages import Stages
 

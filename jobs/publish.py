@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from prectr.bundle import Bundle
 from prectr.core import progress
-from prectr.online.publish import publish, state_size
-from prectr.online.states import StateInfo
+from prectr.ranking.bundle import Bundle
+from prectr.serving.publish import publish, state_size
+from prectr.serving.states import StateInfo
 
 
 def run(*, ranker: Path, to: str) -> StateInfo:

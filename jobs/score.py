@@ -10,12 +10,12 @@ from typing import Any, TextIO
 import pyarrow as pa
 from pydantic import ValidationError
 
-from prectr.bundle import require_bundle
 from prectr.contracts.protocol import ScoreRequest
 from prectr.core.errors import PrectrError
 from prectr.core.ray_session import RayConfig, memory_bytes, ray_session
-from prectr.ranking import Ranking
-from prectr.settings import ScoreLinesConfig
+from prectr.ranking.bundle import require_bundle
+from prectr.ranking.ranking import Ranking
+from prectr.serving.config import ScoreLinesConfig
 
 BLOCK_LINES = 256
 CALL_LINES = 16

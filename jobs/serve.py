@@ -13,17 +13,17 @@ from pathlib import Path
 
 import httpx
 
-from prectr.bundle import Bundle, require_bundle
+from jobs.cluster.serve_host import Served, require_free_port, serving_application, wait_for_interrupt
 from prectr.core import progress
 from prectr.core.config import load_config
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import RayConfig, ray_session
-from prectr.online.config import ModelsConfig, ServeConfig
-from prectr.online.golden import golden_scores
-from prectr.online.publish import REDIS_URLS
-from prectr.online.redis_client import RedisGuard
-from prectr.online.states import LmdbState, RedisState, require_readable
-from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
+from prectr.ranking.bundle import Bundle, require_bundle
+from prectr.ranking.golden import golden_scores
+from prectr.serving.config import ModelsConfig, ServeConfig
+from prectr.serving.publish import REDIS_URLS
+from prectr.serving.redis_client import RedisGuard
+from prectr.serving.states import LmdbState, RedisState, require_readable
 
 APPLICATION = Served("serve_apps.ranker", "ranker", "/healthz")
 PLAIN, API = "serve_apps.plain", "serve_apps.http_api"

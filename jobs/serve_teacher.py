@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jobs.cluster.serve_host import Served, require_free_port, serving_application, wait_for_interrupt
 from prectr.core import progress
 from prectr.core.ray_session import RayConfig, ray_session
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.interactive import prepare_scorer
 from prectr.labelling.teacher import teacher_source
-from prectr.online.config import ServeConfig
-from prectr.serving import Served, require_free_port, serving_application, wait_for_interrupt
+from prectr.serving.config import ServeConfig
 
 APPLICATION = Served("serve_apps.teacher", "teacher", "/health")
 

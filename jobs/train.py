@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prectr.bundle import BUNDLE_VERSION, require_online_state, write_bundle
 from prectr.contracts.model_config import ModelConfig
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, fingerprint, require_artifact, run_stage, stage_identity, write_json
 from prectr.core.config import execution_fields
 from prectr.core.ray_session import RayConfig, ray_session, require_resources
 from prectr.core.ray_train import fit_on_ray
+from prectr.features.load import sample_days, split_days
 from prectr.features.spec import FeatureSpec
-from prectr.online.drift import write_reference
-from prectr.online.golden import write_golden
-from prectr.samples.load import sample_days, split_days
+from prectr.ranking.bundle import BUNDLE_VERSION, require_online_state
+from prectr.ranking.bundle_writer import write_bundle
+from prectr.ranking.drift import write_reference
+from prectr.ranking.golden import write_golden
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import CURVE, train_ranker
 from prectr.training.start import require_start
@@ -89,7 +90,7 @@ def run(
         for problem in facts["passed_over"]:  # what a worker prints reaches the user only with -v
             progress.say(f"train: a checkpoint was passed over for the one before: {problem}")
         write_bundle(
-            staging, work, samples=samples, encoder=encoder, preferences=preferences, config=config, facts=facts
+            staging, work, samples=samples, encoder=encoder, preferences=preferences, model=config.model, facts=facts
         )
         shutil.rmtree(work)
         write_golden(staging, samples)

@@ -25,10 +25,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from prectr import __version__
 from prectr.contracts.protocol import EventsRequest, EventsResponse, ScoreRequest, ScoreResponse
 from prectr.core.errors import UsageError
-from prectr.online.batcher import Overloaded, TooLate
-from prectr.online.config import SecurityConfig, ServeConfig
-from prectr.online.instruments import PrometheusInstruments
-from prectr.online.service import ModelsAnswer, ScoringService, UnknownModel
+from prectr.serving.batcher import Overloaded, TooLate
+from prectr.serving.config import SecurityConfig, ServeConfig
+from prectr.serving.instruments import PrometheusInstruments
+from prectr.serving.service import ModelsAnswer, ScoringService, UnknownModel
 from serve_apps.playground import add_playground
 
 _TOKEN_MINIMUM = 16

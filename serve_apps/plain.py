@@ -4,9 +4,9 @@ from pathlib import Path
 
 import uvicorn
 
-from prectr.online.config import ServeConfig
-from prectr.online.instruments import PrometheusInstruments
-from prectr.online.service import ScoringService
+from prectr.serving.config import ServeConfig
+from prectr.serving.instruments import PrometheusInstruments
+from prectr.serving.service import ScoringService
 from serve_apps.http_api import create_app
 
 MODULE = "serve_apps.plain"

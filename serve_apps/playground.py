@@ -23,10 +23,10 @@ from pydantic import BaseModel, Field
 
 from prectr.contracts.protocol import MAX_TEXT, Tolerance
 from prectr.features.store import NamedEntry
-from prectr.online.query_preference import QueryPreference, query_preference
-from prectr.online.search import CatalogueIndex, seen_candidates
-from prectr.online.service import ScoringService
 from prectr.preferences.sums import USER_NAMES
+from prectr.serving.query_preference import QueryPreference, query_preference
+from prectr.serving.search import CatalogueIndex, seen_candidates
+from prectr.serving.service import ScoringService
 
 PAGE = Path(__file__).with_name("playground.html")
 MOST_CANDIDATES = 200

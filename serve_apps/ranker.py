@@ -15,9 +15,9 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
 from prectr.core.ray_session import memory_bytes
-from prectr.online.config import ModelsConfig, ServeConfig
-from prectr.online.instruments import RayInstruments
-from prectr.online.service import ScoringService
+from prectr.serving.config import ModelsConfig, ServeConfig
+from prectr.serving.instruments import RayInstruments
+from prectr.serving.service import ScoringService
 from serve_apps.http_api import create_app
 
 

@@ -20,7 +20,7 @@ from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDepl
 from jobs.cli import app
 from jobs.submit import absolute_arguments
 from prectr.core.config import load_config
-from prectr.online.config import ModelsConfig
+from prectr.serving.config import ModelsConfig
 from prectr.settings import Settings
 from serve_apps.ranker import AppArguments
 

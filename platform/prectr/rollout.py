@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from prectr.core.config import FrozenConfig, load_config
-from prectr.online.config import ExperimentSplit, ModelsConfig
+from prectr.serving.config import ExperimentSplit, ModelsConfig
 
 CURRENT, NEXT = "current", "next"
 EXPERIMENT = "daily"

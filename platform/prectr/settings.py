@@ -11,12 +11,12 @@ from prectr.data.config import ValidateConfig
 from prectr.data.importers.config import ImportConfig
 from prectr.data.marketplace.config import MarketplaceConfig
 from prectr.experiments.config import ExperimentConfig, ReplayConfig
+from prectr.features.config import SamplesConfig
 from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
-from prectr.online.config import ServeConfig
 from prectr.pipeline_config import PipelineConfig
 from prectr.preferences.config import PreferencesConfig
 from prectr.relevance.config import DistillConfig, ScoreConfig
-from prectr.samples.config import SamplesConfig
+from prectr.serving.config import ScoreLinesConfig, ServeConfig
 from prectr.training.config import TrainConfig
 from prectr.training.sweep_config import SweepConfig
 
@@ -52,16 +52,6 @@ class ReportConfig(FrozenConfig):
     core_hour_price: float | None = Field(None, ge=0)
     """What an hour of one core costs you; null: cost is told in core hours only."""
     currency: str = "USD"
-
-
-class ScoreLinesConfig(FrozenConfig):
-    """Who scores the lines that `score` reads."""
-
-    actors: int = Field(1, ge=1)
-    cpus: float = Field(1, gt=0)
-    """Of an actor."""
-    memory_gib: float | None = Field(None, gt=0)
-    """That Ray sets aside for an actor; null: not counted."""
 
 
 class Settings(FrozenConfig):

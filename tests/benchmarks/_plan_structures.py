@@ -99,7 +99,7 @@ def mine(tables: Path, relevance: Path, out: Path) -> dict[str, Any]:
 def samples(tables: Path, relevance: Path, preferences: Path, out: Path) -> dict[str, Any]:
     """`build-samples`; what its driver takes to write the online state is noted apart."""
     from jobs import build_samples
-    from prectr.samples.config import SamplesConfig
+    from prectr.features.config import SamplesConfig
 
     figures: dict[str, Any] = {}
     write_store = build_samples.write_store
@@ -147,11 +147,11 @@ def distil(tables: Path, labels: Path, out: Path) -> dict[str, Any]:
 def pair_tables(tables: Path, relevance: Path, samples: Path) -> dict[str, Any]:
     """The table of pairs and texts as the driver of `build-samples` lays it out."""
     from prectr.data.tables import Tables
+    from prectr.features.load import match_columns
+    from prectr.features.pair_table import pair_table
     from prectr.features.spec import FeatureSpec
+    from prectr.features.texts import split_texts
     from prectr.relevance.pairs import read_pairs
-    from prectr.samples.load import match_columns
-    from prectr.samples.pair_table import pair_table
-    from prectr.samples.texts import split_texts
 
     items, spec = Tables(tables).items(), FeatureSpec.load(samples / "feature_spec.json")
 
@@ -225,10 +225,10 @@ def day_tables(tables: Path, relevance: Path, preferences: Path) -> dict[str, An
     from prectr.core.parquet import read_table
     from prectr.data.parts import plan_parts
     from prectr.data.tables import Tables
+    from prectr.features.read import Reading, read_rows
     from prectr.preferences.mined import Preferences
     from prectr.preferences.passes import day_centres
     from prectr.preferences.shown import ShownReader
-    from prectr.samples.read import Reading, read_rows
 
     source, mined = Tables(tables), Preferences.open(preferences)
     reader = ShownReader.open(tables, relevance)
@@ -281,7 +281,7 @@ def look_ups(relevance: Path, preferences: Path) -> dict[str, Any]:
 
 def training_pairs(samples: Path) -> dict[str, Any]:
     """What every training worker holds of all pairs."""
-    from prectr.samples.load import Samples
+    from prectr.features.load import Samples
 
     opened = Samples.open(samples)
     tokens, pairs = opened.tokens, opened.pairs
@@ -292,7 +292,7 @@ def training_pairs(samples: Path) -> dict[str, Any]:
 
 def training_rows(samples: Path) -> dict[str, Any]:
     """Rows as a training worker loads them: a shard, or the validation day."""
-    from prectr.samples.load import Samples
+    from prectr.features.load import Samples
     from prectr.training.data import RankerData
 
     opened = Samples.open(samples)
@@ -302,7 +302,7 @@ def training_rows(samples: Path) -> dict[str, Any]:
 
 def queries_of_rows(samples: Path) -> dict[str, Any]:
     """The queries of all training rows, which the driver of `evaluate` reads to tell head from tail."""
-    from prectr.samples.load import Samples
+    from prectr.features.load import Samples
 
     opened = Samples.open(samples)
     made, grew = grown(lambda: opened.frame(opened.days(), ["query"])["query"])

@@ -19,9 +19,9 @@ from _quality_world import World
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.mirror import MANIFEST
 from prectr.data.marketplace import constants
+from prectr.features.load import Samples, split_days
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.tolerance import GRID, predictive
-from prectr.samples.load import Samples, split_days
 
 KEPT_OF_WEAK = 20
 """`relevant-only`: of training rows below level 2 one in so many stays, as if the policy had shown them more rarely."""

@@ -20,8 +20,8 @@ from models.fusion import expected_level
 from prectr.contracts.model_config import LEVELS
 from prectr.contracts.schema import EXPLORE_POLICY
 from prectr.data.judgments import read_judged
+from prectr.features.load import Samples, split_days
 from prectr.metrics import auc, calibration_error, group_auc, log_loss, ndcg, predicted_over_actual
-from prectr.samples.load import Samples, split_days
 from prectr.training.data import RankerData
 from prectr.training.step import TrainingStep
 

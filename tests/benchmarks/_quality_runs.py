@@ -9,8 +9,8 @@ from _quality_world import World
 
 from jobs.train import build_ranker_from
 from prectr.contracts.model_config import ModelConfig
+from prectr.features.load import Samples, split_days
 from prectr.features.spec import FeatureSpec
-from prectr.samples.load import Samples, split_days
 from prectr.training.config import TrainConfig
 from prectr.training.data import RankerData
 from prectr.training.ranker_loop import Run

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from prectr.contracts.protocol import ScoreRequest, ScoreResponse
-from prectr.ranking import Ranking
-from prectr.scoring import Scorer
+from prectr.ranking.ranking import Ranking
+from prectr.ranking.scoring import Scorer
 
 
 def ranking_of(bundle: Path) -> Ranking:

@@ -20,7 +20,7 @@ from torch import nn
 from jobs.train import build_ranker_from
 from prectr.core.dealing import shuffled
 from prectr.core.ray_train import autocast
-from prectr.samples.load import Samples, split_days
+from prectr.features.load import Samples, split_days
 from prectr.training.config import TrainConfig
 from prectr.training.data import RankerData
 from prectr.training.optimiser import learning_rate_factor

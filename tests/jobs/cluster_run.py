@@ -21,8 +21,8 @@ from ray.cluster_utils import Cluster
 
 from jobs import build_samples, mine_preferences
 from prectr.core.ray_session import RayConfig, prepare_environment, silence_ray
+from prectr.features.config import SamplesConfig
 from prectr.preferences.config import PreferencesConfig
-from prectr.samples.config import SamplesConfig
 
 SMALL = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
 BUDGET = RayConfig(memory_gib=0.4)

@@ -12,15 +12,15 @@ import pytest
 
 from jobs import mine_preferences, pipeline
 from jobs.daily import Daily
-from prectr.bundle import Bundle
 from prectr.core.artifacts import read_manifest
 from prectr.core.errors import UsageError
 from prectr.data.tables import Tables
 from prectr.data.validate import validate_tables
 from prectr.labelling.selection import SELECTION
-from prectr.online.states import LmdbState, require_readable
 from prectr.pipeline_config import PipelineConfig
+from prectr.ranking.bundle import Bundle
 from prectr.rollout import CURRENT, NEXT, read_models
+from prectr.serving.states import LmdbState, require_readable
 from prectr.settings import Settings
 from tests.jobs.demo_run import STAGES, Ran
 

@@ -25,10 +25,10 @@ from prectr.core.parquet import read_table
 from prectr.data.marketplace import MarketplaceConfig
 from prectr.data.pairs import distinct_pairs
 from prectr.data.tables import Tables
+from prectr.features.config import SamplesConfig
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.sums import LEVEL_NAMES
 from prectr.relevance.config import ScoreConfig
-from prectr.samples.config import SamplesConfig
 
 pytestmark = pytest.mark.slow
 

@@ -15,6 +15,8 @@ from prectr.core.errors import PrectrError
 from prectr.core.ray_session import RayConfig
 from prectr.data.marketplace import MarketplaceConfig
 from prectr.data.tables import Tables
+from prectr.features.config import SamplesConfig
+from prectr.features.load import Samples, split_days
 from prectr.features.store import OnlineStore, pair_name
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.mined import Preferences
@@ -22,8 +24,6 @@ from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelS
 from prectr.preferences.tolerance import GRID_SIZE
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.lexical import match_features
-from prectr.samples.config import SamplesConfig
-from prectr.samples.load import Samples, split_days
 
 pytestmark = pytest.mark.slow
 

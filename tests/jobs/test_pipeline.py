@@ -25,20 +25,20 @@ import polars as pl
 import pytest
 
 from jobs import evaluate, score, serve, simulate_experiment, train
-from prectr.batch_ranking import BatchRanking, PoolRequest
-from prectr.bundle import Bundle
 from prectr.contracts.protocol import MAX_CANDIDATES, Context, ScoreRequest
 from prectr.core.artifacts import read_manifest
 from prectr.core.errors import PrectrError, UsageError
 from prectr.data.tables import Tables
 from prectr.evaluation.day import TestDay
 from prectr.experiments.config import ExperimentConfig, ReplayConfig
+from prectr.features.load import Samples, split_days
 from prectr.features.spec import SPEC_FILE
 from prectr.labelling.engines.choose import choose_engine
-from prectr.online.config import ServeConfig
-from prectr.ranking import Ranking
-from prectr.samples.load import Samples, split_days
-from prectr.scoring import Scorer
+from prectr.ranking.batch_ranking import BatchRanking, PoolRequest
+from prectr.ranking.bundle import Bundle
+from prectr.ranking.ranking import Ranking
+from prectr.ranking.scoring import Scorer
+from prectr.serving.config import ServeConfig
 from tests.jobs.demo_run import STAGES, Ran, run_demo
 from tests.processes import free_port, with_code
 

@@ -13,17 +13,17 @@ import torch
 
 from jobs.distill import _export, _quantise, _save_tokenizer, build_marked_encoder
 from jobs.train import build_ranker_from, export_files
-from prectr.bundle import write_bundle
 from prectr.contracts.model_config import EncoderConfig, ModelConfig
 from prectr.core.artifacts import run_stage
 from prectr.data.tables import Tables
+from prectr.features.end_state import online_entries, user_states
 from prectr.features.store import write_store
 from prectr.labelling.own_teacher.model import quiet_transformers
-from prectr.online.drift import write_reference
-from prectr.online.golden import write_golden
+from prectr.ranking.bundle_writer import write_bundle
+from prectr.ranking.drift import write_reference
+from prectr.ranking.golden import write_golden
 from prectr.relevance.config import DistillConfig
 from prectr.relevance.tokenisation import PairTokeniser, train_wordpiece
-from prectr.samples.online import online_entries, user_states
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import Run
 from prectr.training.workers import Workers
@@ -108,7 +108,7 @@ def _publish_bundle(world: World, preferences: Path, config: TrainConfig) -> Non
         }
         facts = Run(loop, Workers()).run()
         inputs = {"samples": world.samples, "encoder": world.encoder, "preferences": preferences}
-        write_bundle(staging, work, config=config, facts=facts, **inputs)
+        write_bundle(staging, work, model=config.model, facts=facts, **inputs)
         shutil.rmtree(work)
         write_golden(staging, world.samples)
         write_reference(staging, world.samples)

@@ -14,7 +14,9 @@ import polars as pl
 import pytest
 
 from prectr.data.parts import KeyRange, Part, Slice
+from prectr.features.build import SampleContext
 from prectr.features.ids import IdSpace
+from prectr.features.read import Reading, read_rows
 from prectr.features.spec import fit_vocabularies
 from prectr.preferences import passes, snapshots
 from prectr.preferences.config import PreferencesConfig
@@ -26,8 +28,6 @@ from prectr.preferences.passes import Pass
 from prectr.preferences.shown import ShownReader
 from prectr.preferences.snapshots import Folding
 from prectr.preferences.tolerance import GRID, ClickParameters
-from prectr.samples.build import SampleContext
-from prectr.samples.read import Reading, read_rows
 
 DAYS = [date(2026, 3, 1) + timedelta(days=number) for number in range(4)]
 QUERIES = ("nokia 3310", "phone", "sofa")

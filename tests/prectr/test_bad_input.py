@@ -15,7 +15,6 @@ import pytest
 from jobs import sweep, train
 from jobs.distill import build_marked_encoder
 from models.registry import build_ranker
-from prectr.bundle import ONLINE_FILE
 from prectr.contracts.model_config import EncoderConfig, ModelConfig
 from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig
@@ -24,7 +23,8 @@ from prectr.core.ray_train import read_curve
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.figures import describe_slices, measure
 from prectr.evaluation.scores import position_only
-from prectr.samples.load import Samples, split_days
+from prectr.features.load import Samples, split_days
+from prectr.ranking.bundle import ONLINE_FILE
 from prectr.settings import EvaluateConfig
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import CURVE, STATE, Run

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from prectr.online.batcher import Batcher, Overloaded, TooLate
-from prectr.online.config import BatchConfig
+from prectr.serving.batcher import Batcher, Overloaded, TooLate
+from prectr.serving.config import BatchConfig
 
 
 class Work:

@@ -10,16 +10,16 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from prectr.bundle import BUNDLE_VERSION, Bundle
 from prectr.contracts.protocol import ScoreRequest
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.errors import PrectrError, UsageError
-from prectr.ranking import Ranking
+from prectr.features.load import Samples
+from prectr.ranking.bundle import BUNDLE_VERSION, Bundle
+from prectr.ranking.ranking import Ranking
+from prectr.ranking.scoring import Scorer
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.scoring import ScorePairs
-from prectr.samples.load import Samples
-from prectr.scoring import Scorer
 from tests.prectr.bundle_world import World
 
 pytestmark = pytest.mark.slow

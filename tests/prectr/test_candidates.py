@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from prectr.data.parts import Part, Slice
+from prectr.features.build import sample_rows
+from prectr.features.read import Reading, read_rows
 from prectr.preferences.pair_index import PairIndex
 from prectr.preferences.shown import ShownReader
-from prectr.samples.build import sample_rows
-from prectr.samples.read import Reading, read_rows
 
 KEYS = ["request_id", "user_id", "ts", "query", "item_id"]
 

@@ -24,12 +24,12 @@ from prectr.evaluation.figures import describe_lists, measure
 from prectr.evaluation.off_policy import off_policy_values
 from prectr.evaluation.scores import DayScores, bundle_scores, file_scores, position_only, require_comparable
 from prectr.evaluation.truth import incentive_by_threshold
+from prectr.features.load import Samples
 from prectr.features.spec import SPEC_FILE
 from prectr.metrics.lists import top_mean
 from prectr.reporting.content import Report, verdicts
 from prectr.reporting.markdown import render_markdown
 from prectr.reporting.page import render_page
-from prectr.samples.load import Samples
 from prectr.settings import EvaluateConfig
 from prectr.tabulate import told_figure, told_figures
 from prectr.training.config import TrainConfig

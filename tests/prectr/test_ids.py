@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from prectr.data.tables import Tables
-from prectr.features.id_config import IdConfig
+from prectr.features.config import IdConfig
 from prectr.features.ids import IdSpace, fit_ids
 
 DAYS = [date(2026, 3, day) for day in (1, 2, 3)]

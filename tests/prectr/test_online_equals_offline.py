@@ -14,17 +14,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prectr.bundle import Bundle
 from prectr.contracts.model_config import ModelConfig
 from prectr.data.tables import Tables
+from prectr.features.build import FEATURE_GROUPS, sample_rows
+from prectr.features.end_state import online_entries, user_states
 from prectr.features.inputs import INPUT_NAMES, PairArrays, ranker_inputs
-from prectr.features.online import OnlineFeatures, RequestFeatures
+from prectr.features.load import match_columns, pair_arrays, row_arrays
+from prectr.features.pair_table import pair_table
 from prectr.features.store import OnlineStore, pair_name, store_key, write_store
+from prectr.ranking.bundle import Bundle
+from prectr.ranking.features import OnlineFeatures, RequestFeatures
 from prectr.relevance.tokenisation import PairTokens
-from prectr.samples.build import FEATURE_GROUPS, sample_rows
-from prectr.samples.load import match_columns, pair_arrays, row_arrays
-from prectr.samples.online import online_entries, user_states
-from prectr.samples.pair_table import pair_table
 
 
 class StubEncoder:

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from prectr.lru import Lru
-from prectr.online.assignment import assigned_model, treatment_of
-from prectr.online.config import ExperimentSplit, ModelsConfig, ServeConfig
-from prectr.online.drift import Drift
+from prectr.ranking.drift import Drift
+from prectr.ranking.features import Lru
 from prectr.relevance.pair_encoder import OutputCache, PairEncoder
 from prectr.relevance.tokenisation import PairTokens
+from prectr.serving.assignment import assigned_model, treatment_of
+from prectr.serving.config import ExperimentSplit, ModelsConfig, ServeConfig
 
 USERS = [f"user {number}" for number in range(20_000)]
 

@@ -14,20 +14,20 @@ import polars as pl
 import pytest
 import yaml
 
-from prectr.bundle import Bundle
 from prectr.contracts.protocol import Context, Event, ScoreRequest, ScoreResponse, ShownItem
 from prectr.core.errors import PrectrError, UsageError
 from prectr.data.exposure_log import impressions
 from prectr.experiments.config import ExperimentConfig
 from prectr.experiments.exposures import read_experiment
-from prectr.online import service as service_module
-from prectr.online import states
-from prectr.online.config import ExperimentSplit, ModelsConfig, ServeConfig, ShadowConfig
-from prectr.online.golden import golden_scores, require_golden
-from prectr.online.instruments import PrometheusInstruments
-from prectr.online.publish import publish
-from prectr.online.service import ScoringService, UnknownModel
-from prectr.ranking import Ranking
+from prectr.ranking.bundle import Bundle
+from prectr.ranking.golden import golden_scores, require_golden
+from prectr.ranking.ranking import Ranking
+from prectr.serving import service as service_module
+from prectr.serving import states
+from prectr.serving.config import ExperimentSplit, ModelsConfig, ServeConfig, ShadowConfig
+from prectr.serving.instruments import PrometheusInstruments
+from prectr.serving.publish import publish
+from prectr.serving.service import ScoringService, UnknownModel
 from tests.prectr.bundle_world import World
 from tests.redis_server import RedisServer
 
@@ -310,7 +310,7 @@ def test_published_features_give_the_bundles_scores(
     async def scenario(service: ScoringService) -> None:
         _same(await service.score(request("u1")), expected)
         version = service.describe().state_version
-        monkeypatch.setattr("prectr.online.publish.os.getpid", lambda: 77)
+        monkeypatch.setattr("prectr.serving.publish.os.getpid", lambda: 77)
         publish(Bundle.open(bundles["b"]), str(target), lambda _: None)
         _same(await service.score(request("u1")), expected)
         assert service.describe().state_version != version

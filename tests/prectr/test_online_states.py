@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prectr.bundle import Bundle
 from prectr.core.errors import PrectrError, UsageError
-from prectr.features.online import OnlineFeatures
-from prectr.online import states
-from prectr.online.publish import publish, state_size
-from prectr.online.redis_client import RedisGuard, StoreDown
-from prectr.online.states import BundleState, FallbackState, LmdbState, RedisState, require_readable
-from prectr.online.user_delta import SeenItem, SeenList, add_list
-from prectr.online.user_deltas import RedisDeltas
 from prectr.preferences.tolerance import log_likelihood_table
+from prectr.ranking.bundle import Bundle
+from prectr.ranking.features import OnlineFeatures
 from prectr.relevance.encoder_session import RelevanceEncoder
+from prectr.serving import states
+from prectr.serving.delta_stores import RedisDeltas
+from prectr.serving.publish import publish, state_size
+from prectr.serving.redis_client import RedisGuard, StoreDown
+from prectr.serving.states import BundleState, FallbackState, LmdbState, RedisState, require_readable
+from prectr.serving.user_delta import SeenItem, SeenList, add_list
 from tests.prectr.bundle_world import World
 from tests.redis_server import RedisServer
 
@@ -77,7 +77,7 @@ def test_a_reader_moves_to_a_newer_version_and_old_ones_go(
 ) -> None:
     versions = []
     for number in range(3):
-        monkeypatch.setattr("prectr.online.publish.os.getpid", lambda number=number: 1000 + number)
+        monkeypatch.setattr("prectr.serving.publish.os.getpid", lambda number=number: 1000 + number)
         versions.append(publish(bundle, str(tmp_path), _nothing).version)
         if number == 0:
             state = LmdbState(tmp_path)

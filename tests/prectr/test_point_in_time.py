@@ -16,12 +16,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from prectr.features.build import raw_state, sample_rows
 from prectr.features.derive import SOURCES, RawState, derive
+from prectr.features.history import ORDER
 from prectr.preferences.behaviours import activity_group
 from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
 from prectr.preferences.tolerance import GRID, GRID_SIZE, LATTICE, UNIT, log_likelihood, posterior
-from prectr.samples.build import raw_state, sample_rows
-from prectr.samples.history import ORDER
 
 SEEDS = range(4)
 HALF_LIVES = (None, 1.5)

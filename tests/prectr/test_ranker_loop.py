@@ -18,11 +18,11 @@ from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError
 from prectr.core.ray_train import read_curve
+from prectr.features.build import FEATURE_GROUPS, sample_rows
+from prectr.features.load import Samples, match_columns
+from prectr.features.pair_table import pair_table
 from prectr.features.spec import FeatureSpec
-from prectr.samples.build import FEATURE_GROUPS, sample_rows
-from prectr.samples.load import Samples, match_columns
-from prectr.samples.pair_table import pair_table
-from prectr.samples.texts import split_texts
+from prectr.features.texts import split_texts
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import CURVE, STATE, Run
 from prectr.training.step import TrainingStep

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from prectr.core.errors import UsageError
-from prectr.online.config import ModelsConfig
 from prectr.rollout import CURRENT, NEXT, after, judge, read_models, write_models
+from prectr.serving.config import ModelsConfig
 
 OLD, FIRST, SECOND = Path("rankers/old"), Path("rankers/first"), Path("rankers/second")
 RAMP = (0.1, 0.5)

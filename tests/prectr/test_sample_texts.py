@@ -5,8 +5,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prectr.features.texts import join_texts, split_texts
 from prectr.relevance.tokenisation import PairTokeniser, train_wordpiece
-from prectr.samples.texts import join_texts, split_texts
 
 TEXTS = ["nokia 3310 blue", "sofa", "a very long title of a sofa that nobody could ever read to its end", "?"]
 TOKENIZER = train_wordpiece(TEXTS, 200)

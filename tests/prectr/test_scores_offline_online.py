@@ -12,21 +12,21 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prectr.bundle import Bundle
 from prectr.contracts.protocol import CandidateItem, Context, ScoreRequest
 from prectr.data.tables import Tables
+from prectr.features.build import FEATURE_GROUPS, sample_rows
+from prectr.features.end_state import online_entries, user_states
+from prectr.features.load import match_columns, pair_arrays, row_arrays
+from prectr.features.pair_table import pair_table
 from prectr.features.store import write_store
-from prectr.online.events import EventReader
-from prectr.online.user_delta import add_list, merged
-from prectr.online.user_deltas import LmdbDeltas
-from prectr.ranking import Ranking
+from prectr.ranking.bundle import Bundle
+from prectr.ranking.ranking import Ranking
+from prectr.ranking.scoring import Scorer
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.tokenisation import PairTokens
-from prectr.samples.build import FEATURE_GROUPS, sample_rows
-from prectr.samples.load import match_columns, pair_arrays, row_arrays
-from prectr.samples.online import online_entries, user_states
-from prectr.samples.pair_table import pair_table
-from prectr.scoring import Scorer
+from prectr.serving.delta_stores import LmdbDeltas
+from prectr.serving.events import EventReader
+from prectr.serving.user_delta import add_list, merged
 from tests.prectr.bundle_world import World
 from tests.prectr.conftest import MODEL
 from tests.prectr.test_user_delta import told

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prectr.features.store import OnlineStore, write_store
-from prectr.online.search import CatalogueIndex, seen_candidates, words_of
-from prectr.online.states import FallbackState
+from prectr.serving.search import CatalogueIndex, seen_candidates, words_of
+from prectr.serving.states import FallbackState
 
 
 def test_words_are_folded_distinct_and_of_two_neighbours_without_spaces() -> None:

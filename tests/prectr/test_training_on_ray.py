@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from prectr.core.errors import PrectrError
 from prectr.core.ray_train import read_curve
-from prectr.samples.load import Samples
+from prectr.features.load import Samples
 from prectr.training.ranker_loop import CURVE, STATE
 from tests.prectr import training_run
 from tests.prectr.test_ranker_loop import write_samples

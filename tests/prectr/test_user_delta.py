@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from prectr.contracts.protocol import Event, ShownItem
 from prectr.features.inputs import INPUT_NAMES, ranker_inputs
-from prectr.features.online import OnlineFeatures
-from prectr.online.events import EventReader
-from prectr.online.user_delta import KEPT_REQUESTS, SeenItem, SeenList, add_list, merged
-from prectr.online.user_deltas import LmdbDeltas
+from prectr.features.load import row_arrays
 from prectr.preferences.sums import USER_NAMES
 from prectr.preferences.tolerance import GRID_SIZE, LATTICE, ClickParameters, LogLikelihoodTable, log_likelihood
-from prectr.samples.load import row_arrays
+from prectr.ranking.features import OnlineFeatures
+from prectr.serving.delta_stores import LmdbDeltas
+from prectr.serving.events import EventReader
+from prectr.serving.user_delta import KEPT_REQUESTS, SeenItem, SeenList, add_list, merged
 from tests.prectr.test_online_equals_offline import Both
 
 CLICK, EXPONENT = ClickParameters(a=0.4, s=0.15, eps=0.02), 0.8

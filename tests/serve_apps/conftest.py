@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prectr.online.config import ServeConfig
+from prectr.serving.config import ServeConfig
 from tests import processes
 from tests.prectr.conftest import bundle_place, laboratory, world
 

@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from starlette.testclient import TestClient
 
-from prectr.client import AsyncClient, Client, RankerError, shown
 from prectr.contracts.protocol import MAX_CANDIDATES, CandidateItem
 from prectr.core.errors import UsageError
-from prectr.online.config import ModelsConfig, SecurityConfig, ServeConfig
-from prectr.online.instruments import METRICS, PrometheusInstruments
-from prectr.online.service import ScoringService
+from prectr.serving.client import AsyncClient, Client, RankerError, shown
+from prectr.serving.config import ModelsConfig, SecurityConfig, ServeConfig
+from prectr.serving.instruments import METRICS, PrometheusInstruments
+from prectr.serving.service import ScoringService
 from serve_apps.http_api import create_app, read_tokens
 from tests.prectr.bundle_world import World
 from tests.serve_apps.conftest import plain_server

@@ -14,12 +14,12 @@ import httpx
 import numpy as np
 import pytest
 
-from prectr.bundle import Bundle
 from prectr.contracts.model_config import LEVELS, ModelConfig
 from prectr.contracts.protocol import MAX_TEXT
 from prectr.features.derive import QUERY_PREFERENCE
-from prectr.online.config import ModelsConfig, ServeConfig
-from prectr.ranking import Ranking
+from prectr.ranking.bundle import Bundle
+from prectr.ranking.ranking import Ranking
+from prectr.serving.config import ModelsConfig, ServeConfig
 from tests.prectr.bundle_world import make_world
 from tests.prectr.conftest import draw_log, mine
 from tests.processes import free_port

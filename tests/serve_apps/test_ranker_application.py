@@ -13,8 +13,8 @@ from ray.serve.schema import DeploymentSchema, HTTPOptionsSchema, ServeApplicati
 
 from jobs.serve import require_servable, with_rankers
 from prectr.core.errors import PrectrError, UsageError
-from prectr.online.config import ModelsConfig, ServeConfig
-from prectr.online.instruments import BY_NAME, METRICS
+from prectr.serving.config import ModelsConfig, ServeConfig
+from prectr.serving.instruments import BY_NAME, METRICS
 from serve_apps.ranker import AppArguments, build_app
 from tests.prectr.bundle_world import World
 

@@ -25,7 +25,7 @@ from prectr.labelling.engines.transformers_engine import TransformersTeacher
 from prectr.labelling.interactive import TeacherScorer, prepare_scorer
 from prectr.labelling.own_teacher.model import load_tokenizer, new_model, train_bpe
 from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_prompts
-from prectr.online.config import ServeConfig
+from prectr.serving.config import ServeConfig
 from tests.openai_server import OpenAiServer, Status, masses
 from tests.processes import free_port
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from prectr.bundle import Bundle
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.scores import DayScores
 from prectr.evaluation.truth import incentive_by_threshold
 from prectr.metrics import calibration_bins
+from prectr.ranking.bundle import Bundle
 
 POSITIONS = 20
 BINS = 10

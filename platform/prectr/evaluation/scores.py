@@ -11,9 +11,9 @@ from scipy.special import expit, logit
 from prectr.core.artifacts import require_artifact
 from prectr.core.errors import PrectrError, UsageError
 from prectr.evaluation.day import TestDay
+from prectr.features.load import split_days
 from prectr.features.spec import SPEC_FILE
-from prectr.samples.load import split_days
-from prectr.scoring import Scorer
+from prectr.ranking.scoring import Scorer
 
 EXAMPLES = 3
 

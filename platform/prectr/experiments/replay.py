@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from prectr.batch_ranking import BatchRanking, PoolRequest
 from prectr.data.marketplace import randomness
 from prectr.data.marketplace.log import (
     Requests,
@@ -36,6 +35,7 @@ from prectr.data.marketplace.log import (
 from prectr.data.marketplace.randomness import pair_uniform
 from prectr.experiments.config import PRODUCTION, ReplayConfig
 from prectr.experiments.measures import SUMS
+from prectr.ranking.batch_ranking import BatchRanking, PoolRequest
 
 VARIANTS = ("control", "treatment")
 ASSIGNMENT_SALT = 4

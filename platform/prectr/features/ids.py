@@ -16,7 +16,7 @@ from prectr.core.coding import code_column
 from prectr.core.config import FrozenConfig
 from prectr.core.text import stable_hash
 from prectr.data.tables import Tables, read_day_file
-from prectr.features.id_config import IdConfig
+from prectr.features.config import IdConfig
 
 
 class IdSpace(FrozenConfig):

@@ -17,8 +17,8 @@ from prectr.contracts.model_config import LEVELS, FeatureSizes, RelevanceNumbers
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError
 from prectr.core.text import stable_hash
+from prectr.features.config import IdColumn
 from prectr.features.derive import MATCH_LEVELS, RELEVANCE, TOLERANCE_SLOPE
-from prectr.features.id_config import IdColumn
 from prectr.features.ids import IdSpace
 from prectr.preferences.behaviours import ACTIVITY_GROUPS
 from prectr.preferences.shown import log_prices

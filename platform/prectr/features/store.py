@@ -73,7 +73,7 @@ def write_keys(path: Path, entries: Iterable[tuple[bytes, dict[str, Any]]]) -> d
 
 
 class FeatureStore(Protocol):
-    """What online features read; `prectr.online` has more of them."""
+    """What online features read; `prectr.serving.states` has more of them."""
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
         """One entry, or None where nothing is known."""

@@ -160,7 +160,7 @@ def structures(load: Load, machine: Machine, costs: UnitCosts) -> list[Structure
         held(
             "pairs of a day",
             "build-samples",
-            "platform/prectr/samples/read.py: _known_of_pairs",
+            "platform/prectr/features/read.py: _known_of_pairs",
             "each task",
             load.pairs_a_day,
             "pairs/day",
@@ -178,7 +178,7 @@ def structures(load: Load, machine: Machine, costs: UnitCosts) -> list[Structure
         held(
             "table of pairs and texts",
             "build-samples",
-            "jobs/build_samples.py: _build; platform/prectr/samples/pair_table.py, texts.py",
+            "jobs/build_samples.py: _build; platform/prectr/features/pair_table.py, texts.py",
             "driver",
             load.pairs,
             "pairs",
@@ -187,7 +187,7 @@ def structures(load: Load, machine: Machine, costs: UnitCosts) -> list[Structure
         held(
             "online state, being written",
             "build-samples",
-            "platform/prectr/samples/online.py: online_entries; platform/prectr/features/store.py: write_keys",
+            "platform/prectr/features/end_state.py: online_entries; platform/prectr/features/store.py: write_keys",
             "driver",
             load.impressions,
             "rows",
@@ -196,7 +196,7 @@ def structures(load: Load, machine: Machine, costs: UnitCosts) -> list[Structure
         held(
             "online state, being published",
             "publish",
-            "platform/prectr/online/publish.py: _to_directory; platform/prectr/features/store.py: write_keys",
+            "platform/prectr/serving/publish.py: _to_directory; platform/prectr/features/store.py: write_keys",
             "driver",
             load.impressions,
             "rows",
@@ -205,7 +205,7 @@ def structures(load: Load, machine: Machine, costs: UnitCosts) -> list[Structure
         held(
             "all pairs and tokens",
             "train",
-            "platform/prectr/samples/load.py: Samples.open",
+            "platform/prectr/features/load.py: Samples.open",
             "each worker",
             load.pairs,
             "pairs",

@@ -5,14 +5,12 @@ float32. Only encoders are worth it: a ranker is small, and its inputs are numbe
 """
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import softmax
 
-from prectr.metrics import auc, log_loss
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.tokenisation import PairTokens
 
@@ -58,36 +56,5 @@ def encoder_figures(directory: Path, tokens: PairTokens, rows: np.ndarray, gold:
             "validation_accuracy": float((probabilities.argmax(axis=1) == gold).mean()),
         }
 
-    return {**_both(figures), "rank_correlation": float(spearmanr(expected[False], expected[True])[0])}
-
-
-def bundle_figures(bundle: Any, samples: Path) -> dict[str, Any]:
-    """What int8 costs a bundle on the validation day: AUC and log loss of both forms, and how far a logit moves.
-
-    Args:
-        bundle: an opened `Bundle` that holds both forms.
-        samples: the samples that it was trained on.
-    """
-    from prectr.samples.load import Samples, split_days
-    from prectr.scoring import Scorer
-
-    opened = Samples.open(samples)
-    frame = opened.read(opened.files([split_days(opened.days())[1]]))
-    rows, clicked, position = opened.rows(frame), frame["clicked"].to_numpy(), frame["position"].to_numpy()
-    logits = {}
-
-    def figures(int8: bool) -> dict[str, float]:
-        scorer = Scorer(bundle, int8=int8)
-        logits[int8] = scorer.score(rows, opened.pairs, opened.tokens).click_logit
-        logged = scorer.with_position(logits[int8], position)
-        return {
-            "auc": auc(clicked, logged),
-            "auc_position_free": auc(clicked, logits[int8]),
-            "logloss": log_loss(clicked, expit(logged)),
-        }
-
-    return {**_both(figures), "largest_logit_difference": float(np.abs(logits[True] - logits[False]).max())}
-
-
-def _both(figures: Callable[[bool], dict[str, float]]) -> dict[str, dict[str, float]]:
-    return {"float32": figures(False), "int8": figures(True)}
+    both = {"float32": figures(False), "int8": figures(True)}
+    return {**both, "rank_correlation": float(spearmanr(expected[False], expected[True])[0])}

@@ -11,7 +11,7 @@ from torch import Tensor
 from prectr.contracts.types import RankerInputs, RankerLabels
 from prectr.core.errors import PrectrError
 from prectr.features.inputs import INPUT_NAMES, RowArrays, ranker_inputs
-from prectr.samples.load import Samples
+from prectr.features.load import Samples
 
 SCALED = ("numeric", "tolerance", "query_preference")
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from prectr.core.dealing import shuffled
 from prectr.core.errors import PrectrError
 from prectr.core.ray_train import append_curve
+from prectr.features.load import Samples, split_days
 from prectr.metrics import auc, group_auc, log_loss
-from prectr.samples.load import Samples, split_days
 from prectr.training.checkpoint import Progress, newest_whole, write_checkpoint
 from prectr.training.config import TrainConfig
 from prectr.training.data import RankerData

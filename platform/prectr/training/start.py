@@ -7,11 +7,11 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import nn
 
-from prectr.bundle import Bundle
 from prectr.contracts.model_config import ModelConfig
 from prectr.core.artifacts import require_artifact
 from prectr.core.errors import PrectrError, UsageError
 from prectr.features.spec import SPEC_FILE
+from prectr.ranking.bundle import Bundle
 
 WEIGHTS = "model.safetensors"
 

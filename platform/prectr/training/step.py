@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from prectr.contracts.types import RankerInputs, RankerLabels, RankerOutput
 from prectr.core.ray_train import autocast, in_bfloat16
-from prectr.samples.load import Samples
+from prectr.features.load import Samples
 from prectr.training.config import TrainConfig
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from prectr.samples.load import sample_days, split_days
+from prectr.features.load import sample_days, split_days
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import numpy as np
 import polars as pl
 
 from prectr.data.tables import Tables
+from prectr.features.build import SampleContext
+from prectr.features.history import Cells, UserBlock
+from prectr.features.pair_table import pair_table
 from prectr.features.store import pair_name
 from prectr.preferences.behaviours import LISTED
 from prectr.preferences.mined import KEYS
 from prectr.preferences.sums import COUNT_NAMES, NAMES, USER_NAMES, fades, matrix
 from prectr.relevance.pairs import read_pairs
-from prectr.samples.build import SampleContext
-from prectr.samples.history import Cells, UserBlock
-from prectr.samples.pair_table import pair_table
 
 Entry = tuple[str, str, dict[str, Any]]
 

@@ -10,12 +10,12 @@ from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.coding import code_column, find_codes
 from prectr.data.tables import Tables
 from prectr.features.derive import SOURCES, RawState, derive
+from prectr.features.history import Jagged, UserBlock, spans
 from prectr.features.spec import FeatureSpec
 from prectr.preferences.behaviours import LISTED, activity_group
 from prectr.preferences.mined import Preferences
 from prectr.preferences.sums import USER_NAMES
 from prectr.preferences.tolerance import GRID_SIZE
-from prectr.samples.history import Jagged, UserBlock, spans
 
 FEATURE_GROUPS = ("numeric", "tolerance", "query_preference")
 _REQUESTS = USER_NAMES.index("requests")
@@ -61,7 +61,7 @@ def sample_rows(rows: pl.DataFrame, context: SampleContext) -> pl.DataFrame:
     """The sample rows of a block that holds the whole log of some users.
 
     Args:
-        rows: of `prectr.samples.read.read_rows`.
+        rows: of `prectr.features.read.read_rows`.
         context: the other inputs.
 
     Returns:

@@ -16,10 +16,10 @@ from typing import Any
 import msgpack
 from pydantic import BaseModel
 
-from prectr.bundle import Bundle
 from prectr.core.errors import PrectrError, UsageError
 from prectr.features.store import FeatureStore, NamedEntry, OnlineStore, store_key
-from prectr.online.redis_client import KEY_PREFIX, RedisGuard, StoreDown
+from prectr.ranking.bundle import Bundle
+from prectr.serving.redis_client import KEY_PREFIX, RedisGuard, StoreDown
 
 CURRENT = "current.json"
 REDIS_CURRENT = f"{KEY_PREFIX}:current"

@@ -1,24 +1,24 @@
 """Features of a request as of now, from the online state: the same `RawState` and `derive` as offline."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import polars as pl
 from scipy.special import softmax
 
-from prectr.bundle import Bundle
 from prectr.core.text import normalise_query
 from prectr.features.derive import MATCH_LEVELS, SOURCES, RawState, derive
 from prectr.features.inputs import Behaviours, Histories, PairArrays, RowArrays, stack
 from prectr.features.store import FeatureStore, OnlineStore, pair_name
-from prectr.lru import Lru
 from prectr.preferences.behaviours import activity_group
 from prectr.preferences.shown import LEAST_PRICE
 from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
 from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
+from prectr.ranking.bundle import Bundle
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.lexical import match_features
 from prectr.relevance.tokenisation import PairTokens
@@ -440,3 +440,45 @@ def _moments(sums: np.ndarray, prior: np.ndarray) -> tuple[float, float]:
         return float("nan"), float("nan")
     mean, deviation = moments(posterior(sums, prior))
     return float(mean[0]), float(deviation[0])
+
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Lru(Generic[Key, Value]):
+    """At most `capacity` entries; 0 keeps none.
+
+    Attributes:
+        hits: look-ups that were answered.
+        misses: those that were not.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._entries: OrderedDict[Key, Value] = OrderedDict()
+        self.hits = self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: Key) -> Value | None:
+        """The entry, which is now the most recently used one; None if there is none."""
+        value = self._entries.get(key)
+        if value is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._entries.move_to_end(key)
+        return value
+
+    def put(self, key: Key, value: Value) -> None:
+        """Keep an entry."""
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all entries; what was counted stays."""
+        self._entries.clear()

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit, softmax
 
-from prectr.bundle import ENCODER_FILE, INT8_ENCODER_FILE, RANKER_FILE, Bundle
 from prectr.features.inputs import INPUT_NAMES, PairArrays, RowArrays, ranker_inputs
+from prectr.ranking.bundle import ENCODER_FILE, INT8_ENCODER_FILE, RANKER_FILE, Bundle
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.pair_encoder import PairEncoder, onnx_session
 from prectr.relevance.tokenisation import PairTokens

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from prectr.bundle import REFERENCE_FILE, Bundle
 from prectr.core.artifacts import write_json
 from prectr.core.errors import PrectrError
-from prectr.samples.load import Samples, split_days
-from prectr.scoring import Scorer
+from prectr.features.load import Samples, split_days
+from prectr.ranking.bundle import REFERENCE_FILE, Bundle
+from prectr.ranking.scoring import Scorer
 
 BINS = 10
 REFERENCE_ROWS = 20_000

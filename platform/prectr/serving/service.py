@@ -22,16 +22,16 @@ from pydantic import BaseModel, ValidationError
 from prectr.contracts.protocol import Event, EventsResponse, ScoreRequest, ScoreResponse, Tolerance
 from prectr.core.errors import PrectrError
 from prectr.core.text import hash_fraction
-from prectr.online.assignment import assigned_model
-from prectr.online.batcher import Batcher, Overloaded, TooLate
-from prectr.online.config import ModelsConfig, ServeConfig
-from prectr.online.exposures import ExposureLog
-from prectr.online.instruments import Instruments
-from prectr.online.publish import REDIS_URLS
-from prectr.online.redis_client import RedisGuard, StoreDown
-from prectr.online.served_models import ModelLoader, ServedModel
-from prectr.online.user_delta import add_list
-from prectr.online.user_deltas import LmdbDeltas, RedisDeltas, UserDeltas
+from prectr.serving.assignment import assigned_model
+from prectr.serving.batcher import Batcher, Overloaded, TooLate
+from prectr.serving.config import ModelsConfig, ServeConfig
+from prectr.serving.delta_stores import LmdbDeltas, RedisDeltas, UserDeltas
+from prectr.serving.exposures import ExposureLog
+from prectr.serving.instruments import Instruments
+from prectr.serving.publish import REDIS_URLS
+from prectr.serving.redis_client import RedisGuard, StoreDown
+from prectr.serving.served_models import ModelLoader, ServedModel
+from prectr.serving.user_delta import add_list
 
 WATCH_SECONDS = 2.0
 """Between two looks at the file of models."""

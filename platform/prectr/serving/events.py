@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from prectr.bundle import Bundle
 from prectr.contracts.protocol import Event, ShownItem
-from prectr.features.online import CandidatePool, OnlineFeatures, UnknownItems
-from prectr.online.user_delta import SeenItem, SeenList
 from prectr.preferences.tolerance import LogLikelihoodTable, log_likelihood_table, on_lattice
+from prectr.ranking.bundle import Bundle
+from prectr.ranking.features import CandidatePool, OnlineFeatures, UnknownItems
+from prectr.serving.user_delta import SeenItem, SeenList
 
 
 class EventReader:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from prectr.online.config import BatchConfig
+from prectr.serving.config import BatchConfig
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from prectr.batch_ranking import stack
-from prectr.bundle import Bundle
 from prectr.contracts.protocol import (
     CandidateItem,
     Explanation,
@@ -19,9 +17,11 @@ from prectr.contracts.protocol import (
     ScoreResponse,
     Tolerance,
 )
-from prectr.features.online import OnlineFeatures, RequestFeatures, UnknownItems, UserReader
 from prectr.features.store import FeatureStore
-from prectr.scoring import Scorer, Scores
+from prectr.ranking.batch_ranking import stack
+from prectr.ranking.bundle import Bundle
+from prectr.ranking.features import OnlineFeatures, RequestFeatures, UnknownItems, UserReader
+from prectr.ranking.scoring import Scorer, Scores
 
 _RATES = ("user", "query", "item", "pair", "user_brand", "user_category")
 

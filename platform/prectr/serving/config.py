@@ -158,3 +158,13 @@ class ServeConfig(FrozenConfig):
         if not 1 <= least <= most:
             raise ValueError(f"replicas {replicas} must be at least 1, and a range must not fall")
         return replicas
+
+
+class ScoreLinesConfig(FrozenConfig):
+    """Who scores the lines that `score` reads."""
+
+    actors: int = Field(1, ge=1)
+    cpus: float = Field(1, gt=0)
+    """Of an actor."""
+    memory_gib: float | None = Field(None, gt=0)
+    """That Ray sets aside for an actor; null: not counted."""

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prectr.bundle import ONLINE_FILE, Bundle
 from prectr.core.errors import UsageError
-from prectr.features.online import UserReader
-from prectr.online.config import ModelsConfig, ServeConfig
-from prectr.online.drift import Drift
-from prectr.online.events import EventReader
-from prectr.online.golden import GoldenScores, golden_scores, require_golden
-from prectr.online.redis_client import RedisGuard, StoreDown
-from prectr.online.states import BundleState, FallbackState, LmdbState, RedisState, State, require_readable
-from prectr.online.user_delta import merged
-from prectr.online.user_deltas import UserDeltas
-from prectr.ranking import Ranking
-from prectr.scoring import Scorer
+from prectr.ranking.bundle import ONLINE_FILE, Bundle
+from prectr.ranking.drift import Drift
+from prectr.ranking.features import UserReader
+from prectr.ranking.golden import GoldenScores, golden_scores, require_golden
+from prectr.ranking.ranking import Ranking
+from prectr.ranking.scoring import Scorer
+from prectr.serving.config import ModelsConfig, ServeConfig
+from prectr.serving.delta_stores import UserDeltas
+from prectr.serving.events import EventReader
+from prectr.serving.redis_client import RedisGuard, StoreDown
+from prectr.serving.states import BundleState, FallbackState, LmdbState, RedisState, State, require_readable
+from prectr.serving.user_delta import merged
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from prectr.core.errors import PrectrError
 from prectr.features.derive import level_logarithms
 from prectr.features.inputs import Behaviours, Histories, PairArrays, RowArrays, stack
 from prectr.features.spec import SPEC_FILE, FeatureSpec
+from prectr.features.texts import join_texts
 from prectr.relevance.tokenisation import PairTokens
-from prectr.samples.texts import join_texts
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy as np
 from prectr.core.artifacts import file_digests
 from prectr.core.errors import PrectrError
 from prectr.features.inputs import Histories, PaddedBehaviours, PairArrays, RowArrays
-from prectr.features.online import CandidatePool, OnlineFeatures, RequestFeatures
+from prectr.ranking.features import CandidatePool, OnlineFeatures, RequestFeatures
+from prectr.ranking.scoring import Scorer
 from prectr.relevance.tokenisation import PairTokens
-from prectr.scoring import Scorer
 
 BATCH_REQUESTS = 512
 

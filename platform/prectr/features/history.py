@@ -140,7 +140,7 @@ class UserBlock:
         """Sort a block and number its users, moments and requests.
 
         Args:
-            rows: of `prectr.samples.read`, in any order.
+            rows: of `prectr.features.read`, in any order.
             table: the fitted click curve.
             half_life: in days; None: nothing fades.
         """

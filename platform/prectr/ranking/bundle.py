@@ -9,30 +9,26 @@ config.json            model configuration, feature sizes, position bias, and ho
 feature_spec.json      vocabularies and scalers
 preferences.json       click curve, examination, priors: what tolerance posteriors need
 online/                LMDB state of users, queries, items and pairs at the end of the log
-golden.json            a few requests and what the bundle said of them (`prectr.online.golden`)
-reference.json         how scores and levels of the validation day were spread (`prectr.online.drift`)
+golden.json            a few requests and what the bundle said of them (`prectr.ranking.golden`)
+reference.json         how scores and levels of the validation day were spread (`prectr.ranking.drift`)
 model_card.json        what it was trained on and how well it did on the validation day
 """
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from prectr.contracts.model_config import FeatureSizes, ModelConfig
-from prectr.core.artifacts import link_or_copy, read_manifest, require_artifact, write_json
+from prectr.core.artifacts import require_artifact
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.mirror import MANIFEST
 from prectr.features.spec import SPEC_FILE, FeatureSpec
 from prectr.preferences.fit import PreferenceModel
-from prectr.relevance.encoder_session import INT8_FILE, ONNX_FILE, SETTINGS_FILE, encoder_file
-from prectr.relevance.quantisation import bundle_figures, quantise
+from prectr.relevance.encoder_session import ONNX_FILE, SETTINGS_FILE, encoder_file
 from prectr.relevance.tokenisation import TOKENIZER_FILE
-from prectr.training.config import TrainConfig
 
 BUNDLE_VERSION = 4
 RANKER_FILE, ENCODER_FILE, INT8_ENCODER_FILE = "ranker.onnx", "encoder.onnx", "encoder.int8.onnx"
@@ -134,77 +130,11 @@ def require_online_state(samples: Path) -> None:
         )
 
 
-def write_bundle(
-    out: Path,
-    trained: Path,
-    *,
-    samples: Path,
-    encoder: Path,
-    preferences: Path,
-    config: TrainConfig,
-    facts: dict[str, Any],
-) -> None:
-    """Assemble a bundle from what training left in `trained` and from the stages before it."""
-    for file in trained.iterdir():
-        if file.is_file() and file.name != "position.json":
-            shutil.copy2(file, out / file.name)
-    int8 = (encoder / INT8_FILE).is_file()
-    if int8 and (out / ENCODER_FILE).is_file():
-        quantise(out / ENCODER_FILE, out / INT8_ENCODER_FILE)
-    (out / "relevance").mkdir()
-    for name in (*RELEVANCE_FILES, INT8_FILE) if int8 else RELEVANCE_FILES:
-        _share(encoder / name, out / "relevance" / name)
-    (out / ONLINE_FILE).parent.mkdir()
-    _share(samples / ONLINE_FILE, out / ONLINE_FILE)
-    shutil.copy2(samples / SPEC_FILE, out / SPEC_FILE)
-    shutil.copy2(preferences / "parameters.json", out / PREFERENCES_FILE)
-    mined = require_artifact(preferences, "mine-preferences")
-    spec = FeatureSpec.load(samples / SPEC_FILE)
-    width = json.loads((encoder / SETTINGS_FILE).read_text(encoding="utf-8"))["width"]
-    write_json(
-        out / CONFIG_FILE,
-        {
-            "bundle_version": BUNDLE_VERSION,
-            "model": config.model.model_dump(mode="json"),
-            "sizes": spec.sizes(width).model_dump(mode="json"),
-            "alternate": mined["config"]["alternate"],
-            "position": json.loads((trained / "position.json").read_text(encoding="utf-8")),
-            "files": {str(file.relative_to(out)): file.stat().st_size for file in _served(out, trained)},
-        },
-    )
-    measured = {"int8": bundle_figures(Bundle.read(out, "unpublished"), samples)} if int8 else {}
-    samples_manifest = read_manifest(samples) or {}
-    write_json(
-        out / CARD_FILE,
-        {
-            "model": config.model.name,
-            "training": facts,
-            "days": samples_manifest.get("days", {}),
-            "validation": facts["best"],
-            **measured,
-            "definitions": {
-                "auc": "with the logged position, ties count one half",
-                "gauc": "by user, impression-weighted, one-class users dropped",
-                "auc_position_free": "without the position, as served",
-            },
-        },
-    )
-
-
 def _digest(*files: Path) -> str:
     digest = hashlib.blake2b(digest_size=12)
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def _served(out: Path, trained: Path) -> list[Path]:
-    """The files of a bundle that serving needs, besides its configuration."""
-    return [
-        file
-        for file in sorted(out.rglob("*"))
-        if file.is_file() and file.name not in NOT_SERVED and not file.is_relative_to(trained)
-    ]
 
 
 def _require_whole(path: Path, sizes: Mapping[str, int]) -> None:
@@ -217,10 +147,3 @@ def _require_whole(path: Path, sizes: Mapping[str, int]) -> None:
             raise PrectrError(
                 f"{file}: holds {file.stat().st_size:,} bytes of {size:,}; copy the bundle again or train it again."
             )
-
-
-def _share(source: Path, target: Path) -> None:
-    """Rankers on the same samples share their state on disk, where the file system allows it."""
-    if not source.is_file():
-        raise UsageError(f"{source}: is missing; build its artifact again.")
-    link_or_copy(source, target)

@@ -11,13 +11,13 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel
 
-from prectr.bundle import GOLDEN_FILE, INT8_ENCODER_FILE, Bundle
 from prectr.contracts.protocol import Context, ScoreRequest
 from prectr.core.artifacts import write_json
 from prectr.core.errors import PrectrError
-from prectr.ranking import Ranking
+from prectr.features.load import Samples, split_days
+from prectr.ranking.bundle import GOLDEN_FILE, INT8_ENCODER_FILE, Bundle
+from prectr.ranking.ranking import Ranking
 from prectr.relevance.encoder_session import INT8_FILE
-from prectr.samples.load import Samples, split_days
 
 CANDIDATES = 20
 TOLERANCE = 1e-3

@@ -8,8 +8,8 @@ import lmdb
 import msgpack
 
 from prectr.features.store import store_key
-from prectr.online.redis_client import KEY_PREFIX, RedisGuard
-from prectr.online.user_delta import Delta
+from prectr.serving.redis_client import KEY_PREFIX, RedisGuard
+from prectr.serving.user_delta import Delta
 
 MAP_BYTES = 64 * 2**30
 """Address space only; the file grows with what is written."""

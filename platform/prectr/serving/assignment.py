@@ -6,7 +6,7 @@ and a share that is raised takes users from the default model only.
 """
 
 from prectr.core.text import hash_fraction
-from prectr.online.config import ExperimentSplit, ModelsConfig
+from prectr.serving.config import ExperimentSplit, ModelsConfig
 
 
 def assigned_model(user_id: str, models: ModelsConfig) -> tuple[str, str | None]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import msgpack
 
-from prectr.bundle import Bundle
 from prectr.core.errors import PrectrError
 from prectr.features.store import OnlineStore, kind_of, write_keys
-from prectr.online.redis_client import KEY_PREFIX, RedisGuard, StoreDown
-from prectr.online.states import CURRENT, REDIS_CURRENT, BundleState, StateInfo, redis_key
+from prectr.ranking.bundle import Bundle
 from prectr.relevance.tokenisation import PairTokeniser
+from prectr.serving.redis_client import KEY_PREFIX, RedisGuard, StoreDown
+from prectr.serving.states import CURRENT, REDIS_CURRENT, BundleState, StateInfo, redis_key
 
 REDIS_URLS = ("redis://", "rediss://")
 KEPT_VERSIONS = 2

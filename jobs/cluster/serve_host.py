@@ -17,7 +17,7 @@ from typing import Any
 from prectr.core import progress
 from prectr.core.errors import PrectrError
 from prectr.core.ray_errors import find_user_error
-from prectr.online.config import ServeConfig
+from prectr.serving.config import ServeConfig
 
 HEALTH_TIMEOUT_SECONDS = 120
 
