@@ -9,8 +9,8 @@ from pathlib import Path
 from jobs import evaluate, train_contestants
 from prectr.core.artifacts import StageResult
 from prectr.core.ray_session import RayConfig
+from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.contestants import ABLATIONS
-from prectr.settings import EvaluateConfig
 from prectr.training.config import TrainConfig
 
 FULL, EARLIER = "prectr-v2", "prectr"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prectr.core.artifacts import StageResult, require_artifact, run_stage, without_nan, write_json
-from prectr.experiments.config import ExperimentConfig
+from prectr.evaluation.experiments.config import ExperimentConfig
 
 EXPERIMENT, PAGE = "experiment.json", "experiment.md"
 
@@ -24,12 +24,12 @@ def run(
 ) -> StageResult:
     """Judge an experiment and publish `experiment.json` and `experiment.md` at `out`.
 
-    Arguments and errors are those of `prectr.experiments.exposures.read_experiment`.
+    Arguments and errors are those of `prectr.evaluation.experiments.exposures.read_experiment`.
     """
 
     def build(staging: Path) -> dict[str, Any]:
-        from prectr.experiments.analysis import analyse
-        from prectr.experiments.exposures import read_experiment
+        from prectr.evaluation.experiments.analysis import analyse
+        from prectr.evaluation.experiments.exposures import read_experiment
 
         report = analyse(read_experiment(exposures, assignment, before, config), config)
         write(staging, report)
@@ -43,7 +43,7 @@ def run(
 
 def write(folder: Path, report: dict[str, Any]) -> None:
     """Leave a report as JSON and as Markdown."""
-    from prectr.experiments.report import markdown
+    from prectr.reports.experiment import markdown
 
     report = without_nan(report)
     write_json(folder / EXPERIMENT, report)

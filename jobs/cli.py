@@ -365,7 +365,7 @@ def evaluate(
     from jobs import train_contestants
     from prectr.core.errors import UsageError
     from prectr.evaluation.contestants import chosen
-    from prectr.tabulate import print_evaluation
+    from prectr.reports.terminal import print_evaluation
 
     named = [pair.partition("=") for pair in scores or ()]
     if any(not name or not file for name, _, file in named):
@@ -422,7 +422,7 @@ def ablate(
     settings = load()
     from jobs import ablate as job
     from jobs.evaluate import read
-    from prectr.tabulate import print_evaluation
+    from prectr.reports.terminal import print_evaluation
 
     result = job.run(
         tables=tables,
@@ -464,7 +464,7 @@ def analyze_experiment(
     """Judge an online experiment: sample ratio, intervals by user, CUPED, bounds for any time."""
     settings = load(None if control is None else f"experiment.control={control}")
     from jobs import analyze_experiment as job
-    from prectr.experiments.report import print_experiment
+    from prectr.reports.experiment import print_experiment
 
     result = job.run(
         exposures=exposures, assignment=assignment, before=before, out=out, config=settings.experiment, force=force
@@ -495,7 +495,7 @@ def simulate_experiment(
     settings = load(None if days is None else f"replay.days={days}")
     from jobs import simulate_experiment as job
     from jobs.analyze_experiment import read
-    from prectr.experiments.report import print_experiment
+    from prectr.reports.experiment import print_experiment
 
     result = job.run(
         tables=tables,
@@ -601,7 +601,7 @@ def pipeline(
     """The whole chain as one job, as the section `pipeline` says; what is up to date is skipped."""
     settings = load()
     from jobs import pipeline as job
-    from prectr.tabulate import print_wall_times
+    from prectr.reports.terminal import print_wall_times
 
     if daily:
         taken = job.run_daily(settings.pipeline, settings, restart=restart)

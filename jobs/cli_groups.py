@@ -115,7 +115,7 @@ def preferences_check(preferences: Preferences, relevance: Relevance, tables: Ta
 def jobs_list(address: Address, json_: Json = False) -> None:
     """Jobs of prectr on a cluster, the newest first."""
     from prectr.cluster_jobs import job_client, jobs_table
-    from prectr.tabulate import print_jobs
+    from prectr.reports.terminal import print_jobs
 
     rows = jobs_table(job_client(address))
     print_answer(Answer(rows, show=lambda: print_jobs(rows)), json_)

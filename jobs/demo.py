@@ -13,8 +13,8 @@ from prectr.core import progress
 from prectr.core.ray_session import ray_session
 from prectr.data.tables import Tables
 from prectr.pipeline_config import PipelineConfig
+from prectr.reports.terminal import print_evaluation, print_scored, print_wall_times
 from prectr.settings import Settings
-from prectr.tabulate import print_evaluation, print_scored, print_wall_times
 
 SERVED = "prectr-v2"
 CANDIDATES = 12

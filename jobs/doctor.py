@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from prectr.doctor import Finding, examine
-from prectr.tabulate import console
+from prectr.reports.terminal import console
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 

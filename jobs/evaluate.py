@@ -18,15 +18,15 @@ from prectr.core.config import FrozenConfig
 from prectr.core.errors import UsageError
 from prectr.data.tables import Tables
 from prectr.evaluation import curves, scores
+from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.contestants import label_of
 from prectr.evaluation.day import LIST_SLICES, TestDay
 from prectr.evaluation.figures import LIST_METRICS, ROW_METRICS, describe_lists, describe_slices, measure
 from prectr.evaluation.off_policy import off_policy_values
+from prectr.evaluation.relevance_quality import relevance_quality
 from prectr.evaluation.truth import tolerance_against_truth
 from prectr.features.load import Samples, sample_days, split_days
-from prectr.labelling.quality import relevance_quality
 from prectr.ranking.scoring import Scorer
-from prectr.settings import EvaluateConfig
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.parquet"
 BOUNDS = ("position-only", "oracle")

@@ -239,7 +239,7 @@ def _repeats(ledger: ContextLedger, keys: pl.Series) -> dict[str, Any]:
 
 def write_report(labels: Path) -> None:
     """Write the page about an artifact of `label` into it, as `report.html`."""
-    from prectr.label_report.page import write_label_page
+    from prectr.reports.labels_page import write_label_page
 
     write_label_page(labels, labels / "report.html")
 

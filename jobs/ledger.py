@@ -9,7 +9,7 @@ from prectr.core import progress
 from prectr.core.errors import UsageError
 from prectr.labelling.ledger import KINDS
 from prectr.labelling.ledger_upkeep import chosen, drop, export, open_ledger, statistics, tidy, unused_since
-from prectr.tabulate import console
+from prectr.reports.terminal import console
 
 
 def stats(directory: Path) -> dict[str, Any]:

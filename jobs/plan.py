@@ -11,7 +11,7 @@ from prectr.planning.calculator import Answer, calculate, make_load
 from prectr.planning.costs import unit_costs
 from prectr.planning.load import STAGES, Machine, parse_count
 from prectr.planning.stages import StageNeed
-from prectr.tabulate import console
+from prectr.reports.terminal import console
 
 COUNTS = ("impressions_per_day", "queries", "labels", "requests_per_second", "users", "items", "gpu_tokens_per_second")
 """Options that may be written as 100M."""

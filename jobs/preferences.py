@@ -36,10 +36,9 @@ def show(
         PrectrError: nobody typed the query, or the page cannot be written.
     """
     from prectr.preferences.mined import Preferences, require_mined_from
-    from prectr.preferences_report.coverage import coverage_by_source
-    from prectr.preferences_report.mined_query import mined_query
-    from prectr.preferences_report.overview import overview
-    from prectr.preferences_report.page import render_overview
+    from prectr.reports.preferences import coverage_by_source, overview
+    from prectr.reports.preferences_page import render_overview
+    from prectr.reports.preferences_query import mined_query
 
     if query is None and html is None and not as_json:
         raise UsageError(
@@ -72,9 +71,9 @@ def check(preferences: Path, *, relevance: Path, tables: Path) -> dict[str, Any]
     Raises:
         UsageError: the log has no truth, or the preferences were not mined from these tables and this relevance.
     """
+    from prectr.evaluation.tolerance_check import check_against_truth
     from prectr.preferences.mined import Preferences
-    from prectr.preferences_report.coverage import coverage_by_source
-    from prectr.preferences_report.truth_check import check_against_truth
+    from prectr.reports.preferences import coverage_by_source
 
     figures = check_against_truth(preferences, relevance, tables)
     return {**figures, "coverage": coverage_by_source(Preferences.open(preferences), relevance)}
@@ -82,7 +81,7 @@ def check(preferences: Path, *, relevance: Path, tables: Path) -> dict[str, Any]
 
 def print_shown(content: Mapping[str, Any]) -> None:
     """Print the query, where one was asked for, and where the page is."""
-    from prectr.preferences_report.terminal import print_query
+    from prectr.reports.preferences_terminal import print_query
 
     if "query" in content:
         print_query(content["query"])
@@ -92,7 +91,7 @@ def print_shown(content: Mapping[str, Any]) -> None:
 
 def print_check(content: Mapping[str, Any]) -> None:
     """Print what `check` found."""
-    from prectr.preferences_report import terminal
+    from prectr.reports import preferences_terminal as terminal
 
     terminal.print_check(content)
 

@@ -6,7 +6,7 @@ from typing import Any
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, read_manifest, require_artifact, run_stage, write_json
 from prectr.core.errors import PrectrError
-from prectr.settings import ReportConfig
+from prectr.reports.config import ReportConfig
 
 PAGE, MARKDOWN, CONTENT = "report.html", "report.md", "report.json"
 MINED = ("tables", "relevance", "preferences")
@@ -35,9 +35,8 @@ def run(
 
     def build(staging: Path) -> dict[str, Any]:
         from jobs.evaluate import read
-        from prectr.reporting.content import Report, identities_of
-        from prectr.reporting.markdown import render_markdown
-        from prectr.reporting.page import render_page
+        from prectr.reports.evaluation import Report, identities_of
+        from prectr.reports.evaluation_page import render_markdown, render_page
 
         coverage, check = _preferences(**mined) if whole else (None, None)
         ablated = None if ablation is None else read(ablation)
@@ -58,9 +57,9 @@ def run(
 
 def _preferences(tables: Path, relevance: Path, preferences: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Coverage by source and, where the log has a truth, the check against it."""
+    from prectr.evaluation.tolerance_check import check_against_truth
     from prectr.preferences.mined import Preferences
-    from prectr.preferences_report.coverage import coverage_by_source
-    from prectr.preferences_report.truth_check import check_against_truth
+    from prectr.reports.preferences import coverage_by_source
 
     coverage = coverage_by_source(Preferences.open(preferences), relevance)
     if not (tables / "truth").is_dir():

@@ -14,7 +14,7 @@ from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, UsageError
 from prectr.data.marketplace.config import MarketplaceConfig
 from prectr.data.tables import Tables
-from prectr.experiments.config import PRODUCTION, ExperimentConfig, ReplayConfig
+from prectr.evaluation.experiments.config import PRODUCTION, ExperimentConfig, ReplayConfig
 
 AA_RESPLITS = 1000
 
@@ -93,10 +93,10 @@ def _play(
     import pyarrow.parquet as pq
 
     from prectr.data.marketplace import prepare
-    from prectr.experiments.analysis import analyse
-    from prectr.experiments.exposures import read_experiment
-    from prectr.experiments.replay import replay
-    from prectr.experiments.truth import against_truth
+    from prectr.evaluation.experiments.analysis import analyse
+    from prectr.evaluation.experiments.exposures import read_experiment
+    from prectr.evaluation.experiments.replay import replay
+    from prectr.evaluation.experiments.truth import against_truth
 
     marketplace = prepare(world_config, catalogue)
     _check_same_world(tables, marketplace.items)

@@ -124,7 +124,7 @@ def _write(staging: Path, trials: list[Trial], config: SweepConfig, train: Train
     """
     import yaml
 
-    from prectr.reporting.sweep_page import render_sweep
+    from prectr.reports.sweep import render_sweep
 
     done = [trial for trial in trials if trial.error is None]
     if not done:

@@ -15,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from ray import serve
 from ray.serve import Application
 
-from prectr import __version__, reporting
+from prectr import __version__
 from prectr.core.ray_session import memory_bytes
 from prectr.labelling.calibration import Calibration
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.engines.contract import Question, replica_gpus
 from prectr.labelling.engines.interactive import TooLong
 from prectr.labelling.interactive import Judgement, TeacherScorer, prepare_scorer
+from prectr.reports import TEMPLATES
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 PAGE_HEADERS = {
@@ -151,7 +152,7 @@ def build_app(arguments: AppArguments) -> Application:
 
 def render_page(question: Question) -> str:
     """The page of the form; everything it needs is in it."""
-    folders = [Path(__file__).parent, Path(reporting.__file__).parent]
+    folders = [Path(__file__).parent, TEMPLATES]
     environment = Environment(loader=FileSystemLoader(folders), undefined=StrictUndefined, autoescape=True)
     template = question.template
     return environment.get_template("teacher.html.j2").render(

@@ -1,0 +1,1 @@
+"""Commands about a Ray cluster: submitting jobs, following them, checking what is installed."""

@@ -30,7 +30,7 @@ from prectr.core.artifacts import read_manifest
 from prectr.core.errors import PrectrError, UsageError
 from prectr.data.tables import Tables
 from prectr.evaluation.day import TestDay
-from prectr.experiments.config import ExperimentConfig, ReplayConfig
+from prectr.evaluation.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.features.load import Samples, split_days
 from prectr.features.spec import SPEC_FILE
 from prectr.labelling.engines.choose import choose_engine

@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 
 from prectr.core.artifacts import write_json
+from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.figures import describe_slices, measure
 from prectr.evaluation.scores import DayScores
-from prectr.settings import EvaluateConfig
 
 DAY = date(2026, 3, 5)
 CONFIG = EvaluateConfig(resamples=60, top=2)

@@ -20,12 +20,12 @@ from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import UsageError
 from prectr.core.ray_train import read_curve
+from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.figures import describe_slices, measure
 from prectr.evaluation.scores import position_only
 from prectr.features.load import Samples, split_days
 from prectr.ranking.bundle import ONLINE_FILE
-from prectr.settings import EvaluateConfig
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import CURVE, STATE, Run
 from prectr.training.sweep_config import SweepConfig

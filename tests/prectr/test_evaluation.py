@@ -18,6 +18,7 @@ from prectr.core.artifacts import StageResult, without_nan, write_json
 from prectr.core.errors import PrectrError, UsageError
 from prectr.data.judgments import split_of
 from prectr.evaluation import scores as scores_module
+from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.contestants import ABLATIONS, PAPER_MODELS, chosen
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.figures import describe_lists, measure
@@ -27,11 +28,9 @@ from prectr.evaluation.truth import incentive_by_threshold
 from prectr.features.load import Samples
 from prectr.features.spec import SPEC_FILE
 from prectr.metrics.lists import top_mean
-from prectr.reporting.content import Report, verdicts
-from prectr.reporting.markdown import render_markdown
-from prectr.reporting.page import render_page
-from prectr.settings import EvaluateConfig
-from prectr.tabulate import told_figure, told_figures
+from prectr.reports.evaluation import Report, verdicts
+from prectr.reports.evaluation_page import render_markdown, render_page
+from prectr.reports.terminal import told_figure, told_figures
 from prectr.training.config import TrainConfig
 from tests.prectr.evaluation_world import CONFIG, DAY, make_day, make_evaluation, scores, two_models
 from tests.prectr.test_ranker_loop import write_samples

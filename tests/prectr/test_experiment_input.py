@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from prectr.core.errors import PrectrError, UsageError
-from prectr.experiments.analysis import analyse
-from prectr.experiments.config import ExperimentConfig
-from prectr.experiments.exposures import Experiment, measured, read_experiment
-from prectr.experiments.report import markdown
+from prectr.evaluation.experiments.analysis import analyse
+from prectr.evaluation.experiments.config import ExperimentConfig
+from prectr.evaluation.experiments.exposures import Experiment, measured, read_experiment
+from prectr.reports.experiment import markdown
 
 
 def at(day: int, hour: int = 12) -> datetime:

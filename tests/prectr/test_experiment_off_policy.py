@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from prectr.data.marketplace import MarketplaceConfig, prepare
 from prectr.data.marketplace.log import draw_requests, logging_order, show
-from prectr.experiments.off_policy import RandomisedRows, paired_difference, uniform_placement
+from prectr.evaluation.experiments.off_policy import RandomisedRows, paired_difference, uniform_placement
 
 PROBABILITIES = st.floats(0.01, 0.99)
 ITEMS = 3

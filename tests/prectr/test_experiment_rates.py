@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from prectr.experiments.analysis import DrawnDifference
-from prectr.experiments.cuped import UserSums, adjust
-from prectr.experiments.ratio import Difference, Moments, Ratio
-from prectr.experiments.resplit import false_positives, row_level_p_value
-from prectr.experiments.sequential import always_valid_reach, tuning
+from prectr.evaluation.experiments.analysis import DrawnDifference
+from prectr.evaluation.experiments.cuped import UserSums, adjust
+from prectr.evaluation.experiments.ratio import Difference, Moments, Ratio
+from prectr.evaluation.experiments.resplit import false_positives, row_level_p_value
+from prectr.evaluation.experiments.sequential import always_valid_reach, tuning
 from prectr.metrics.bootstrap import percentile_interval, resample
 
 EXPERIMENTS = 2000

@@ -8,9 +8,9 @@ from scipy.stats import binom
 from prectr.contracts.schema import IMPRESSIONS
 from prectr.data.marketplace import MarketplaceConfig, constants, prepare
 from prectr.data.marketplace.log import draw_requests, show
-from prectr.experiments.config import PRODUCTION, ReplayConfig
-from prectr.experiments.ratio import Difference, Moments, Ratio
-from prectr.experiments.replay import Replay, replay
+from prectr.evaluation.experiments.config import PRODUCTION, ReplayConfig
+from prectr.evaluation.experiments.ratio import Difference, Moments, Ratio
+from prectr.evaluation.experiments.replay import Replay, replay
 
 DAYS, REQUESTS = 3, 400
 

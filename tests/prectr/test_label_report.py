@@ -10,9 +10,9 @@ import pytest
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.artifacts import write_json
 from prectr.core.errors import PrectrError, UsageError
-from prectr.label_report.page import write_label_page
-from prectr.label_report.summary import summarise
 from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
+from prectr.reports.labels import summarise
+from prectr.reports.labels_page import write_label_page
 
 HOSTILE = "<script>alert(1)</script> $x$"
 MANIFEST = {

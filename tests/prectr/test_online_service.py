@@ -17,8 +17,8 @@ import yaml
 from prectr.contracts.protocol import Context, Event, ScoreRequest, ScoreResponse, ShownItem
 from prectr.core.errors import PrectrError, UsageError
 from prectr.data.exposure_log import impressions
-from prectr.experiments.config import ExperimentConfig
-from prectr.experiments.exposures import read_experiment
+from prectr.evaluation.experiments.config import ExperimentConfig
+from prectr.evaluation.experiments.exposures import read_experiment
 from prectr.ranking.bundle import Bundle
 from prectr.ranking.golden import golden_scores, require_golden
 from prectr.ranking.ranking import Ranking

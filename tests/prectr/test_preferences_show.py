@@ -10,11 +10,10 @@ import pytest
 from prectr.core.errors import PrectrError
 from prectr.preferences.mined import Preferences
 from prectr.preferences.tolerance import GRID
-from prectr.preferences_report.coverage import coverage_by_source
-from prectr.preferences_report.mined_query import mined_query, nearest_queries
-from prectr.preferences_report.overview import overview
-from prectr.preferences_report.page import render_overview, section
-from prectr.preferences_report.terminal import BAR, bar, print_check, print_query
+from prectr.reports.preferences import coverage_by_source, overview
+from prectr.reports.preferences_page import render_overview, section
+from prectr.reports.preferences_query import mined_query, nearest_queries
+from prectr.reports.preferences_terminal import BAR, bar, print_check, print_query
 from tests.mined_preferences import behaviour, query_row, write_preferences, write_relevance
 
 HOSTILE = "<script>alert(1)</script> $x$"

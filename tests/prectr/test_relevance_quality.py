@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, ndcg_score
 
-from prectr.labelling.quality import level_figures, mean_ndcg
+from prectr.evaluation.relevance_quality import level_figures, mean_ndcg
 from prectr.metrics.agreement import quadratic_kappa
 
 grades = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=40)

@@ -16,10 +16,10 @@ from jobs import simulate
 from prectr.core.errors import PrectrError, UsageError
 from prectr.data.marketplace.config import MarketplaceConfig
 from prectr.data.tables import Tables
-from prectr.preferences_report import ceiling as ceiling_module
-from prectr.preferences_report.ceiling import Ceiling
-from prectr.preferences_report.truth import TrueCurve
-from prectr.preferences_report.truth_check import agreement, check_against_truth
+from prectr.evaluation import ceiling as ceiling_module
+from prectr.evaluation.ceiling import Ceiling
+from prectr.evaluation.tolerance_check import agreement, check_against_truth
+from prectr.evaluation.truth import TrueCurve
 from tests.mined_preferences import write_artifacts_of
 
 CURVE = TrueCurve(base=0.58, slope=0.08, floor=0.03, least=0.0, most=1.1)

@@ -9,7 +9,7 @@ from prectr.core.artifacts import run_stage
 from prectr.core.errors import UsageError
 from prectr.data.judgments import read_judged, split_of
 from prectr.data.marketplace import MarketplaceConfig, simulate
-from prectr.labelling.quality import relevance_quality
+from prectr.evaluation.relevance_quality import relevance_quality
 from prectr.relevance.distillation_data import distillation_pairs
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 
 from prectr.data.judgments import read_judged
+from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.truth import true_clicks
 from prectr.features.inputs import RowArrays
 from prectr.features.load import Samples, split_days
 from prectr.metrics.slices import Masks, exposure_slices, query_slices, user_slices
-from prectr.settings import EvaluateConfig
 
 ROW_SLICES = {
     "all": "every impression of the test day",

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.day import ROW_SLICES, Lists, TestDay
 from prectr.evaluation.scores import DayScores
 from prectr.metrics.bootstrap import UserRows, UserStatistic
 from prectr.metrics.comparison import Contrast, DrawnModels, Estimate, ModelFigure, relative_improvements
 from prectr.metrics.lists import ndcg_by_list, reciprocal_rank_by_list, top_chance, top_mean_by_list
 from prectr.metrics.roc import group_auc
-from prectr.settings import EvaluateConfig
 
 RELEVANT_LEVEL = 2
 """Candidates of this expected level or grade and above are relevant."""

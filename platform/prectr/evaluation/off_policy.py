@@ -1,4 +1,4 @@
-"""What each ranker would have been clicked for, told by the test day's randomised requests (`prectr.experiments`).
+"""Off-policy value of each ranker, from the randomised requests of the test day (`prectr.evaluation.experiments`).
 
 The reward model of the doubly robust estimate is the base model's click probability at each position; it was trained on
 earlier days. Each model's first seed speaks.
@@ -12,8 +12,14 @@ import polars as pl
 
 from prectr.data.tables import Tables
 from prectr.evaluation.day import TestDay
+from prectr.evaluation.experiments.off_policy import (
+    Method,
+    PolicyValue,
+    RandomisedRows,
+    paired_difference,
+    uniform_placement,
+)
 from prectr.evaluation.scores import DayScores
-from prectr.experiments.off_policy import Method, PolicyValue, RandomisedRows, paired_difference, uniform_placement
 
 METHODS: tuple[Method, ...] = ("ips", "snips", "dr")
 WHAT = (

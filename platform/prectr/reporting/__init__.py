@@ -1,1 +1,0 @@
-"""The report: pictures and one self-contained HTML page. It reads artifacts and computes nothing of its own."""

@@ -1,0 +1,218 @@
+"""What the report says, before it is drawn: the same for the page, the Markdown and the JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prectr.core.artifacts import read_manifest
+from prectr.core.ray_train import read_curve
+from prectr.evaluation.contestants import label_of
+from prectr.reports.config import ReportConfig
+from prectr.reports.stage_times import SEED_MARK, StageTime, bundle_paths, stage_times
+from prectr.reports.terminal import TOLD_FIGURES, told_figures, told_interval
+
+LEARNING_CURVE = "learning_curve.jsonl"
+SLICES = ("cold", "warm", "active", "head", "torso", "tail")
+AUC_TABLE = (*((name, "auc", name) for name in SLICES), ("randomised", "auc_free", "randomised, position-free"))
+GAUC_TABLE = tuple((name, "gauc", name) for name in SLICES)
+LIST_TABLE = (
+    ("candidates", "level_top", "mean level of the top"),
+    ("candidates", "coverage", "coverage"),
+    ("candidates", "judged_ndcg", "NDCG, judged"),
+    ("candidates", "judged_mrr", "MRR, judged"),
+)
+EXPOSURE_TABLE = (
+    ("exposed", "level_ndcg", "levels, exposed"),
+    ("unexposed", "level_ndcg", "levels, unexposed"),
+    ("exposed", "click_ndcg", "true clicks, exposed"),
+    ("unexposed", "click_ndcg", "true clicks, unexposed"),
+)
+CALIBRATION_TABLE = (
+    ("all", "logloss", "log loss"),
+    ("all", "ne", "NE"),
+    ("all", "ece", "ECE"),
+    ("all", "predicted_over_actual", "pred./actual"),
+)
+ABLATED = "Ablations: "
+"""How the titles of the ablations' tables begin."""
+TABLES = (
+    ("Rankers", (*TOLD_FIGURES, ("all", "gauc_request", "GAUC by request"))),
+    ("Calibration", CALIBRATION_TABLE),
+    ("AUC by slice", AUC_TABLE),
+    ("GAUC by slice", GAUC_TABLE),
+    ("Lists of candidates", LIST_TABLE),
+    ("NDCG of exposed and unexposed candidates", EXPOSURE_TABLE),
+)
+
+
+@dataclass(frozen=True)
+class FigureTable:
+    """A table of figures, told as text: a heading and rows, the first cell being the model."""
+
+    title: str
+    heading: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the report says.
+
+    Attributes:
+        evaluation: content of the `evaluate` artifact.
+        ablation: content of the `ablate` artifact, if there is one.
+        coverage: shares of pairs and impressions by source of relevance.
+        check: mined tolerances against the truth; None where there is none.
+        mined: manifest of `preferences`.
+        curves: learning curve of each ranker's first seed.
+        times: what each stage took.
+        price: of a core hour, and its currency.
+        versions: of the packages that trained the last ranker.
+        identities: hash of stage, version, configuration and inputs, by artifact.
+    """
+
+    evaluation: dict[str, Any]
+    ablation: dict[str, Any] | None
+    coverage: Mapping[str, Any] | None
+    check: Mapping[str, Any] | None
+    mined: dict[str, Any] | None
+    curves: dict[str, list[dict[str, Any]]]
+    times: list[StageTime]
+    price: ReportConfig
+    versions: dict[str, str]
+    identities: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        workspace: Path,
+        evaluation: dict[str, Any],
+        ablation: dict[str, Any] | None = None,
+        coverage: Mapping[str, Any] | None = None,
+        check: Mapping[str, Any] | None = None,
+        price: ReportConfig | None = None,
+        identities: dict[str, str] | None = None,
+    ) -> "Report":
+        """Of a workspace's artifacts; stages that are not there are left out; `identities` are of `identities_of`."""
+        bundles = bundle_paths(workspace)
+        curves = {
+            path.name: read_curve(path / LEARNING_CURVE)
+            for path in bundles
+            if SEED_MARK not in path.name and (path / LEARNING_CURVE).is_file()
+        }
+        versions = (read_manifest(bundles[-1]) or {}).get("versions", {}) if bundles else {}
+        return cls(
+            evaluation,
+            ablation,
+            coverage,
+            check,
+            read_manifest(workspace / "preferences"),
+            curves,
+            stage_times(workspace),
+            price or ReportConfig(),
+            versions,
+            identities or {},
+        )
+
+    def tables(self) -> list[FigureTable]:
+        """The tables of rankers, then that of ablations."""
+        made = [_table(title, self.evaluation, columns) for title, columns in TABLES]
+        if self.ablation is not None:
+            made += [_table(f"{ABLATED}{title}", self.ablation, columns) for title, columns in TABLES]
+        return [table for table in made if len(table.heading) > 1]
+
+    def off_policy(self) -> FigureTable | None:
+        """Clicks a request by model and estimator; None without randomised requests or their propensities."""
+        found = self.evaluation.get("off_policy")
+        if not found or "models" not in found:
+            return None
+        models = found["models"]
+        columns = {
+            "logged": "as logged",
+            "ips": "IPS",
+            "snips": "SNIPS",
+            "dr": "DR",
+            "against_base": f"against {label_of(found['base'])}",
+            "truth": "truth (simulated)",
+        }
+        columns = {name: heading for name, heading in columns.items() if any(name in one for one in models.values())}
+        rows = [[label_of(model), *(_bounded(one.get(name)) for name in columns)] for model, one in models.items()]
+        return FigureTable("Off-policy value", ["clicks a request", *columns.values()], rows)
+
+    def cost(self) -> list[list[str]]:
+        """Rows of stage, runs, seconds, core hours and, where a price is known, cost; the last row is the sum."""
+        rows = [[one.name, str(one.runs), f"{one.seconds:,.1f}", *self._cost(one.core_hours)] for one in self.times]
+        hours = [one.core_hours for one in self.times]
+        whole = None if None in hours else sum(hour for hour in hours if hour is not None)
+        runs, seconds = sum(one.runs for one in self.times), sum(one.seconds for one in self.times)
+        return [*rows, ["all stages", str(runs), f"{seconds:,.1f}", *self._cost(whole)]]
+
+    def cost_heading(self) -> list[str]:
+        """Of `cost`."""
+        heading = ["stage", "runs", "seconds", "core hours"]
+        return heading if self.price.core_hour_price is None else [*heading, f"cost, {self.price.currency}"]
+
+    def _cost(self, hours: float | None) -> list[str]:
+        told = ["–" if hours is None else f"{hours:.3f}"]
+        if self.price.core_hour_price is not None:
+            told.append("–" if hours is None else f"{hours * self.price.core_hour_price:.2f}")
+        return told
+
+    def learning_labels(self) -> dict[str, str]:
+        """What people call the rankers that have a learning curve."""
+        return {name: label_of(name) for name in self.curves}
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for programs."""
+        return {
+            "evaluation": self.evaluation,
+            "ablation": self.ablation,
+            "coverage": self.coverage,
+            "tolerance_check": self.check,
+            "learning_curves": self.curves,
+            "stages": [asdict(one) for one in self.times],
+            "price": self.price.model_dump(),
+            "versions": self.versions,
+            "identities": self.identities,
+        }
+
+
+def _bounded(value: Mapping[str, Any] | float | None) -> str:
+    """A figure with half of its interval, or a plain number."""
+    return f"{value:.4f}" if isinstance(value, float) else told_interval(value)
+
+
+def identities_of(evaluation: Path) -> dict[str, str]:
+    """Identities (`prectr.core.artifacts.stage_identity`) of an evaluation and of its inputs, by input name."""
+    manifest = read_manifest(evaluation) or {}
+    inputs = {name: str(print_).split(":")[:2] for name, print_ in manifest.get("inputs", {}).items()}
+    made_of = {name: parts[1] for name, parts in inputs.items() if len(parts) == 2}
+    return {"evaluation": str(manifest.get("identity")), **made_of}
+
+
+def verdicts(evaluation: Mapping[str, Any], part: str = "all") -> list[str]:
+    """One sentence for each model: better, worse or not told apart from the base, in AUC and GAUC."""
+    base = evaluation["models"][evaluation["base"]]["label"]
+    told = []
+    for name, model in evaluation["models"].items():
+        if model["kind"] == "bound" or name == evaluation["base"]:
+            continue
+        parts = []
+        for metric in ("auc", "gauc"):
+            figure = evaluation["figures"][part][metric].get(name)
+            difference = figure and figure["difference"]
+            if not difference or difference["value"] is None:
+                continue
+            words = {"better": "better", "worse": "worse", "no difference": "no difference shown"}
+            parts.append(
+                f"{metric.upper()} {difference['value']:+.4f} ({words.get(difference['verdict'], 'undefined')})"
+            )
+        if parts:
+            told.append(f"{model['label']} against {base}: {', '.join(parts)}.")
+    return told
+
+
+def _table(title: str, evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> FigureTable:
+    heading, *rows = told_figures(evaluation, columns)
+    return FigureTable(title, heading, rows)
