@@ -25,7 +25,7 @@ from prectr.training.sweep_ledger import Trial
 from prectr.training.sweep_search import early_stopping, proposer
 from tests.jobs import sweep_run
 from tests.prectr.conftest import laboratory  # noqa: F401
-from tests.prectr.test_ranker_loop import write_samples
+from tests.prectr.training.test_ranker_loop import write_samples
 from tests.processes import end_agents, with_code
 
 pytestmark = pytest.mark.slow

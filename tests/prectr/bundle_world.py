@@ -27,7 +27,7 @@ from prectr.relevance.tokenisation import PairTokeniser, train_wordpiece
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import Run
 from prectr.training.workers import Workers
-from tests.prectr.test_ranker_loop import write_samples
+from tests.prectr.training.test_ranker_loop import write_samples
 
 ENCODER = EncoderConfig(layers=1, width=8, heads=2, feed_forward=16, vocabulary=80, max_length=16, dropout=0.0)
 TRAIN = TrainConfig(epochs=1, batch_size=16, text_batch=8, evaluations_per_epoch=1, precision="float32", cpus=1)

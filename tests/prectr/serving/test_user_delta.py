@@ -18,7 +18,7 @@ from prectr.ranking.features import OnlineFeatures
 from prectr.serving.delta_stores import LmdbDeltas
 from prectr.serving.events import EventReader
 from prectr.serving.user_delta import KEPT_REQUESTS, SeenItem, SeenList, add_list, merged
-from tests.prectr.test_online_equals_offline import Both
+from tests.prectr.ranking.test_online_equals_offline import Both
 
 CLICK, EXPONENT = ClickParameters(a=0.4, s=0.15, eps=0.02), 0.8
 TABLE = LogLikelihoodTable(CLICK, EXPONENT)

@@ -156,6 +156,6 @@ def test_draw_never_takes_a_weight_of_zero():
 
 
 def test_the_data_card_lists_every_constant_as_it_is():
-    card = (Path(__file__).parents[2] / "docs/marketplace.md").read_text(encoding="utf-8")
+    card = (Path(__file__).parents[3] / "docs/marketplace.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `([A-Z_]+)` \| `(.+?)` \|", card, flags=re.MULTILINE))
     assert listed == {name: json.dumps(value) for name, value in constants.as_dict().items()}

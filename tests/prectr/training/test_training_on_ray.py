@@ -20,11 +20,11 @@ from prectr.core.ray_train import read_curve
 from prectr.features.load import Samples
 from prectr.training.ranker_loop import CURVE, STATE
 from tests.prectr import training_run
-from tests.prectr.test_ranker_loop import write_samples
+from tests.prectr.training.test_ranker_loop import write_samples
 from tests.processes import end_agents, with_code
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

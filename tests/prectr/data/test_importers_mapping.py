@@ -17,7 +17,7 @@ from prectr.data.importers import reading
 from prectr.data.importers.config import ImportConfig
 from prectr.data.tables import Tables
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "import.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "import.md"
 EXAMPLE = re.compile(r"`(my-log/[^`]+)`:\n\n```\w+\n(.*?)```", re.DOTALL)
 
 

@@ -33,7 +33,7 @@ from prectr.reports.evaluation_page import render_markdown, render_page
 from prectr.reports.terminal import told_figure, told_figures
 from prectr.training.config import TrainConfig
 from tests.prectr.evaluation_world import CONFIG, DAY, make_day, make_evaluation, scores, two_models
-from tests.prectr.test_ranker_loop import write_samples
+from tests.prectr.training.test_ranker_loop import write_samples
 
 
 def test_figures_are_their_definitions(tmp_path: Path) -> None:

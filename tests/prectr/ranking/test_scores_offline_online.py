@@ -29,7 +29,7 @@ from prectr.serving.events import EventReader
 from prectr.serving.user_delta import add_list, merged
 from tests.prectr.bundle_world import World
 from tests.prectr.conftest import MODEL
-from tests.prectr.test_user_delta import told
+from tests.prectr.serving.test_user_delta import told
 
 LOGS = 70
 ROWS = 1_000

@@ -19,7 +19,7 @@ from prectr.planning.load import Load, Machine, parse_count
 from prectr.planning.stages import SAMPLE_BLOCK_BYTES
 from prectr.planning.structures import MOST_PAIRS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MACHINE = Machine(cores=4, gib=16)
 LOAD = {
     "impressions_per_day": 1_000_000,

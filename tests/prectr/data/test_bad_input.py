@@ -32,7 +32,7 @@ from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_trials import run_trial
 from prectr.training.validation_day import undefined_figures
 from prectr.training.workers import Workers
-from tests.prectr.test_ranker_loop import write_samples
+from tests.prectr.training.test_ranker_loop import write_samples
 
 CONFIG = TrainConfig(epochs=2, batch_size=16, text_batch=8, evaluations_per_epoch=1, precision="float32", cpus=1)
 ENCODER = EncoderConfig(layers=1, width=8, heads=2, feed_forward=16, dropout=0.0)
