@@ -106,8 +106,8 @@ def _build(
     parts = [(part, True) for part in plan_parts(source, days, budget)]
     if config.candidates and source.has("candidates"):
         parts += [(part, False) for part in plan_parts(source, days[len(training) :], budget, "candidates")]
-    reading = Reading(mined, ray.put(ShownReader.open(source.path, relevance)))
-    context = SampleContext(mined, spec, source.path, relevance)
+    reading = Reading(mined, ray.put(ShownReader.open(source, relevance)))
+    context = SampleContext(mined, spec, source, relevance)
     rows = sum(part.rows for part, _ in parts)
     blocks = -(-rows // budget.rows(BLOCK_ROW_BYTES))
     at_once = {"num_cpus": 1, "batch_size": None, "batch_format": "pyarrow"}

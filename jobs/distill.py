@@ -31,17 +31,18 @@ def run(
     force: bool = False,
 ) -> StageResult:
     """Distil the labels of `labels` on `tables` into the encoder artifact `out`."""
+    log = Tables(tables)
     require_artifact(labels, "label")
 
     def build(staging: Path) -> dict[str, Any]:
-        return _build(tables, labels, staging, config, ray_config)
+        return _build(log, labels, staging, config, ray_config)
 
     inputs: dict[str, Path | str] = {"tables": tables, "labels": labels}
     return run_stage("distill", out, config=config, inputs=inputs, build=build, force=force)
 
 
 def _build(
-    tables: Path, labels: Path, staging: Path, config: DistillConfig, ray_config: RayConfig | None
+    tables: Tables, labels: Path, staging: Path, config: DistillConfig, ray_config: RayConfig | None
 ) -> dict[str, Any]:
     from models.distillation import distillation_loss
     from prectr.core.ray_train import fit_on_ray
@@ -119,12 +120,12 @@ def build_marked_encoder(config: EncoderConfig, vocabulary: int) -> Any:
     return encoder
 
 
-def _train_tokenizer(tables: Path, pairs: pl.DataFrame, staging: Path, config: DistillConfig) -> tuple[Any, int]:
+def _train_tokenizer(tables: Tables, pairs: pl.DataFrame, staging: Path, config: DistillConfig) -> tuple[Any, int]:
     """Train on the catalogue's titles and the training pairs' queries, and save it."""
     from prectr.relevance.tokenisation import train_wordpiece
 
     queries = pairs.filter(pl.col("split") == "train")["query"].unique().sort().to_list()
-    tokenizer = train_wordpiece([*Tables(tables).items()["title"].to_list(), *queries], config.encoder.vocabulary)
+    tokenizer = train_wordpiece([*tables.items()["title"].to_list(), *queries], config.encoder.vocabulary)
     _save_tokenizer(tokenizer, staging, config)
     return tokenizer, tokenizer.get_vocab_size()
 

@@ -79,6 +79,7 @@ def run(
         PrectrError: a score is NaN.
     """
     files = files or {}
+    log = Tables(tables)
     for artifact, stage in (
         (samples, "build-samples"),
         (preferences, "mine-preferences"),
@@ -94,11 +95,11 @@ def run(
             scores.require_comparable(bundle, samples, identity, day)
 
     def build(staging: Path) -> dict[str, Any]:
-        test = TestDay.of(Samples.open(samples), tables, config)
+        test = TestDay.of(Samples.open(samples), log, config)
         evaluation = _evaluate(test, bundles, files, staging, config, base, improvement_base)
         evaluation |= {
-            "quality": relevance_quality(tables, labels, encoder),
-            "tolerance": tolerance_against_truth(tables, preferences),
+            "quality": relevance_quality(log, labels, encoder),
+            "tolerance": tolerance_against_truth(log, preferences),
         }
         write_json(staging / EVALUATION, evaluation)
         return {"rows": {"test": evaluation["test_rows"]}}
@@ -173,9 +174,8 @@ def _evaluate(
         figures = measure(
             test, models, config, base=base, improvement_base=improvement_base, on_slice=lambda _: bar.advance(1)
         )
-    tables = Tables(test.tables)
     return {
-        "simulated": tables.simulated,
+        "simulated": test.tables.simulated,
         "test_day": str(test.day),
         "test_rows": len(test.clicked),
         "seeds": seeds,
@@ -202,7 +202,7 @@ def _evaluate(
             metric.name: {"heading": metric.heading, "definition": metric.definition.format(top=config.top)}
             for metric in (*ROW_METRICS, *LIST_METRICS)
         },
-        "log": _log(test, read_manifest(test.tables) or {}),
+        "log": _log(test, read_manifest(test.tables.path) or {}),
     }
 
 

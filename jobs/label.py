@@ -54,7 +54,7 @@ def run(
         retry_errors: ask again what failed in earlier runs.
         force: build the artifact again; what the ledger holds is not asked again.
     """
-    Tables(tables)  # a mistake is told before anything starts
+    log = Tables(tables)
     source = teacher_source(teacher)
     if isinstance(selection, Path):
         chosen = selection
@@ -65,13 +65,13 @@ def run(
         force = force or bool(published.get("rows", {}).get("errors"))
 
     def build(staging: Path) -> dict[str, Any]:
-        pairs = read_selection(chosen, tables)
-        template = template_for(config.prompt, config.language, Tables(tables).items()["title"])
+        pairs = read_selection(chosen, log)
+        template = template_for(config.prompt, config.language, log.items()["title"])
         ready = recognise_teacher(source, config, template)
         ledger = LabelLedger(config.ledger or out.parent / "label-ledger").context(ready.context)
         keyed = with_keys(pairs, ready)
         plan, asked = _ask_missing(keyed, ready, ledger, config, ray_config, yes, retry_errors)
-        facts = _publish(tables, keyed, ready, ledger, plan, staging, config)
+        facts = _publish(log, keyed, ready, ledger, plan, staging, config)
         selected = read_manifest(chosen) or {}
         # Where nothing was asked, versions and flags are those of the last run that did.
         last = asked or next(iter(ledger.runs()[-1:]), {})
@@ -158,7 +158,7 @@ def _confirm(plan: Plan, config: LabelConfig, yes: bool) -> None:
 
 
 def _publish(
-    tables: Path,
+    tables: Tables,
     keyed: pl.DataFrame,
     teacher: Teacher,
     ledger: ContextLedger,

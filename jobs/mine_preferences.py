@@ -119,7 +119,7 @@ class Mining:
         manifest = read_manifest(old) if old is not None else None
         self._old = old if manifest is not None and "fitted_on" in manifest else None
         self._old_manifest = manifest or {}
-        reader = ray.put(ShownReader.open(tables.path, relevance))
+        reader = ray.put(ShownReader.open(tables, relevance))
         self._unfitted = Pass(out, reader)
         self._fitted_now = False
         self._encoder = require_artifact(relevance, "score-relevance")["inputs"].get("encoder")

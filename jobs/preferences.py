@@ -35,6 +35,7 @@ def show(
         UsageError: neither query nor page nor JSON is wanted, or a path is not what its option asks for.
         PrectrError: nobody typed the query, or the page cannot be written.
     """
+    from prectr.data.tables import Tables
     from prectr.preferences.mined import Preferences, require_mined_from
     from prectr.reports.preferences import coverage_by_source, overview
     from prectr.reports.preferences_page import render_overview
@@ -51,7 +52,7 @@ def show(
     opened = Preferences.open(preferences)
     content: dict[str, Any] = {}
     if query is not None:
-        content["query"] = mined_query(opened, query, tables, relevance)
+        content["query"] = mined_query(opened, query, None if tables is None else Tables(tables), relevance)
     if query is None or html is not None:
         content["overview"] = overview(opened)
     if html is not None:
@@ -71,11 +72,12 @@ def check(preferences: Path, *, relevance: Path, tables: Path) -> dict[str, Any]
     Raises:
         UsageError: the log has no truth, or the preferences were not mined from these tables and this relevance.
     """
+    from prectr.data.tables import Tables
     from prectr.evaluation.tolerance_check import check_against_truth
     from prectr.preferences.mined import Preferences
     from prectr.reports.preferences import coverage_by_source
 
-    figures = check_against_truth(preferences, relevance, tables)
+    figures = check_against_truth(preferences, relevance, Tables(tables))
     return {**figures, "coverage": coverage_by_source(Preferences.open(preferences), relevance)}
 
 

@@ -57,6 +57,7 @@ def run(
 
 def _preferences(tables: Path, relevance: Path, preferences: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Coverage by source and, where the log has a truth, the check against it."""
+    from prectr.data.tables import Tables
     from prectr.evaluation.tolerance_check import check_against_truth
     from prectr.preferences.mined import Preferences
     from prectr.reports.preferences import coverage_by_source
@@ -65,7 +66,7 @@ def _preferences(tables: Path, relevance: Path, preferences: Path) -> tuple[dict
     if not (tables / "truth").is_dir():
         return coverage, None
     try:
-        return coverage, check_against_truth(preferences, relevance, tables)
+        return coverage, check_against_truth(preferences, relevance, Tables(tables))
     except PrectrError as error:
         progress.say(f"  the report does without the check of tolerances against the truth: {error}")
         return coverage, None

@@ -12,6 +12,7 @@ from prectr.core import progress
 from prectr.core.artifacts import StageResult, require_artifact, run_stage
 from prectr.core.errors import PrectrError
 from prectr.core.ray_session import RayConfig, busy_session, require_resources, resources
+from prectr.data.tables import Tables
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import encoder_file
 
@@ -36,15 +37,17 @@ def run(
         encoder_file(encoder, int8=True)
     require_artifact(labels, "label")
 
+    log = Tables(tables)
+
     def build(staging: Path) -> dict[str, Any]:
-        return _build(tables, encoder, labels, staging, config, ray_config)
+        return _build(log, encoder, labels, staging, config, ray_config)
 
     inputs: dict[str, Path | str] = {"tables": tables, "encoder": encoder, "labels": labels}
     return run_stage("score-relevance", out, config=config, inputs=inputs, build=build, force=force)
 
 
 def _build(
-    tables: Path, encoder: Path, labels: Path, staging: Path, config: ScoreConfig, ray_config: RayConfig | None
+    tables: Tables, encoder: Path, labels: Path, staging: Path, config: ScoreConfig, ray_config: RayConfig | None
 ) -> dict[str, Any]:
     from prectr.relevance.scoring import pairs_to_score, score_pairs
 

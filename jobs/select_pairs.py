@@ -36,20 +36,21 @@ def run(*, tables: Path, out: Path, config: SelectionConfig, extend: bool = Fals
     Raises:
         UsageError: nothing to choose from; or there is nothing to extend.
     """
+    log = Tables(tables)
     before = require_artifact(out, "select-pairs") if extend else {}
 
     def build(staging: Path) -> dict[str, Any]:
         if extend:
             old = pl.read_parquet(out / SELECTION)
-            selection = extend_selection(old, date.fromisoformat(before["last_day"]), tables, config)
+            selection = extend_selection(old, date.fromisoformat(before["last_day"]), log, config)
         else:
-            selection = choose_pairs(tables, config)
+            selection = choose_pairs(log, config)
         selection.pairs.write_parquet(staging / SELECTION)
         pairs, questions = len(selection.pairs), selection.pairs["question"].n_unique()
         _show(selection)
         progress.say(f"  {questions:,} questions stand for {pairs:,} pairs ({pairs - questions:,} duplicates)")
         return {
-            "last_day": str(max(Tables(tables).days(), default="")),
+            "last_day": str(max(log.days(), default="")),
             "rows": {"pairs": pairs, "questions": questions, "duplicates": pairs - questions},
             "pool": selection.pool.to_dicts(),
             "cells": selection.cells.to_dicts(),

@@ -27,10 +27,9 @@ def run(*, teacher: str, tables: Path | None, config: LabelConfig) -> str:
     Raises:
         UsageError: no such teacher or template, or a label is not one token of the teacher.
     """
-    pair = EXAMPLE if tables is None else _first_pair(tables)
-    template = template_for(
-        config.prompt, config.language, pair["title"] if tables is None else Tables(tables).items()["title"]
-    )
+    log = None if tables is None else Tables(tables)
+    pair = EXAMPLE if log is None else _first_pair(log)
+    template = template_for(config.prompt, config.language, pair["title"] if log is None else log.items()["title"])
     source = str(teacher_source(teacher))
     if is_url(source):
         return show_prompt(template, None, pair)
@@ -39,8 +38,8 @@ def run(*, teacher: str, tables: Path | None, config: LabelConfig) -> str:
     return show_prompt(template, load_tokenizer(source), pair)
 
 
-def _first_pair(tables: Path) -> pl.DataFrame:
-    items = Tables(tables).items()
+def _first_pair(tables: Tables) -> pl.DataFrame:
+    items = tables.items()
     shown = [column for column in ("category", "brand") if column in items.columns]
     judged = read_judged(tables).head(1).select("query", "item_id")
     if judged.is_empty():

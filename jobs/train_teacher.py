@@ -35,7 +35,7 @@ def run(
         UsageError: the base model or its tokenizer will not do; told before Ray starts.
         PrectrError: too few judgments, or the training failed.
     """
-    Tables(tables)  # a mistake is told before anything starts
+    log = Tables(tables)
     inputs: dict[str, Path | str] = {"tables": tables}
     if config.base_model is not None:
         from prectr.labelling.own_teacher.model import check_base_model
@@ -45,18 +45,18 @@ def run(
             inputs["base_model"] = Path(config.base_model)
 
     def build(staging: Path) -> dict[str, Any]:
-        return _build(tables, staging, config, ray_config)
+        return _build(log, staging, config, ray_config)
 
     return run_stage("train-teacher", out, config=config, inputs=inputs, build=build, force=force)
 
 
-def _build(tables: Path, staging: Path, config: TeacherConfig, ray_config: RayConfig | None) -> dict[str, Any]:
+def _build(tables: Tables, staging: Path, config: TeacherConfig, ray_config: RayConfig | None) -> dict[str, Any]:
     from prectr.core.ray_train import fit_on_ray
     from prectr.labelling.own_teacher.model import load_tokenizer, quiet_transformers
     from prectr.labelling.own_teacher.training import train_teacher_loop
 
     quiet_transformers()
-    items = Tables(tables).items()
+    items = tables.items()
     template = template_for(config.prompt, config.language, items["title"])
     pairs = _pairs(tables, items, template, config)
     start, work = _starting_checkpoint(staging, items, pairs, template, config)
@@ -117,14 +117,14 @@ def _build(tables: Path, staging: Path, config: TeacherConfig, ray_config: RayCo
     }
 
 
-def _pairs(tables: Path, items: pl.DataFrame, template: PromptTemplate, config: TeacherConfig) -> pl.DataFrame:
+def _pairs(tables: Tables, items: pl.DataFrame, template: PromptTemplate, config: TeacherConfig) -> pl.DataFrame:
     """Made pairs, then judged ones: query, title, what else the prompt shows, grade, role."""
     judged = read_judged(tables, required=True).filter(pl.col("split") != "held-back")
     training = judged["split"] == "train"
     if not training.any() or training.all():
         raise PrectrError(
-            f"{tables / 'judgments.parquet'}: {len(judged)} judged pairs outside the held-back queries are too few to "
-            "give both a training and a validation split; add judgments of more queries."
+            f"{tables.path / 'judgments.parquet'}: {len(judged)} judged pairs of queries not held back are too few "
+            "to give both a training and a validation split; add judgments of more queries."
         )
     # A made pair knows its item by the title alone.
     of_title = items.unique("title", keep="first", maintain_order=True).select("title", *template.shown)

@@ -44,7 +44,7 @@ def make_rerun(folder: Path, entries: int) -> None:
     selection = folder / "labels-selection"
     select_pairs.run(tables=folder / "tables", out=selection, config=SelectionConfig(budget=entries))
     teacher = prepare_teacher(folder / "teacher", CONFIG, template)
-    keyed = with_keys(read_selection(selection, folder / "tables"), teacher).unique("key", maintain_order=True)
+    keyed = with_keys(read_selection(selection, Tables(folder / "tables")), teacher).unique("key", maintain_order=True)
     if len(keyed) != entries:
         raise SystemExit(f"{len(keyed):,} distinct questions were selected, not {entries:,}")
     generator = np.random.default_rng(SEED)

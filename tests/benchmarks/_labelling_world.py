@@ -95,7 +95,7 @@ def distinct_questions(tables: Path, count: int) -> pl.DataFrame:
     """
     items = Tables(tables).items().select("item_id", "title", "category", pl.col("brand").fill_null(""))
     texts = ["query", "title", "category", "brand"]
-    found = distinct_pairs(tables).join(items, on="item_id").select(texts).unique().sort(texts)
+    found = distinct_pairs(Tables(tables)).join(items, on="item_id").select(texts).unique().sort(texts)
     if len(found) < count:
         raise SystemExit(f"--pairs {count:,}: the marketplace's log has {len(found):,} different pairs")
     chosen = found.sample(count, shuffle=True, seed=SEED).with_row_index("key")

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from prectr.core.parquet import from_arrow, to_arrow
 from prectr.core.ray_session import Budget
+from prectr.data.tables import Tables
 
 TASK_BYTES = 2**29
 """What a task may hold."""
@@ -231,7 +232,7 @@ def day_tables(tables: Path, relevance: Path, preferences: Path) -> dict[str, An
     from prectr.preferences.shown import ShownReader
 
     source, mined = Tables(tables), Preferences.open(preferences)
-    reader = ShownReader.open(tables, relevance)
+    reader = ShownReader.open(Tables(tables), relevance)
 
     def known_of_pairs() -> Any:
         known = read_table(preferences / "before" / "pair")
@@ -317,7 +318,7 @@ def distillation(tables: Path, labels: Path, encoder: Path) -> dict[str, Any]:
     tokeniser = PairTokeniser.load(encoder, 64)
 
     def build() -> Any:
-        pairs = distillation_pairs(tables, labels)
+        pairs = distillation_pairs(Tables(tables), labels)
         return pairs, tokeniser.encode(pairs["query"].to_list(), pairs["title"].to_list())
 
     (pairs, _), grew = grown(build)
@@ -356,7 +357,7 @@ def prompts(world: Path) -> dict[str, Any]:
     from prectr.labelling.selection import read_selection
 
     tokenizer = load_tokenizer(str(world / "teacher"))
-    questions = read_selection(world / "selection", world / "tables")
+    questions = read_selection(world / "selection", Tables(world / "tables"))
     made = {}
     for name in ("relevance_v1", "rubric_v1"):
         template = load_prompt(name)

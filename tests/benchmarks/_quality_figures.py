@@ -20,6 +20,7 @@ from models.fusion import expected_level
 from prectr.contracts.model_config import LEVELS
 from prectr.contracts.schema import EXPLORE_POLICY
 from prectr.data.judgments import read_judged
+from prectr.data.tables import Tables
 from prectr.features.load import Samples, split_days
 from prectr.metrics import auc, calibration_error, group_auc, log_loss, ndcg, predicted_over_actual
 from prectr.training.data import RankerData
@@ -102,7 +103,7 @@ def _joined(rows: pl.DataFrame, truth: Path) -> pl.DataFrame:
 
 def _judged(samples: Samples, tables: Path) -> pl.DataFrame:
     """Judged pairs of held-back queries: pair (row of the samples' pairs), query, grade."""
-    held = read_judged(tables).filter(pl.col("split") == "held-back").select("query", "item_id", "grade")
+    held = read_judged(Tables(tables)).filter(pl.col("split") == "held-back").select("query", "item_id", "grade")
     pairs = pl.read_parquet(samples.path / "pairs.parquet", columns=["pair", "query", "item_id"])
     return held.join(pairs, on=["query", "item_id"]).sort("query", "item_id")
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from prectr.data.tables import Tables
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import ONNX_FILE, RelevanceEncoder
 from prectr.relevance.pair_encoder import onnx_session
@@ -53,7 +54,7 @@ def one_process(arguments: tuple[Any, ...], answers: Any) -> None:
 def main() -> None:
     """Be one side."""
     side, tables, encoder, labels, batch_size, out = sys.argv[1:]
-    pairs = pairs_to_score(Path(tables), Path(labels), ScoreConfig())
+    pairs = pairs_to_score(Tables(Path(tables)), Path(labels), ScoreConfig())
     tokens = RelevanceEncoder(Path(encoder)).tokeniser.encode(pairs["query"].to_list(), pairs["title"].to_list())
     assert len(tokens.token_types) == len(tokens.values)  # worked out here, once
     order = np.argsort(tokens.lengths, kind="stable")

@@ -62,7 +62,7 @@ def run_ours(tables: Path, relevance: Path, parameters: Path, out: Path, whole_p
     write_part(out / "centres/query", 0, pl.DataFrame(schema={"query": pl.String, **nobody}))
     with ray_session():
         budget = task_budget()
-        shared = Pass(out, ray.put(ShownReader.open(tables, relevance)), model, 30, alternate=False)
+        shared = Pass(out, ray.put(ShownReader.open(Tables(tables), relevance)), model, 30, alternate=False)
         days = source.days_with_rows("impressions")
         work = partial(passes.main_pass if whole_pass else three_tables, shared=shared)
         run_tasks(work, plan_parts(source, days, budget), budget.at_once)

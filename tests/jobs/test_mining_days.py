@@ -52,7 +52,7 @@ def _score(tables: Path, out: Path, moved: tuple[str, str] = ("", "")) -> None:
     """A relevance artifact of all pairs of the log and the candidates, in which that of `moved` is another."""
 
     def build(staging: Path) -> dict[str, Any]:
-        pairs = distinct_pairs(tables).select("query", "item_id").with_row_index("pair")
+        pairs = distinct_pairs(Tables(tables)).select("query", "item_id").with_row_index("pair")
         pairs = pairs.with_columns(pl.col("pair").cast(pl.Int32))
         expected = (pairs.select(pl.struct("query", "item_id").hash(seed=1)).to_series() % 1000).to_numpy() / 999
         is_moved = (pairs["query"] == moved[0]) & (pairs["item_id"] == moved[1])

@@ -135,7 +135,7 @@ def test_served_onnx_equals_the_trained_module(ran: Ran) -> None:
 
 def test_evaluation_predictions_are_the_scorers(ran: Ran) -> None:
     samples = Samples.open(ran.workspace / "samples")
-    rows = TestDay.of(samples, ran.workspace / "tables", ran.settings.evaluate).shown
+    rows = TestDay.of(samples, Tables(ran.workspace / "tables"), ran.settings.evaluate).shown
     predictions = pl.read_parquet(ran.workspace / "reports" / "evaluation" / "predictions.parquet")
     assert predictions.height == rows.height > 500
     for path in sorted((ran.workspace / "rankers").iterdir()):

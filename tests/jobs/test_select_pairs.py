@@ -7,6 +7,7 @@ import pytest
 
 from jobs import select_pairs
 from prectr.core.errors import UsageError
+from prectr.data.tables import Tables
 from prectr.labelling.config import SelectionConfig
 from prectr.labelling.selection import read_selection
 
@@ -27,7 +28,7 @@ def tables(tmp_path):
 
 def test_the_manifest_counts_what_the_artifact_holds(tables, tmp_path, capsys):
     made = select_pairs.run(tables=tables, out=tmp_path / "selection", config=SelectionConfig(budget=40))
-    pairs = read_selection(made.path, tables)
+    pairs = read_selection(made.path, Tables(tables))
     assert made.manifest["rows"] == {"pairs": len(pairs), "questions": 40, "duplicates": len(pairs) - 40}
     cells = pl.DataFrame(made.manifest["cells"])
     assert cells["chosen"].sum() == 40 and cells["available"].sum() == 60
@@ -44,7 +45,7 @@ def test_a_selection_of_other_tables_is_refused(tables, tmp_path):
     made = select_pairs.run(tables=tables, out=tmp_path / "selection", config=SelectionConfig(budget=40))
     pl.DataFrame({"item_id": ["a"], "title": ["changed"]}).write_parquet(tables / "items.parquet")
     with pytest.raises(UsageError, match="other tables"):
-        read_selection(made.path, tables)
+        read_selection(made.path, Tables(tables))
 
 
 def test_nothing_is_published_where_nothing_can_be_chosen(tables, tmp_path):

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from prectr.data.parts import KeyRange, Part, Slice
+from prectr.data.tables import Tables
 from prectr.features.build import SampleContext
 from prectr.features.ids import IdSpace
 from prectr.features.read import Reading, read_rows
@@ -209,7 +210,7 @@ def mine(
         price_buckets=3, query_buckets=64, user_behaviours=LIMIT, query_behaviours=LIMIT, positions=8,
         click=mined.model.click, ids=IDS,
     )  # fmt: skip
-    context = SampleContext(mined, spec, root / "tables", root / "relevance")
+    context = SampleContext(mined, spec, Tables(root / "tables"), root / "relevance")
     rows = pl.concat(read_rows(part, Reading(mined, reader)) for part in parts)
     return MinedLog(shown, rows, items, pairs, context)
 

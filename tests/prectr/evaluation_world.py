@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from prectr.core.artifacts import write_json
+from prectr.data.tables import Tables
 from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.figures import describe_slices, measure
@@ -52,9 +53,9 @@ def make_day(tables: Path, *, candidates: bool = True, clicked: float = 0.4, jud
     unexposed = rows(HIDDEN, requests[::2], SHOWN) if candidates else None
     tables.mkdir(parents=True, exist_ok=True)
     slices = {"all": np.ones(shown.height, bool), "cold": (np.arange(shown.height) // SHOWN) % 4 == 0}
-    day = TestDay(samples, tables, DAY, shown, unexposed, slices)
-    _write_judgments(day, judged)
     write_json(tables / "manifest.json", {"stage": "validate", "identity": "by hand"})
+    day = TestDay(samples, Tables(tables), DAY, shown, unexposed, slices)
+    _write_judgments(day, judged)
     return day
 
 
@@ -67,10 +68,10 @@ def _write_judgments(day: TestDay, judged: bool) -> None:
     )
     pairs = every.select("query", "item_id").unique().sort("query", "item_id")
     pairs.select("item_id", title=pl.col("item_id"), category=pl.lit("things")).unique().write_parquet(
-        day.tables / "items.parquet"
+        day.tables.path / "items.parquet"
     )
     grades = pairs.with_columns(grade=pl.int_range(pl.len()).mod(4).cast(pl.Int8), source=pl.lit("human"))
-    (grades if judged else grades.head(0)).write_parquet(day.tables / "judgments.parquet")
+    (grades if judged else grades.head(0)).write_parquet(day.tables.path / "judgments.parquet")
 
 
 def scores(day: TestDay, seed: int, quality: float) -> DayScores:

@@ -4,7 +4,6 @@ Held-back queries are never trained on, neither through their judgments nor thro
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -34,7 +33,7 @@ def split_frame(queries: Iterable[str]) -> pl.DataFrame:
     )
 
 
-def read_judged(tables: Path, required: bool = False) -> pl.DataFrame:
+def read_judged(tables: Tables, required: bool = False) -> pl.DataFrame:
     """Judged pairs with their titles and split.
 
     Pairs of unknown items are left out. No judgments at all are allowed unless `required`: a teacher of the user's own
@@ -46,12 +45,11 @@ def read_judged(tables: Path, required: bool = False) -> pl.DataFrame:
     Raises:
         UsageError: the tables hold no judgments, but they are required.
     """
-    source = Tables(tables)
-    pairs = source.judgments().join(source.items().select("item_id", "title"), on="item_id", how="inner")
+    pairs = tables.judgments().join(tables.items().select("item_id", "title"), on="item_id", how="inner")
     if required and pairs.is_empty():
         raise UsageError(
-            f"{tables / 'judgments.parquet'}: no judged pair of a known item; judgments (query, item_id, grade 0..3) "
-            "are needed for this stage."
+            f"{tables.path / 'judgments.parquet'}: no judged pair of a known item; judgments (query, item_id, grade "
+            "0..3) are needed for this stage."
         )
     return (
         pairs.join(split_frame(pairs["query"]), on="query", how="left")

@@ -1,22 +1,21 @@
 """Distinct query-item pairs of a log."""
 
 from datetime import date
-from pathlib import Path
 
 import polars as pl
 
 from prectr.data.tables import Tables, with_normal_query
 
 
-def distinct_pairs(tables: Path, until: date | None = None) -> pl.DataFrame:
+def distinct_pairs(tables: Tables, until: date | None = None) -> pl.DataFrame:
     """Columns query (normalised), item_id, exposed (shown at least once), impressions; one row a distinct pair.
 
     Of the days up to `until`, if it is given.
     """
-    source, parts = Tables(tables), []
+    parts = []
     for table, exposed in (("impressions", True), ("candidates", False)):
-        days = [day for day in source.days(table) if until is None or day <= until]
-        files = [file for day in days for file in source.day_files(table, day)]
+        days = [day for day in tables.days(table) if until is None or day <= until]
+        files = [file for day in days for file in tables.day_files(table, day)]
         if files:
             counted = (
                 pl.scan_parquet(files, hive_partitioning=False)

@@ -35,6 +35,9 @@ class Tables:
         self.path = path
         self.simulated = bool(manifest.get("simulated", manifest["stage"] == "simulate"))
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def days(self, table: str = "impressions") -> list[date]:
         """The days that have a partition, in order."""
         return sorted(date.fromisoformat(folder.name[5:]) for folder in (self.path / table).glob("date=*"))

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from prectr.data.judgments import read_judged
+from prectr.data.tables import Tables
 from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.truth import true_clicks
 from prectr.features.inputs import RowArrays
@@ -77,14 +77,14 @@ class TestDay:
     __test__ = False
 
     samples: Samples
-    tables: Path
+    tables: Tables
     day: date
     shown: pl.DataFrame
     unexposed: pl.DataFrame | None
     slices: Masks
 
     @classmethod
-    def of(cls, samples: Samples, tables: Path, config: EvaluateConfig) -> "TestDay":
+    def of(cls, samples: Samples, tables: Tables, config: EvaluateConfig) -> "TestDay":
         """Read the day.
 
         Raises:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr.data.tables import Tables
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.experiments.off_policy import (
     Method,
@@ -54,7 +53,7 @@ def off_policy_values(
         return None
     some = day.shown.with_row_index("row").gather(chosen)
     made: dict[str, Any] = {"what": WHAT, "base": base, "requests": some["request_id"].n_unique()}
-    logged = Tables(day.tables).impressions(columns=["request_id", "item_id", "propensity"], days=[day.day])
+    logged = day.tables.impressions(columns=["request_id", "item_id", "propensity"], days=[day.day])
     joined = some.join(logged, on=["request_id", "item_id"], how="left", maintain_order="left")
     request, position = some["request_id"].to_numpy(), some["position"].to_numpy()
     try:

@@ -21,12 +21,13 @@ import polars as pl
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.data.judgments import read_judged
+from prectr.data.tables import Tables
 from prectr.metrics import auc, ndcg
 from prectr.metrics.agreement import quadratic_kappa
 from prectr.metrics.columns import group_codes
 
 
-def relevance_quality(tables: Path, labels: Path | None, encoder: Path | None) -> dict[str, Any]:
+def relevance_quality(tables: Tables, labels: Path | None, encoder: Path | None) -> dict[str, Any]:
     """Figures of teacher, student and lexical baseline over the same held-back judged pairs.
 
     Args:
@@ -38,7 +39,6 @@ def relevance_quality(tables: Path, labels: Path | None, encoder: Path | None) -
         `pairs`, `queries`, `grades` (count of each), and for each of `teacher`, `student`, `lexical` a dictionary
         of the module's figures. Pairs that the teacher could not label are left out for all three.
     """
-    from prectr.data.tables import Tables
     from prectr.relevance.lexical import LexicalBaseline
 
     judged = read_judged(tables)
@@ -63,7 +63,7 @@ def relevance_quality(tables: Path, labels: Path | None, encoder: Path | None) -
         from prectr.relevance.encoder_session import RelevanceEncoder
 
         found["student"] = RelevanceEncoder(encoder).score(queries, titles)[0]
-    lexical = LexicalBaseline(Tables(tables).items()["title"].to_list()).fit(
+    lexical = LexicalBaseline(tables.items()["title"].to_list()).fit(
         training["query"].to_list(), training["title"].to_list(), training["grade"].to_numpy().astype(np.int64)
     )
     found["lexical"] = lexical.probabilities(queries, titles)

@@ -46,7 +46,7 @@ QUERY_GROUPS = ((1, 99), (100, 299), (300, 999), (1_000, 9_999), (10_000, None))
 """By impressions."""
 
 
-def check_against_truth(preferences: Path, relevance: Path, tables: Path) -> dict[str, Any]:
+def check_against_truth(preferences: Path, relevance: Path, tables: Tables) -> dict[str, Any]:
     """Compare users' and queries' tolerances with the truth; figures as a JSON object.
 
     Goes through the log a day at a time. Of a log that another simulator made there is no ceiling.
@@ -57,17 +57,16 @@ def check_against_truth(preferences: Path, relevance: Path, tables: Path) -> dic
     """
     require_artifact(preferences, "mine-preferences")
     require_artifact(relevance, "score-relevance")
-    source = Tables(tables)
-    truth = Truth.open(source)
-    snapshot.require_mined_from(preferences, tables=tables, relevance=relevance)
+    truth = Truth.open(tables)
+    snapshot.require_mined_from(preferences, tables=tables.path, relevance=relevance)
     if truth.curve is None:
         progress.say(f"  no ceiling: {truth.folder} does not say the click curve of `prectr simulate`")
     users, queries = _Side.of(truth.users, "user_id", truth), _Side.of(truth.queries, "query", truth)
-    days = source.days_with_rows("impressions")
+    days = tables.days_with_rows("impressions")
     reader = ShownReader.open(tables, relevance)
-    with progress.track("preferences check", total=sum(_rows(source, day) for day in days)) as bar:
+    with progress.track("preferences check", total=sum(_rows(tables, day) for day in days)) as bar:
         for day in days:
-            rows = reader.read(_whole_day(source, day), ["request_id"])
+            rows = reader.read(_whole_day(tables, day), ["request_id"])
             _count_in(rows, reader, truth, day, users, queries)
             bar.advance(len(rows))
     return {

@@ -16,7 +16,7 @@ from prectr.core.parquet import read_table
 from prectr.data.tables import Tables, read_parquet
 
 
-def true_clicks(tables: Path, day: date, rows: pl.DataFrame, kind: str = "impressions") -> pl.DataFrame | None:
+def true_clicks(tables: Tables, day: date, rows: pl.DataFrame, kind: str = "impressions") -> pl.DataFrame | None:
     """What made clicks likely, for each of the rows in their order.
 
     Args:
@@ -31,7 +31,7 @@ def true_clicks(tables: Path, day: date, rows: pl.DataFrame, kind: str = "impres
     Raises:
         PrectrError: the truth lacks some of the rows.
     """
-    folder = tables / "truth" / kind / f"date={day}"
+    folder = tables.path / "truth" / kind / f"date={day}"
     if not folder.is_dir():
         return None
     known = pl.read_parquet(folder / "*.parquet", hive_partitioning=False)
@@ -44,9 +44,9 @@ def true_clicks(tables: Path, day: date, rows: pl.DataFrame, kind: str = "impres
     return joined.select(columns)
 
 
-def tolerance_against_truth(tables: Path, preferences: Path) -> list[dict[str, Any]] | None:
+def tolerance_against_truth(tables: Tables, preferences: Path) -> list[dict[str, Any]] | None:
     """Spearman correlation of mined and true user tolerance by number of requests."""
-    file = tables / "truth" / "users.parquet"
+    file = tables.path / "truth" / "users.parquet"
     if not file.is_file():
         return None
     truth = pl.read_parquet(file)

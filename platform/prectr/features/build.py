@@ -27,7 +27,7 @@ class SampleContext:
 
     preferences: Preferences
     spec: FeatureSpec
-    tables: Path
+    tables: Tables
     relevance: Path
 
     def block(self, rows: pl.DataFrame) -> UserBlock:
@@ -45,10 +45,9 @@ class SampleContext:
 
     def profiles(self, wanted: pl.Series) -> pl.DataFrame:
         """User profiles of some distinct users, in their order; null where there is none."""
-        tables = Tables(self.tables)
-        if not tables.has("users"):
+        if not self.tables.has("users"):
             return wanted.to_frame("user_id")
-        return _looked_up(pl.scan_parquet(self.tables / "users.parquet"), wanted.alias("user_id"))
+        return _looked_up(pl.scan_parquet(self.tables.path / "users.parquet"), wanted.alias("user_id"))
 
 
 def _looked_up(known: pl.LazyFrame, wanted: pl.Series) -> pl.DataFrame:

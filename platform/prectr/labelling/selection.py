@@ -66,12 +66,12 @@ class Selection:
     pool: pl.DataFrame
 
 
-def select_pairs(tables: Path, config: SelectionConfig) -> pl.DataFrame:
+def select_pairs(tables: Tables, config: SelectionConfig) -> pl.DataFrame:
     """The `pairs` of `choose_pairs`."""
     return choose_pairs(tables, config).pairs
 
 
-def choose_pairs(tables: Path, config: SelectionConfig, seen: pl.DataFrame | None = None) -> Selection:
+def choose_pairs(tables: Tables, config: SelectionConfig, seen: pl.DataFrame | None = None) -> Selection:
     """Choose the pairs to label.
 
     Judged questions of validation and held-back queries come first (calibration and measurement need them); judged
@@ -129,7 +129,7 @@ def choose_pairs(tables: Path, config: SelectionConfig, seen: pl.DataFrame | Non
     return Selection(_finished(listed, items), cells, pool.sort(_place("origin", ORIGINS), _place("stratum", STRATA)))
 
 
-def read_selection(path: Path, tables: Path) -> pl.DataFrame:
+def read_selection(path: Path, tables: Tables) -> pl.DataFrame:
     """Pairs to label: the artifact of `select-pairs`, or a user's own file.
 
     Args:
@@ -144,7 +144,7 @@ def read_selection(path: Path, tables: Path) -> pl.DataFrame:
     """
     if path.is_dir():
         manifest = require_artifact(path, "select-pairs")
-        if manifest["inputs"]["tables"] != fingerprint(tables):
+        if manifest["inputs"]["tables"] != fingerprint(tables.path):
             raise UsageError(f"{path}: was selected from other tables than {tables}; run `prectr select-pairs` again.")
         return pl.read_parquet(path / SELECTION)
     try:
@@ -156,7 +156,7 @@ def read_selection(path: Path, tables: Path) -> pl.DataFrame:
     return complete_selection(given, tables, path)
 
 
-def complete_selection(given: pl.DataFrame, tables: Path, source: Path) -> pl.DataFrame:
+def complete_selection(given: pl.DataFrame, tables: Tables, source: Path) -> pl.DataFrame:
     """A user's own pairs with everything that labelling and its page need; their origin is "given".
 
     Args:
@@ -183,7 +183,7 @@ def complete_selection(given: pl.DataFrame, tables: Path, source: Path) -> pl.Da
     for what, which in (
         ("has no query", pl.col("query").fill_null("") == ""),
         ("names no item_id", pl.col("item_id").is_null()),
-        (f"names an item that is not in {tables / 'items.parquet'}", pl.col("text").is_null()),
+        (f"names an item that is not in {tables.path / 'items.parquet'}", pl.col("text").is_null()),
     ):
         wrong = known.filter(which).head(1).to_dicts()
         if wrong:
@@ -202,7 +202,7 @@ def complete_selection(given: pl.DataFrame, tables: Path, source: Path) -> pl.Da
     return _finished(pairs.select("question", "query", "item_id", "impressions", *CELL), items)
 
 
-def extend_selection(old: pl.DataFrame, until: date, tables: Path, config: SelectionConfig) -> Selection:
+def extend_selection(old: pl.DataFrame, until: date, tables: Tables, config: SelectionConfig) -> Selection:
     """A selection of earlier days, and as many questions more as `config` says about pairs that came after them.
 
     Pairs whose item has left the catalogue are dropped.
@@ -215,7 +215,7 @@ def extend_selection(old: pl.DataFrame, until: date, tables: Path, config: Selec
     """
     seen = pl.concat([old.select("query", "item_id"), distinct_pairs(tables, until).select("query", "item_id")])
     new = choose_pairs(tables, config, seen)
-    kept = old.join(Tables(tables).items().select("item_id"), on="item_id", how="semi")
+    kept = old.join(tables.items().select("item_id"), on="item_id", how="semi")
     first = 0 if kept.is_empty() else int(kept["question"].max()) + 1  # type: ignore[arg-type]
     both = pl.concat([kept, new.pairs.with_columns(pl.col("question") + first)]).sort("query", "item_id")
     return Selection(both, new.cells, new.pool)
@@ -249,14 +249,14 @@ def _with_judged(logged: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
     return both.select("query", "item_id", pl.col("impressions").fill_null(0), origin=origin.cast(pl.UInt8))
 
 
-def _item_texts(tables: Path, wanted: pl.Series) -> pl.DataFrame:
+def _item_texts(tables: Tables, wanted: pl.Series) -> pl.DataFrame:
     """Columns item_id, title, category, brand ("" for null), normal_title, and `text`: a hash of the normal forms.
 
     Hashes have 64 bits: the chance that any two of ten million texts share one is below 3 in a million.
     """
-    items = Tables(tables).items()
+    items = tables.items()
     if items.is_empty():
-        raise UsageError(f"{tables / 'items.parquet'}: no items; labelling needs their titles.")
+        raise UsageError(f"{tables.path / 'items.parquet'}: no items; labelling needs their titles.")
     items = items.join(wanted.unique().to_frame("item_id"), on="item_id", how="semi").select(
         "item_id", pl.col("title", "category", "brand").fill_null("")
     )

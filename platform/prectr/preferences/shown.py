@@ -89,9 +89,9 @@ class ShownReader:
     catalogue: Catalogue
 
     @classmethod
-    def open(cls, tables: Path, relevance: Path) -> "ShownReader":
+    def open(cls, tables: Tables, relevance: Path) -> "ShownReader":
         """Load the small sides of the joins: the catalogue and the scored pairs."""
-        return cls.of(Tables(tables).items(), PairIndex.open(relevance))
+        return cls.of(tables.items(), PairIndex.open(relevance))
 
     @classmethod
     def of(cls, items: pl.DataFrame, index: PairIndex) -> "ShownReader":

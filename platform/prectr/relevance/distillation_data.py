@@ -12,7 +12,7 @@ from prectr.data.judgments import read_judged, split_frame
 from prectr.data.tables import Tables
 
 
-def distillation_pairs(tables: Path, labels: Path) -> pl.DataFrame:
+def distillation_pairs(tables: Tables, labels: Path) -> pl.DataFrame:
     """Pairs with gold, a teacher label, or both; held-back queries are not among them.
 
     Args:
@@ -36,7 +36,7 @@ def distillation_pairs(tables: Path, labels: Path) -> pl.DataFrame:
     return (
         pairs.join(splits, on="query", how="left")
         .filter((pl.col("split") == "train") | ((pl.col("split") == "validation") & pl.col("grade").is_not_null()))
-        .join(Tables(tables).items().select("item_id", "title"), on="item_id", how="inner")
+        .join(tables.items().select("item_id", "title"), on="item_id", how="inner")
         .with_columns(pl.col("grade").fill_null(-1))
         .select("query", "item_id", "title", "grade", *LEVEL_COLUMNS, "split")
         .sort("query", "item_id")

@@ -20,7 +20,7 @@ from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.lexical import match_features
 
 
-def pairs_to_score(tables: Path, labels: Path | None, config: ScoreConfig) -> pl.DataFrame:
+def pairs_to_score(tables: Tables, labels: Path | None, config: ScoreConfig) -> pl.DataFrame:
     """Every distinct pair of the log, the candidates and the judgments, with what is already known of its level.
 
     Args:
@@ -32,8 +32,7 @@ def pairs_to_score(tables: Path, labels: Path | None, config: ScoreConfig) -> pl
         columns pair int32 (dense, from 0, in the order of query and item_id), query (normalised), item_id, title,
         level_0..3 float32 (null where nothing is known), source (judgment, teacher, or null).
     """
-    source = Tables(tables)
-    judged = source.judgments()
+    judged = tables.judgments()
     logged = distinct_pairs(tables).select("query", "item_id")
     spread = (1 - config.judgment_confidence) / 3
     known = judged.select(
@@ -58,7 +57,7 @@ def pairs_to_score(tables: Path, labels: Path | None, config: ScoreConfig) -> pl
     return (
         pl.concat([logged, judged.select("query", "item_id")])
         .unique()
-        .join(source.items().select("item_id", "title"), on="item_id", how="inner")
+        .join(tables.items().select("item_id", "title"), on="item_id", how="inner")
         .join(known, on=["query", "item_id"], how="left")
         .sort("query", "item_id")
         .with_row_index("pair")

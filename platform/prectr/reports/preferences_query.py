@@ -31,7 +31,7 @@ SHARE_NAMES = tuple(f"click_share_{level}" for level in range(LEVELS))
 
 
 def mined_query(
-    preferences: Preferences, query: str, tables: Path | None = None, relevance: Path | None = None
+    preferences: Preferences, query: str, tables: Tables | None = None, relevance: Path | None = None
 ) -> dict[str, Any]:
     """All that was mined for a query.
 
@@ -134,7 +134,7 @@ def _pooled_tolerance(category: pl.DataFrame) -> dict[str, float] | None:
 
 
 def _behaviours(
-    preferences: Preferences, query: str, tables: Path | None, relevance: Path | None
+    preferences: Preferences, query: str, tables: Tables | None, relevance: Path | None
 ) -> list[dict[str, Any]]:
     """S_q, best first; titles and levels where their tables are given."""
     known = snapshot.rows(preferences, "behaviour", query=query)
@@ -146,7 +146,7 @@ def _behaviours(
         level = pl.concat_list(LEVEL_COLUMNS).list.arg_max().alias("level")
         shown = shown.join(pairs.select("item_id", level).collect(), on="item_id", how="left", maintain_order="left")
     if tables is not None:
-        titles = pl.scan_parquet(Tables(tables).path / "items.parquet").select("item_id", "title")
+        titles = pl.scan_parquet(tables.path / "items.parquet").select("item_id", "title")
         titles = titles.filter(pl.col("item_id").is_in(shown["item_id"].unique().implode()))
         shown = shown.join(titles.collect(), on="item_id", how="left", maintain_order="left")
     return shown.with_columns(pl.col("ts").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).to_dicts()

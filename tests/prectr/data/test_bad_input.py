@@ -20,6 +20,7 @@ from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import UsageError
 from prectr.core.ray_train import read_curve
+from prectr.data.tables import Tables
 from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.figures import describe_slices, measure
@@ -140,9 +141,18 @@ def test_a_sweep_by_a_figure_that_nothing_defines_is_refused(laboratory: SimpleN
         )
 
 
+def _no_truth(folder: Path) -> Tables:
+    """Tables of a log without a known truth, and without rows."""
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"stage": "validate", "identity": "test"}')
+    return Tables(folder)
+
+
 def test_a_test_day_without_clicks_has_a_log_loss_and_no_auc(laboratory: SimpleNamespace, tmp_path: Path) -> None:
     config = EvaluateConfig(resamples=20)
-    day = TestDay.of(Samples.open(_without_clicks(laboratory, tmp_path / "samples", "test")), tmp_path, config)
+    day = TestDay.of(
+        Samples.open(_without_clicks(laboratory, tmp_path / "samples", "test")), _no_truth(tmp_path / "tables"), config
+    )
     prior = position_only(day)
     assert prior.probability is not None
     made = measure(day, {"m": [prior]}, config, base="m", improvement_base="m")["all"]

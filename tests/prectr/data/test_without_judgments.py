@@ -9,6 +9,7 @@ from prectr.core.artifacts import run_stage
 from prectr.core.errors import UsageError
 from prectr.data.judgments import read_judged, split_of
 from prectr.data.marketplace import MarketplaceConfig, simulate
+from prectr.data.tables import Tables
 from prectr.evaluation.relevance_quality import relevance_quality
 from prectr.relevance.distillation_data import distillation_pairs
 
@@ -38,12 +39,12 @@ def labels(unjudged: Path, tmp_path: Path) -> Path:
 
 def test_training_a_teacher_says_that_it_needs_judgments(unjudged: Path) -> None:
     with pytest.raises(UsageError, match=r"judgments\.parquet.*grade 0\.\.3"):
-        read_judged(unjudged, required=True)
-    assert read_judged(unjudged).is_empty()
+        read_judged(Tables(unjudged), required=True)
+    assert read_judged(Tables(unjudged)).is_empty()
 
 
 def test_the_student_validates_on_what_the_teacher_says_of_other_queries(unjudged: Path, labels: Path) -> None:
-    pairs = distillation_pairs(unjudged, labels)
+    pairs = distillation_pairs(Tables(unjudged), labels)
     training, validation = (pairs.filter(pl.col("split") == split) for split in ("train", "validation"))
     assert training["grade"].unique().to_list() == [-1]
     assert validation["grade"].unique().to_list() == [2]
@@ -52,4 +53,4 @@ def test_the_student_validates_on_what_the_teacher_says_of_other_queries(unjudge
 
 
 def test_quality_has_nothing_to_compare_with(unjudged: Path, labels: Path) -> None:
-    assert relevance_quality(unjudged, labels, None) == {"pairs": 0, "queries": 0, "grades": [0, 0, 0, 0]}
+    assert relevance_quality(Tables(unjudged), labels, None) == {"pairs": 0, "queries": 0, "grades": [0, 0, 0, 0]}

@@ -17,6 +17,7 @@ from prectr.core import progress
 from prectr.core.artifacts import StageResult, without_nan, write_json
 from prectr.core.errors import PrectrError, UsageError
 from prectr.data.judgments import split_of
+from prectr.data.tables import Tables
 from prectr.evaluation import scores as scores_module
 from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.contestants import ABLATIONS, PAPER_MODELS, chosen
@@ -283,7 +284,9 @@ def test_unequal_seeds_and_taken_names_are_refused() -> None:
 
 def test_slices_of_real_samples_cover_the_day(laboratory: SimpleNamespace, tmp_path: Path) -> None:
     write_samples(laboratory, tmp_path / "samples")
-    day = TestDay.of(Samples.open(tmp_path / "samples"), tmp_path / "tables", EvaluateConfig())
+    (tmp_path / "tables").mkdir()
+    write_json(tmp_path / "tables" / "manifest.json", {"stage": "validate", "identity": "test"})
+    day = TestDay.of(Samples.open(tmp_path / "samples"), Tables(tmp_path / "tables"), EvaluateConfig())
     for kinds in (("cold", "warm", "active"), ("head", "torso", "tail")):
         assert (sum(day.slices[kind].astype(int) for kind in kinds) == 1).all()
     prior = position_only(day)
@@ -303,7 +306,7 @@ def test_incentive_by_threshold_sees_tolerance() -> None:
 
 def _randomised(day: TestDay, propensity: float | None) -> TestDay:
     """The same day, its log written beside it with one propensity for all rows, half of it randomised."""
-    folder = day.tables / "impressions" / f"date={DAY}"
+    folder = day.tables.path / "impressions" / f"date={DAY}"
     folder.mkdir(parents=True)
     pool = 1 / propensity if propensity else None
     chance = None if pool is None else 1 / (pool - pl.col("position") + 1)

@@ -34,7 +34,7 @@ class World:
     preferences: Path
 
     def check(self) -> dict[str, Any]:
-        return check_against_truth(self.preferences, self.relevance, self.tables)
+        return check_against_truth(self.preferences, self.relevance, Tables(self.tables))
 
 
 def _make(root: Path, tables: Path) -> World:

@@ -9,6 +9,7 @@ from hypothesis import given
 from prectr.core.errors import UsageError
 from prectr.data.judgments import read_judged, split_of
 from prectr.data.pairs import distinct_pairs
+from prectr.data.tables import Tables
 from prectr.labelling import selection as selections
 from prectr.labelling.bands import lexical_bands
 from prectr.labelling.config import SelectionConfig
@@ -41,55 +42,55 @@ def tables(tmp_path_factory):
 
 
 def test_spellings_of_a_query_are_one_pair_and_exposure_wins(tables):
-    pairs = distinct_pairs(tables)
+    pairs = distinct_pairs(Tables(tables))
     assert len(pairs) == 40 * 9
     assert pairs.filter(pl.col("exposed"))["item_id"].unique().sort().to_list() == [f"i{n}" for n in range(6)]
     assert pairs.filter((pl.col("query") == "query 0") & (pl.col("item_id") == "i0"))["impressions"].item() == 501
 
 
 def test_the_query_with_most_traffic_is_head(tables):
-    strata = dict(traffic_strata(distinct_pairs(tables)).iter_rows())
+    strata = dict(traffic_strata(distinct_pairs(Tables(tables))).iter_rows())
     assert strata["query 0"] == "head"
     assert set(strata.values()) >= {"head", "tail"}
 
 
 def test_budget_shares_and_measured_pairs(tables):
-    chosen = select_pairs(tables, SelectionConfig(budget=150, unexposed_share=0.4))
+    chosen = select_pairs(Tables(tables), SelectionConfig(budget=150, unexposed_share=0.4))
     assert len(chosen) == 150 == len(chosen.unique(["query", "item_id"]))
-    measured = read_judged(tables).filter(pl.col("split") != "train")
+    measured = read_judged(Tables(tables)).filter(pl.col("split") != "train")
     assert len(chosen.filter(pl.col("origin") == "judged")) == len(measured)
     rest = chosen.filter(pl.col("origin") != "judged")
-    assert rest.join(read_judged(tables), on=["query", "item_id"], how="semi").is_empty()
+    assert rest.join(read_judged(Tables(tables)), on=["query", "item_id"], how="semi").is_empty()
     assert abs((rest["origin"] == "unexposed").mean() - 0.4) < 0.1
-    assert chosen.equals(select_pairs(tables, SelectionConfig(budget=150, unexposed_share=0.4)))
+    assert chosen.equals(select_pairs(Tables(tables), SelectionConfig(budget=150, unexposed_share=0.4)))
 
 
 def test_a_budget_above_what_there_is_takes_all(tables):
-    everything = select_pairs(tables, SelectionConfig(budget=10_000))
-    training_gold = read_judged(tables).filter(pl.col("split") == "train")
+    everything = select_pairs(Tables(tables), SelectionConfig(budget=10_000))
+    training_gold = read_judged(Tables(tables)).filter(pl.col("split") == "train")
     assert len(everything) == 40 * 9 - len(training_gold)
 
 
 def test_a_larger_budget_asks_the_smaller_ones_questions_too(tables):
-    small, large = (select_pairs(tables, SelectionConfig(budget=budget)) for budget in (120, 180))
+    small, large = (select_pairs(Tables(tables), SelectionConfig(budget=budget)) for budget in (120, 180))
     assert small.join(large, on=["query", "item_id"], how="anti").is_empty()
-    other = select_pairs(tables, SelectionConfig(budget=120, seed=18))
+    other = select_pairs(Tables(tables), SelectionConfig(budget=120, seed=18))
     assert len(other.join(small, on=["query", "item_id"], how="anti")) > 10
 
 
 def test_chosen_questions_stay_chosen_when_the_log_grows(tables, tmp_path):
-    before = select_pairs(tables, SelectionConfig(budget=120))
+    before = select_pairs(Tables(tables), SelectionConfig(budget=120))
     grown = tmp_path / "grown"
     shutil.copytree(tables, grown)
     day = grown / "impressions" / "date=2026-01-02"
     day.mkdir()
     pl.DataFrame({"query": ["new"] * 9, "item_id": [f"i{n}" for n in range(9)]}).write_parquet(day / "p.parquet")
-    after = select_pairs(grown, SelectionConfig(budget=120))
+    after = select_pairs(Tables(grown), SelectionConfig(budget=120))
     assert len(before.join(after, on=["query", "item_id"], how="anti")) <= 9
 
 
 def test_a_small_budget_measures_both_splits(tables):
-    chosen = select_pairs(tables, SelectionConfig(budget=15))
+    chosen = select_pairs(Tables(tables), SelectionConfig(budget=15))
     assert set(chosen["origin"]) == {"judged"} and len(chosen) == 15
     assert {split_of(query) for query in chosen["query"].to_list()} == {"validation", "held-back"}
 
@@ -109,7 +110,7 @@ def twins(tmp_path):
 
 
 def test_duplicates_are_one_question_and_all_listed(twins):
-    chosen = choose_pairs(twins, SelectionConfig(budget=2))
+    chosen = choose_pairs(Tables(twins), SelectionConfig(budget=2))
     assert chosen.pairs.columns == list(selections.COLUMNS)
     rows = {row["item_id"]: row for row in chosen.pairs.to_dicts()}
     assert rows["a"]["question"] == rows["b"]["question"] != rows["c"]["question"]
@@ -123,13 +124,13 @@ def test_duplicates_are_one_question_and_all_listed(twins):
 
 
 def test_a_budget_of_one_takes_both_twins(twins):
-    chosen = select_pairs(twins, SelectionConfig(budget=1, unexposed_share=0))
+    chosen = select_pairs(Tables(twins), SelectionConfig(budget=1, unexposed_share=0))
     assert chosen["item_id"].to_list() == ["a", "b"]
 
 
 def test_bands_are_looked_up_for_a_sample_only(tables, monkeypatch):
     monkeypatch.setattr(selections, "LOOKED_AT_PER_BUDGET", 1)
-    chosen = choose_pairs(tables, SelectionConfig(budget=60, unexposed_share=1))
+    chosen = choose_pairs(Tables(tables), SelectionConfig(budget=60, unexposed_share=1))
     exposed = chosen.pool.filter(pl.col("origin") == "exposed")
     assert (exposed["looked_at"] < exposed["questions"]).any() and chosen.pool["looked_at"].max() == 60
     assert chosen.cells["available"].sum() == chosen.pool["looked_at"].sum()
@@ -180,7 +181,7 @@ def test_a_users_own_pairs(tables, tmp_path, kind):
     own = pl.DataFrame({"query": ["Query 0", "title", "query 0"], "item_id": ["i0", "i9", "i0"], "note": [1, 2, 3]})
     file = tmp_path / f"own.{kind}"
     own.write_csv(file) if kind == "csv" else own.write_parquet(file)
-    rows = read_selection(file, tables).to_dicts()
+    rows = read_selection(file, Tables(tables)).to_dicts()
     assert [(row["query"], row["item_id"], row["title"]) for row in rows] == [
         ("query 0", "i0", "title i0"),
         ("title", "i9", "title i9"),
@@ -205,37 +206,39 @@ def test_a_users_pairs_are_refused_with_file_and_row(tables, tmp_path):
     ):
         file.write_text(text)
         with pytest.raises(UsageError, match=message):
-            read_selection(file, tables)
+            read_selection(file, Tables(tables))
     with pytest.raises(UsageError, match="neither an artifact of select-pairs nor"):
-        read_selection(tmp_path / "absent.parquet", tables)
+        read_selection(tmp_path / "absent.parquet", Tables(tables))
     with pytest.raises(UsageError, match="select-pairs"):
-        read_selection(tables, tables)
+        read_selection(tables, Tables(tables))
 
 
 @pytest.fixture(scope="module")
 def labels(tables, tmp_path_factory):
     path = tmp_path_factory.mktemp("labels")
-    chosen = select_pairs(tables, SelectionConfig(budget=10_000)).select("query", "item_id")
+    chosen = select_pairs(Tables(tables), SelectionConfig(budget=10_000)).select("query", "item_id")
     levels = [pl.lit(value, pl.Float32).alias(f"level_{n}") for n, value in enumerate((0.1, 0.2, 0.3, 0.4))]
     chosen.with_columns(levels).write_parquet(path / "labels.parquet")
     return path
 
 
 def test_nothing_of_a_held_back_query_is_distilled(tables, labels):
-    pairs = distillation_pairs(tables, labels)
+    pairs = distillation_pairs(Tables(tables), labels)
     assert {split_of(query) for query in pairs["query"]} == {"train", "validation"}
     assert (pairs.filter(pl.col("split") == "validation")["grade"] >= 0).all()
     assert pairs.filter((pl.col("split") == "train") & (pl.col("grade") < 0))["level_3"].null_count() == 0
 
 
 def test_a_judgment_outranks_a_label_and_pairs_are_dense(tables, labels):
-    pairs = pairs_to_score(tables, labels, ScoreConfig(judgment_confidence=0.97))
+    pairs = pairs_to_score(Tables(tables), labels, ScoreConfig(judgment_confidence=0.97))
     assert pairs["pair"].to_list() == list(range(len(pairs)))
     assert pairs.select("query", "item_id").equals(pairs.select("query", "item_id").sort("query", "item_id"))
-    joined = pairs.join(read_judged(tables).select("query", "item_id", "grade"), on=["query", "item_id"], how="left")
+    joined = pairs.join(
+        read_judged(Tables(tables)).select("query", "item_id", "grade"), on=["query", "item_id"], how="left"
+    )
     judged = joined.filter(pl.col("grade") == 2)
     assert set(judged["source"]) == {"judgment"}
     assert judged["level_2"].to_list() == pytest.approx([0.97] * len(judged))
     assert judged["level_0"].to_list() == pytest.approx([0.01] * len(judged))
     assert set(joined.filter(pl.col("grade").is_null())["source"]) == {"teacher"}
-    assert set(pairs_to_score(tables, None, ScoreConfig())["source"].unique()) == {"judgment", None}
+    assert set(pairs_to_score(Tables(tables), None, ScoreConfig())["source"].unique()) == {"judgment", None}
