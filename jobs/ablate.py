@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jobs import evaluate, train_contestants
+from jobs.options import Encoder, Force, Labels, Out, Preferences, Rankers, Samples, Seeds, TablesIn, command
 from prectr.core.artifacts import StageResult
 from prectr.core.ray_session import RayConfig
 from prectr.evaluation.config import EvaluateConfig
@@ -16,20 +17,21 @@ from prectr.training.config import TrainConfig
 FULL, EARLIER = "prectr-v2", "prectr"
 
 
+@command("ablate", show=evaluate.answer_of)
 def run(
     *,
-    tables: Path,
-    samples: Path,
-    preferences: Path,
-    labels: Path,
-    encoder: Path,
-    rankers: Path,
-    out: Path,
-    seeds: int,
+    tables: TablesIn,
+    samples: Samples,
+    preferences: Preferences,
+    labels: Labels,
+    encoder: Encoder,
+    rankers: Rankers = None,
+    out: Out,
+    seeds: Seeds = 1,
     train: TrainConfig,
     config: EvaluateConfig,
     ray_config: RayConfig | None = None,
-    force: bool = False,
+    force: Force = False,
 ) -> StageResult:
     """Train what is missing into `rankers`, and publish the table at `out`; raises as `evaluate` and `train`."""
     bundles: Mapping[str, Sequence[Path]] = train_contestants.run(
@@ -38,7 +40,7 @@ def run(
         samples=samples,
         encoder=encoder,
         preferences=preferences,
-        rankers=rankers,
+        rankers=rankers or samples.parent / "rankers",
         config=train,
         ray_config=ray_config,
     )
@@ -55,9 +57,3 @@ def run(
         improvement_base=EARLIER,
         force=force,
     )
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("ablate")

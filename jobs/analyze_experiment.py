@@ -5,22 +5,44 @@ Sample ratio, every measure with delta-method or bootstrap intervals, CUPED, and
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from jobs.options import PATH, Answer, Force, Out, Shortcut, command
 from prectr.core.artifacts import StageResult, require_artifact, run_stage, without_nan, write_json
 from prectr.evaluation.experiments.config import ExperimentConfig
 
 EXPERIMENT, PAGE = "experiment.json", "experiment.md"
 
 
+@command(
+    "analyze-experiment",
+    shortcuts={
+        "control": Shortcut(
+            "experiment.control",
+            Annotated[str | None, typer.Option(help="The variant that others are compared with.")],
+        )
+    },
+    show=lambda result: answer_of(result),
+)
 def run(
     *,
-    exposures: Path,
-    assignment: Path,
-    out: Path,
+    exposures: Annotated[
+        Path,
+        typer.Option(
+            "--exposures", help="Impressions (Parquet or CSV file or directory) during the experiment.", **PATH
+        ),
+    ],
+    assignment: Annotated[
+        Path, typer.Option("--assignment", help="File with user_id, variant and, if known, ts.", **PATH)
+    ],
+    out: Out,
     config: ExperimentConfig,
-    before: Path | None = None,
-    force: bool = False,
+    before: Annotated[
+        Path | None, typer.Option("--before", help="Earlier impressions or tables, for CUPED.", **PATH)
+    ] = None,
+    force: Force = False,
 ) -> StageResult:
     """Judge an experiment and publish `experiment.json` and `experiment.md` at `out`.
 
@@ -50,14 +72,16 @@ def write(folder: Path, report: dict[str, Any]) -> None:
     (folder / PAGE).write_text(markdown(report), encoding="utf-8")
 
 
+def answer_of(result: StageResult, stage: str = "analyze-experiment") -> Answer:
+    """The report of an artifact, for `--json` and for a person."""
+    from prectr.reports.experiment import print_experiment
+
+    content = read(result.path, stage)
+    return Answer(content, show=lambda: print_experiment(content))
+
+
 def read(out: Path, stage: str = "analyze-experiment") -> dict[str, Any]:
     """The report of an artifact."""
     require_artifact(out, stage)
     content: dict[str, Any] = json.loads((out / EXPERIMENT).read_text(encoding="utf-8"))
     return content
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("analyze-experiment")

@@ -17,6 +17,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from jobs.options import MEMORY, Force, Out, Relevance, TablesIn, command
+from jobs.options import Preferences as PreferencesIn
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, require_artifact, run_stage
 from prectr.core.errors import UsageError
@@ -46,15 +48,16 @@ LEAST_BLOCKS = 4
 """So that a small log is not one machine's work; not as many as there are machines, or the files would depend on it."""
 
 
+@command("build-samples", shortcuts=MEMORY)
 def run(
     *,
-    tables: Path,
-    relevance: Path,
-    preferences: Path,
-    out: Path,
+    tables: TablesIn,
+    relevance: Relevance,
+    preferences: PreferencesIn,
+    out: Out,
     config: SamplesConfig,
     ray_config: RayConfig | None = None,
-    force: bool = False,
+    force: Force = False,
 ) -> StageResult:
     """Build samples from a log, its relevance and its preferences, and publish them at `out`.
 
@@ -232,9 +235,3 @@ def _training_features(staging: Path, training: list[date], most: int) -> dict[s
         frame = chosen.select(*names, *order).collect(engine="streaming").sort(order)
         groups[group] = {name.removeprefix(f"{group}."): frame[name].to_numpy() for name in names}
     return groups
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("build-samples")

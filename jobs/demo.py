@@ -3,24 +3,38 @@
 import socket
 import time
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 import polars as pl
+import typer
 
-from jobs import evaluate, pipeline, serve
+from jobs import evaluate, serve
+from jobs.options import PATH, command
+from jobs.pipeline import pipeline
+from jobs.pipeline.config import PipelineConfig
+from jobs.settings import Settings
 from prectr.contracts.protocol import ScoreResponse
 from prectr.core import progress
 from prectr.core.ray_session import ray_session
 from prectr.data.tables import Tables
-from prectr.pipeline_config import PipelineConfig
 from prectr.reports.terminal import print_evaluation, print_scored, print_wall_times
-from prectr.settings import Settings
 
 SERVED = "prectr-v2"
 CANDIDATES = 12
 
 
-def run(*, workspace: Path, source: Path | None, settings: Settings) -> None:
+@command("demo", as_json=False)
+def run(
+    *,
+    source: Annotated[
+        Path | None, typer.Option("--tables", help="A log of your own instead of the marketplace.", **PATH)
+    ] = None,
+    workspace: Annotated[Path, typer.Option("--workspace", help="Directory of the artifacts.", **PATH)] = Path(
+        "demo-workspace"
+    ),
+    settings: Settings,
+) -> None:
     """Run all stages below `workspace`; `source` is a log of the user's, None the built-in marketplace.
 
     Prints the results table, a cold and an active user's scored query, the wall time of each stage and the path of
@@ -76,9 +90,3 @@ def _free_port(host: str) -> int:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("demo")

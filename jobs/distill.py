@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from jobs.options import Force, Labels, Out, TablesIn, command
 from prectr.contracts.model_config import EncoderConfig
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core import progress
@@ -21,14 +22,15 @@ from prectr.relevance.config import DistillConfig
 from prectr.relevance.distillation_data import distillation_pairs
 
 
+@command("distill")
 def run(
     *,
-    tables: Path,
-    labels: Path,
-    out: Path,
+    tables: TablesIn,
+    labels: Labels,
+    out: Out,
     config: DistillConfig,
     ray_config: RayConfig | None = None,
-    force: bool = False,
+    force: Force = False,
 ) -> StageResult:
     """Distil the labels of `labels` on `tables` into the encoder artifact `out`."""
     log = Tables(tables)
@@ -110,7 +112,7 @@ def build_marked_encoder(config: EncoderConfig, vocabulary: int) -> Any:
 
     encoder = build_encoder(config, vocabulary)
     embeddings = getattr(encoder.model.base_model, "embeddings", None)
-    if getattr(embeddings, "token_type_embeddings", None) is None:
+    if embeddings is None or getattr(embeddings, "token_type_embeddings", None) is None:
         raise UsageError(
             f"encoder.architecture '{config.architecture}' has no token types, which mark query and title; use 'bert'."
         )
@@ -202,9 +204,3 @@ def _quantise(staging: Path, data: Path) -> dict[str, Any]:
     losses = (figures[form]["validation_loss"] for form in ("float32", "int8"))
     progress.say("distill: validation loss {:.4f} in float32, {:.4f} in int8".format(*losses))
     return figures
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("distill")

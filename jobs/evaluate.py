@@ -6,20 +6,25 @@ Also how good the relevance levels are: teacher, student and a lexical baseline 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
+import typer
 from scipy.special import expit
 
+from jobs import train_contestants
+from jobs.options import PATH, Answer, Encoder, Force, Labels, Out, Preferences, Rankers, Seeds, TablesIn, command
+from jobs.options import Samples as SamplesIn
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import UsageError
+from prectr.core.ray_session import RayConfig
 from prectr.data.tables import Tables
 from prectr.evaluation import curves, scores
 from prectr.evaluation.config import EvaluateConfig
-from prectr.evaluation.contestants import label_of
+from prectr.evaluation.contestants import chosen, label_of
 from prectr.evaluation.day import LIST_SLICES, TestDay
 from prectr.evaluation.figures import LIST_METRICS, ROW_METRICS, describe_lists, describe_slices, measure
 from prectr.evaluation.off_policy import off_policy_values
@@ -27,6 +32,8 @@ from prectr.evaluation.relevance_quality import relevance_quality
 from prectr.evaluation.truth import tolerance_against_truth
 from prectr.features.load import Samples, sample_days, split_days
 from prectr.ranking.scoring import Scorer
+from prectr.reports.terminal import print_evaluation
+from prectr.training.config import TrainConfig
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.parquet"
 BOUNDS = ("position-only", "oracle")
@@ -115,6 +122,80 @@ def run(
     }
     compared = _Compared(evaluate=config, base=base, improvement_base=improvement_base)
     return run_stage("evaluate", out, config=compared, inputs=inputs, build=build, force=force)
+
+
+@command("evaluate")
+def run_command(
+    *,
+    tables: TablesIn,
+    samples: SamplesIn,
+    preferences: Preferences,
+    labels: Labels,
+    encoder: Encoder,
+    out: Out,
+    models: Annotated[
+        str | None, typer.Option("--models", help="Models to train, or reuse, and judge: all, or a,b,c.")
+    ] = None,
+    seeds: Seeds = 1,
+    rankers: Rankers = None,
+    ranker: Annotated[
+        list[Path] | None, typer.Option("--ranker", help="A bundle to judge; give the option once for each.", **PATH)
+    ] = None,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option("--scores", help="NAME=FILE: scores of a model of yours for every impression of the test day."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Which of them the others are compared with; wide-deep, else the first."),
+    ] = None,
+    config: EvaluateConfig,
+    train: TrainConfig,
+    ray_config: RayConfig,
+    force: Force = False,
+) -> Answer:
+    """`prectr evaluate`: train what `models` lacks, judge all, and print the tables."""
+    files = [pair.partition("=") for pair in scores or ()]
+    if any(not name or not file for name, _, file in files):
+        raise UsageError("--scores wants NAME=FILE, such as ours=scores.parquet.")
+    bundles: dict[str, list[Path]] = {path.name: [path] for path in ranker or ()}
+    contestants = [] if models is None else chosen(models.split(","))
+    names = [*(one.name for one in contestants), *bundles, *(name for name, _, _ in files)]
+    if base is not None and base not in names:
+        raise UsageError(f"--base {base}: is none of those that are judged: {', '.join(names)}.")
+    if contestants:
+        if ranker:
+            raise UsageError("give --models or --ranker, not both: with --models, bundles are found in --rankers.")
+        bundles = train_contestants.run(
+            contestants,
+            seeds,
+            samples=samples,
+            encoder=encoder,
+            preferences=preferences,
+            rankers=rankers or samples.parent / "rankers",
+            config=train,
+            ray_config=ray_config,
+        )
+    result = run(
+        tables=tables,
+        samples=samples,
+        preferences=preferences,
+        bundles=bundles,
+        labels=labels,
+        encoder=encoder,
+        out=out,
+        config=config,
+        files={name: Path(file) for name, _, file in files},
+        base=base or BASE,
+        force=force,
+    )
+    return answer_of(result)
+
+
+def answer_of(evaluated: StageResult) -> Answer:
+    """The content of an evaluation, and its tables for a person."""
+    content = read(evaluated.path)
+    return Answer(content, show=lambda: print_evaluation(content))
 
 
 def read(evaluation: Path) -> dict[str, Any]:
@@ -248,9 +329,3 @@ def _log(test: TestDay, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "made by": manifest.get("stage"),
         "statistics": manifest.get("statistics") or manifest.get("rows") or {},
     }
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("evaluate")

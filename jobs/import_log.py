@@ -2,7 +2,11 @@
 
 import difflib
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from jobs.options import PATH, Force, Out, command
 from prectr.core.artifacts import StageResult
 from prectr.core.errors import UsageError
 from prectr.data.config import ValidateConfig
@@ -25,8 +29,15 @@ ADAPTERS = {
 }
 
 
+@command("import")
 def run(
-    *, source: str, path: Path, out: Path, config: ImportConfig, validation: ValidateConfig, force: bool = False
+    *,
+    source: Annotated[str, typer.Argument(help="wands, esci, home-depot, kuaisearch, diginetica or mapping.")],
+    path: Annotated[Path, typer.Argument(help="Where the published files lie; for mapping, the YAML file.", **PATH)],
+    out: Out,
+    config: ImportConfig,
+    validation: ValidateConfig,
+    force: Force = False,
 ) -> StageResult:
     """Import `source` from `path` and publish its tables at `out`.
 
@@ -42,9 +53,3 @@ def run(
         raise UsageError(f"{path}: no such file or directory.")
     opened = adapter(path, config)
     return import_tables(opened, path, out, config=config, validation=validation, force=force)
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("import")

@@ -7,12 +7,15 @@ Calibration and quality on judged pairs come last, from the ledger alone.
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
+import typer
 
 from jobs import select_pairs
+from jobs.options import PATH, Force, Out, TablesIn, command
+from jobs.options import Teacher as TeacherIn
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, read_manifest, run_stage
@@ -85,6 +88,43 @@ def run(
         build=build,
         force=force,
     )
+
+
+@command("label")
+def run_command(
+    *,
+    tables: TablesIn,
+    teacher: TeacherIn,
+    out: Out,
+    selection: Annotated[
+        Path | None,
+        typer.Option("--selection", help="Artifact of select-pairs, or a file with query and item_id.", **PATH),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask even more questions than label.confirm_above.")] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Ask again what failed in earlier runs.")
+    ] = False,
+    report: Annotated[bool, typer.Option("--report", help="Also write OUT/report.html about the labels.")] = False,
+    config: LabelConfig,
+    selecting: SelectionConfig,
+    ray_config: RayConfig,
+    force: Force = False,
+) -> StageResult:
+    """`prectr label`: label pairs, and write the page about the labels where `report` is set."""
+    result = run(
+        tables=tables,
+        teacher=teacher,
+        out=out,
+        config=config,
+        selection=selection or selecting,
+        ray_config=ray_config,
+        yes=yes,
+        retry_errors=retry_errors,
+        force=force,
+    )
+    if report:
+        write_report(result.path)
+    return result
 
 
 def with_keys(pairs: pl.DataFrame, teacher: Teacher) -> pl.DataFrame:
@@ -242,9 +282,3 @@ def write_report(labels: Path) -> None:
     from prectr.reports.labels_page import write_label_page
 
     write_label_page(labels, labels / "report.html")
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("label")

@@ -1,18 +1,23 @@
 """`ledger stats | export | gc`: look into the label ledger, take it elsewhere, tidy it."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from jobs.options import PATH, Answer, command
 from prectr.core import progress
 from prectr.core.errors import UsageError
 from prectr.labelling.ledger import KINDS
 from prectr.labelling.ledger_upkeep import chosen, drop, export, open_ledger, statistics, tidy, unused_since
 from prectr.reports.terminal import console
 
+LedgerIn = Annotated[Path, typer.Argument(help="Directory of the label ledger.", **PATH)]
 
-def stats(directory: Path) -> dict[str, Any]:
+
+@command("ledger stats", show=lambda content: Answer(content, show=lambda: print_stats(content)))
+def stats(directory: LedgerIn) -> dict[str, Any]:
     """Counts of each context, and their sum."""
     contexts = statistics(open_ledger(directory))
     total = {name: sum(one[name] for one in contexts) for name in ("labels", "errors", "repeats", "shards", "bytes")}
@@ -36,14 +41,34 @@ def print_stats(content: dict[str, Any]) -> None:
     console().print(table)
 
 
-def write_export(directory: Path, out: Path, kind: str, contexts: Sequence[str]) -> dict[str, Any]:
+@command("ledger export", show=lambda content: Answer(content, show=lambda: _print_export(content)))
+def write_export(
+    directory: LedgerIn,
+    out: Annotated[Path, typer.Option("--out", help="File to write: .parquet, .csv or .jsonl.")],
+    kind: Annotated[str, typer.Option(help="labels, errors or repeats.")] = "labels",
+    contexts: Annotated[
+        list[str] | None, typer.Option("--context", help="Only this context; may be given more than once.")
+    ] = None,
+) -> dict[str, Any]:
     """Write labels, errors or repeats into one file."""
     if kind not in KINDS:
         raise UsageError(f"--kind {kind}: give one of {', '.join(KINDS)}.")
-    return {"path": str(out), "rows": export(open_ledger(directory), out, kind, contexts)}
+    return {"path": str(out), "rows": export(open_ledger(directory), out, kind, contexts or [])}
 
 
-def gc(directory: Path, drop_contexts: Sequence[str], unused_days: float | None, yes: bool) -> dict[str, Any]:
+def _print_export(content: dict[str, Any]) -> None:
+    print(f"{content['rows']:,} rows: {content['path']}")
+
+
+@command("ledger gc", show=lambda content: Answer(content, show=lambda: None))
+def gc(
+    directory: LedgerIn,
+    drop_contexts: Annotated[
+        list[str] | None, typer.Option("--drop", help="Delete this context; may be given more than once.")
+    ] = None,
+    unused_days: Annotated[float | None, typer.Option(help="Delete contexts without a run in so many days.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Really delete.")] = False,
+) -> dict[str, Any]:
     """Tidy every context; with `yes`, drop those named and those not used for so many days.
 
     Raises:
@@ -69,9 +94,3 @@ def gc(directory: Path, drop_contexts: Sequence[str], unused_days: float | None,
             f"ledger gc: {name}: " + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in done.items())
         )
     return {"dropped": dropped, "tidied": tidied}
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("ledger")

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from jobs.options import MEMORY, Force, Out, Relevance, TablesIn, command
 from prectr.contracts.model_config import LEVELS
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
@@ -57,14 +58,15 @@ REMINED_BY = ("alternate", "behaviours_per_query")
 """Settings that the partials of a day depend on."""
 
 
+@command("mine-preferences", shortcuts=MEMORY)
 def run(
     *,
-    tables: Path,
-    relevance: Path,
-    out: Path,
+    tables: TablesIn,
+    relevance: Relevance,
+    out: Out,
     config: PreferencesConfig,
     ray_config: RayConfig | None = None,
-    force: bool = False,
+    force: Force = False,
 ) -> StageResult:
     """Mine the log below `tables` with the relevance of `relevance` and publish the preferences at `out`.
 
@@ -281,7 +283,11 @@ class Mining:
     def _merge(self, folding: Folding, keys: "KeySamples") -> dict[str, int]:
         """Fold all days; row counts by table."""
         rows = {"category": snapshots.fold_categories(folding)}
-        folds = {"query": snapshots.fold_queries, "user_id": snapshots.fold_users, "item_id": snapshots.fold_items}
+        folds: dict[str, Fold] = {
+            "query": snapshots.fold_queries,
+            "user_id": snapshots.fold_users,
+            "item_id": snapshots.fold_items,
+        }
         for counts in self._fold("merge", keys, folding, folds):
             rows = {table: rows.get(table, 0) + counts.get(table, 0) for table in rows | counts}
         return rows
@@ -334,9 +340,3 @@ def relevance_coverage(relevance: Path) -> dict[str, int]:
     """Pairs by the source of their relevance."""
     counts = read_pairs(relevance, ["source"]).group_by("source").len().sort("source")
     return dict(counts.iter_rows())
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("mine-preferences")

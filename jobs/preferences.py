@@ -5,21 +5,28 @@ Reads artifacts and publishes none; no Ray.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from jobs.options import PATH, Answer, Relevance, TablesIn, command
+from jobs.options import Preferences as PreferencesIn
 from prectr.core import progress
 from prectr.core.artifacts import require_artifact, without_nan
 from prectr.core.errors import PrectrError, UsageError
 
 
+@command("preferences show", show=lambda content: Answer(content, show=lambda: print_shown(content)))
 def show(
-    preferences: Path,
+    preferences: PreferencesIn,
     *,
-    query: str | None = None,
-    html: Path | None = None,
-    tables: Path | None = None,
-    relevance: Path | None = None,
-    as_json: bool = False,
+    query: Annotated[str | None, typer.Argument(help="The query to show, in any spelling of its normal form.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with plots of all that was mined.")] = None,
+    tables: Annotated[Path | None, typer.Option("--tables", help="Validated tables: adds titles.", **PATH)] = None,
+    relevance: Annotated[
+        Path | None,
+        typer.Option("--relevance", help="Artifact of score-relevance: adds levels and sources.", **PATH),
+    ] = None,
 ) -> dict[str, Any]:
     """What was mined: `query` of one query, `overview` of all, `page` where the page was written; each if asked for.
 
@@ -29,10 +36,9 @@ def show(
         html: where to write the page.
         tables: adds titles to the behaviours of a query.
         relevance: adds levels to them, and shares by source to the page.
-        as_json: whether the overview is wanted for itself.
 
     Raises:
-        UsageError: neither query nor page nor JSON is wanted, or a path is not what its option asks for.
+        UsageError: a path is no such artifact.
         PrectrError: nobody typed the query, or the page cannot be written.
     """
     from prectr.data.tables import Tables
@@ -41,10 +47,6 @@ def show(
     from prectr.reports.preferences_page import render_overview
     from prectr.reports.preferences_query import mined_query
 
-    if query is None and html is None and not as_json:
-        raise UsageError(
-            "Name a QUERY to show, or a file for the page about all with --html; --json prints its figures."
-        )
     require_artifact(preferences, "mine-preferences")
     if relevance is not None:
         require_artifact(relevance, "score-relevance")
@@ -66,7 +68,8 @@ def show(
     return dict(without_nan(content))
 
 
-def check(preferences: Path, *, relevance: Path, tables: Path) -> dict[str, Any]:
+@command("preferences check", show=lambda content: Answer(content, show=lambda: print_check(content)))
+def check(preferences: PreferencesIn, *, relevance: Relevance, tables: TablesIn) -> dict[str, Any]:
     """Mined tolerances against the truth of a simulated log, and the coverage by source.
 
     Raises:
@@ -85,6 +88,10 @@ def print_shown(content: Mapping[str, Any]) -> None:
     """Print the query, where one was asked for, and where the page is."""
     from prectr.reports.preferences_terminal import print_query
 
+    if "query" not in content and "page" not in content:
+        raise UsageError(
+            "Name a QUERY to show, or a file for the page about all with --html; --json prints its figures."
+        )
     if "query" in content:
         print_query(content["query"])
     if "page" in content:
@@ -96,9 +103,3 @@ def print_check(content: Mapping[str, Any]) -> None:
     from prectr.reports import preferences_terminal as terminal
 
     terminal.print_check(content)
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("preferences")

@@ -1,14 +1,23 @@
 """publish: a ranker's state of users, queries, items and pairs where servers read it, LMDB or Redis."""
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from jobs.options import PATH, Answer, command
 from prectr.core import progress
 from prectr.ranking.bundle import Bundle
 from prectr.serving.publish import publish, state_size
 from prectr.serving.states import StateInfo
 
 
-def run(*, ranker: Path, to: str) -> StateInfo:
+@command("publish", show=lambda info: Answer(info.model_dump(), show=lambda: _print(info)))
+def run(
+    *,
+    ranker: Annotated[Path, typer.Argument(help="The bundle whose state is published.", **PATH)],
+    to: Annotated[str, typer.Option("--to", help="Directory (LMDB), or redis://HOST:PORT/DB.")],
+) -> StateInfo:
     """Publish the state in a bundle at `to`, a directory or redis://HOST:PORT/DB; servers change to it by themselves.
 
     Raises:
@@ -20,7 +29,6 @@ def run(*, ranker: Path, to: str) -> StateInfo:
         return publish(bundle, to, bar.advance)
 
 
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("publish")
+def _print(info: StateInfo) -> None:
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(info.entries.items()))
+    print(f"published version {info.version}: {counts}")

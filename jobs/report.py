@@ -1,8 +1,11 @@
 """report: a workspace on one self-contained HTML page, and the same as Markdown and JSON."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from jobs.options import PATH, Answer, Force, Out, command, manifest_of
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, read_manifest, require_artifact, run_stage, write_json
 from prectr.core.errors import PrectrError
@@ -13,14 +16,15 @@ MINED = ("tables", "relevance", "preferences")
 """Artifacts of the workspace that coverage and the check against the truth are computed from."""
 
 
+@command("report", show=lambda result: Answer(manifest_of(result), show=lambda: print(result.path / PAGE)))
 def run(
     *,
-    workspace: Path,
-    evaluation: Path,
-    out: Path,
-    ablation: Path | None = None,
+    workspace: Annotated[Path, typer.Option("--workspace", help="Directory that holds the stages' artifacts.", **PATH)],
+    evaluation: Annotated[Path, typer.Option("--evaluation", help="Artifact of evaluate.", **PATH)],
+    out: Out,
+    ablation: Annotated[Path | None, typer.Option("--ablation", help="Artifact of ablate.", **PATH)] = None,
     config: ReportConfig | None = None,
-    force: bool = False,
+    force: Force = False,
 ) -> StageResult:
     """Write the report about `workspace`, with the figures of `evaluation` and of `ablation`, into the artifact `out`.
 
@@ -70,9 +74,3 @@ def _preferences(tables: Path, relevance: Path, preferences: Path) -> tuple[dict
     except PrectrError as error:
         progress.say(f"  the report does without the check of tolerances against the truth: {error}")
         return coverage, None
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("report")

@@ -4,18 +4,21 @@ A line that cannot be scored becomes `{"line": n, "error": "..."}` in its place,
 """
 
 import json
+import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import pyarrow as pa
+import typer
 from pydantic import ValidationError
 
+from jobs.options import PATH, command
 from prectr.contracts.protocol import ScoreRequest
 from prectr.core.errors import PrectrError
 from prectr.core.ray_session import RayConfig, memory_bytes, ray_session
 from prectr.ranking.bundle import require_bundle
 from prectr.ranking.ranking import Ranking
-from prectr.serving.config import ScoreLinesConfig
+from prectr.serving.config import ScoreLinesConfig, ServeConfig
 
 BLOCK_LINES = 256
 CALL_LINES = 16
@@ -96,6 +99,18 @@ def run(
         raise PrectrError(f"{failed:,} of {len(lines):,} lines could not be scored; their answers hold the error.")
 
 
+@command("score", as_json=False)
+def run_command(
+    *,
+    ranker: Annotated[Path, typer.Argument(help="The bundle to score with.", **PATH)],
+    config: ScoreLinesConfig,
+    serve: ServeConfig,
+    ray_config: RayConfig,
+) -> None:
+    """`prectr score`: from standard input to standard output."""
+    run(ranker=ranker, source=sys.stdin, target=sys.stdout, int8=serve.int8, config=config, ray_config=ray_config)
+
+
 def _score(ranker: Path, int8: bool, lines: list[tuple[int, str]], target: TextIO, config: ScoreLinesConfig) -> int:
     import ray
 
@@ -121,9 +136,3 @@ def _score(ranker: Path, int8: bool, lines: list[tuple[int, str]], target: TextI
         failed += sum(batch["failed"].to_pylist())
     target.flush()
     return failed
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("score")

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from jobs.options import Encoder, Force, Labels, Out, TablesIn, command
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, require_artifact, run_stage
 from prectr.core.errors import PrectrError
@@ -17,15 +18,16 @@ from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import encoder_file
 
 
+@command("score-relevance")
 def run(
     *,
-    tables: Path,
-    encoder: Path,
-    labels: Path,
-    out: Path,
+    tables: TablesIn,
+    encoder: Encoder,
+    labels: Labels,
+    out: Out,
     config: ScoreConfig,
     ray_config: RayConfig | None = None,
-    force: bool = False,
+    force: Force = False,
 ) -> StageResult:
     """Score the pairs of `tables` with `encoder`, known `labels` outranking it, into the relevance artifact `out`.
 
@@ -72,9 +74,3 @@ def _build(
         "rows": {"pairs": written, **sources},
         "coverage": {source: round(count / written, 4) for source, count in sources.items()},
     }
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("score-relevance")

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from jobs.options import Force, Out, TablesIn, command
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, require_artifact, run_stage
 from prectr.data.tables import Tables
@@ -23,7 +24,10 @@ class _Extended(SelectionConfig):
     extend: bool = True
 
 
-def run(*, tables: Path, out: Path, config: SelectionConfig, extend: bool = False, force: bool = False) -> StageResult:
+@command("select-pairs")
+def run(
+    *, tables: TablesIn, out: Out, config: SelectionConfig, extend: bool = False, force: Force = False
+) -> StageResult:
     """Choose pairs of `tables` for the teacher and publish them at `out`.
 
     Args:
@@ -70,9 +74,3 @@ def _show(selection: Selection) -> None:
     progress.say("  " + f"{'origin':<11}{'traffic':<9}" + "".join(f"{'words: ' + band:>22}" for band in BANDS))
     for row in rows.to_dicts():
         progress.say(f"  {row['origin']:<11}{row['stratum']:<9}" + "".join(f"{row[band]:>22}" for band in BANDS))
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("select-pairs")

@@ -1,6 +1,5 @@
 """serve: rankers over HTTP, with Ray Serve behind HAProxy or, `--plain`, in one process under uvicorn."""
 
-import importlib
 import os
 import random
 import socket
@@ -10,10 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import httpx
+import typer
 
-from jobs.cluster.serve_host import Served, require_free_port, serving_application, wait_for_interrupt
+from jobs.cluster.serve_host import require_free_port, serving_application, wait_for_interrupt
+from jobs.options import PATH, PORT, command
 from prectr.core import progress
 from prectr.core.config import load_config
 from prectr.core.errors import PrectrError, UsageError
@@ -24,21 +26,26 @@ from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.publish import REDIS_URLS
 from prectr.serving.redis_client import RedisGuard
 from prectr.serving.states import LmdbState, RedisState, require_readable
+from serve_apps.http_api import read_tokens
 
-APPLICATION = Served("serve_apps.ranker", "ranker", "/healthz")
-PLAIN, API = "serve_apps.plain", "serve_apps.http_api"
 SELF_TEST_REQUESTS = 60
 REPLICA_PORTS = 200
 """Of a server's replicas on one machine."""
 
 
+@command("serve", shortcuts=PORT, as_json=False)
 def run(
     *,
-    rankers: Sequence[Path],
+    rankers: Annotated[
+        list[Path] | None, typer.Argument(help="Bundles to serve; the first one is what everybody gets.", **PATH)
+    ] = None,
     config: ServeConfig,
     ray_config: RayConfig | None = None,
-    plain: bool = False,
-    watch: Path | None = None,
+    plain: Annotated[bool, typer.Option("--plain", help="One process under uvicorn, without Ray.")] = False,
+    watch: Annotated[
+        Path | None,
+        typer.Option("--models", help="YAML file with the content of serve.models; may be changed while serving."),
+    ] = None,
 ) -> None:
     """Serve until interrupted.
 
@@ -53,6 +60,7 @@ def run(
         UsageError: no bundle, published features of other samples, tokens that cannot be read.
         PrectrError: the port is taken, or the application did not come up.
     """
+    rankers = rankers or []
     if watch is not None:
         if rankers:
             raise UsageError("serve: name rankers, or a file of models with --models, not both.")
@@ -85,11 +93,12 @@ def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
 @contextmanager
 def serving_config(config: ServeConfig, watch: Path | None = None) -> Iterator[str]:
     """Serve what a configuration says on the running Ray for the block; gives the base URL."""
-    arguments = {
-        "serve": config.model_dump(mode="json"),
-        "watch": None if watch is None else str(watch.resolve()),
-    }
-    with serving_application(APPLICATION, arguments, config) as url:
+    from serve_apps.ranker import AppArguments, build_app  # imports Ray Serve, which reads what `_haproxy` exports
+
+    arguments = AppArguments(
+        serve=config.model_dump(mode="json"), watch=None if watch is None else str(watch.resolve())
+    )
+    with serving_application("ranker", lambda: build_app(arguments), config, health="/healthz") as url:
         yield url
 
 
@@ -141,7 +150,7 @@ def require_servable(config: ServeConfig) -> None:
 
 def _tokens(config: ServeConfig) -> list[str]:
     """Tokens that the server will accept; empty: it asks for none."""
-    importlib.import_module(API).read_tokens(config.security, os.environ)
+    read_tokens(config.security, os.environ)
     file = config.security.tokens_file
     if file is not None:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -152,7 +161,9 @@ def _tokens(config: ServeConfig) -> list[str]:
 def _serve_plain(config: ServeConfig, watch: Path | None) -> None:
     import threading
 
-    server = importlib.import_module(PLAIN).make_server(config, watch)
+    from serve_apps.plain import make_server
+
+    server = make_server(config, watch)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -244,9 +255,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("serve")

@@ -1,8 +1,11 @@
 """simulate: a log with known truth as canonical tables, of the built-in marketplace or on a real catalogue."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from jobs.options import PATH, Force, Out, Shortcut, command
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, run_stage
 from prectr.core.errors import UsageError
@@ -10,7 +13,28 @@ from prectr.data.marketplace import prepare
 from prectr.data.marketplace.config import MarketplaceConfig
 
 
-def run(*, out: Path, config: MarketplaceConfig, catalogue: Path | None = None, force: bool = False) -> StageResult:
+@command(
+    "simulate",
+    shortcuts={
+        "scale": Shortcut("simulate.scale", Annotated[str | None, typer.Option(help="small, medium or large.")]),
+        "seed": Shortcut(
+            "simulate.seed", Annotated[int | None, typer.Option(help="The same seed writes the same log.")]
+        ),
+        "placebo": Shortcut(
+            "simulate.placebo", Annotated[bool, typer.Option("--placebo", help="All tolerances equal.")]
+        ),
+    },
+)
+def run(
+    *,
+    out: Out,
+    config: MarketplaceConfig,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option("--catalogue", help="Validated tables: their items, queries and judgments are used.", **PATH),
+    ] = None,
+    force: Force = False,
+) -> StageResult:
     """Simulate a log and publish its tables at `out`, with `truth/` for evaluation.
 
     `catalogue` names validated tables whose items, queries and judgments are used instead of invented ones.
@@ -44,9 +68,3 @@ def _check_catalogue(catalogue: Path, out: Path, config: MarketplaceConfig) -> N
     source, target = catalogue.resolve(), out.resolve()
     if source.is_relative_to(target) or target.is_relative_to(source):
         raise UsageError(f"{out}: --out and --catalogue may not lie in one another; give another --out.")
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("simulate")

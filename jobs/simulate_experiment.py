@@ -5,9 +5,12 @@ Writes the exposures and the assignment as `analyze-experiment` reads them, its 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from jobs.analyze_experiment import write
+import typer
+
+from jobs.analyze_experiment import answer_of, write
+from jobs.options import PATH, Force, Out, Shortcut, command
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage
 from prectr.core.config import FrozenConfig
@@ -26,17 +29,28 @@ class SimulatedExperimentConfig(FrozenConfig):
     experiment: ExperimentConfig
 
 
+@command(
+    "simulate-experiment",
+    shortcuts={"days": Shortcut("replay.days", Annotated[int | None, typer.Option(help="Days after the log's last.")])},
+    show=lambda result: answer_of(result, "simulate-experiment"),
+)
 def run(
     *,
-    tables: Path,
-    control: str,
-    treatment: str | None,
-    out: Path,
+    tables: Annotated[
+        Path, typer.Option("--tables", help="Tables of simulate, on which the rankers were trained.", **PATH)
+    ],
+    control: Annotated[str, typer.Option("--control", help="A bundle, or production: the logging policy.")] = (
+        PRODUCTION
+    ),
+    treatment: Annotated[str | None, typer.Option("--treatment", help="A bundle, or production.")] = None,
+    out: Out,
     replay: ReplayConfig,
     experiment: ExperimentConfig,
-    aa: bool = False,
-    catalogue: Path | None = None,
-    force: bool = False,
+    aa: Annotated[bool, typer.Option("--aa", help="Show the control to both halves.")] = False,
+    catalogue: Annotated[
+        Path | None, typer.Option("--catalogue", help="The tables that simulate --catalogue was given.", **PATH)
+    ] = None,
+    force: Force = False,
 ) -> StageResult:
     """Play the test and publish `exposures/`, `assignment.parquet`, `experiment.json` and `experiment.md` at `out`.
 
@@ -149,9 +163,3 @@ def _check_same_world(tables: Path, items: Any) -> None:
             f"{tables}: the marketplace of this version makes other items than these, of version {version}; "
             "run `prectr simulate` again, and train on its tables."
         )
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("simulate-experiment")

@@ -8,8 +8,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from jobs.options import MODEL, Encoder, Force, Out, Samples, Shortcut, command
 from jobs.train import EXECUTION, build_ranker_from
 from prectr.core import progress
 from prectr.core.artifacts import (
@@ -43,16 +46,22 @@ class _Searched(FrozenConfig):
     train: TrainConfig
 
 
+@command(
+    "sweep",
+    shortcuts=MODEL | {"trials": Shortcut("sweep.trials", Annotated[int | None, typer.Option(help="Trials in all.")])},
+)
 def run(
     *,
-    samples: Path,
-    encoder: Path,
-    out: Path,
+    samples: Samples,
+    encoder: Encoder,
+    out: Out,
     config: SweepConfig,
     train: TrainConfig,
     ray_config: RayConfig | None = None,
-    resume: bool = False,
-    force: bool = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a sweep that was stopped; fail without one.")
+    ] = False,
+    force: Force = False,
 ) -> StageResult:
     """Search `config.search` around `train` on `samples` and publish the best settings at `out`.
 
@@ -147,9 +156,3 @@ def _short(settings: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in settings.items()
     )
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("sweep")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.options import MODEL, Encoder, Force, Out, Preferences, Samples, command
 from prectr.contracts.model_config import ModelConfig
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, fingerprint, require_artifact, run_stage, stage_identity, write_json
@@ -26,15 +27,16 @@ EXECUTION = ("workers", *execution_fields(TrainConfig))
 """Settings that may differ when a run goes on where another one stopped."""
 
 
+@command("train", shortcuts=MODEL)
 def run(
     *,
-    samples: Path,
-    encoder: Path,
-    preferences: Path,
-    out: Path,
+    samples: Samples,
+    encoder: Encoder,
+    preferences: Preferences,
+    out: Out,
     config: TrainConfig,
     ray_config: RayConfig | None = None,
-    force: bool = False,
+    force: Force = False,
 ) -> StageResult:
     """Train `config.model` on `samples`, its text encoder starting from `encoder`, and publish the bundle `out`.
 
@@ -157,9 +159,3 @@ def export_files(ranker: Any, out: Path) -> None:
     (out / "ranker.onnx").write_bytes(export_ranker(ranker, ranker.sizes))
     if ranker.uses_text and ranker.trains_encoder:
         (out / "encoder.onnx").write_bytes(export_encoder(ranker.encoder))
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("train")

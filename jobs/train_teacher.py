@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from jobs.options import Force, Out, TablesIn, command
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, run_stage
 from prectr.core.errors import PrectrError, UsageError
@@ -26,8 +27,14 @@ from prectr.relevance.warm_start import made_pairs
 ROLE_NAMES = {"training": TRAINING, "validation": VALIDATION, "warm_start": WARM}
 
 
+@command("train-teacher")
 def run(
-    *, tables: Path, out: Path, config: TeacherConfig, ray_config: RayConfig | None = None, force: bool = False
+    *,
+    tables: TablesIn,
+    out: Out,
+    config: TeacherConfig,
+    ray_config: RayConfig | None = None,
+    force: Force = False,
 ) -> StageResult:
     """Train the teacher on `tables` and publish its checkpoint at `out`.
 
@@ -72,7 +79,7 @@ def _build(tables: Tables, staging: Path, config: TeacherConfig, ray_config: Ray
     if not rows["training"] or not rows["validation"]:
         raise UsageError(
             f"teacher.max_length {config.max_length}: too short for {(~fits).sum():,} of {len(pairs):,} prompts even "
-            f"without a title; the shortest has {lengths.min()} tokens."
+            f"without a title; the shortest has {lengths.min()!s} tokens."
         )
     if dropped := int((~fits).sum()):
         progress.say(f"train-teacher: {dropped:,} pairs left out: longer than {config.max_length} tokens")
@@ -172,9 +179,3 @@ def _blank_token(tokenizer: Any) -> int:
     """The token that stands for one left out: what ends a text, where the tokenizer has such a token."""
     known = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
     return next((token for token in known if token is not None), 0)
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("train-teacher")

@@ -2,21 +2,32 @@
 
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from jobs.options import PATH, Force, command
 from prectr.core.artifacts import StageResult
+from prectr.core.mirror import local_path
 from prectr.data.config import ValidateConfig
 from prectr.data.validate import validate_tables
 
 
-def run(*, source: Path, out: Path | None, config: ValidateConfig, force: bool = False) -> StageResult:
+@command("validate")
+def run(
+    *,
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="TABLES", help="Directory of items, impressions and other tables.", parser=local_path),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Publish the clean tables here; else check only.", **PATH)
+    ] = None,
+    config: ValidateConfig,
+    force: Force = False,
+) -> StageResult:
     """Validate the log below `source`; publish clean tables at `out`, or only check it where `out` is None."""
     if out is not None:
         return validate_tables(source, out, config, force)
     with tempfile.TemporaryDirectory(prefix="prectr-validate-") as folder:
         return validate_tables(source, Path(folder) / "tables", config, force, quarantine=source / "quarantine")
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("validate")

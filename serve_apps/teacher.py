@@ -1,6 +1,6 @@
 """The teacher over HTTP, to judge one pair and see why: `POST /judge`, a page with a form at `GET /`, `GET /health`.
 
-Deploy with `prectr label --serve --teacher TEACHER`, or with `serve run serve_apps.teacher:build_app teacher=DIR`. The
+Deploy with `prectr teacher serve --teacher TEACHER`, or with `serve run serve_apps.teacher:build_app teacher=DIR`. The
 port has no authentication: it listens on the loopback address unless a gateway stands before it.
 """
 

@@ -10,18 +10,17 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-import typer
 import yaml
 from jsonschema import ValidationError
 from pydantic import BaseModel, ConfigDict
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
 
-from jobs.cli import app
-from jobs.submit import absolute_arguments
+from jobs.cli import command_table
+from jobs.cluster.submit import absolute_arguments
+from jobs.settings import Settings
 from prectr.core.config import load_config
 from prectr.serving.config import ModelsConfig
-from prectr.settings import Settings
 from serve_apps.ranker import AppArguments
 
 ROOT = Path(__file__).parents[1]
@@ -285,7 +284,7 @@ def test_a_stages_job_is_a_command_that_exists(stage: str) -> None:
     assert spec.clusterSelector == {"ray.io/cluster": "prectr"}
     words = shlex.split(spec.entrypoint)
     assert words[:3] == ["python", "-m", "jobs.cli"] and words[3] == stage
-    found, _ = absolute_arguments(words[3:], app)
+    found, _ = absolute_arguments(words[3:], command_table())
     assert set(word for word in words if word.startswith("--")) == set(word for word in found if word.startswith("--"))
 
 
@@ -322,11 +321,10 @@ def _submitted(line: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[st
     monkeypatch.setenv("PRECTR_ADDRESS", "http://head:8265")
     words = shlex.split(line)
     assert words[:2] == ["prectr", "submit"]
-    group: Any = typer.main.get_command(app)
-    given = group.commands["submit"].make_context("submit", words[2:]).params
+    given = command_table().command_of("submit").make_context("submit", words[2:]).params
     assert given["follow"], "the exit code is the job's"
-    command, _ = absolute_arguments(given["command_"], app)
-    named = {word for word in given["command_"] if word.startswith("--")}
+    command, _ = absolute_arguments(given["words"], command_table())
+    named = {word for word in given["words"] if word.startswith("--")}
     assert named == {word for word in command if word.startswith("--")}
     return given["job_id"], command
 

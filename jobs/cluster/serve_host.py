@@ -1,17 +1,11 @@
-"""Any Serve application on the running Ray, for the length of a block: what `serve` and `label --serve` share.
+"""Serve an application on the running Ray for the length of a block; shared by `serve` and `teacher serve`."""
 
-Applications are named by their import path, as in a Serve configuration file: neither the library nor a job imports
-`serve_apps`.
-"""
-
-import importlib
 import logging
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from prectr.core import progress
@@ -22,18 +16,15 @@ from prectr.serving.config import ServeConfig
 HEALTH_TIMEOUT_SECONDS = 120
 
 
-@dataclass(frozen=True)
-class Served:
-    """An application: the module with `build_app` and `AppArguments`, its name, and the path that proves it is up."""
-
-    module: str
-    name: str
-    health: str
-
-
 @contextmanager
-def serving_application(served: Served, arguments: Mapping[str, Any], config: ServeConfig) -> Iterator[str]:
+def serving_application(name: str, build: Callable[[], Any], config: ServeConfig, *, health: str) -> Iterator[str]:
     """Serve an application for the block; gives the base URL once requests are answered.
+
+    Args:
+        name: of the application, also for messages.
+        build: makes the Serve application.
+        config: host and port.
+        health: path that answers 200 once the application is up.
 
     Raises:
         PrectrError: the port is taken, or the application did not come up.
@@ -43,16 +34,15 @@ def serving_application(served: Served, arguments: Mapping[str, Any], config: Se
 
     if progress.verbosity() < 1:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    module = importlib.import_module(served.module)
     url = f"http://{config.host}:{config.port}"
     serve.start(http_options={"host": config.host, "port": config.port}, logging_config=_quiet_logging())
     try:
-        application = module.build_app(module.AppArguments(**arguments))
+        application = build()
         try:
-            serve.run(application, name=served.name, route_prefix="/", logging_config=_quiet_logging())
+            serve.run(application, name=name, route_prefix="/", logging_config=_quiet_logging())
         except RuntimeError as error:  # Serve tells in words only what the replica raised
-            raise find_user_error(error) or PrectrError(f"the {served.name} cannot be served: {error}") from error
-        _wait_until_healthy(url, served)
+            raise find_user_error(error) or PrectrError(f"the {name} cannot be served: {error}") from error
+        _wait_until_healthy(url + health, name)
         yield url
     finally:
         serve.shutdown()
@@ -90,14 +80,14 @@ def _quiet_logging() -> dict[str, Any]:
     return {"log_level": "ERROR" if progress.verbosity() < 1 else "INFO", "enable_access_log": progress.verbosity() > 0}
 
 
-def _wait_until_healthy(url: str, served: Served) -> None:
+def _wait_until_healthy(url: str, name: str) -> None:
     """Poll: the proxy may answer 404 for a moment after an application was deployed."""
     import httpx
 
     deadline = time.monotonic() + HEALTH_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         with suppress(httpx.HTTPError):
-            if httpx.get(url + served.health, timeout=5).status_code == 200:
+            if httpx.get(url, timeout=5).status_code == 200:
                 return
         time.sleep(0.2)
-    raise PrectrError(f"{url}: the {served.name} did not answer within {HEALTH_TIMEOUT_SECONDS} s; run again with -v.")
+    raise PrectrError(f"{url}: the {name} did not answer within {HEALTH_TIMEOUT_SECONDS} s; run again with -v.")

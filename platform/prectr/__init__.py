@@ -1,7 +1,30 @@
 """PRECTR-V2 on Ray: from a search log to a served ranker of joint relevance and click-through rate.
 
-This package is the library: tables, mining, labelling, features, training loop, bundles, scoring and metrics.
-It imports nothing of the rooms beside it (`models`, `jobs`, `serve_apps`); see DESIGN in the README.
+This package is the library: tables, labelling, relevance, preferences, features, training, bundles, scoring and
+metrics. It imports nothing of the folders beside it (`models`, `jobs`, `serve_apps`).
+
+>>> from prectr import Tables, __version__
+>>> Tables.__module__
+'prectr.data.tables'
 """
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from prectr.core.version import __version__
+
+if TYPE_CHECKING:
+    from prectr.data.tables import Tables
+    from prectr.ranking.scoring import Scorer
+    from prectr.serving.client import Client
+
+__all__ = ["Client", "Scorer", "Tables", "__version__"]
+
+_MODULES = {"Client": "prectr.serving.client", "Scorer": "prectr.ranking.scoring", "Tables": "prectr.data.tables"}
+"""Names that are imported when they are first used, so that `import prectr` is light."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'prectr' has no attribute '{name}'")
+    return getattr(import_module(_MODULES[name]), name)

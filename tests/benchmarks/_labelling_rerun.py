@@ -125,4 +125,4 @@ def command(folder: Path, entries: int) -> list[str]:
     }
     assignments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     paths = ["--tables", str(folder / "tables"), "--teacher", str(folder / "teacher"), "--out", str(folder / "labels")]
-    return ["-m", "jobs.label", *paths, *assignments, "--force"]
+    return ["-m", "jobs", "label", *paths, *assignments, "--force"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs import build_samples, distill, label, mine_preferences, score_relevance, select_pairs, simulate, train_teacher
+from jobs.settings import Settings
 from prectr.core.config import load_config
 from prectr.core.ray_session import ray_session
-from prectr.settings import Settings
 
 WAYS = {
     "": (),

@@ -150,7 +150,7 @@ def measure_log(log: Log, folder: Path, runs: int) -> dict[str, Any]:
     clear(work)
     inputs = [str(log.tables), str(log.relevance)]
     preferences = work / "preferences"
-    command = [sys.executable, "-m", "jobs.mine_preferences", "--tables", inputs[0], "--relevance", inputs[1]]
+    command = [sys.executable, "-m", "jobs", "mine-preferences", "--tables", inputs[0], "--relevance", inputs[1]]
     mined = measured([*command, "--out", str(preferences)])
     costs: dict[str, list[Cost]] = {side: [] for side in SIDES}
     for run in range(runs):

@@ -33,8 +33,8 @@ from _training_world import quick_world
 from labelling import NO_RAY, QUIET
 from training import config_of, run_script
 
+from jobs.sizing.costs import FILE, read_unit_costs
 from prectr.core.artifacts import read_manifest
-from prectr.planning.costs import FILE, read_unit_costs
 
 SCRIPT = Path(__file__).with_name("_plan_structures.py")
 BENCHMARK = "make bench-plan"

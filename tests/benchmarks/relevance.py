@@ -47,7 +47,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 
 def run_ours(world: World, out: Path, config: ScoreConfig) -> dict[str, Any]:
     """The job; its figures."""
-    command = [sys.executable, "-m", "jobs.score_relevance", "--out", str(out)]
+    command = [sys.executable, "-m", "jobs", "score-relevance", "--out", str(out)]
     inputs = {"tables": world.tables, "encoder": world.encoder, "labels": world.folder / "labels"}
     options = [part for name, path in inputs.items() for part in (f"--{name}", str(path))]
     settings = [

@@ -79,7 +79,7 @@ def difference(found: pl.Series, expected: pl.Series) -> float:
 def mine(log: Log, out: Path) -> None:
     """The preferences that both sides read."""
     settings = ("preferences.half_life_days=null", "preferences.alternate=false")
-    command = ["jobs.mine_preferences", "--tables", str(log.tables), "--relevance", str(log.relevance)]
+    command = ["jobs", "mine-preferences", "--tables", str(log.tables), "--relevance", str(log.relevance)]
     assignments = [part for setting in settings for part in ("--set", setting)]
     measured([sys.executable, "-m", *command, *assignments, "--out", str(out)])
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for run in range(given.runs):
             for side, command in (
                 ("duckdb", [str(DUCKDB), *inputs, str(work / "duckdb")]),
-                ("ours", ["-m", "jobs.build_samples", *options, *ROWS_ONLY, "--out"]),
+                ("ours", ["-m", "jobs", "build-samples", *options, *ROWS_ONLY, "--out"]),
             ):
                 out = work / side
                 shutil.rmtree(out, ignore_errors=True)

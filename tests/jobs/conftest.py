@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 
+from jobs.settings import Settings
 from prectr.core.config import load_config
-from prectr.settings import Settings
 from tests.jobs.demo_run import TINY, Ran, run_demo
 from tests.jobs.run_command import Prectr, run_command
 

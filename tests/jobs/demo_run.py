@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs import demo
+from jobs.settings import Settings
 from prectr.core.artifacts import read_manifest
-from prectr.settings import Settings
 
 TINY = """
 simulate: {users: 50, items: 800, queries: 60, requests: 500, days: 5}

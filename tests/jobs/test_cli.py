@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 import yaml
 
+from jobs.cli import COMMANDS
+from prectr import __version__
 from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError
@@ -17,17 +19,6 @@ from tests.jobs.run_command import Prectr
 from tests.processes import with_code
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = (
-    *("demo", "simulate", "validate", "train-teacher", "label", "distill", "score-relevance", "mine-preferences"),
-    *("build-samples", "train", "evaluate", "report", "serve", "score", "import", "preferences"),
-    *("select-pairs", "ledger", "sweep", "analyze-experiment", "simulate-experiment", "ablate"),
-    *("publish", "doctor", "submit", "pipeline", "plan"),
-)
-COMMAND_LINE = {"__init__", "cli", "cli_groups", "command_line"}
-PARTS = {"show_prompt", "serve_teacher", "train_contestants", "daily", "make_samples"}
-"""Modules of what `label` does with --show-prompt and --serve, and `evaluate` and `ablate` before they judge."""
-MODULES = {"import": "import_log"}
-"""Commands whose job's module has another name: `import` is a word of the language."""
 TINY = ("users=20", "items=300", "queries=20", "requests=60", "days=3")
 TINY_SIMULATION = [word for value in TINY for word in ("--set", f"simulate.{value}")]
 
@@ -73,8 +64,9 @@ def test_help_is_instant_lists_every_command_and_loads_nothing_heavy() -> None:
         try:
             main(["--help"])
         finally:
-            heavy = ("ray", "torch", "polars", "numpy", "transformers", "pyarrow", "fastapi")
-            print([name for name in heavy if name in sys.modules], file=sys.stderr)
+            ours = ("jobs", "prectr", "models", "serve_apps")
+            heavy = ("ray", "torch", "polars", "numpy", "transformers", "pyarrow", "fastapi", "pydantic", "yaml")
+            print(sorted(name for name in sys.modules if name.split(".")[0] in (*ours, *heavy)), file=sys.stderr)
     """
     seconds = []
     for _ in range(3):  # the best of three: another process may hold the cores
@@ -86,9 +78,9 @@ def test_help_is_instant_lists_every_command_and_loads_nothing_heavy() -> None:
         if seconds[-1] < 2.0:
             break
     assert min(seconds) < 2.0
-    assert errors.strip() == "[]"
+    assert errors.strip() == "['jobs', 'jobs.cli']"
     listed = [line.split()[1] for line in output.splitlines() if line.startswith("│ ") and len(line.split()) > 1]
-    assert [command for command in (*COMMANDS, "config") if command not in listed] == []
+    assert {words.split()[0] for words in COMMANDS} <= set(listed)
 
 
 def test_an_old_python_is_told_before_it_meets_code_that_it_cannot_read() -> None:
@@ -98,23 +90,42 @@ def test_an_old_python_is_told_before_it_meets_code_that_it_cannot_read() -> Non
     assert errors.startswith("prectr: needs Python 3.11 or newer; this is ") and "Traceback" not in errors
 
 
-def test_every_job_runs_as_a_module() -> None:
-    jobs = sorted({file.stem for file in (ROOT / "jobs").glob("*.py")} - COMMAND_LINE - PARTS)
-    modules = {MODULES.get(command, command.replace("-", "_")): command for command in COMMANDS}
-    assert modules.keys() == set(jobs)
+def test_every_command_has_help_and_runs_as_a_module() -> None:
     code = f"""if True:  # one process for all, because most of its time goes into imports
-        import runpy, sys
-        for name in {jobs}:
-            sys.argv = [f"jobs/{{name}}.py", "--help"]
+        from jobs.cli import main
+        for words in {sorted(COMMANDS)}:
             try:
-                runpy.run_module(f"jobs.{{name}}", run_name="__main__")
+                main([*words.split(), "--help"])
             except SystemExit as stopped:
-                print(name, "ended with", stopped.code)
+                print(words, "ended with", stopped.code)
     """
     output, errors = (process := _python("-c", code)).communicate(timeout=120)
     assert process.returncode == 0, errors
-    for name in jobs:
-        assert f" {modules[name]} [OPTIONS]" in output and f"{name} ended with 0" in output, name
+    for words in COMMANDS:
+        assert f"prectr {words} [OPTIONS]" in output and f"{words} ended with 0" in output, words
+    output, errors = (process := _python("-m", "jobs", "--version")).communicate(timeout=60)
+    assert (process.returncode, output) == (0, f"prectr {__version__}\n"), errors
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [("evalute", "'evaluate'"), ("teacher promt", "'prompt'"), ("train --sample x", "--samples")],
+)
+def test_an_unknown_command_or_option_names_the_nearest(prectr: Prectr, words: str, nearest: str) -> None:
+    code, output, errors = prectr(*words.split())
+    assert (code, output) == (2, "") and nearest in errors
+
+
+def test_settings_are_shown_with_their_meaning(prectr: Prectr) -> None:
+    code, output, _ = prectr("config", "show", "serve.batch", "--json", "--set", "serve.batch.requests=3")
+    assert code == 0 and json.loads(output)["requests"] == 3
+    code, output, _ = prectr("config", "explain", "serve.batch.requests", "--json")
+    (entry,) = json.loads(output)
+    assert code == 0 and entry["setting"] == "serve.batch.requests" and entry["description"]
+    code, output, _ = prectr("config", "show", "--docs")
+    assert code == 0 and "train.epochs = " in output
+    code, output, errors = prectr("config", "explain", "serve.bach")
+    assert (code, output) == (2, "") and "no setting 'serve.bach'. Did you mean 'serve.batch'?" in errors
 
 
 @pytest.mark.parametrize("arguments", [["nosuch"], ["train"], ["simulate", "--out"], ["validate", "--colour", "x"]])
@@ -287,10 +298,10 @@ def test_scoring_refuses_what_is_no_text(prectr: Prectr, tmp_path: Path, monkeyp
 
 
 def test_interruption_says_how_to_go_on(prectr: Prectr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(**_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobs.simulate.run", interrupted)
+    monkeypatch.setattr("jobs.simulate.run_stage", interrupted)
     code, _, errors = prectr("simulate", "--out", tmp_path / "tables")
     assert code == 130 and "run the same command to go on" in errors
 
@@ -298,10 +309,10 @@ def test_interruption_says_how_to_go_on(prectr: Prectr, tmp_path: Path, monkeypa
 def test_only_errors_of_the_user_lose_their_traceback(
     prectr: Prectr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(**_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("jobs.simulate.run", fails)
+    monkeypatch.setattr("jobs.simulate.run_stage", fails)
     error: Exception = PrectrError("no space on the moon")
     assert prectr("simulate", "--out", tmp_path / "tables") == (1, "", "prectr: no space on the moon\n")
     error = ZeroDivisionError("a bug of ours")

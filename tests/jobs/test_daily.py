@@ -10,18 +10,19 @@ from typing import Any
 import polars as pl
 import pytest
 
-from jobs import mine_preferences, pipeline
-from jobs.daily import Daily
+from jobs import mine_preferences
+from jobs.pipeline import pipeline
+from jobs.pipeline.config import PipelineConfig
+from jobs.pipeline.daily import Daily
+from jobs.pipeline.rollout import CURRENT, NEXT, read_models
+from jobs.settings import Settings
 from prectr.core.artifacts import read_manifest
 from prectr.core.errors import UsageError
 from prectr.data.tables import Tables
 from prectr.data.validate import validate_tables
 from prectr.labelling.selection import SELECTION
-from prectr.pipeline_config import PipelineConfig
 from prectr.ranking.bundle import Bundle
-from prectr.rollout import CURRENT, NEXT, read_models
 from prectr.serving.states import LmdbState, require_readable
-from prectr.settings import Settings
 from tests.jobs.demo_run import STAGES, Ran
 
 pytestmark = pytest.mark.slow

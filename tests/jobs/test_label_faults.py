@@ -83,7 +83,7 @@ def start(tables: Path, server: OpenAiServer, out: str = "labels") -> subprocess
         "ray.object_store_gib=0.2",
     ]
     command = [
-        *(sys.executable, "-m", "jobs.label", "--tables", str(tables), "--teacher", server.url),
+        *(sys.executable, "-m", "jobs", "label", "--tables", str(tables), "--teacher", server.url),
         *("--out", str(tables.parent / out)),
         *(word for setting in settings for word in ("--set", setting)),
     ]

@@ -318,7 +318,7 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(log: Path, tmp_
     root, out = copied(log, tmp_path), tmp_path / "preferences"
     _killed(
         [
-            "jobs.mine_preferences", "--tables", str(root / "tables"), "--relevance", str(root / "relevance"),
+            "jobs", "mine-preferences", "--tables", str(root / "tables"), "--relevance", str(root / "relevance"),
             "--out", str(out), "--set", "preferences.holdout_days=1", "--set", "preferences.half_life_days=2.0",
             "--set", f"preferences.parameters_from={log / 'fitted'}",
         ],
@@ -334,7 +334,7 @@ def test_samples_killed_and_made_again_are_the_same_bytes(log: Path, tmp_path: P
     out, inputs = tmp_path / "samples", {name: log / name for name in ("tables", "relevance", "preferences")}
     build_samples.run(**inputs, out=tmp_path / "whole", config=SamplesConfig())
     given = [word for name, path in inputs.items() for word in (f"--{name}", str(path))]
-    _killed(["jobs.build_samples", *given, "--out", str(out)], 7.0)
+    _killed(["jobs", "build-samples", *given, "--out", str(out)], 7.0)
     build_samples.run(**inputs, out=out, config=SamplesConfig())
     expected, found = content(tmp_path / "whole"), content(out)
     assert {name for name in found if name.startswith("rows/")} and found == expected

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobs import pipeline
+from jobs.pipeline import pipeline
+from jobs.pipeline.config import PipelineConfig
+from jobs.settings import Settings
 from prectr.core.errors import UsageError
-from prectr.pipeline_config import PipelineConfig
-from prectr.settings import Settings
 
 
 @pytest.fixture

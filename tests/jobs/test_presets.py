@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.settings import Settings
 from prectr.core.artifacts import run_stage, stage_identity
 from prectr.core.config import Execution, FrozenConfig, computed_part, load_config
 from prectr.core.errors import UsageError
-from prectr.settings import Settings
 
 PRESETS = Settings.presets or Path()
 NAMES = sorted(file.stem for file in PRESETS.glob("*.yaml"))

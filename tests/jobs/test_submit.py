@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import app
-from jobs.submit import absolute_arguments
+from jobs.cli import command_table
+from jobs.cluster.submit import absolute_arguments
 from prectr.core.errors import UsageError
 from tests.processes import free_port
 from tests.ray_cluster import RayCluster, ray_cluster
@@ -105,7 +105,7 @@ def test_a_driver_with_another_python_than_the_cluster_is_told(head: RayCluster,
 )
 def test_a_wrong_command_is_told_here(command: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        absolute_arguments(command, app)
+        absolute_arguments(command, command_table())
 
 
 def test_paths_mean_the_same_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_paths_mean_the_same_elsewhere(tmp_path: Path, monkeypatch: pytest.Monke
         "-vv",
         "--force",
     ]
-    found, config = absolute_arguments([*given, *options], app)
+    found, config = absolute_arguments([*given, *options], command_table())
     assert found[:7] == ["train", "--samples", f"{tmp_path}/ws/samples", "--encoder", "/shared/encoder",
                          "--preferences", f"{tmp_path}/p"]  # fmt: skip
     assert found.count("--set") == 2 and found.count("--verbose") == 2 and "--force" in found
@@ -135,7 +135,7 @@ def test_paths_in_settings_mean_the_same_elsewhere(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ckpt").mkdir()
     (tmp_path / "c.yaml").write_text("pipeline: {workspace: ws, teacher: ckpt, publish: 'redis://r:6379/0'}\n")
-    found, _ = absolute_arguments(["pipeline", "--config", "c.yaml", "--set", "label.ledger=given"], app)
+    found, _ = absolute_arguments(["pipeline", "--config", "c.yaml", "--set", "label.ledger=given"], command_table())
     settings = {value for option, value in zip(found, found[1:], strict=False) if option == "--set"}
     absolute = {
         f"pipeline.workspace={tmp_path}/ws",
@@ -144,10 +144,10 @@ def test_paths_in_settings_mean_the_same_elsewhere(tmp_path: Path, monkeypatch: 
     }
     assert settings == {"label.ledger=given"} | absolute
     assert found[-2:] != ["--set", "label.ledger=given"], "the last one counts"
-    found, _ = absolute_arguments(["pipeline", "--set", "pipeline.teacher=org/model"], app)
+    found, _ = absolute_arguments(["pipeline", "--set", "pipeline.teacher=org/model"], command_table())
     assert f"pipeline.workspace={tmp_path}/workspace" in found, "the default, too"
     assert not [value for value in found if value.startswith("pipeline.teacher=/")], "a name on the hub is none"
-    found, _ = absolute_arguments(["label", "--tables", "t", "--teacher", "ckpt", "--out", "o"], app)
+    found, _ = absolute_arguments(["label", "--tables", "t", "--teacher", "ckpt", "--out", "o"], command_table())
     assert found[found.index("--teacher") + 1] == f"{tmp_path}/ckpt" and "--set" not in found
     with pytest.raises(UsageError, match=r"unknown key 'pipeline\.work'"):
-        absolute_arguments(["pipeline", "--set", "pipeline.work=ws"], app)
+        absolute_arguments(["pipeline", "--set", "pipeline.work=ws"], command_table())

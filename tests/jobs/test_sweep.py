@@ -14,12 +14,12 @@ import psutil
 import pytest
 
 from jobs.distill import build_marked_encoder
+from jobs.settings import Settings
 from prectr.contracts.model_config import EncoderConfig
 from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig, load_config
 from prectr.core.errors import PrectrError, UsageError
 from prectr.labelling.own_teacher.model import quiet_transformers
-from prectr.settings import Settings
 from prectr.training.sweep_config import SearchRange
 from prectr.training.sweep_ledger import Trial
 from prectr.training.sweep_search import early_stopping, proposer

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import torch
 
-from jobs import serve_teacher
+from jobs import teacher as served_teacher
 from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, UsageError
@@ -76,7 +76,7 @@ def client(request: pytest.FixtureRequest, teacher: Path, labels: Path, ray_loca
     config = LOCAL.model_copy(update={"engine": request.param})
     serve = ServeConfig(port=free_port())
     with (
-        serve_teacher.serving(teacher, labels, config, serve) as url,
+        served_teacher.serving(teacher, labels, config, serve) as url,
         httpx.Client(base_url=url, timeout=60, headers={"engine": request.param}) as client,
     ):
         yield client
@@ -156,7 +156,7 @@ def test_a_bad_body_is_refused_by_field(client: httpx.Client, body: dict[str, An
 def test_a_taken_port_is_told(client: httpx.Client, teacher: Path) -> None:
     port = client.base_url.port
     with pytest.raises(PrectrError, match=f"{port}: cannot listen there"):
-        serve_teacher.run(teacher=str(teacher), labels=None, config=LOCAL, serve=ServeConfig(port=port))
+        served_teacher.run(teacher=str(teacher), labels=None, config=LOCAL, serve=ServeConfig(port=port))
 
 
 def test_calibration_of_another_teacher_or_prompt_is_refused(teacher: Path, labels: Path) -> None:

@@ -22,12 +22,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from prectr import __version__
 from prectr.core import mirror, progress
 from prectr.core.config import FrozenConfig, computed_part
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.locks import LockedError, exclusive
 from prectr.core.mirror import MANIFEST, swap_in
+from prectr.core.version import __version__
 
 TABLE_STAGES = ("simulate", "validate", "import")
 _UNUSABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOLCK, errno.ENOTSUP)

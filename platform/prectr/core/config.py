@@ -1,13 +1,17 @@
 """Frozen, typed configuration: unknown keys refused with the nearest valid name; presets, files and `--set` merged.
 
-Sections live beside the code they configure or in `prectr.settings`; this module only knows how to load them.
+Sections live beside the code they configure or in `jobs.settings`; this module only knows how to load them.
 """
 
+import ast
 import difflib
+import inspect
+import itertools
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -65,6 +69,48 @@ def load_config(
 def dump_yaml(config: FrozenConfig) -> str:
     """The resolved configuration as YAML that `--config` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class SettingDoc(NamedTuple):
+    """One setting: its dotted name, its value in JSON's types, and its description."""
+
+    name: str
+    value: Any
+    description: str
+
+
+def setting_docs(config: FrozenConfig, prefix: str = "") -> list[SettingDoc]:
+    """All settings of a configuration and its sections, in order.
+
+    A description is the text below the field, or its `Field(description=...)`. It is empty where there is neither.
+    """
+    docs: list[SettingDoc] = []
+    described = _described(type(config))
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, FrozenConfig):
+            docs += setting_docs(value, f"{prefix}{name}.")
+        else:
+            shown = config.model_dump(mode="json", include={name})[name]
+            description = field.description or described.get(name, "")
+            docs.append(SettingDoc(f"{prefix}{name}", shown, " ".join(description.split())))
+    return docs
+
+
+def _described(config_class: type[FrozenConfig]) -> dict[str, str]:
+    """The texts below the fields of a class and of its bases."""
+    texts: dict[str, str] = {}
+    for base in reversed(config_class.__mro__):
+        if not issubclass(base, FrozenConfig) or base is FrozenConfig:
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, text in itertools.pairwise(body.body):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                texts[field.target.id] = str(text.value.value)
+    return texts
 
 
 def execution_fields(config_class: type[FrozenConfig]) -> tuple[str, ...]:

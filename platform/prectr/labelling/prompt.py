@@ -280,7 +280,7 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def show_prompt(template: PromptTemplate, tokenizer: Any | None, pair: pl.DataFrame) -> str:
-    """A page about one prompt, for `prectr label --show-prompt`.
+    """A page about one prompt, for `prectr teacher prompt`.
 
     Args:
         template: what is asked.

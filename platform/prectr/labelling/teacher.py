@@ -1,6 +1,6 @@
 """A teacher made ready to be asked: which engine, which prompt, which tokens, and under which context it is remembered.
 
-The batch job, the served teacher and `--show-prompt` all start here, so that they ask the same.
+The batch job, the served teacher and `prectr teacher prompt` all start here, so that they ask the same.
 """
 
 from dataclasses import dataclass, replace

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ray.job_submission import JobStatus
 
-from prectr.cluster_jobs import Submission, submit
+from jobs.cluster.cluster_jobs import Submission, submit
 from prectr.core.errors import PrectrError, UsageError
 
 WORK = Submission(["simulate", "--out", "/x"], config="train: {}", submission_id="day")

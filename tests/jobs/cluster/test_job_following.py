@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from ray.job_submission import JobStatus
 
-from prectr import cluster_jobs
-from prectr.cluster_jobs import Submission
+from jobs.cluster import cluster_jobs
+from jobs.cluster.cluster_jobs import Submission
 from prectr.core.errors import PrectrError
 
 

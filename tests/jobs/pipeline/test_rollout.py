@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from jobs.pipeline.rollout import CURRENT, NEXT, after, judge, read_models, write_models
 from prectr.core.errors import UsageError
-from prectr.rollout import CURRENT, NEXT, after, judge, read_models, write_models
 from prectr.serving.config import ModelsConfig
 
 OLD, FIRST, SECOND = Path("rankers/old"), Path("rankers/first"), Path("rankers/second")

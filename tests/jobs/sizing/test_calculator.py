@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.build_samples import BLOCK_ROW_BYTES
+from jobs.sizing import costs as files
+from jobs.sizing.calculator import Answer, calculate, make_load
+from jobs.sizing.costs import NAMES, UnitCosts, read_unit_costs, unit_costs
+from jobs.sizing.load import Load, Machine, parse_count
+from jobs.sizing.stages import SAMPLE_BLOCK_BYTES
+from jobs.sizing.structures import MOST_PAIRS
 from prectr.core.errors import PrectrError, UsageError
-from prectr.planning import costs as files
-from prectr.planning.calculator import Answer, calculate, make_load
-from prectr.planning.costs import NAMES, UnitCosts, read_unit_costs, unit_costs
-from prectr.planning.load import Load, Machine, parse_count
-from prectr.planning.stages import SAMPLE_BLOCK_BYTES
-from prectr.planning.structures import MOST_PAIRS
 
 ROOT = Path(__file__).parents[3]
 MACHINE = Machine(cores=4, gib=16)

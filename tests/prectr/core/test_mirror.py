@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from pydantic import BaseModel
 
+from jobs.pipeline.lease import LEASE, lease
 from prectr.core import mirror
 from prectr.core.artifacts import StageResult, fingerprint, read_manifest, run_stage
 from prectr.core.config import FrozenConfig
@@ -20,7 +21,6 @@ from prectr.core.mirror import LocalOrUri, local_path, named, uri_of
 from prectr.core.object_storage import Storage
 from prectr.labelling import ledger_upkeep
 from prectr.labelling.ledger import LABELS, Context, LabelLedger
-from prectr.lease import LEASE, lease
 from tests.object_store import ObjectStore, google_store, object_store
 from tests.processes import with_code
 
@@ -236,7 +236,7 @@ def test_of_two_pipelines_that_come_at_once_one_is_told(bucket: str, monkeypatch
         assert storage.read(LEASE) is not None
         storage.write(LEASE, json.dumps(other).encode())
 
-    monkeypatch.setattr("prectr.lease.time.sleep", the_other_writes)
+    monkeypatch.setattr("jobs.pipeline.lease.time.sleep", the_other_writes)
     with pytest.raises(UsageError, match="another pipeline works there"), lease(local_path(f"{bucket}/ws")):
         raise AssertionError("work began")
     assert json.loads(storage.read(LEASE) or b"{}") == other
@@ -244,7 +244,7 @@ def test_of_two_pipelines_that_come_at_once_one_is_told(bucket: str, monkeypatch
 
 def test_one_pipeline_holds_a_workspace_until_it_ends_or_dies(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = local_path(f"{bucket}/ws")
-    monkeypatch.setattr("prectr.lease.SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr("jobs.pipeline.lease.SETTLE_SECONDS", 0.01)
     with lease(workspace):
         pass
     assert Storage(f"{bucket}/ws").read(LEASE) is None
@@ -255,7 +255,7 @@ def test_one_pipeline_holds_a_workspace_until_it_ends_or_dies(bucket: str, monke
     with pytest.raises(UsageError, match=told), lease(workspace):
         raise AssertionError("work began")
     Storage(f"{bucket}/ws").write(LEASE, json.dumps(held | {"refreshed": now - 1000}).encode())
-    monkeypatch.setattr("prectr.lease.REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr("jobs.pipeline.lease.REFRESH_SECONDS", 0.05)
     with lease(workspace):
         first = json.loads(Storage(f"{bucket}/ws").read(LEASE) or b"{}")
         deadline = time.monotonic() + 30

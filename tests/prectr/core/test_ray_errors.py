@@ -66,7 +66,7 @@ def test_user_error_comes_out_of_ray_as_a_message(
     capsys: pytest.CaptureFixture[str],
     tmp_path: object,
 ) -> None:
-    monkeypatch.setattr("jobs.simulate.run", lambda **_: work())
+    monkeypatch.setattr("jobs.simulate.run_stage", lambda *_, **__: work())
     with pytest.raises(SystemExit) as stopped:
         cli.main(["simulate", "--out", str(tmp_path)])
     assert stopped.value.code == 2

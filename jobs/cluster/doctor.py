@@ -1,4 +1,4 @@
-"""What a machine has and lacks for this project, each with what to do about it."""
+"""doctor: what this machine has and lacks, and whether a cluster can be reached."""
 
 import importlib.util
 import os
@@ -12,13 +12,18 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import psutil
+import typer
+from rich.table import Table
 
+from jobs.options import Answer, command
 from prectr.core.errors import PrectrError
 from prectr.core.object_storage import Storage
+from prectr.reports.terminal import console
 
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 LEAST_GIB, LEAST_SHARED_GIB, LEAST_DISK_GIB = 8.0, 1.0, 10.0
 PORTS = {8000: "serve.port", 8265: "a cluster's job port"}
 WANTED = {
@@ -185,7 +190,7 @@ def _write_and_read(where: str, name: str) -> None:
 
 
 def _cluster(address: str) -> Finding:
-    from prectr.cluster_jobs import job_client
+    from jobs.cluster.cluster_jobs import job_client
 
     try:
         client: Any = job_client(address)
@@ -193,3 +198,32 @@ def _cluster(address: str) -> Finding:
     except PrectrError as error:
         what, _, fix = str(error).partition("; ")
         return Finding("cluster", "fail", what, fix)
+
+
+@command("doctor", show=lambda findings: answer_of(findings))
+def run(
+    *,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="Directory or URI (s3://, gs://) for artifacts; else this folder.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Job port of a cluster, as http://HEAD:8265.")
+    ] = None,
+) -> list[Finding]:
+    """All findings; see `examine`."""
+    return list(examine(storage, address))
+
+
+def answer_of(findings: list[Finding]) -> Answer:
+    """The findings for `--json` and for a person; the exit code is 1 if a check failed."""
+    failed = any(finding.status == "fail" for finding in findings)
+    return Answer([one.to_json() for one in findings], show=lambda: print_findings(findings), exit_code=int(failed))
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """Print findings as a table."""
+    table = Table("check", "", "found", "what to do")
+    for finding in findings:
+        style = _STYLES[finding.status]
+        table.add_row(finding.check, f"[{style}]{finding.status}[/]", finding.found, finding.fix)
+    console().print(table)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import ClassVar
 
+from jobs.pipeline.config import PipelineConfig
 from prectr.core.config import FrozenConfig
 from prectr.core.ray_session import RayConfig
 from prectr.data.config import ValidateConfig
@@ -12,7 +13,6 @@ from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.experiments.config import ExperimentConfig, ReplayConfig
 from prectr.features.config import SamplesConfig
 from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
-from prectr.pipeline_config import PipelineConfig
 from prectr.preferences.config import PreferencesConfig
 from prectr.relevance.config import DistillConfig, ScoreConfig
 from prectr.reports.config import ReportConfig
@@ -27,7 +27,7 @@ class Settings(FrozenConfig):
     presets: ClassVar[Path | None] = Path(__file__).parent / "presets"
 
     preset: str = "laptop"
-    """A file of `prectr/presets/`: resources of all stages, on which a configuration file and `--set` build."""
+    """A file of `jobs/presets/`: resources of all stages, on which a configuration file and `--set` build."""
     simulate: MarketplaceConfig = MarketplaceConfig()
     importing: ImportConfig = ImportConfig()
     validation: ValidateConfig = ValidateConfig()

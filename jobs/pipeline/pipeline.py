@@ -10,20 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
-from jobs import (
-    daily,
-    distill,
-    evaluate,
-    label,
-    make_samples,
-    publish,
-    report,
-    select_pairs,
-    simulate,
-    train,
-    train_teacher,
-)
+import typer
+
+from jobs import distill, evaluate, label, publish, report, select_pairs, simulate, train, train_teacher
+from jobs.options import Answer, command
+from jobs.pipeline import daily, make_samples
+from jobs.pipeline.config import PipelineConfig
+from jobs.pipeline.lease import lease
+from jobs.pipeline.stages import Stages
+from jobs.settings import Settings
 from prectr.contracts.model_config import ModelConfig
 from prectr.core import mirror, progress
 from prectr.core.artifacts import write_json
@@ -33,10 +30,7 @@ from prectr.core.ray_session import ray_session
 from prectr.data.tables import Tables
 from prectr.data.validate import validate_tables
 from prectr.features.load import split_days
-from prectr.lease import lease
-from prectr.pipeline_config import PipelineConfig
-from prectr.settings import Settings
-from prectr.stages import Stages
+from prectr.reports.terminal import print_wall_times
 
 STATE, LOCK = "pipeline.json", ".pipeline.lock"
 CODE = ("platform/prectr", "models", "jobs")
@@ -73,6 +67,42 @@ class Pipeline:
         return self.workspace / "rankers" / name
 
 
+@command("pipeline")
+def run_command(
+    *,
+    settings: Settings,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Go on with an unfinished run although the code has changed since.")
+    ] = False,
+    daily: Annotated[
+        bool, typer.Option("--daily", help="Take the newest day in: train on, judge, and ramp up what is not worse.")
+    ] = False,
+) -> Answer:
+    """`prectr pipeline`: run all stages, or with `daily` those of a new day, and print their times."""
+    if daily:
+        taken = run_daily(settings.pipeline, settings, restart=restart)
+        content: dict[str, Any] = {"file": mirror.named(taken.models), **taken.decision.model_dump(mode="json")}
+        return Answer(content, show=lambda: _print_times(taken.stages))
+    done = run(settings.pipeline, settings, restart=restart)
+    content = {
+        "report": mirror.named(done.page),
+        "evaluation": mirror.named(done.evaluation),
+        "stages": [
+            {"stage": name, "seconds": round(seconds, 1), "skipped": skipped} for name, seconds, skipped in done.stages
+        ],
+    }
+
+    def show() -> None:
+        _print_times(done.stages)
+        print(f"report: {done.page}")
+
+    return Answer(content, show=show)
+
+
+def _print_times(stages: list[tuple[str, float, bool]]) -> None:
+    print_wall_times(stages, sum(seconds for _, seconds, _ in stages))
+
+
 def run(config: PipelineConfig, settings: Settings, restart: bool = False) -> Pipeline:
     """Run all stages.
 
@@ -90,7 +120,7 @@ def run(config: PipelineConfig, settings: Settings, restart: bool = False) -> Pi
 
 
 def run_daily(config: PipelineConfig, settings: Settings, restart: bool = False) -> daily.Daily:
-    """Take a new day in (`jobs.daily`); alone in the workspace, as `run`, and with the same errors."""
+    """Take a new day in (`jobs.pipeline.daily`); alone in the workspace, as `run`, and with the same errors."""
     with _alone(config.workspace, restart):
         return daily.run(config, settings)
 
@@ -205,15 +235,9 @@ def _read_state(workspace: Path) -> dict[str, object]:
 
 def _code_digest() -> str:
     """Hash of the code that runs."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     total = hashlib.blake2b(digest_size=12)
     for part in CODE:
         for file in sorted((root / part).rglob("*.py")):
             total.update(str(file.relative_to(root)).encode() + file.read_bytes())
     return total.hexdigest()
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("pipeline")

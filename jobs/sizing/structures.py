@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from prectr.planning.costs import UnitCosts
-from prectr.planning.load import Load, Machine
-from prectr.planning.stages import state_bytes, state_content
+from jobs.sizing.costs import UnitCosts
+from jobs.sizing.load import Load, Machine
+from jobs.sizing.stages import state_bytes, state_content
 
 MOST_PAIRS = 2**31 - 1
 """The number of a pair is an int32."""

@@ -1,16 +1,19 @@
 """plan: what a log of a given size would cost on machines of a given shape, and what breaks first; starts no Ray."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich import box
 from rich.table import Table
 
+from jobs.options import Answer, command
+from jobs.sizing.calculator import Answer as Estimate
+from jobs.sizing.calculator import calculate, make_load
+from jobs.sizing.costs import unit_costs
+from jobs.sizing.load import STAGES, Machine, parse_count
+from jobs.sizing.stages import StageNeed
 from prectr.core.errors import UsageError
-from prectr.planning.calculator import Answer, calculate, make_load
-from prectr.planning.costs import unit_costs
-from prectr.planning.load import STAGES, Machine, parse_count
-from prectr.planning.stages import StageNeed
 from prectr.reports.terminal import console
 
 COUNTS = ("impressions_per_day", "queries", "labels", "requests_per_second", "users", "items", "gpu_tokens_per_second")
@@ -18,7 +21,48 @@ COUNTS = ("impressions_per_day", "queries", "labels", "requests_per_second", "us
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
-def run(*, machine: str, hours_of: list[str], **given: Any) -> Answer:
+@command("plan", show=lambda estimate: Answer(estimate.to_json(), show=lambda: print_answer(estimate)))
+def run_command(
+    *,
+    impressions_per_day: Annotated[str, typer.Option(help="Shown rows a day, as 1B.")],
+    queries: Annotated[str, typer.Option(help="Distinct queries in the history, as 100M.")],
+    labels: Annotated[str, typer.Option(help="Questions for the teacher, as 500M.")],
+    requests_per_second: Annotated[str, typer.Option(help="Calls of /v1/score at the peak, as 10k.")],
+    candidates: Annotated[int | None, typer.Option(help="Candidates of a request; by default 100.")] = None,
+    days: Annotated[int | None, typer.Option(help="Days of history; by default 30.")] = None,
+    machine: Annotated[str, typer.Option(help="CORESxGIB of every machine, the driver's too.")] = "64x512",
+    hours: Annotated[float | None, typer.Option(help="Hours that a stage may take; by default 6.")] = None,
+    hours_of: Annotated[list[str] | None, typer.Option(help="STAGE=HOURS; may be given more than once.")] = None,
+    gpu_tokens_per_second: Annotated[
+        str | None, typer.Option(help="Prompt tokens a GPU reads with your teacher; without it no GPU-hours.")
+    ] = None,
+    users: Annotated[str | None, typer.Option(help="Distinct users; else assumed.")] = None,
+    items: Annotated[str | None, typer.Option(help="Items of the catalogue; else assumed.")] = None,
+    pairs_per_query: Annotated[float | None, typer.Option(help="Distinct items shown a query; else assumed.")] = None,
+    repeats: Annotated[
+        float | None, typer.Option(help="Showings of a pair, and requests of a user, on one day; else assumed.")
+    ] = None,
+) -> Estimate:
+    """`prectr plan`: scale on paper, from measured unit costs."""
+    return run(
+        machine=machine,
+        hours_of=hours_of or [],
+        impressions_per_day=impressions_per_day,
+        days=days,
+        queries=queries,
+        labels=labels,
+        requests_per_second=requests_per_second,
+        candidates=candidates,
+        hours=hours,
+        gpu_tokens_per_second=gpu_tokens_per_second,
+        users=users,
+        items=items,
+        pairs_per_query=pairs_per_query,
+        repeats=repeats,
+    )
+
+
+def run(*, machine: str, hours_of: list[str], **given: Any) -> Estimate:
     """The answer.
 
     Args:
@@ -49,7 +93,7 @@ def _hours(text: str) -> tuple[str, float]:
     return stage, value
 
 
-def print_answer(answer: Answer) -> None:
+def print_answer(answer: Estimate) -> None:
     """Tables for people."""
     out, load, machine = console(), answer.load, answer.machine
     out.print(
@@ -92,16 +136,16 @@ def print_answer(answer: Answer) -> None:
         ("what", "command", "by"),
         ("B/unit", "here", "limit", "breaks at", "x load"),
     )
-    for one in answer.structures:
+    for structure in answer.structures:
         held.add_row(
-            one.name,
-            one.stage,
-            one.holder,
-            "" if one.counted else f"{one.bytes_per_unit:,.0f}",
-            short(one.count) if one.counted else bytes_text(one.bytes),
-            short(one.limit) if one.counted else bytes_text(one.limit),
-            f"{short(one.breaks_at_count)} {one.unit}",
-            f"{one.breaks_at:.2g}" if one.breaks_at < 1 else f"{one.breaks_at:,.1f}",
+            structure.name,
+            structure.stage,
+            structure.holder,
+            "" if structure.counted else f"{structure.bytes_per_unit:,.0f}",
+            short(structure.count) if structure.counted else bytes_text(structure.bytes),
+            short(structure.limit) if structure.counted else bytes_text(structure.limit),
+            f"{short(structure.breaks_at_count)} {structure.unit}",
+            f"{structure.breaks_at:.2g}" if structure.breaks_at < 1 else f"{structure.breaks_at:,.1f}",
         )
     out.print(held)
     first = answer.first_bottleneck
@@ -128,7 +172,7 @@ def _machines(need: StageNeed) -> str:
     return "none will do" if need.machines is None else f"{need.machines:,}"
 
 
-def _print_labelling(answer: Answer) -> None:
+def _print_labelling(answer: Estimate) -> None:
     labelling, load = answer.labelling, answer.load
     told = (
         f"labelling: {short(load.labels)} questions, {short(labelling.tokens)} prompt tokens, of them "
@@ -159,9 +203,3 @@ def bytes_text(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} {_UNITS[-1]}"
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("plan")

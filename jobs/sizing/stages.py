@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from jobs.sizing.costs import UnitCosts
+from jobs.sizing.load import Load, Machine, StageName
 from prectr.core.ray_session import bytes_of_task
 from prectr.data.parts import ROW_BYTES, TEXT_COPIES
-from prectr.planning.costs import UnitCosts
-from prectr.planning.load import Load, Machine, StageName
 
 SAMPLE_BLOCK_BYTES = 4_500
 """What a task of `build-samples` holds a row (`jobs/build_samples.py`; a test holds both equal)."""

@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from jobs.sizing.costs import UnitCosts
+from jobs.sizing.load import Load, Machine
+from jobs.sizing.stages import HOUR, StageNeed, stage_needs, state_bytes
+from jobs.sizing.structures import Structure, structures
 from prectr.core.errors import UsageError
-from prectr.planning.costs import UnitCosts
-from prectr.planning.load import Load, Machine
-from prectr.planning.stages import HOUR, StageNeed, stage_needs, state_bytes
-from prectr.planning.structures import Structure, structures
 
 MEASURED_CANDIDATES = 100
 """Of a request when a replica's rate was measured."""

@@ -10,7 +10,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from jobs import evaluate, label, make_samples, publish, select_pairs, train
+from jobs import evaluate, label, publish, select_pairs, train
+from jobs.pipeline import make_samples
+from jobs.pipeline.config import PipelineConfig
+from jobs.pipeline.rollout import CURRENT, NEXT, Judged, after, judge, read_models, write_models
+from jobs.pipeline.stages import Stages
+from jobs.settings import Settings
 from prectr.core import mirror, progress
 from prectr.core.artifacts import read_manifest, require_artifact, write_json
 from prectr.core.config import FrozenConfig
@@ -19,12 +24,8 @@ from prectr.core.mirror import LocalOrUri
 from prectr.core.ray_session import ray_session
 from prectr.data.tables import Tables
 from prectr.data.validate import validate_tables
-from prectr.pipeline_config import PipelineConfig
 from prectr.ranking.bundle import Bundle
-from prectr.rollout import CURRENT, NEXT, Judged, after, judge, read_models, write_models
 from prectr.serving.config import ModelsConfig
-from prectr.settings import Settings
-from prectr.stages import Stages
 
 
 class Decision(FrozenConfig):

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from jobs import build_samples, mine_preferences, score_relevance
+from jobs.pipeline.stages import Stages
+from jobs.settings import Settings
 from prectr.features.config import SamplesConfig
-from prectr.settings import Settings
-from prectr.stages import Stages
 
 
 def run(workspace: Path, settings: Settings, samples: SamplesConfig, stages: Stages) -> None:

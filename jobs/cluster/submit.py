@@ -2,34 +2,103 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 from typer import BadParameter
 
-from prectr import cluster_jobs
-from prectr.cluster_jobs import Submission
+from jobs.cluster import cluster_jobs
+from jobs.cluster.cluster_jobs import Submission
+from jobs.options import Address, Answer, command
+from jobs.settings import Settings
 from prectr.core import progress
 from prectr.core.config import load_config
 from prectr.core.errors import UsageError
 from prectr.core.mirror import uri_of
-from prectr.settings import Settings
+from prectr.core.ray_session import parse_gib
+from prectr.reports.terminal import print_jobs
 
-NOT_SUBMITTED = ("submit", "jobs", "serve", "demo", "config", "doctor")
+NOT_SUBMITTED = ("submit", "jobs", "serve", "teacher", "demo", "config", "doctor")
 URI = "://"
 NEW_PATHS = ("publish", "to")
 """Strings that name a directory, which need not be there yet, or Redis."""
 PATH_OR_NAME = ("teacher", "base_model", *NEW_PATHS)
 """Strings that may name a directory; the others else a model on the hub."""
-CommandLineError = BadParameter.__mro__[2]
+CommandLineError: type[Any] = BadParameter.__mro__[2]
 """The base of all that is wrong with a command line."""
 
 
-def run(
-    command: Sequence[str],
+@command("submit", as_json=False, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run_command(
     *,
-    app: typer.Typer,
+    context: typer.Context,
+    words: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="A command of prectr and its options.")],
+    address: Address,
+    follow: Annotated[bool, typer.Option("--follow", help="Print the job's output until it ends.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    env: Annotated[list[str] | None, typer.Option("--env", help="NAME=VALUE of the job.")] = None,
+    cpus: Annotated[float | None, typer.Option("--cpus", help="CPUs of the driver itself.")] = None,
+    gpus: Annotated[float | None, typer.Option("--gpus", help="GPUs of the driver itself.")] = None,
+    memory: Annotated[str | None, typer.Option("--memory", help="Memory of the driver itself, as 4GiB.")] = None,
+    job_id: Annotated[
+        str | None, typer.Option("--id", help="Name of the job. Run it again with the same --id to resume that job.")
+    ] = None,
+) -> Answer:
+    """`prectr submit`: submit a command, and follow it or wait for it if asked to."""
+    resources = {
+        "entrypoint_num_cpus": cpus,
+        "entrypoint_num_gpus": gpus,
+        "entrypoint_memory": None if memory is None else int(parse_gib(memory) * 2**30),
+    }
+    _, code = run(
+        words,
+        commands=context.find_root().command,
+        address=address,
+        mode="follow" if follow else "wait" if wait else "submit",
+        environment=env or [],
+        resources={name: value for name, value in resources.items() if value is not None},
+        submission_id=job_id,
+    )
+    return Answer(None, show=lambda: None, exit_code=code or 0)
+
+
+@command("jobs list", show=lambda rows: Answer(rows, show=lambda: print_jobs(rows)))
+def list_jobs(*, address: Address) -> list[dict[str, Any]]:
+    """Jobs of prectr on a cluster, the newest first."""
+    return cluster_jobs.jobs_table(cluster_jobs.job_client(address))
+
+
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="As `jobs list` names it.")]
+
+
+@command("jobs logs", as_json=False)
+def print_logs(
+    *,
+    job: JobName,
+    address: Address,
+    follow: Annotated[bool, typer.Option("--follow", help="Until it ends; the exit code is the job's.")] = False,
+) -> Answer:
+    """Print the output of a job."""
+    client = cluster_jobs.job_client(address)
+    cluster_jobs.existing_job(client, job)
+    if follow:
+        return Answer(None, show=lambda: None, exit_code=cluster_jobs.follow(client, job))
+    return Answer(None, show=lambda: typer.echo(client.get_job_logs(job), nl=False))
+
+
+@command("jobs stop", as_json=False)
+def stop(*, job: JobName, address: Address) -> None:
+    """Stop a job; the same command submitted again goes on where it was."""
+    client = cluster_jobs.job_client(address)
+    cluster_jobs.existing_job(client, job)
+    progress.say(f"{job}: stopping" if client.stop_job(job) else f"{job}: had ended already")
+
+
+def run(
+    words: Sequence[str],
+    *,
+    commands: Any,
     address: str,
     mode: str,
     environment: Sequence[str],
@@ -39,8 +108,8 @@ def run(
     """Submit a command.
 
     Args:
-        command: as on the command line, such as ["train", "--samples", ...]; it is checked before anything is sent.
-        app: the command line that knows the command.
+        words: as on the command line, such as ["train", "--samples", ...]; checked before anything is sent.
+        commands: `jobs.cli.command_table()`.
         address: of the job port.
         mode: `follow` (print what the job says), `wait`, or `submit` (return at once).
         environment: NAME=VALUE of the job.
@@ -54,7 +123,7 @@ def run(
         UsageError: no such command, wrong arguments, or no cluster there.
         PrectrError: the cluster refused it.
     """
-    arguments, config = absolute_arguments(command, app)
+    arguments, config = absolute_arguments(words, commands)
     wrong = [entry for entry in environment if "=" not in entry]
     if wrong:
         raise UsageError(f"--env {wrong[0]}: write it as NAME=VALUE.")
@@ -75,7 +144,7 @@ def run(
     return job, (cluster_jobs.follow if mode == "follow" else cluster_jobs.wait)(client, job)
 
 
-def absolute_arguments(command: Sequence[str], app: typer.Typer) -> tuple[list[str], str | None]:
+def absolute_arguments(words: Sequence[str], commands: Any) -> tuple[list[str], str | None]:
     """A command line that means the same elsewhere: paths made absolute; and the content of its `--config` file.
 
     Paths in the settings are made absolute by further `--set`, so that the file travels as it is.
@@ -83,19 +152,18 @@ def absolute_arguments(command: Sequence[str], app: typer.Typer) -> tuple[list[s
     Raises:
         UsageError: no such command, one that is not for a cluster, wrong arguments or settings.
     """
-    if not command:
+    if not words:
         raise UsageError("submit: name a command, such as prectr submit train --address URL -- --samples ...")
-    name, *given = command
-    group: Any = typer.main.get_command(app)  # typer brings a click of its own, without public names for its classes
-    found = group.commands.get(name)
+    name, *given = words
+    found = commands.command_of(name)
     if found is None or name in NOT_SUBMITTED:
-        able = ", ".join(sorted(set(group.commands) - set(NOT_SUBMITTED)))
+        able = ", ".join(sorted(set(commands.commands) - set(NOT_SUBMITTED)))
         raise UsageError(f"submit {name}: no command for a cluster; there are {able}.")
     try:
         context = found.make_context(name, list(given))
     except CommandLineError as error:
         raise UsageError(f"submit {name}: {error.format_message()}") from None
-    config: Path | None = context.params.pop("config", None)
+    config: Path | None = context.params.pop("config_file", None)
     arguments = [name]
     for parameter in found.params:
         value = context.params.get(parameter.name or "")
@@ -152,9 +220,3 @@ def _read(config: Path) -> str:
         return config.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{config}: cannot read the configuration file ({error}).") from None
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_job
-
-    run_job("submit")

@@ -1,0 +1,5 @@
+"""`python -m jobs NAME ...` is `prectr NAME ...`."""
+
+from jobs.cli import main
+
+main()

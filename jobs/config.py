@@ -1,0 +1,84 @@
+"""`config show` and `config explain`: the resolved configuration, and what its settings mean."""
+
+import difflib
+from typing import Annotated, Any
+
+import typer
+
+from jobs.options import Answer, command
+from jobs.settings import Settings
+from prectr.core.config import FrozenConfig, dump_yaml, setting_docs
+from prectr.core.errors import UsageError
+
+
+@command("config show")
+def show(
+    *,
+    section: Annotated[str | None, typer.Argument(help="A section or setting, such as serve or serve.batch.")] = None,
+    docs: Annotated[bool, typer.Option("--docs", help="Print what each setting means, with its value.")] = False,
+    settings: Settings,
+) -> Answer:
+    """The resolved configuration, which `--config` reads back, or one section of it.
+
+    Raises:
+        UsageError: no such section or setting.
+    """
+    if docs:
+        return explain(setting=section, settings=settings)
+    if section is None:
+        return Answer(settings.model_dump(mode="json"), show=lambda: print(dump_yaml(settings).rstrip()))
+    part = _part(settings, section)
+    if not isinstance(part, FrozenConfig):
+        return Answer({section: part}, show=lambda: print(f"{section}: {part}"))
+    return Answer(part.model_dump(mode="json"), show=lambda: print(dump_yaml(part).rstrip()))
+
+
+@command("config explain")
+def explain(
+    *,
+    setting: Annotated[
+        str | None, typer.Argument(help="A setting or section, such as train.epochs or serve.batch; all by default.")
+    ] = None,
+    settings: Settings,
+) -> Answer:
+    """What settings mean: their names, values and descriptions.
+
+    Raises:
+        UsageError: no such section or setting.
+    """
+    if setting is not None:
+        _part(settings, setting)
+    entries = [
+        entry
+        for entry in setting_docs(settings)
+        if setting is None or entry.name == setting or entry.name.startswith(f"{setting}.")
+    ]
+
+    def show_all() -> None:
+        for entry in entries:
+            print(f"{entry.name} = {entry.value}\n    {entry.description}")
+
+    content = [{"setting": entry.name, "value": entry.value, "description": entry.description} for entry in entries]
+    return Answer(content, show=show_all)
+
+
+def _part(settings: FrozenConfig, path: str) -> Any:
+    """The section or value at a dotted path.
+
+    Raises:
+        UsageError: there is none; names the nearest.
+    """
+    part: Any = settings
+    walked: list[str] = []
+    for name in path.split("."):
+        names = list(type(part).model_fields) if isinstance(part, FrozenConfig) else []
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1)
+            if nearest:
+                hint = f"Did you mean '{'.'.join([*walked, nearest[0]])}'?"
+            else:
+                hint = f"There are: {', '.join(names)}." if names else f"'{'.'.join(walked)}' has no settings below it."
+            raise UsageError(f"config: no setting '{path}'. {hint}")
+        walked.append(name)
+        part = getattr(part, name)
+    return part
