@@ -1,6 +1,5 @@
 """demo: the whole pipeline on the built-in marketplace or a log of yours, then one query scored over HTTP."""
 
-import socket
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ import polars as pl
 import typer
 
 from jobs import evaluate, serve
+from jobs.cluster.serve_host import free_port
 from jobs.options import PATH, command
 from jobs.pipeline import pipeline
 from jobs.pipeline.config import PipelineConfig
@@ -56,7 +56,7 @@ def run(
 def _score_over_http(tables: Tables, ranker: Path, settings: Settings) -> list[tuple[str, ScoreResponse]]:
     """The same query and candidates for a cold and an active user, through Ray Serve."""
     query, cold, active, candidates = _choose_request(tables, settings.evaluate.cold_requests)
-    config = settings.serve.model_copy(update={"port": _free_port(settings.serve.host)})
+    config = settings.serve.model_copy(update={"port": free_port(settings.serve.host)})
     answers = []
     with serve.serving(ranker, config) as url, httpx.Client(base_url=url, timeout=30) as client:
         progress.say(f"serving {ranker} at {url}")
@@ -83,10 +83,3 @@ def _choose_request(tables: Tables, cold_requests: int) -> tuple[str, str, str, 
     candidates = ranked["item_id"].gather_every(step)[:CANDIDATES].to_list()
     cold = seen.filter(pl.col("requests") <= cold_requests)["user_id"]
     return query, cold[0] if len(cold) else "someone-new", seen["user_id"][-1], candidates
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -2,7 +2,6 @@
 
 import os
 import random
-import socket
 import statistics
 import tempfile
 import time
@@ -14,7 +13,7 @@ from typing import Annotated
 import httpx
 import typer
 
-from jobs.cluster.serve_host import require_free_port, serving_application, wait_for_interrupt
+from jobs.cluster.serve_host import free_port, require_free_port, serving_application, wait_for_interrupt
 from jobs.options import PATH, PORT, command
 from prectr.core import progress
 from prectr.core.config import load_config
@@ -238,8 +237,8 @@ def _haproxy(config: ServeConfig) -> Iterator[None]:
             # Replicas of two servers on one machine must not try the same ports: HAProxy would ask the other's.
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base := _free_base()),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + REPLICA_PORTS),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         }
         for name, value in wanted.items():
             os.environ.setdefault(name, value)
@@ -249,9 +248,3 @@ def _haproxy(config: ServeConfig) -> Iterator[None]:
 def _free_base() -> int:
     """Where a range of ports begins that probably nobody else listens in."""
     return random.randrange(20_000, 32_000 - REPLICA_PORTS, REPLICA_PORTS)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -76,6 +76,13 @@ def require_free_port(config: ServeConfig) -> None:
             ) from None
 
 
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of the host that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
 def _quiet_logging() -> dict[str, Any]:
     return {"log_level": "ERROR" if progress.verbosity() < 1 else "INFO", "enable_access_log": progress.verbosity() > 0}
 

@@ -1,19 +1,21 @@
-"""The daily mode of `pipeline`: a new day comes in, and a model that has learnt from it goes out, if it is not worse.
+"""The daily mode of `pipeline`: add a new day, train a model on it, and roll the model out if it is not worse.
 
-Read it top to bottom. What was done for earlier days is kept: their labels, their partial aggregates, the encoder, and
-the feature specification, so that the model of the day starts from the weights of the one before, both are judged on
-the same rows, and a server reads one online state for both.
+Read it top to bottom. Labels and partial aggregates of earlier days, the encoder and the feature specification are
+kept. So the model of the day starts from the weights of the model before it, both are judged on the same rows, and a
+server reads one online state for both.
 """
 
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from jobs import evaluate, label, publish, select_pairs, train
 from jobs.pipeline import make_samples
 from jobs.pipeline.config import PipelineConfig
-from jobs.pipeline.rollout import CURRENT, NEXT, Judged, after, judge, read_models, write_models
+from jobs.pipeline.rollout import CURRENT, NEXT, Judged, Outcome, after, judge, read_models, write_models
 from jobs.pipeline.stages import Stages
 from jobs.settings import Settings
 from prectr.core import mirror, progress
@@ -27,26 +29,35 @@ from prectr.data.validate import validate_tables
 from prectr.ranking.bundle import Bundle
 from prectr.serving.config import ModelsConfig
 
+_OLD_OUTCOMES = {
+    "enters": "started",
+    "ramps": "advanced",
+    "becomes current": "promoted",
+    "is worse": "rejected",
+    "is worse, and so is what ramped": "rolled_back",
+}
+"""Outcomes as files of earlier versions have them."""
+
 
 class Decision(FrozenConfig):
-    """What was made of a day."""
+    """The decision about the model of a day."""
 
     day: date
-    outcome: str
+    outcome: Annotated[Outcome, BeforeValidator(lambda outcome: _OLD_OUTCOMES.get(outcome, outcome))]
     ranker: LocalOrUri
     judged: Judged
     models: ModelsConfig
-    """What is served from then on."""
+    """The models to serve from then on."""
     carried_out: bool = False
 
 
 @dataclass(frozen=True)
 class Daily:
-    """What a daily run has done.
+    """The result of a daily run.
 
     Attributes:
         decision: about the newest day of the log.
-        models: the file that tells servers what to serve.
+        models: the file of models that servers watch.
         stages: (name, seconds, skipped) in order.
     """
 
@@ -56,7 +67,7 @@ class Daily:
 
 
 def run(config: PipelineConfig, settings: Settings) -> Daily:
-    """Take the newest day of `pipeline.source` in; the caller holds the workspace.
+    """Process the newest day of `pipeline.source`; the caller holds the lock of the workspace.
 
     Raises:
         UsageError: no source, no finished pipeline in the workspace, or settings that the parts kept do not allow.
@@ -134,20 +145,20 @@ def run(config: PipelineConfig, settings: Settings) -> Daily:
 def _decide(
     config: PipelineConfig, models: ModelsConfig, evaluation: dict[str, Any], day: date, ranker: Path
 ) -> Decision:
-    """What to make of the day's figures."""
+    """The decision from the figures of the day."""
     daily = config.daily
     new = judge(evaluation, "new", daily.metric, daily.margin)
     ramping = NEXT in models.bundles and judge(evaluation, NEXT, daily.metric, daily.margin).worse
     served, outcome = after(models, ranker, daily.ramp, new.worse, ramping)
     progress.say(
-        f"pipeline: the model of {day} {outcome} ({daily.metric} {new.difference:+.4f}, {new.low:+.4f} to "
+        f"pipeline: the model of {day}: {outcome} ({daily.metric} {new.difference:+.4f}, {new.low:+.4f} to "
         f"{new.high:+.4f} against {CURRENT}: {new.verdict})"
     )
     return Decision(day=day, outcome=outcome, ranker=ranker, judged=new, models=served)
 
 
 def _carry_out(decided: Decision, decision: Path, config: PipelineConfig, stages: Stages) -> Decision:
-    """Publish and ramp what was decided; killed in between, the next run does it again."""
+    """Publish the state and write the file of models. A run that was killed in between does it again."""
     if not decided.judged.worse and (to := config.publish) is not None:
         stages.time("publish", lambda: publish.run(ranker=decided.ranker, to=to))
     file = _models_file(config)
@@ -158,7 +169,7 @@ def _carry_out(decided: Decision, decision: Path, config: PipelineConfig, stages
 
 
 def read_decision(file: Path) -> Decision | None:
-    """What was decided about a day; None if nothing was.
+    """The decision about a day, or None.
 
     Raises:
         PrectrError: the file cannot be read.
@@ -187,7 +198,7 @@ def _write_served(models: ModelsConfig, file: Path) -> None:
 
 
 def _served(config: PipelineConfig, file: Path) -> ModelsConfig:
-    """What is served now; before the first day, the last ranker of the full pipeline, and the file is written.
+    """The models served now. Before the first day it is the last ranker of the full pipeline; the file is written.
 
     Raises:
         UsageError: neither is there, or the file names no `current`.
@@ -203,5 +214,7 @@ def _served(config: PipelineConfig, file: Path) -> ModelsConfig:
         models = ModelsConfig(bundles={CURRENT: first})
         _write_served(models, file)
     if CURRENT not in models.bundles:
-        raise UsageError(f"{file}: has no bundle named {CURRENT}; name so the one that new models are compared with.")
+        raise UsageError(
+            f"{file}: has no bundle named {CURRENT}; give this name to the one that new models are compared with."
+        )
     return models

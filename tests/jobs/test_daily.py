@@ -131,7 +131,7 @@ def test_the_model_goes_on_from_the_one_served_on_days_that_were_new_to_it(grown
 
 def test_what_is_not_worse_is_served_to_the_first_share(grown: Grown) -> None:
     decision = grown.taken.decision
-    assert decision.carried_out and decision.outcome == ("is worse" if decision.judged.worse else "enters")
+    assert decision.carried_out and decision.outcome == ("rejected" if decision.judged.worse else "started")
     served = read_models(grown.root / "ws" / "models.yaml")
     assert served is not None and served.bundles[CURRENT] == grown.first.path
     if not decision.judged.worse:

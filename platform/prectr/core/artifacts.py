@@ -160,7 +160,22 @@ def require_artifact(path: Path, stage: str) -> dict[str, Any]:
         raise UsageError(f"{path}: no {stage} artifact here; make it with `prectr {stage} --out {path}`.")
     if manifest["stage"] != stage:
         raise UsageError(f"{path}: is an artifact of {manifest['stage']}, but one of {stage} is needed.")
+    require_version(path, manifest)
     return manifest
+
+
+def require_version(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse an artifact of another version of the project; versions that differ in the last number only are equal.
+
+    Raises:
+        UsageError: it is of another version; names the command that renews it.
+    """
+    written = str(manifest.get("prectr", __version__))
+    if written.split(".")[:2] != __version__.split(".")[:2]:
+        raise UsageError(
+            f"{path}: was written by prectr {written}, this is {__version__}; renew it with "
+            f"`prectr {manifest['stage']} ... --out {path}`, or use prectr {written}."
+        )
 
 
 def link_or_copy(source: Path | str, target: Path | str) -> Path | str:

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prectr.core.artifacts import TABLE_STAGES, read_manifest
+from prectr.core.artifacts import TABLE_STAGES, read_manifest, require_version
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.text import normalise_queries
 
@@ -32,6 +32,7 @@ class Tables:
                 f"{path}: not validated tables. Bring a log in with `prectr validate {path} --out DIR`, "
                 "or make one with `prectr simulate --out DIR`, and give that DIR."
             )
+        require_version(path, manifest)
         self.path = path
         self.simulated = bool(manifest.get("simulated", manifest["stage"] == "simulate"))
 

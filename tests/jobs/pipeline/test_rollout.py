@@ -47,28 +47,28 @@ def test_a_model_is_worse_by_verdict_or_beyond_the_margin(
 
 def test_a_model_enters_ramps_and_becomes_current() -> None:
     models, outcome = after(_serving(), FIRST, RAMP, new_is_worse=False, next_is_worse=False)
-    assert (outcome, models.experiment.shares) == ("enters", {NEXT: 0.1})
+    assert (outcome, models.experiment.shares) == ("started", {NEXT: 0.1})
     assert models.bundles == {CURRENT: OLD, NEXT: FIRST} and models.control == CURRENT
     models, outcome = after(models, SECOND, RAMP, new_is_worse=False, next_is_worse=False)
-    assert (outcome, models.experiment.shares) == ("ramps", {NEXT: 0.5})
+    assert (outcome, models.experiment.shares) == ("advanced", {NEXT: 0.5})
     assert models.bundles[NEXT] == SECOND, "what ramps is the newest model"
     models, outcome = after(models, FIRST, RAMP, new_is_worse=False, next_is_worse=False)
-    assert (outcome, models.experiment.shares) == ("becomes current", {})
+    assert (outcome, models.experiment.shares) == ("promoted", {})
     assert models.bundles == {CURRENT: FIRST}
 
 
 def test_a_worse_model_stops_the_ramp_and_a_worse_ramp_ends() -> None:
     ramping = _serving(0.1)
     stopped, outcome = after(ramping, SECOND, RAMP, new_is_worse=True, next_is_worse=False)
-    assert outcome == "is worse" and stopped == ramping
+    assert outcome == "rejected" and stopped == ramping
     ended, outcome = after(ramping, SECOND, RAMP, new_is_worse=True, next_is_worse=True)
-    assert outcome == "is worse, and so is what ramped"
+    assert outcome == "rolled_back"
     assert ended.bundles == {CURRENT: OLD} and ended.experiment.shares == {}
 
 
 def test_without_a_ramp_a_model_becomes_current_at_once() -> None:
     models, outcome = after(_serving(), FIRST, (), new_is_worse=False, next_is_worse=False)
-    assert outcome == "becomes current" and models.bundles == {CURRENT: FIRST}
+    assert outcome == "promoted" and models.bundles == {CURRENT: FIRST}
 
 
 def test_what_else_is_served_stays(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from prectr.core.artifacts import StageResult, fingerprint, read_manifest, requi
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.mirror import MANIFEST
+from prectr.data.tables import Tables
 
 Build = Callable[[Path], dict[str, Any]]
 
@@ -121,6 +122,7 @@ from pathlib import Path
 from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.mirror import MANIFEST
+from prectr.data.tables import Tables
 
 def build(staging):
     (staging / "data.txt").write_text("half")
@@ -305,3 +307,18 @@ def test_undefined_figures_are_null_in_manifests_and_files(tmp_path: Path) -> No
     assert result.manifest["metrics"] == expected
     strict = json.loads((tmp_path / "out" / MANIFEST).read_text(), parse_constant=lambda name: pytest.fail(name))
     assert strict["metrics"] == expected
+
+
+def test_an_artifact_of_another_version_is_refused_with_the_command_that_renews_it(tmp_path: Path) -> None:
+    out = tmp_path / "samples"
+    run_stage("build-samples", out, config=FrozenConfig(), inputs={}, build=lambda _: {})
+    manifest = json.loads((out / "manifest.json").read_text())
+    major, minor, _ = manifest["prectr"].split(".")
+    (out / "manifest.json").write_text(json.dumps(manifest | {"prectr": f"{major}.{minor}.99"}))
+    assert require_artifact(out, "build-samples")["identity"] == manifest["identity"], "the last number may differ"
+    (out / "manifest.json").write_text(json.dumps(manifest | {"prectr": "0.0.7"}))
+    with pytest.raises(UsageError, match=r"samples: was written by prectr 0\.0\.7, .*`prectr build-samples .*--out"):
+        require_artifact(out, "build-samples")
+    (out / "manifest.json").write_text(json.dumps(manifest | {"prectr": "0.0.7", "stage": "validate"}))
+    with pytest.raises(UsageError, match=r"`prectr validate "):
+        Tables(out)
