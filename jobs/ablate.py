@@ -1,6 +1,6 @@
-"""ablate: PRECTR-V2 with its parts taken away one by one, every variant with several seeds: the paper's second table.
+"""ablate: train and judge PRECTR-V2 without one part at a time, with several seeds: the paper's ablation table.
 
-Differences and verdicts are against PRECTR-V2 (does it lose without the part?), RelaImpr is against PRECTR.
+Differences and verdicts refer to PRECTR-V2, RelaImpr refers to PRECTR.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def run(
     ray_config: RayConfig | None = None,
     force: Force = False,
 ) -> StageResult:
-    """Train what is missing into `rankers`, and publish the table at `out`; raises as `evaluate` and `train`."""
+    """Train missing bundles into `rankers` and publish the table at `out`; raises as `evaluate` and `train`."""
     bundles: Mapping[str, Sequence[Path]] = train_contestants.run(
         ABLATIONS,
         seeds,

@@ -1,6 +1,7 @@
-"""analyze-experiment: what an online test says, from logged exposures and who was assigned what.
+"""analyze-experiment: judge an online test from logged exposures and the assignment of users to variants.
 
-Sample ratio, every measure with delta-method or bootstrap intervals, CUPED, and bounds for who looks every day.
+It checks the sample ratio and reports every measure with delta-method or bootstrap intervals, with CUPED, and with
+bounds that stay valid when the test is looked at every day.
 """
 
 import json
@@ -64,7 +65,7 @@ def run(
 
 
 def write(folder: Path, report: dict[str, Any]) -> None:
-    """Leave a report as JSON and as Markdown."""
+    """Write a report as JSON and as Markdown."""
     from prectr.reports.experiment import markdown
 
     report = without_nan(report)

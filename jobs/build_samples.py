@@ -1,9 +1,9 @@
-"""build-samples: logged impressions with everything that was known before them, point in time.
+"""build-samples: logged impressions with point-in-time features.
 
-Ray Data's rows are parts of the log that a task can hold. A task reads its part's needed columns and looks up what
-depends on the day: relevance, prices, and what was known of query, item and pair that morning. The rows are shuffled by
-user once; every block (the whole log of some users) becomes sample rows by vectorised sorting and slicing, and leaves
-the state of its users at the end of the log, which serving starts from.
+The log is cut into parts that fit a task. A task reads its part and joins the relevance, the prices, and the state of
+query, item and pair on that morning. The rows are shuffled by user once. Each block, which holds the whole log of some
+users, becomes sample rows by vectorised sorting and slicing, and writes the state of its users at the end of the log,
+from which serving starts.
 """
 
 import pickle
@@ -43,9 +43,9 @@ from prectr.preferences.shown import ShownReader
 from prectr.relevance.pairs import read_pairs
 
 BLOCK_ROW_BYTES = 4_500
-"""What making a sample row of a shown row takes (measured): its features, and its share of its request's states."""
+"""Bytes that a task needs for one shown row, measured: its features, and its share of its request's states."""
 LEAST_BLOCKS = 4
-"""So that a small log is not one machine's work; not as many as there are machines, or the files would depend on it."""
+"""Fewest blocks, so that a small log uses several machines. A constant, so that files do not depend on the cluster."""
 
 
 @command("build-samples", shortcuts=MEMORY)
@@ -61,10 +61,9 @@ def run(
 ) -> StageResult:
     """Build samples from a log, its relevance and its preferences, and publish them at `out`.
 
-    Writes `rows/date=*/` (one row an impression), `candidates/date=*/` (the same, one row an unexposed candidate of a
-    held-back day), `pairs.parquet` (levels and match features of each distinct pair),
-    `texts.parquet` (token ids of each distinct query and title), `feature_spec.json` and `online/` (the state that
-    serving starts from).
+    Writes `rows/date=*/` (one row an impression), `candidates/date=*/` (one row an unexposed candidate of a held-back
+    day), `pairs.parquet` (levels and match features of each distinct pair), `texts.parquet` (token ids of each
+    distinct query and title), `feature_spec.json` and `online/` (the state from which serving starts).
     """
     require_artifact(relevance, "score-relevance")
     require_artifact(preferences, "mine-preferences")
@@ -165,10 +164,10 @@ def _build(
 
 
 def _kept_specification(config: SamplesConfig, mined: Preferences) -> FeatureSpec | None:
-    """The specification that the settings name; None where a new one is to be fitted.
+    """The specification that the settings name, or None if a new one must be fitted.
 
     Raises:
-        UsageError: the preferences were mined with another click curve or other histories than its.
+        UsageError: the preferences have another click curve or another length of histories than it.
     """
     if config.specification_from is None:
         return None
@@ -191,16 +190,16 @@ def _unknown_shares(staging: Path, day: date, spec: FeatureSpec) -> dict[str, fl
 
 
 def _read(batch: pa.Table, shared: Reading) -> pa.Table:
-    """The rows of parts, each given with whether it is of the impressions."""
+    """The rows of parts; each part comes with a flag, true for impressions and false for candidates."""
     return to_arrow(
         pl.concat(read_rows(part, shared, exposed) for part, exposed in map(pickle.loads, batch["part"].to_pylist()))
     )
 
 
 def _make(batch: pa.Table, context: SampleContext, out: Path, online: bool) -> pa.Table:
-    """Write the samples of a block's users, and their state at the end of the log; says how many rows of which day.
+    """Write the samples of a block's users and their state at the end of the log; returns row counts by day.
 
-    Files are named by the block's first user, so that a block which is made twice replaces what it wrote.
+    Files are named by the block's first user, so that a block that runs twice replaces its own files.
     """
     rows = from_arrow(batch)
     if rows.is_empty():
@@ -222,7 +221,7 @@ def _make(batch: pa.Table, context: SampleContext, out: Path, online: bool) -> p
 
 
 def _training_features(staging: Path, training: list[date], most: int) -> dict[str, dict[str, np.ndarray]]:
-    """Feature columns of the days that scalers are fitted on, in one order, so that blocks change no rounding."""
+    """Feature columns of the days that scalers are fitted on, in a fixed order: blocks do not change rounding."""
     groups: dict[str, dict[str, np.ndarray]] = {}
     files = [file for day in training for file in sorted((staging / "rows" / f"date={day}").glob("*.parquet"))]
     rows = pl.scan_parquet(files, hive_partitioning=False)

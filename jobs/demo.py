@@ -1,4 +1,4 @@
-"""demo: the whole pipeline on the built-in marketplace or a log of yours, then one query scored over HTTP."""
+"""demo: run the whole pipeline on the built-in marketplace or a log of yours, then score a query over HTTP."""
 
 import time
 from pathlib import Path
@@ -35,7 +35,7 @@ def run(
     ),
     settings: Settings,
 ) -> None:
-    """Run all stages below `workspace`; `source` is a log of the user's, None the built-in marketplace.
+    """Run all stages below `workspace` on the log `source`; None: on the built-in marketplace.
 
     Prints the results table, a cold and an active user's scored query, the wall time of each stage and the path of
     the report. Stages whose artifacts are up to date are skipped.

@@ -1,6 +1,7 @@
-"""evaluate: rankers on the same test day, with intervals, and position-only and (simulated logs) the oracle as bounds.
+"""evaluate: judge rankers on the same test day, with intervals.
 
-Also how good the relevance levels are: teacher, student and a lexical baseline on held-back judged queries.
+Bounds are `position-only` and, on simulated logs, the oracle. The relevance levels are judged too: teacher, student and
+a lexical baseline on held-back judged queries.
 """
 
 import json
@@ -38,11 +39,11 @@ from prectr.training.config import TrainConfig
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.parquet"
 BOUNDS = ("position-only", "oracle")
 BASE = "wide-deep"
-"""What all are compared with, as in the paper's results table."""
+"""The model that others are compared with, as in the paper's results table."""
 
 
 class _Compared(FrozenConfig):
-    """What an evaluation is made of, besides its inputs."""
+    """The settings that identify an evaluation."""
 
     evaluate: EvaluateConfig
     base: str
@@ -70,14 +71,14 @@ def run(
         tables: the log.
         samples: of the log; all bundles were trained on them.
         preferences: mined of the log.
-        bundles: by the model's name, one for each seed; all models have equally many.
+        bundles: model name -> its bundles, one a seed; all models have equally many.
         labels: of `label`.
         encoder: of `distill`.
         out: the artifact.
-        config: slices, resamples.
-        files: scores of models of the user's, by name (`prectr.evaluation.scores.file_scores`).
-        base: what differences are against; the first model where it is not among them.
-        improvement_base: what RelaImpr is against; left out where it is not among them.
+        config: slices and resamples.
+        files: name -> file with scores of a model of the user (`prectr.evaluation.scores.file_scores`).
+        base: the model that differences refer to; the first model if it is missing.
+        improvement_base: the model that RelaImpr refers to; no RelaImpr if it is missing.
         force: judge again.
 
     Raises:
@@ -210,8 +211,8 @@ def _check_names(bundles: Mapping[str, Sequence[Path]], files: Mapping[str, Path
         raise UsageError("evaluate: nothing to judge; give --models, --ranker or --scores.")
     seeds = {name: len(paths) for name, paths in bundles.items()}
     if len(set(seeds.values())) > 1:
-        told = ", ".join(f"{name} {number}" for name, number in seeds.items())
-        raise UsageError(f"evaluate: models must have equally many seeds, got {told}.")
+        counts = ", ".join(f"{name} {number}" for name, number in seeds.items())
+        raise UsageError(f"evaluate: models must have equally many seeds, got {counts}.")
     for name in files:
         if name in bundles or name in BOUNDS:
             raise UsageError(f"--scores {name}: that name is taken; give the file another.")
@@ -227,23 +228,25 @@ def _evaluate(
     improvement_base: str,
 ) -> dict[str, Any]:
     if not test.clicked.any():
-        progress.say("evaluate: the test day holds no click, so AUC and GAUC are undefined; log loss is all there is")
+        progress.say("evaluate: the test day has no click, so AUC and GAUC are undefined; only the log loss is defined")
     seeds = max((len(paths) for paths in bundles.values()), default=1)
     models: dict[str, list[scores.DayScores]] = {"position-only": [scores.position_only(test)] * seeds}
     predictions = test.shown.select("request_id", "user_id", "item_id", "query", "position", "clicked", "user_requests")
-    of_files = {name: scores.file_scores(path, test) for name, path in files.items()}  # a mistake is told early
+    of_files = {
+        name: scores.file_scores(path, test) for name, path in files.items()
+    }  # a wrong file fails before minutes of scoring
     with progress.track("evaluate", total=seeds * len(bundles), unit="bundles") as bar:
         for name, paths in bundles.items():
             models[name] = []
             for path in paths:
-                made = scores.bundle_scores(path, test)
-                models[name].append(made)
-                columns = [pl.Series(f"{path.name}.logit", made.free)]
-                if made.incentive is not None:
-                    columns.append(pl.Series(f"{path.name}.incentive", made.incentive))
+                day_scores = scores.bundle_scores(path, test)
+                models[name].append(day_scores)
+                columns = [pl.Series(f"{path.name}.logit", day_scores.free)]
+                if day_scores.incentive is not None:
+                    columns.append(pl.Series(f"{path.name}.incentive", day_scores.incentive))
                 predictions = predictions.with_columns(columns)
                 bar.advance(1)
-    models |= {name: [made] * seeds for name, made in of_files.items()}
+    models |= {name: [day_scores] * seeds for name, day_scores in of_files.items()}
     if (truth := scores.oracle(test)) is not None:
         models["oracle"] = [truth] * seeds
     predictions.write_parquet(staging / PREDICTIONS)
@@ -290,7 +293,7 @@ def _evaluate(
 def _reward(
     bundles: Sequence[Path] | None, of_base: scores.DayScores
 ) -> Callable[[np.ndarray, int], np.ndarray] | None:
-    """Click probability of rows at a position, by the first bundle of the base model; None where it is no bundle."""
+    """Click probability of rows at a position, by the first bundle of the base model; None if the base is no bundle."""
     if not bundles:
         return None
     scorer = Scorer(bundles[0])
@@ -302,7 +305,7 @@ def _reward(
 
 
 def _log(test: TestDay, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What the log is, for the data card."""
+    """Facts about the log for the data card."""
     files = test.samples.files(test.samples.days())
     columns = ("request_id", "user_id", "query", "item_id")
     counted = (

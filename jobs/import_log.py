@@ -1,4 +1,4 @@
-"""import: a published data set, or a log that a mapping file describes, as canonical tables."""
+"""import: bring a published data set, or a log that a mapping file describes, into canonical tables."""
 
 import difflib
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""`label`: ask the teacher for the relevance level of selected pairs, each question once ever.
+"""label: ask the teacher for the relevance level of selected pairs; a question is asked only once.
 
-The selection is an artifact of its own beside the labels. Its questions are compared with the ledger, what is missing
-goes to the engine over Ray Data, and answers are committed shard by shard as they come: a killed run loses at most one.
-Calibration and quality on judged pairs come last, from the ledger alone.
+The selection is an artifact beside the labels. Its questions are looked up in the ledger; missing ones go to the engine
+over Ray Data, and answers are committed shard by shard, so that a killed run loses at most one shard. Calibration and
+quality on judged pairs are computed last, from the ledger alone.
 """
 
 import sys
@@ -49,13 +49,14 @@ def run(
     Args:
         tables: validated canonical tables.
         teacher: a checkpoint directory, a model's name on the hub, or the URL of an OpenAI-compatible server.
-        out: the artifact; beside it lie `OUT-selection`, unless one is given, and `label-ledger`, unless one is set.
-        config: how to ask.
-        selection: how to choose pairs, or an artifact of `select-pairs` or a file of pairs (query, item_id).
-        ray_config: how an embedded Ray is started, if anything has to be asked.
-        yes: ask even more than `label.confirm_above` questions.
-        retry_errors: ask again what failed in earlier runs.
-        force: build the artifact again; what the ledger holds is not asked again.
+        out: the artifact. Beside it lie `OUT-selection`, unless `selection` is a path, and `label-ledger`, unless
+            `label.ledger` names another directory.
+        config: prompt, engine, replicas and limits.
+        selection: settings of the selection, or an artifact of `select-pairs`, or a file of pairs (query, item_id).
+        ray_config: of an embedded Ray, which starts only if a question is missing.
+        yes: do not ask for confirmation above `label.confirm_above` questions.
+        retry_errors: ask questions again that failed in earlier runs.
+        force: build the artifact again; answers in the ledger are reused.
     """
     log = Tables(tables)
     source = teacher_source(teacher)
@@ -76,7 +77,7 @@ def run(
         plan, asked = _ask_missing(keyed, ready, ledger, config, ray_config, yes, retry_errors)
         facts = _publish(log, keyed, ready, ledger, plan, staging, config)
         selected = read_manifest(chosen) or {}
-        # Where nothing was asked, versions and flags are those of the last run that did.
+        # If nothing was asked, the manifest shows versions and flags of the last run that asked.
         last = asked or next(iter(ledger.runs()[-1:]), {})
         return facts | {"run": last, "selection": {key: selected.get(key) for key in ("rows", "cells", "config")}}
 
@@ -128,7 +129,7 @@ def run_command(
 
 
 def with_keys(pairs: pl.DataFrame, teacher: Teacher) -> pl.DataFrame:
-    """The pairs with `text_*`, what the prompt shows in normal form, and the `key` of their question."""
+    """The pairs with `text_*`, the prompt's fields in normal form, and `key`, the hash of their question."""
     shown = ["query", "title", *teacher.question.template.shown]
     distinct = pairs.unique("question", keep="first", maintain_order=True)
     texts = distinct.select(
@@ -139,7 +140,7 @@ def with_keys(pairs: pl.DataFrame, teacher: Teacher) -> pl.DataFrame:
 
 
 def normal_form(texts: pl.Series) -> pl.Series:
-    """Each text in the one normal form; null becomes ""."""
+    """The normal form of each text; null becomes ""."""
     distinct = texts.unique().drop_nulls()
     forms = normalise_queries(distinct.to_list())
     folded = pl.DataFrame(
@@ -157,7 +158,7 @@ def _ask_missing(
     yes: bool,
     retry_errors: bool,
 ) -> tuple[Plan, dict[str, Any]]:
-    """State the plan, have a large one confirmed, and ask; the plan, and the record of the run if there was one."""
+    """Print the plan, confirm a large one, and ask; returns the plan and the record of the run, empty if none ran."""
     columns = [column for column in keyed.columns if column.startswith("text_")]
     questions = (
         keyed.unique("key", keep="first", maintain_order=True)
@@ -175,26 +176,26 @@ def _ask_missing(
     _confirm(plan, config, yes)
     teacher = with_label_tokens(teacher)
     with ledger.writing():
-        current = plan_now()  # another run may have answered while this one waited
+        current = plan_now()  # another run may have answered while this one waited for the lock
         if not current.asked:
             return current, {}
         return current, ask(current, teacher.question, teacher.engine, ledger, ray_config)
 
 
 def _confirm(plan: Plan, config: LabelConfig, yes: bool) -> None:
-    """Have a run above `confirm_above` questions agreed to.
+    """Ask the user to confirm a run above `confirm_above` questions.
 
     Raises:
-        UsageError: it was not.
+        UsageError: the user did not.
     """
     if yes or plan.asked <= config.confirm_above:
         return
-    told = f"label: {plan.asked:,} questions are more than label.confirm_above ({config.confirm_above:,})"
+    message = f"label: {plan.asked:,} questions are more than label.confirm_above ({config.confirm_above:,})"
     if sys.stdin.isatty():
-        print(f"{told}. Ask them? [y/N] ", end="", file=sys.stderr, flush=True)
+        print(f"{message}. Ask them? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
-    raise UsageError(f"{told}; nothing was asked. Give --yes to go on, or a smaller selection.budget.")
+    raise UsageError(f"{message}; nothing was asked. Give --yes to go on, or a smaller selection.budget.")
 
 
 def _publish(
@@ -206,7 +207,7 @@ def _publish(
     staging: Path,
     config: LabelConfig,
 ) -> dict[str, Any]:
-    """Write labels and errors from the ledger, and say how good they are."""
+    """Write labels and errors from the ledger; returns counts, calibration and quality."""
     keys = keyed["key"].unique()
     raw = ledger.labels(keys).select("key", *LEVEL_COLUMNS, "outside_mass", "engine")
     errors = ledger.errors(keys)
@@ -216,7 +217,7 @@ def _publish(
         raise PrectrError(
             f"label: {len(errors):,} of {plan.questions:,} questions have no label, above label.max_error_share "
             f"({config.max_error_share:g}); first reason: {errors['error'][0]}. The {len(raw):,} good labels are in "
-            "the ledger; mend the cause, then run again with --retry-errors."
+            "the ledger. Fix the cause, then run again with --retry-errors."
         )
     labelled = keyed.join(raw, on="key", how="inner").sort("query", "item_id")
     gold = labelled.join(
@@ -225,7 +226,7 @@ def _publish(
     calibration, quality = calibrate_and_judge(gold, calibrate=config.calibrate)
     levels = calibration.apply(labelled.select(LEVEL_COLUMNS).to_numpy().astype(np.float64))
     finished = labelled.with_columns(
-        *(pl.Series(name, levels[:, place], dtype=pl.Float32) for place, name in enumerate(LEVEL_COLUMNS)),
+        *(pl.Series(name, levels[:, level], dtype=pl.Float32) for level, name in enumerate(LEVEL_COLUMNS)),
         expected=pl.Series(levels @ np.arange(4) / 3, dtype=pl.Float32),
     )
     columns = [
@@ -266,7 +267,7 @@ def _publish(
 
 
 def _repeats(ledger: ContextLedger, keys: pl.Series) -> dict[str, Any]:
-    """How the second answers compare with the first."""
+    """Agreement of second answers with first ones."""
     second = ledger.repeats(keys)
     both = second.join(ledger.labels(second["key"]), on="key", how="inner", suffix="_first")
     if both.is_empty():
@@ -278,7 +279,7 @@ def _repeats(ledger: ContextLedger, keys: pl.Series) -> dict[str, Any]:
 
 
 def write_report(labels: Path) -> None:
-    """Write the page about an artifact of `label` into it, as `report.html`."""
+    """Write `report.html`, the page about the labels, into the artifact."""
     from prectr.reports.labels_page import write_label_page
 
     write_label_page(labels, labels / "report.html")

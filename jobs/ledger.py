@@ -1,4 +1,4 @@
-"""`ledger stats | export | gc`: look into the label ledger, take it elsewhere, tidy it."""
+"""ledger stats, export, gc: count, export or tidy the labels in a ledger."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,7 @@ def stats(directory: LedgerIn) -> dict[str, Any]:
 
 
 def print_stats(content: dict[str, Any]) -> None:
-    """The counts as a table."""
+    """Print the counts as a table."""
     from rich.table import Table
 
     table = Table(title=content["ledger"])
@@ -69,10 +69,10 @@ def gc(
     unused_days: Annotated[float | None, typer.Option(help="Delete contexts without a run in so many days.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Really delete.")] = False,
 ) -> dict[str, Any]:
-    """Tidy every context; with `yes`, drop those named and those not used for so many days.
+    """Tidy every context; with `yes` also drop named contexts and contexts without a run in `unused_days` days.
 
     Raises:
-        UsageError: something was to be dropped and `yes` was not given; nothing was done.
+        UsageError: contexts would be dropped and `yes` is false; nothing was done.
     """
     ledger = open_ledger(directory)
     going = chosen(ledger, drop_contexts) if drop_contexts else []
@@ -81,9 +81,9 @@ def gc(
         going += [context for context in unused_since(ledger, unused_days) if context.folder not in named]
     if going and not yes:
         counts = {one["context"]: one["labels"] for one in statistics(ledger)}
-        told = ", ".join(f"{context.folder.name} ({counts[context.folder.name]:,} labels)" for context in going)
+        names = ", ".join(f"{context.folder.name} ({counts[context.folder.name]:,} labels)" for context in going)
         raise UsageError(
-            f"{directory}: this deletes {told}, which a teacher was paid for; nothing was done. Give --yes."
+            f"{directory}: this deletes {names}, which a teacher was paid for; nothing was done. Give --yes."
         )
     dropped = {context.folder.name: drop(context) for context in going}
     for name, labels in dropped.items():

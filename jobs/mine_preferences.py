@@ -1,13 +1,13 @@
-"""mine-preferences: which relevance levels people really click, per user, query and category, as of every day.
+"""mine-preferences: the relevance levels that users, queries and categories really click, as of every day.
 
-Ray Data's rows are parts of the log that a task can hold. A task reads its part's needed columns and aggregates them,
-vectorised, into the partials of the part's day, which are kept; what follows reads those, a range of keys a task.
+The log is cut into parts that fit a task. A task aggregates its part into partials of the part's day, which are kept.
+The folds after it read the partials, each task a range of keys.
 
     fit      parameters: click curve, examination, priors            a window of the log, once
     plain    tolerances of users and queries, uncorrected            one pass over new days
-    centres  what was known of either on the morning of each day     a fold over all days' partials
-    main     everything, each side corrected for the other           one pass over new days   (MODEL.md 3a)
-    fold     what was known before each day, and after the last      a fold over all days' partials
+    centres  tolerances known on the morning of each day             a fold over all days' partials
+    main     all sums, each side corrected for the other             one pass over new days   (docs/model.md)
+    fold     preferences before each day, and after the last         a fold over all days' partials
 """
 
 import shutil
@@ -42,7 +42,7 @@ from prectr.preferences.snapshots import Folding
 from prectr.relevance.pairs import read_pairs
 
 FOLD_ROW_BYTES = 2_000
-"""What a fold holds for a key's row of a day: its sums, twice in doubles, and their neighbours."""
+"""Bytes that a fold holds for a key's row of a day: its sums, twice in doubles, and temporary columns."""
 REFITTED_BY = (
     "holdout_days",
     "fit_rows",
@@ -70,8 +70,8 @@ def run(
 ) -> StageResult:
     """Mine the log below `tables` with the relevance of `relevance` and publish the preferences at `out`.
 
-    Days that an artifact at `out` has already mined from the same files and relevance are taken over; `force` mines
-    and fits everything anew. `prectr.preferences.snapshots` says what the artifact holds.
+    Days that an artifact at `out` has mined from the same files and relevance are reused; `force` mines and fits
+    everything again. `prectr.preferences.snapshots` describes the artifact.
 
     Raises:
         PrectrError: the log holds no impressions, or a file is damaged or not valid.
@@ -89,7 +89,7 @@ def run(
 
 
 Fold = Callable[[KeyRange, Folding], Any]
-"""One of `snapshots`' functions: folds a range of keys and writes its part of some tables."""
+"""A function of `snapshots` that folds a range of keys and writes its part of some tables."""
 
 
 class Mining:
@@ -104,15 +104,15 @@ class Mining:
         config: PreferencesConfig,
         budget: Budget,
     ) -> None:
-        """Take stock.
+        """Open the inputs.
 
         Args:
             tables: the log.
             relevance: the relevance artifact.
             out: directory of the artifact to build.
-            old: the artifact that it replaces and may take days over from; None: none, or none wanted.
+            old: the artifact that it replaces, whose days may be reused; None: mine all days.
             config: the settings.
-            budget: what tasks may use.
+            budget: memory and number of tasks.
         """
         import ray
 
@@ -130,13 +130,13 @@ class Mining:
         """Mine; returns the facts for the manifest."""
         coverage = relevance_coverage(self._relevance)
         pairs = sum(coverage.values())
-        told = ", ".join(f"{count / pairs:.1%} {source}" for source, count in coverage.items())
-        progress.say(f"  {pairs:,} pairs with a relevance: {told}")
+        shares = ", ".join(f"{count / pairs:.1%} {source}" for source, count in coverage.items())
+        progress.say(f"  {pairs:,} pairs with a relevance: {shares}")
         model, fitted = self._parameters()
         shared = Pass(
             self._out, self._unfitted.reader, model, self._config.behaviours_per_query, self._config.alternate
         )
-        kept, sources = self._take_over(model)
+        kept, sources = self._reuse_days(model)
         new = [day for day in self._days if day not in kept]
         if kept:
             progress.say(f"  {len(kept)} days were mined before, {len(new)} to mine")
@@ -156,8 +156,8 @@ class Mining:
             parts, stale = self._renew(parts, renewed), []
         elif stale:
             progress.say(
-                f"  {len(stale)} days keep the corrections of when they were mined; "
-                "--set preferences.late_days=renew mines them anew"
+                f"  {len(stale)} days keep their corrections from the run that mined them; "
+                "--set preferences.late_days=renew mines them again"
             )
         main = self._pass("second pass", parts, partial(passes.main_pass, shared=shared))
         self._write_days(parts, plain, main, kept, sources, centres)
@@ -194,7 +194,7 @@ class Mining:
         ):
             model = PreferenceModel.load(self._old / "parameters.json")
             category, fitted = _query_category(self._old), list(self._old_manifest["fitted_on"])
-            progress.say("  parameters kept; --force fits them anew")
+            progress.say("  parameters kept; --force fits them again")
         else:
             model, category, fitted = self._fit()
             self._fitted_now = True
@@ -206,15 +206,15 @@ class Mining:
         return model, fitted
 
     def _smoothed(self, model: PreferenceModel, folding: Folding, fitted: Sequence[str]) -> PreferenceModel:
-        """The model with the strength of the back-off: as set, as fitted before, or fitted on the days of the fit."""
+        """The model with its back-off strength: from the settings, an earlier fit, or fitted on the days of the fit."""
         model = replace(model, smoothing_clicks=self._config.smoothing_clicks)
         if self._config.level_prior_clicks is not None:
             model = replace(model, level_prior_clicks=np.full(LEVELS, self._config.level_prior_clicks))
         elif self._fitted_now:
             days = tuple(date.fromisoformat(day) for day in fitted)
             model = replace(model, level_prior_clicks=snapshots.fitted_prior_clicks(replace(folding, days=days)))
-        told = ", ".join(f"{clicks:.1f}" for clicks in model.level_prior_clicks)
-        progress.say(f"  rates of levels 0 to {LEVELS - 1} back off with {told} clicks")
+        strengths = ", ".join(f"{clicks:.1f}" for clicks in model.level_prior_clicks)
+        progress.say(f"  rates of levels 0 to {LEVELS - 1} back off with {strengths} clicks")
         write_json(self._out / "parameters.json", model.to_json())
         return model
 
@@ -237,8 +237,8 @@ class Mining:
         model = fit_preference_model(sample, fit_examination(counts, self._config), category)
         return model, category, sorted({str(part.day) for part in window})
 
-    def _take_over(self, model: PreferenceModel) -> tuple[dict[date, KeptDay], dict[date, str]]:
-        """Bring the partials of unchanged days over from the old artifact; they, and what all days are made of."""
+    def _reuse_days(self, model: PreferenceModel) -> tuple[dict[date, KeptDay], dict[date, str]]:
+        """Link partials of unchanged days from the old artifact; returns these days and the source hash of all days."""
         settings = {name: getattr(self._config, name) for name in REMINED_BY}
         sources = kept_days.source_hashes(self._tables, self._days, model, settings)
         if self._old is None:
@@ -269,7 +269,7 @@ class Mining:
         sources: dict[date, str],
         centres: dict[date, str],
     ) -> None:
-        """Write `day.json` of each day that was read."""
+        """Write `day.json` of each day that this run mined."""
         first = dict(zip(((part.day, part.number) for part in parts), plain, strict=False))
         for day in sorted({part.day for part in parts}):
             passed = [one for part, one in zip(parts, main, strict=True) if part.day == day]
@@ -320,7 +320,7 @@ class Mining:
 
 
 class KeySamples:
-    """Keys that tasks sampled, by key column; the key space is cut into ranges by them."""
+    """Keys that tasks sampled, by key column. The driver splits the key space by them."""
 
     def __init__(self, samples: Sequence[dict[str, list[str]]]) -> None:
         names = sorted({name for sample in samples for name in sample})

@@ -1,6 +1,6 @@
-"""preferences: what mine-preferences found, for people: `show` it, or `check` it against a simulator's truth.
+"""preferences show, check: print mined preferences, or compare them with the truth of a simulated log.
 
-Reads artifacts and publishes none; no Ray.
+It reads artifacts, publishes none and starts no Ray.
 """
 
 from collections.abc import Mapping
@@ -28,18 +28,18 @@ def show(
         typer.Option("--relevance", help="Artifact of score-relevance: adds levels and sources.", **PATH),
     ] = None,
 ) -> dict[str, Any]:
-    """What was mined: `query` of one query, `overview` of all, `page` where the page was written; each if asked for.
+    """Mined preferences: `query` for one query, `overview` for all, and `page`, the path of a written page.
 
     Args:
         preferences: artifact of mine-preferences.
-        query: the query; without it the overview is the answer.
-        html: where to write the page.
+        query: the query; None: the overview.
+        html: file of the page.
         tables: adds titles to the behaviours of a query.
         relevance: adds levels to them, and shares by source to the page.
 
     Raises:
         UsageError: a path is no such artifact.
-        PrectrError: nobody typed the query, or the page cannot be written.
+        PrectrError: the log does not hold the query, or the page cannot be written.
     """
     from prectr.data.tables import Tables
     from prectr.preferences.mined import Preferences, require_mined_from
@@ -85,7 +85,7 @@ def check(preferences: PreferencesIn, *, relevance: Relevance, tables: TablesIn)
 
 
 def print_shown(content: Mapping[str, Any]) -> None:
-    """Print the query, where one was asked for, and where the page is."""
+    """Print the preferences of the query, and the path of the page."""
     from prectr.reports.preferences_terminal import print_query
 
     if "query" not in content and "page" not in content:
@@ -99,7 +99,7 @@ def print_shown(content: Mapping[str, Any]) -> None:
 
 
 def print_check(content: Mapping[str, Any]) -> None:
-    """Print what `check` found."""
+    """Print the result of `check`."""
     from prectr.reports import preferences_terminal as terminal
 
     terminal.print_check(content)

@@ -1,4 +1,4 @@
-"""publish: a ranker's state of users, queries, items and pairs where servers read it, LMDB or Redis."""
+"""publish: write a ranker's state of users, queries, items and pairs where servers read it: LMDB or Redis."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +18,10 @@ def run(
     ranker: Annotated[Path, typer.Argument(help="The bundle whose state is published.", **PATH)],
     to: Annotated[str, typer.Option("--to", help="Directory (LMDB), or redis://HOST:PORT/DB.")],
 ) -> StateInfo:
-    """Publish the state in a bundle at `to`, a directory or redis://HOST:PORT/DB; servers change to it by themselves.
+    """Publish the state in a bundle at `to`, a directory or redis://HOST:PORT/DB; running servers switch to it.
 
     Raises:
-        UsageError: no bundle there, or the address is none.
+        UsageError: no bundle there, or `to` is neither a directory nor a Redis URL.
         PrectrError: Redis does not answer.
     """
     bundle = Bundle.open(ranker)

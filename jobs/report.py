@@ -1,4 +1,4 @@
-"""report: a workspace on one self-contained HTML page, and the same as Markdown and JSON."""
+"""report: write one self-contained HTML page about a workspace, and its content as Markdown and JSON."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +60,7 @@ def run(
 
 
 def _preferences(tables: Path, relevance: Path, preferences: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Coverage by source and, where the log has a truth, the check against it."""
+    """Coverage by source, and the check against the truth if the log has one."""
     from prectr.data.tables import Tables
     from prectr.evaluation.tolerance_check import check_against_truth
     from prectr.preferences.mined import Preferences
@@ -72,5 +72,5 @@ def _preferences(tables: Path, relevance: Path, preferences: Path) -> tuple[dict
     try:
         return coverage, check_against_truth(preferences, relevance, Tables(tables))
     except PrectrError as error:
-        progress.say(f"  the report does without the check of tolerances against the truth: {error}")
+        progress.say(f"  the report has no check of tolerances against the truth: {error}")
         return coverage, None

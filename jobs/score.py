@@ -1,6 +1,6 @@
-"""score: requests as JSON lines in, responses as JSON lines out, in order, over Ray Data with the online scorer.
+"""score: read requests as JSON lines, write responses as JSON lines in the same order, with the online scorer.
 
-A line that cannot be scored becomes `{"line": n, "error": "..."}` in its place, so that no line is lost.
+A line that cannot be scored gets the answer `{"line": n, "error": "..."}`, so that no line is lost.
 """
 
 import json

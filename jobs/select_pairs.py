@@ -33,8 +33,8 @@ def run(
     Args:
         tables: canonical tables.
         out: the artifact.
-        config: how many questions, and of what.
-        extend: keep what the artifact at `out` holds, and choose only among pairs that came after its days.
+        config: budget and shares of the selection.
+        extend: keep the pairs of the artifact at `out`, and choose only among pairs of later days.
         force: choose again.
 
     Raises:

@@ -1,4 +1,4 @@
-"""serve: rankers over HTTP, with Ray Serve behind HAProxy or, `--plain`, in one process under uvicorn."""
+"""serve: serve rankers over HTTP, with Ray Serve behind HAProxy, or with `--plain` in one process under uvicorn."""
 
 import os
 import random
@@ -29,7 +29,7 @@ from serve_apps.http_api import read_tokens
 
 SELF_TEST_REQUESTS = 60
 REPLICA_PORTS = 200
-"""Of a server's replicas on one machine."""
+"""Number of ports reserved for the replicas of one server on one machine."""
 
 
 @command("serve", shortcuts=PORT, as_json=False)
@@ -53,7 +53,7 @@ def run(
         config: of serving.
         ray_config: of an embedded Ray.
         plain: without Ray.
-        watch: a YAML file with the content of `serve.models`; what it says is served, whenever it changes.
+        watch: a YAML file with the content of `serve.models`; the server follows its changes.
 
     Raises:
         UsageError: no bundle, published features of other samples, tokens that cannot be read.
@@ -77,7 +77,7 @@ def run(
 
 @contextmanager
 def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
-    """Serve one bundle on the running Ray for the block; gives the base URL once requests are answered.
+    """Serve one bundle on the running Ray for the block; yields the base URL once requests are answered.
 
     Raises:
         UsageError: no bundle there, or no int8 form of its encoders.
@@ -91,7 +91,7 @@ def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
 
 @contextmanager
 def serving_config(config: ServeConfig, watch: Path | None = None) -> Iterator[str]:
-    """Serve what a configuration says on the running Ray for the block; gives the base URL."""
+    """Serve a configuration on the running Ray for the block; yields the base URL."""
     from serve_apps.ranker import AppArguments, build_app  # imports Ray Serve, which reads what `_haproxy` exports
 
     arguments = AppArguments(
@@ -102,10 +102,10 @@ def serving_config(config: ServeConfig, watch: Path | None = None) -> Iterator[s
 
 
 def with_rankers(config: ServeConfig, rankers: Sequence[Path]) -> ServeConfig:
-    """The configuration with bundles that were named on the command line, by the names of their directories.
+    """The configuration with the bundles of the command line, each under the name of its directory.
 
     Raises:
-        UsageError: two have one name, or none is named anywhere.
+        UsageError: two bundles have one name, or there is no bundle.
     """
     if not rankers:
         if not config.models.bundles:
@@ -125,7 +125,7 @@ def with_rankers(config: ServeConfig, rankers: Sequence[Path]) -> ServeConfig:
 
 
 def require_servable(config: ServeConfig) -> None:
-    """Refuse early what a replica would refuse late.
+    """Check a configuration before replicas start.
 
     Raises:
         UsageError: no bundle, no int8 form, features of other samples, tokens that cannot be read.
@@ -148,7 +148,7 @@ def require_servable(config: ServeConfig) -> None:
 
 
 def _tokens(config: ServeConfig) -> list[str]:
-    """Tokens that the server will accept; empty: it asks for none."""
+    """Tokens that the server accepts; empty: it needs none."""
     read_tokens(config.security, os.environ)
     file = config.security.tokens_file
     if file is not None:
@@ -178,14 +178,14 @@ def _serve_plain(config: ServeConfig, watch: Path | None) -> None:
 
 
 def _announce(url: str, config: ServeConfig) -> None:
-    """Where the server is, that it answers as it should, and how fast."""
+    """Run the self-test, and print it with the server's address."""
     names = ", ".join(config.models.bundles)
     progress.say(f"self-test: {self_test(url, config)}")
     progress.say(f"serving {names} at {url}  (playground {url}/, API {url}/docs; stop with Ctrl-C)")
 
 
 def self_test(url: str, config: ServeConfig) -> str:
-    """Score the golden requests of each model over HTTP, then some one after another; what came of it, in words.
+    """Score the golden requests of each model over HTTP, then time single requests; returns the result as text.
 
     Raises:
         PrectrError: a request is not answered with all its candidates.
@@ -216,9 +216,10 @@ def self_test(url: str, config: ServeConfig) -> str:
 
 @contextmanager
 def _haproxy(config: ServeConfig) -> Iterator[None]:
-    """What Ray Serve reads when it is imported, here and in every process that it starts.
+    """Set the environment variables that Ray Serve reads on import, here and in every process that it starts.
 
-    HAProxy's files and ports are this server's own, so that several run on one machine. What the user exported wins.
+    Each server has its own HAProxy files and ports, so that several run on one machine. The user's own
+    variables win.
     """
     if not config.haproxy or os.environ.get("RAY_ADDRESS"):
         yield
@@ -246,5 +247,5 @@ def _haproxy(config: ServeConfig) -> Iterator[None]:
 
 
 def _free_base() -> int:
-    """Where a range of ports begins that probably nobody else listens in."""
+    """First port of a random range, which is probably free."""
     return random.randrange(20_000, 32_000 - REPLICA_PORTS, REPLICA_PORTS)

@@ -1,4 +1,4 @@
-"""simulate: a log with known truth as canonical tables, of the built-in marketplace or on a real catalogue."""
+"""simulate: make a log with known truth, from the built-in marketplace or on a real catalogue."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,7 +59,7 @@ def run(
 
 
 def _check_catalogue(catalogue: Path, out: Path, config: MarketplaceConfig) -> None:
-    """Tell a mistake before anything is read, and before `out` could replace the catalogue."""
+    """Refuse a wrong catalogue before work starts, and an `out` that would replace the catalogue."""
     from prectr.data.marketplace.real_catalogue import check_sizes
     from prectr.data.tables import Tables
 

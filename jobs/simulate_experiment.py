@@ -1,6 +1,6 @@
-"""simulate-experiment: an online test of two rankers on the simulated marketplace, against the truth.
+"""simulate-experiment: play an online test of two rankers on the simulated marketplace.
 
-Writes the exposures and the assignment as `analyze-experiment` reads them, its report, and what is true of both.
+It writes exposures and assignment as `analyze-experiment` reads them, that report, and the true effects beside it.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ AA_RESPLITS = 1000
 
 
 class SimulatedExperimentConfig(FrozenConfig):
-    """What identifies a replay."""
+    """The settings that identify a replay."""
 
     replay: ReplayConfig
     experiment: ExperimentConfig
@@ -57,10 +57,10 @@ def run(
     Args:
         tables: of `simulate`.
         control: a bundle, or "production" for the logging policy.
-        treatment: the same; None with `aa`.
-        out: where to publish.
+        treatment: a bundle or "production"; None with `aa`.
+        out: the artifact.
         replay: days, requests, shares, seed.
-        experiment: how it is judged; control, shares and start follow from the replay.
+        experiment: settings of the analysis; control, shares and start follow from the replay.
         aa: show the control to both halves.
         catalogue: the tables that `simulate --catalogue` was given.
         force: build even if the artifact is up to date.
@@ -81,7 +81,7 @@ def run(
                 "control": "control",
                 "shares": {"control": 1 - share, "treatment": share},
                 "start": None,
-                "max_unpriced_share": 1.0,  # the truth counts what has no price as 0 too
+                "max_unpriced_share": 1.0,  # the truth counts items without a price as 0 too
                 "resplits": experiment.resplits or (AA_RESPLITS if aa else 0),
             }
         ),
@@ -133,7 +133,7 @@ def _play(
 
 
 def _marketplace(tables: Path, catalogue: Path | None) -> tuple[MarketplaceConfig, Path | None]:
-    """The configuration that the tables were simulated with, and the catalogue they rest on."""
+    """The configuration of the simulation that made the tables, and its catalogue."""
     if not Tables(tables).simulated:
         raise UsageError(
             f"{tables}: not simulated, so there is no truth to replay; `prectr simulate` makes such tables."

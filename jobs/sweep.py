@@ -1,4 +1,4 @@
-"""sweep: search settings of `train` with Ray Tune (Optuna proposes, ASHA stops early), resumable trial by trial.
+"""sweep: search settings of `train` with Ray Tune: Optuna proposes, ASHA stops early. It resumes trial by trial.
 
 The artifact holds `best.yaml`, which `prectr train --config` takes, `trials.json` and a page with pictures.
 """
@@ -36,11 +36,11 @@ from prectr.training.validation_day import undefined_figures
 
 BEST, TRIALS, PAGE = "best.yaml", "trials.json", "trials.html"
 HOW = ("trials", "parallel")
-"""Settings of a sweep that do not change what a trial is: trials that were finished under others count."""
+"""Settings of a sweep that do not change a trial: finished trials count although these settings have changed."""
 
 
 class _Searched(FrozenConfig):
-    """What a sweep is made of."""
+    """The settings that identify a sweep."""
 
     sweep: SweepConfig
     train: TrainConfig
@@ -65,12 +65,11 @@ def run(
 ) -> StageResult:
     """Search `config.search` around `train` on `samples` and publish the best settings at `out`.
 
-    No trial that came to its end is run again: not by the same command after its driver was killed, and not after
-    `config.trials` was raised.
+    A finished trial is never run again, neither after the driver was killed nor after `config.trials` was raised.
 
     Raises:
         UsageError: a searched setting does not exist, the metric is undefined on the validation day, or `resume` is
-            asked for and nothing is there to resume.
+            true and there is no sweep to resume.
     """
     require_artifact(samples, "build-samples")
     require_artifact(encoder, "distill")
@@ -84,14 +83,14 @@ def run(
     if force:
         shutil.rmtree(kept, ignore_errors=True)
     elif not kept.exists() and (read_manifest(out) or {}).get("search") == identity:
-        _take_up(out, kept)
+        _reuse_trials(out, kept)
     if resume and not kept.exists():
         raise UsageError(f"{out}: there is no sweep of these settings and inputs to resume; leave out --resume.")
 
     def build(staging: Path) -> dict[str, Any]:
         kept.mkdir(parents=True, exist_ok=True)
         if finished := TrialLedger(kept).read():
-            progress.say(f"sweep: goes on after {len(finished)} finished trials ({kept})")
+            progress.say(f"sweep: continues after {len(finished)} finished trials ({kept})")
         with ray_session(ray_config):
             require_resources("train", train.of_worker)
             trials = search(
@@ -107,7 +106,7 @@ def run(
 
 
 def _identity(config: SweepConfig, train: TrainConfig, inputs: Mapping[str, Path | str]) -> str:
-    """What a trial hangs on."""
+    """Hash of everything that a trial depends on."""
     searched = _Searched(sweep=config, train=train).model_copy(
         update={
             "sweep": config.model_copy(update=dict.fromkeys(HOW)),
@@ -117,8 +116,8 @@ def _identity(config: SweepConfig, train: TrainConfig, inputs: Mapping[str, Path
     return stage_identity("sweep", searched, {name: fingerprint(value) for name, value in inputs.items()})
 
 
-def _take_up(out: Path, kept: Path) -> None:
-    """Begin a ledger with the trials of a published sweep."""
+def _reuse_trials(out: Path, kept: Path) -> None:
+    """Start a ledger with the trials of a published sweep."""
     ledger = TrialLedger(kept)
     for trial in json.loads((out / TRIALS).read_text(encoding="utf-8"))["trials"]:
         if trial["error"] is None:
@@ -126,10 +125,10 @@ def _take_up(out: Path, kept: Path) -> None:
 
 
 def _write(staging: Path, trials: list[Trial], config: SweepConfig, train: TrainConfig) -> dict[str, Any]:
-    """Leave best.yaml, trials.json and the page.
+    """Write best.yaml, trials.json and the page.
 
     Raises:
-        PrectrError: no trial came to its end.
+        PrectrError: no trial finished.
     """
     import yaml
 
@@ -140,12 +139,13 @@ def _write(staging: Path, trials: list[Trial], config: SweepConfig, train: Train
         raise PrectrError(f"sweep: all {len(trials)} trials failed; the first with: {trials[0].error}")
     better = min if config.mode == "min" else max
     best = better(done, key=lambda trial: trial.best)  # type: ignore[arg-type, return-value]
-    found = drawn_config(train, best.settings).model_copy(update={name: getattr(train, name) for name in EXECUTION})
+    execution = {name: getattr(train, name) for name in EXECUTION}
+    best_config = drawn_config(train, best.settings).model_copy(update=execution)
     heading = f"# `prectr train --config` takes this: {config.metric} {best.best:.6g} on the validation day\n"
-    content = yaml.safe_dump({"train": found.model_dump(mode="json")}, sort_keys=False)
+    content = yaml.safe_dump({"train": best_config.model_dump(mode="json")}, sort_keys=False)
     (staging / BEST).write_text(heading + content, encoding="utf-8")
-    told = [asdict(trial) | {"best": trial.best} for trial in trials]
-    facts = {"trials": told, "best": told[trials.index(best)], "metric": config.metric}
+    rows = [asdict(trial) | {"best": trial.best} for trial in trials]
+    facts = {"trials": rows, "best": rows[trials.index(best)], "metric": config.metric}
     write_json(staging / TRIALS, facts)
     (staging / PAGE).write_text(render_sweep(facts, train.model.name), encoding="utf-8")
     progress.say(f"sweep: best {config.metric} {best.best:.6g} with {_short(best.settings)}")

@@ -1,4 +1,4 @@
-"""train: one ranker on samples with Ray Train, published as a bundle that serving needs nothing beside."""
+"""train: train one ranker on samples with Ray Train, and publish it as a bundle, which is all that serving needs."""
 
 import shutil
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from prectr.training.start import require_start
 from prectr.training.validation_day import undefined_figures
 
 EXECUTION = ("workers", *execution_fields(TrainConfig))
-"""Settings that may differ when a run goes on where another one stopped."""
+"""Settings that may differ between a stopped run and the run that continues it."""
 
 
 @command("train", shortcuts=MODEL)
@@ -42,7 +42,7 @@ def run(
 
     Raises:
         UsageError: an artifact is missing, the samples were built without the online state that a bundle holds, or
-            `config.start_from` is no start for them (`prectr.training.start`).
+            `config.start_from` cannot start a training on them (`prectr.training.start`).
         PrectrError: a feature, score or loss is NaN or infinite, or a worker died more often than `config.restarts`.
     """
     require_artifact(samples, "build-samples")
@@ -90,7 +90,7 @@ def run(
                 restarts=config.restarts,
             )
         for problem in facts["passed_over"]:  # what a worker prints reaches the user only with -v
-            progress.say(f"train: a checkpoint was passed over for the one before: {problem}")
+            progress.say(f"train: a checkpoint cannot be read, the one before it is used: {problem}")
         write_bundle(
             staging, work, samples=samples, encoder=encoder, preferences=preferences, model=config.model, facts=facts
         )
@@ -109,9 +109,9 @@ def run(
 
 
 def _resumable(out: Path, config: TrainConfig, inputs: Mapping[str, Path | str], force: bool) -> Path:
-    """The directory that holds this run's checkpoints until it has succeeded; those of other runs are removed.
+    """The directory of this run's checkpoints, removed after success; checkpoints of other runs are removed now.
 
-    How a run is carried out is not part of what it is: it goes on with other workers than it began with.
+    Execution settings are no part of a run's identity: it may continue with another number of workers.
     """
     same = config.model_copy(update=dict.fromkeys(EXECUTION))
     identity = stage_identity("train", same, {name: fingerprint(value) for name, value in inputs.items()})
@@ -120,15 +120,15 @@ def _resumable(out: Path, config: TrainConfig, inputs: Mapping[str, Path | str],
         if other != kept or force:
             shutil.rmtree(other, ignore_errors=True)
     if kept.exists():
-        progress.say(f"train: goes on from the last checkpoint of a run that was stopped ({kept})")
+        progress.say(f"train: continues from the last checkpoint of a stopped run ({kept})")
     kept.mkdir(parents=True, exist_ok=True)
     return kept
 
 
 def build_ranker_from(config: ModelConfig, spec: FeatureSpec, encoder: Path) -> Any:
-    """A ranker whose text encoder is the distilled one; its RSL head starts as the student's (stage 1).
+    """A ranker whose text encoder is the distilled student; its RSL head starts from the student's head (stage 1).
 
-    An `undistilled` one has the distilled one's shape and tokenizer, and weights drawn anew.
+    With `encoder: undistilled` the encoder has the student's shape and tokenizer, but random weights.
     """
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification

@@ -1,7 +1,8 @@
-"""Train the rows of a table: every contestant with every seed, reusing what is there and going on after a kill.
+"""Train every model of a results table with every seed.
 
-Each training is the artifact that `train` publishes, so one that is up to date is not run again, and one that was
-killed goes on from its checkpoint. Seeds come in turn: a run that is stopped leaves whole columns of the table.
+Each training is the artifact that `train` publishes: one that is up to date is not run again, and one that was killed
+continues from its checkpoint. All models of one seed come before the next seed, so that a stopped run leaves complete
+seeds.
 """
 
 import time
@@ -16,7 +17,7 @@ from prectr.training.config import TrainConfig
 
 
 def bundle_path(rankers: Path, name: str, config: TrainConfig, seed: int) -> Path:
-    """Where a contestant's bundle lies: `train`'s own seed has the plain name, so that its bundle counts."""
+    """Path of a model's bundle. The bundle of `train.seed` has the plain name, so that one trained before is reused."""
     return rankers / (name if seed == config.seed else f"{name}.seed-{seed}")
 
 
@@ -32,20 +33,19 @@ def run(
     ray_config: RayConfig | None = None,
     force: bool = False,
 ) -> dict[str, list[Path]]:
-    """Train contestants with `seeds` seeds from `config.seed` on; the bundles of each by seed.
+    """Train models with `seeds` seeds from `config.seed` on; returns the bundles of each model in the order of seeds.
 
     Raises:
         UsageError, PrectrError: as `jobs.train.run`.
     """
     bundles: dict[str, list[Path]] = {contestant.name: [] for contestant in contestants}
-    left = [(contestant, seed) for seed in range(config.seed, config.seed + seeds) for contestant in contestants]
+    trainings = [(contestant, seed) for seed in range(config.seed, config.seed + seeds) for contestant in contestants]
     seconds: dict[str, float] = {}
     with ray_session(ray_config):
-        for number, (contestant, seed) in enumerate(left):
+        for number, (contestant, seed) in enumerate(trainings):
             path = bundle_path(rankers, contestant.name, config, seed)
-            progress.say(
-                f"training {number + 1} of {len(left)}: {contestant.label}, seed {seed}{_rest(left[number:], seconds)}"
-            )
+            remaining = _remaining(trainings[number:], seconds)
+            progress.say(f"training {number + 1} of {len(trainings)}: {contestant.label}, seed {seed}{remaining}")
             clock = time.perf_counter()
             result = train.run(
                 samples=samples,
@@ -61,10 +61,10 @@ def run(
     return bundles
 
 
-def _rest(left: Sequence[tuple[Contestant, int]], seconds: dict[str, float]) -> str:
-    """How long it may take, from the last training of each contestant; others are taken for as long as the mean."""
+def _remaining(trainings: Sequence[tuple[Contestant, int]], seconds: dict[str, float]) -> str:
+    """Estimated time of the trainings: as long as the model's last one, or the mean where it has none."""
     if not seconds:
         return ""
     mean = sum(seconds.values()) / len(seconds)
-    rest = sum(seconds.get(contestant.name, mean) for contestant, _ in left)
-    return f"; {len(left)} to go, about {max(rest / 60, 1):.0f} min"
+    total = sum(seconds.get(contestant.name, mean) for contestant, _ in trainings)
+    return f"; {len(trainings)} to go, about {max(total / 60, 1):.0f} min"

@@ -1,4 +1,4 @@
-"""validate: a user's log, checked and published as canonical tables; bad rows go to quarantine."""
+"""validate: check a log and publish it as canonical tables; bad rows go to quarantine."""
 
 import tempfile
 from pathlib import Path
@@ -26,7 +26,7 @@ def run(
     config: ValidateConfig,
     force: Force = False,
 ) -> StageResult:
-    """Validate the log below `source`; publish clean tables at `out`, or only check it where `out` is None."""
+    """Validate the log below `source` and publish clean tables at `out`; with `out` None only check it."""
     if out is not None:
         return validate_tables(source, out, config, force)
     with tempfile.TemporaryDirectory(prefix="prectr-validate-") as folder:

@@ -1,4 +1,4 @@
-"""submit: any command as a job of a Ray cluster; and `jobs list`, `logs`, `stop`."""
+"""submit: run any command as a job of a Ray cluster; jobs list, logs, stop: manage such jobs."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ from prectr.reports.terminal import print_jobs
 NOT_SUBMITTED = ("submit", "jobs", "serve", "teacher", "demo", "config", "doctor")
 URI = "://"
 NEW_PATHS = ("publish", "to")
-"""Strings that name a directory, which need not be there yet, or Redis."""
+"""Strings that name Redis or a directory, which need not exist yet."""
 PATH_OR_NAME = ("teacher", "base_model", *NEW_PATHS)
-"""Strings that may name a directory; the others else a model on the hub."""
+"""Strings that may name a directory. Otherwise they name a model on the hub, or are one of `NEW_PATHS`."""
 CommandLineError: type[Any] = BadParameter.__mro__[2]
-"""The base of all that is wrong with a command line."""
+"""Base class of command-line errors."""
 
 
 @command("submit", as_json=False, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -111,10 +111,10 @@ def run(
         words: as on the command line, such as ["train", "--samples", ...]; checked before anything is sent.
         commands: `jobs.cli.command_table()`.
         address: of the job port.
-        mode: `follow` (print what the job says), `wait`, or `submit` (return at once).
+        mode: `follow` (print the job's output), `wait`, or `submit` (return at once).
         environment: NAME=VALUE of the job.
         resources: of the entry point.
-        submission_id: by which it is found again.
+        submission_id: name of the job; the same name resumes it.
 
     Returns:
         the job's id, and its exit code unless `mode` is `submit`.
@@ -145,9 +145,9 @@ def run(
 
 
 def absolute_arguments(words: Sequence[str], commands: Any) -> tuple[list[str], str | None]:
-    """A command line that means the same elsewhere: paths made absolute; and the content of its `--config` file.
+    """A command line with absolute paths, which means the same on another machine; and its `--config` file's content.
 
-    Paths in the settings are made absolute by further `--set`, so that the file travels as it is.
+    Paths in the settings become absolute by further `--set` options, so that the file itself is sent unchanged.
 
     Raises:
         UsageError: no such command, one that is not for a cluster, wrong arguments or settings.
@@ -178,7 +178,7 @@ def absolute_arguments(words: Sequence[str], commands: Any) -> tuple[list[str], 
 
 
 def _relative_paths(section: BaseModel, command: str, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """Settings that hold a relative path: those that were given, and the defaults of the command's own section."""
+    """Settings that hold a relative path: those that the user set, and defaults of the command's own section."""
     for name in type(section).model_fields:
         value, setting = getattr(section, name), f"{prefix}{name}"
         if isinstance(value, BaseModel):
@@ -198,7 +198,7 @@ def _as_path(name: str, value: Any) -> Path | None:
 
 
 def _written(parameter: Any, value: Any) -> list[str]:
-    """A parameter as it stands on a command line."""
+    """A parameter as words of a command line."""
     values = list(value) if isinstance(value, list | tuple) else [value]
     paths = [_as_path(parameter.name, one) for one in values]
     texts = [

@@ -1,4 +1,4 @@
-"""From labels to samples: the three stages that a full and a daily pipeline run alike."""
+"""From labels to samples: the three stages that the full and the daily pipeline share."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ def run(workspace: Path, settings: Settings, samples: SamplesConfig, stages: Sta
     Args:
         workspace: of the pipeline.
         settings: of the stages.
-        samples: of `build-samples`, which a daily run has its own for.
-        stages: notes what was done.
+        samples: of `build-samples`; the daily pipeline has its own.
+        stages: records the stages.
 
     Raises:
         UsageError, PrectrError: as the stages.

@@ -1,4 +1,4 @@
-"""pipeline: the whole chain as one driver; stages whose artifacts are up to date are skipped, so a killed run goes on.
+"""pipeline: run the whole chain in one driver. Stages that are up to date are skipped, so a killed run can be resumed.
 
 Read it top to bottom: this is what the project does.
 """
@@ -38,10 +38,10 @@ CODE = ("platform/prectr", "models", "jobs")
 
 @dataclass
 class Pipeline:
-    """What a run has done.
+    """The result of a run.
 
     Attributes:
-        workspace: where everything lies.
+        workspace: directory of all artifacts.
     """
 
     workspace: Path
@@ -107,12 +107,12 @@ def run(config: PipelineConfig, settings: Settings, restart: bool = False) -> Pi
     """Run all stages.
 
     Args:
-        config: where, of what, and which models.
+        config: workspace, log and models.
         settings: of the stages.
-        restart: go on with other code than an unfinished run was begun with.
+        restart: resume an unfinished run although the code has changed.
 
     Raises:
-        UsageError: another pipeline works on the workspace, or an unfinished run there was begun with other code.
+        UsageError: another pipeline works on the workspace, or an unfinished run there was started with other code.
         PrectrError: a stage failed; what was finished stays.
     """
     with _alone(config.workspace, restart):
@@ -120,7 +120,7 @@ def run(config: PipelineConfig, settings: Settings, restart: bool = False) -> Pi
 
 
 def run_daily(config: PipelineConfig, settings: Settings, restart: bool = False) -> daily.Daily:
-    """Take a new day in (`jobs.pipeline.daily`); alone in the workspace, as `run`, and with the same errors."""
+    """Process a new day (`jobs.pipeline.daily`), alone in the workspace; raises as `run`."""
     with _alone(config.workspace, restart):
         return daily.run(config, settings)
 
@@ -137,7 +137,7 @@ def _run(config: PipelineConfig, settings: Settings) -> Pipeline:
     else:
         mirror.fetch(source)
         stage("validate", lambda: validate_tables(source, tables, settings.validation))
-    split_days(Tables(tables).days())  # too short a log is told before minutes of work
+    split_days(Tables(tables).days())  # fails early if the log has too few days
     with ray_session(settings.ray):
         if config.teacher is None:
             stage("train-teacher", lambda: train_teacher.run(tables=tables, out=teacher, config=settings.teacher))
@@ -153,7 +153,7 @@ def _run(config: PipelineConfig, settings: Settings) -> Pipeline:
                 yes=True,
             ),
         )
-        progress.say(f"  labels came from the engine: {labelled.manifest['engine']}")
+        progress.say(f"  labels come from the engine: {labelled.manifest['engine']}")
         stage("distill", lambda: distill.run(tables=tables, labels=labels, out=encoder, config=settings.distill))
         make_samples.run(workspace, settings, settings.samples, done._stages)
         for name in config.rankers:
@@ -203,7 +203,7 @@ def _locked(workspace: Path) -> Iterator[None]:
 
 @contextmanager
 def _alone(workspace: Path, restart: bool) -> Iterator[None]:
-    """One pipeline a workspace at a time, and an unfinished one goes on with the code that it was begun with."""
+    """Allow one pipeline a workspace at a time, and resume an unfinished one only with its own code."""
     workspace.mkdir(parents=True, exist_ok=True)
     with _locked(workspace):
         code = _code_digest()
@@ -211,8 +211,8 @@ def _alone(workspace: Path, restart: bool) -> Iterator[None]:
         state = _read_state(workspace)
         if not restart and not state.get("finished", True) and state.get("code") != code:
             raise UsageError(
-                f"{workspace}: an unfinished pipeline there was begun with other code; finish it with that, or give "
-                "--restart to go on with this one (finished stages are kept)."
+                f"{workspace}: an unfinished pipeline there was started with other code; finish it with that code, or "
+                "give --restart to resume it with this code (finished stages are kept)."
             )
         with lease(workspace):
             _write_state(workspace, {"code": code, "finished": False, "process": os.getpid()})

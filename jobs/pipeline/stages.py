@@ -1,4 +1,4 @@
-"""What a driver of several stages notes: each one's time, and whether it was up to date."""
+"""Record of the stages that a driver ran: the time of each, and whether it was up to date."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Stages:
         return result
 
     def time(self, name: str, work: Callable[[], Any]) -> None:
-        """Run what is no stage, and never up to date."""
+        """Run work that is no stage and is never up to date."""
         clock = time.perf_counter()
         work()
         self.done.append((name, time.perf_counter() - clock, False))

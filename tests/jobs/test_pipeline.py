@@ -52,7 +52,7 @@ def test_demo_prints_results_scored_queries_times_and_the_report(ran: Ran) -> No
     assert len(re.findall(r"POST /v1/score: '.+' for \S+, (?:a cold|a active|an active) user", ran.output)) == 2
     assert "Wall time" in ran.output and "mine-preferences" in ran.output and "total" in ran.output
     assert f"report: {ran.workspace / 'reports' / 'page' / 'report.html'}" in ran.output
-    assert f"labels came from the engine: {choose_engine('auto', 'directory')}" in ran.messages
+    assert f"labels come from the engine: {choose_engine('auto', 'directory')}" in ran.messages
 
 
 def test_every_stage_published_its_manifest(ran: Ran) -> None:

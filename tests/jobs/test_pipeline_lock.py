@@ -55,7 +55,7 @@ def test_an_unfinished_run_does_not_go_on_with_other_code(
         _run(tmp_path)
     monkeypatch.setattr(pipeline, "_run", work)
     monkeypatch.setattr(pipeline, "_code_digest", lambda: "other")
-    with pytest.raises(UsageError, match="begun with other code; finish it with that, or give --restart"):
+    with pytest.raises(UsageError, match="started with other code; finish it with that code, or give --restart"):
         _run(tmp_path)
     assert ran == []
     _run(tmp_path, restart=True)

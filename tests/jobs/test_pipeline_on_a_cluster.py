@@ -198,7 +198,7 @@ def test_a_killed_driver_leaves_what_the_next_goes_on_from(
     assert not (workspace / RANKER).exists()
     second = submit(cluster, tmp_path)
     second.succeeds()
-    assert second.said().count("up to date, skipped") == 8 and "goes on from the last checkpoint" in second.said()
+    assert second.said().count("up to date, skipped") == 8 and "continues from the last checkpoint" in second.said()
     assert evaluation(workspace) == evaluation(undisturbed)
     assert digests(workspace) == digests(undisturbed)
 
