@@ -114,8 +114,8 @@ def _build(
     blocks = -(-rows // budget.rows(BLOCK_ROW_BYTES))
     at_once = {"num_cpus": 1, "batch_size": None, "batch_format": "pyarrow"}
 
-    tasks = [{"part": pickle.dumps(read)} for read in parts]
-    made = (
+    tasks = [{"part": pickle.dumps(task)} for task in parts]
+    blocks_written = (
         ray.data.from_items(tasks, override_num_blocks=len(tasks))
         .map_batches(
             partial(_read, shared=reading),
@@ -131,12 +131,12 @@ def _build(
     )
     counts: dict[bool, dict[str, int]] = {True: {}, False: {}}
     with user_errors(), progress.track("build-samples", total=rows, unit="rows") as bar:
-        for batch in made.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for day, exposed, made_rows in zip(
+        for batch in blocks_written.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for day, exposed, row_count in zip(
                 *(batch[name].to_pylist() for name in ("date", "exposed", "rows")), strict=True
             ):
-                counts[exposed][day] = counts[exposed].get(day, 0) + made_rows
-                bar.advance(made_rows)
+                counts[exposed][day] = counts[exposed].get(day, 0) + row_count
+                bar.advance(row_count)
 
     pairs = pair_table(read_pairs(relevance), source.items(), spec)
     if config.specification_from is None:

@@ -57,7 +57,7 @@ def _build(
     if not training.any() or training.all():
         raise PrectrError(
             f"{tables}: {training.sum()} training and {(~training).sum()} validation pairs are too few to distil; "
-            "add judgments of more queries or raise label.budget."
+            "add judgments of more queries or raise selection.budget."
         )
     tokenizer, vocabulary = _train_tokenizer(tables, pairs, staging, config)
     data = staging / ".training.npz"
@@ -123,7 +123,7 @@ def build_marked_encoder(config: EncoderConfig, vocabulary: int) -> Any:
 
 
 def _train_tokenizer(tables: Tables, pairs: pl.DataFrame, staging: Path, config: DistillConfig) -> tuple[Any, int]:
-    """Train on the catalogue's titles and the training pairs' queries, and save it."""
+    """Train a tokenizer on the titles of the catalogue and the queries of training pairs, and save it."""
     from prectr.relevance.tokenisation import train_wordpiece
 
     queries = pairs.filter(pl.col("split") == "train")["query"].unique().sort().to_list()
@@ -133,7 +133,7 @@ def _train_tokenizer(tables: Tables, pairs: pl.DataFrame, staging: Path, config:
 
 
 def _save_tokenizer(tokenizer: Any, staging: Path, config: DistillConfig) -> None:
-    """Where AutoTokenizer finds it; given a query and a title, it makes the pairs that the student reads."""
+    """Save a tokenizer for AutoTokenizer; called with a query and a title it gives the student's input."""
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
@@ -155,7 +155,7 @@ def _save_tokenizer(tokenizer: Any, staging: Path, config: DistillConfig) -> Non
 def _write_training_data(
     pairs: pl.DataFrame, training: np.ndarray, tokenizer: Any, file: Path, config: DistillConfig
 ) -> None:
-    """Tokenise every pair once; the worker reads arrays only."""
+    """Tokenise every pair and write the arrays that the training worker reads."""
     from prectr.relevance.tokenisation import PairTokeniser
 
     tokens = PairTokeniser(tokenizer, config.encoder.max_length).encode(
@@ -191,7 +191,7 @@ def _export(staging: Path, config: DistillConfig) -> None:
 
 
 def _quantise(staging: Path, data: Path) -> dict[str, Any]:
-    """Leave the int8 form; what it costs on the validation pairs."""
+    """Write the int8 form; returns its cost on the validation pairs."""
     from prectr.relevance.encoder_session import INT8_FILE, ONNX_FILE
     from prectr.relevance.quantisation import encoder_figures, quantise
     from prectr.relevance.tokenisation import PairTokens

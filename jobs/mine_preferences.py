@@ -243,8 +243,8 @@ class Mining:
         sources = kept_days.source_hashes(self._tables, self._days, model, settings)
         if self._old is None:
             return {}, sources
-        known = {day: kept_days.read_day(self._old, day) for day in self._days}
-        same = {day: one for day, one in known.items() if one is not None and one.source == sources[day]}
+        old_days = {day: kept_days.read_day(self._old, day) for day in self._days}
+        same = {day: one for day, one in old_days.items() if one is not None and one.source == sources[day]}
         if self._old_manifest["inputs"]["relevance"] != fingerprint(self._relevance):
             work = partial(passes.relevance_of_day, artifact=self._old, shared=self._unfitted)
             now = dict(zip(same, run_tasks(work, list(same), self._budget.at_once), strict=True))
@@ -277,8 +277,8 @@ class Mining:
             if day in kept:
                 keys.append(kept[day].samples)
             relevance = sum(one.relevance for one in passed) % 2**64
-            made = KeptDay(sources[day], str(relevance), centres[day], KeySamples(keys).samples)
-            kept_days.write_day(self._out, day, made)
+            kept_day = KeptDay(sources[day], str(relevance), centres[day], KeySamples(keys).samples)
+            kept_days.write_day(self._out, day, kept_day)
 
     def _merge(self, folding: Folding, keys: "KeySamples") -> dict[str, int]:
         """Fold all days; row counts by table."""

@@ -39,7 +39,7 @@ def run(
     """Train the teacher on `tables` and publish its checkpoint at `out`.
 
     Raises:
-        UsageError: the base model or its tokenizer will not do; told before Ray starts.
+        UsageError: the base model or its tokenizer cannot be used; raised before Ray starts.
         PrectrError: too few judgments, or the training failed.
     """
     log = Tables(tables)
@@ -125,7 +125,7 @@ def _build(tables: Tables, staging: Path, config: TeacherConfig, ray_config: Ray
 
 
 def _pairs(tables: Tables, items: pl.DataFrame, template: PromptTemplate, config: TeacherConfig) -> pl.DataFrame:
-    """Made pairs, then judged ones: query, title, what else the prompt shows, grade, role."""
+    """Synthetic pairs, then judged ones: query, title, further prompt fields, grade, role."""
     judged = read_judged(tables, required=True).filter(pl.col("split") != "held-back")
     training = judged["split"] == "train"
     if not training.any() or training.all():
@@ -133,7 +133,7 @@ def _pairs(tables: Tables, items: pl.DataFrame, template: PromptTemplate, config
             f"{tables.path / 'judgments.parquet'}: {len(judged)} judged pairs of queries not held back are too few "
             "to give both a training and a validation split; add judgments of more queries."
         )
-    # A made pair knows its item by the title alone.
+    # A synthetic pair has the title of its item, not the id.
     of_title = items.unique("title", keep="first", maintain_order=True).select("title", *template.shown)
     warm = (
         made_pairs(items, config.warm_start_pairs, config.seed)
@@ -176,6 +176,6 @@ def _starting_checkpoint(
 
 
 def _blank_token(tokenizer: Any) -> int:
-    """The token that stands for one left out: what ends a text, where the tokenizer has such a token."""
-    known = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
-    return next((token for token in known if token is not None), 0)
+    """The token that replaces a missing one: the end of text if the tokenizer has it, else padding or unknown."""
+    token_ids = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+    return next((token for token in token_ids if token is not None), 0)

@@ -1,7 +1,7 @@
-"""Submitting commands to a Ray cluster as jobs: what is checked first, what is sent, what comes back.
+"""Submit commands to a Ray cluster as jobs, and follow, list and stop them.
 
-The code travels as a working directory of its own, with the configuration in it, so a job runs what was submitted and
-not what somebody changes meanwhile. The driver's packages are those of the nodes.
+The code is sent as a working directory with the configuration in it, so that later changes of the checkout do not
+change a job. The driver uses the packages of the nodes.
 """
 
 import asyncio
@@ -29,19 +29,19 @@ CHECK_SECONDS = 10
 FAILED_TO_START = 1
 READY_SECONDS = 180
 NOT_READY = "No available agent"
-_LOST = "the cluster stopped answering ({}); give the same command again, with --id it finds what was submitted."
+_LOST = "the cluster stopped answering ({}). Run it again with the same --id to resume that job."
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is submitted.
+    """A command to submit.
 
     Attributes:
         command: of `prectr`, with its arguments; paths are absolute or URIs.
         config: content of a configuration file, or None.
         environment: variables of the job.
         resources: of the entry point: `entrypoint_num_cpus`, `entrypoint_num_gpus`, `entrypoint_memory`.
-        submission_id: by which it is found again (`submit`); made by Ray if None.
+        submission_id: name of the job; made by Ray if None.
     """
 
     command: Sequence[str]
@@ -52,7 +52,7 @@ class Submission:
 
     @property
     def digest(self) -> str:
-        """Of command and configuration: two submissions with the same one do the same work."""
+        """Hash of command and configuration: equal hashes mean the same work."""
         content = json.dumps([list(self.command), self.config])
         return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
@@ -87,9 +87,9 @@ def job_client(address: str) -> Any:
             f"{address}: no Ray cluster answers there ({error}); check the address and that the port can be reached."
         ) from None
     if answer.status_code in (401, 403):
-        known = "the token is not that cluster's" if token else "no token was found"
+        reason = "the token is not that cluster's" if token else "no token was found"
         raise UsageError(
-            f"{address}: asks for a token, and {known}; put it into RAY_AUTH_TOKEN, a file named by "
+            f"{address}: asks for a token, and {reason}; put it into RAY_AUTH_TOKEN, a file named by "
             "RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token (`ray get-auth-token` on the head prints it)."
         )
     try:
@@ -104,7 +104,7 @@ def job_client(address: str) -> Any:
 
 
 def find_token() -> str | None:
-    """Ray's token, from where Ray looks for it."""
+    """Ray's token, from the variables and the file that Ray reads; None if there is none."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return os.environ["RAY_AUTH_TOKEN"]
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -117,16 +117,16 @@ def find_token() -> str | None:
 def submit(client: Any, submission: Submission) -> str:
     """Submit; returns the id of the job.
 
-    An id that was given stands for the work: where its job runs, or has succeeded, nothing is submitted, and where it
-    failed or was stopped, the next try is ID.2, then ID.3. So whoever calls again after losing sight of a job finds it.
+    A given id names the work. If its job runs or has succeeded, nothing is submitted; if it failed or was stopped, the
+    next try is ID.2, then ID.3. So the same call after a lost connection resumes the job.
 
     Raises:
         UsageError: the id is that of another command.
         PrectrError: the cluster refused it, or stopped answering.
     """
     if submission.submission_id is not None:
-        name, known = _next_try(client, submission)
-        if known:
+        name, exists = _next_try(client, submission)
+        if exists:
             return name
         submission = replace(submission, submission_id=name)
     with _packed(submission.config) as folder:
@@ -134,7 +134,7 @@ def submit(client: Any, submission: Submission) -> str:
         deadline = time.monotonic() + READY_SECONDS
         while True:
             try:
-                found: str = client.submit_job(
+                job: str = client.submit_job(
                     entrypoint=submission.entrypoint,
                     submission_id=submission.submission_id,
                     runtime_env={"working_dir": str(folder), "env_vars": environment},
@@ -149,30 +149,30 @@ def submit(client: Any, submission: Submission) -> str:
                     raise PrectrError(f"the cluster refused the job: {str(error).splitlines()[0]}") from None
                 time.sleep(1)
             else:
-                return found
+                return job
 
 
 def _next_try(client: Any, submission: Submission) -> tuple[str, bool]:
-    """The job that `submission`'s id means now, and whether it is there already."""
+    """The name of the next try of a submission, and whether that job exists already."""
     for number in itertools.count(1):
         name = submission.submission_id if number == 1 else f"{submission.submission_id}.{number}"
         try:
-            told = client.get_job_info(name)
+            info = client.get_job_info(name)
         except RuntimeError:  # no such job
             return str(name), False
         except OSError as error:
             raise PrectrError(_LOST.format(error)) from None
-        if (told.metadata or {}).get("work") != submission.digest:
-            raise UsageError(f"--id {name}: is the id of another command there ({told.entrypoint}); give another one.")
-        running = not told.status.is_terminal()
-        if running or str(told.status) == "SUCCEEDED":
+        if (info.metadata or {}).get("work") != submission.digest:
+            raise UsageError(f"--id {name}: is the id of another command there ({info.entrypoint}); give another one.")
+        running = not info.status.is_terminal()
+        if running or str(info.status) == "SUCCEEDED":
             progress.say(f"{name}: {'runs already' if running else 'has succeeded before'}, not started again")
             return str(name), True
     raise AssertionError("counted to the end")
 
 
 def follow(client: Any, job: str) -> int:
-    """Print what a job says until it ends; its exit code."""
+    """Print the output of a job until it ends; returns its exit code."""
 
     async def tail() -> None:
         async for text in client.tail_job_logs(job):
@@ -183,7 +183,7 @@ def follow(client: Any, job: str) -> int:
 
 
 def wait(client: Any, job: str, seconds: float = 1.0) -> int:
-    """Until a job has ended; its exit code.
+    """Wait until a job has ended; returns its exit code.
 
     Raises:
         PrectrError: the cluster no longer answers.
@@ -200,18 +200,18 @@ def wait(client: Any, job: str, seconds: float = 1.0) -> int:
 
 
 def exit_code(client: Any, job: str) -> int:
-    """0 where an ended job succeeded, else its driver's exit code; says why it ended, if it did not by itself."""
-    told = client.get_job_info(job)
-    if str(told.status) == "SUCCEEDED":
+    """The exit code of an ended job's driver, 0 if it succeeded; prints why it failed."""
+    info = client.get_job_info(job)
+    if str(info.status) == "SUCCEEDED":
         return 0
     progress.say(
-        f"job {job}: {told.status}: {(told.message or '').strip().splitlines()[-1:] or ['no reason is known']}"
+        f"job {job}: {info.status}: {(info.message or '').strip().splitlines()[-1:] or ['no reason is known']}"
     )
-    return int(told.driver_exit_code or FAILED_TO_START)
+    return int(info.driver_exit_code or FAILED_TO_START)
 
 
 def existing_job(client: Any, job: str) -> None:
-    """Refuse a job that the cluster does not know.
+    """Check that the cluster knows a job.
 
     Raises:
         UsageError: it does not.
@@ -224,23 +224,23 @@ def existing_job(client: Any, job: str) -> None:
 
 def jobs_table(client: Any) -> list[dict[str, Any]]:
     """Jobs of `prectr`, the newest first."""
-    made = [
+    rows = [
         {
-            "job": told.submission_id,
-            "command": (told.metadata or {}).get("prectr", ""),
-            "status": str(told.status),
-            "started": told.start_time,
-            "seconds": None if not told.end_time else (told.end_time - told.start_time) / 1000,
+            "job": info.submission_id,
+            "command": (info.metadata or {}).get("prectr", ""),
+            "status": str(info.status),
+            "started": info.start_time,
+            "seconds": None if not info.end_time else (info.end_time - info.start_time) / 1000,
         }
-        for told in client.list_jobs()
-        if told.submission_id and "prectr" in (told.metadata or {})
+        for info in client.list_jobs()
+        if info.submission_id and "prectr" in (info.metadata or {})
     ]
-    return sorted(made, key=lambda row: row["started"] or 0, reverse=True)
+    return sorted(rows, key=lambda row: row["started"] or 0, reverse=True)
 
 
 @contextmanager
 def _packed(config: str | None) -> Iterator[Path]:
-    """A folder with the code, and nothing else of the checkout; Ray packs and sends it."""
+    """A folder with a copy of the code, which Ray packs and sends."""
     with TemporaryDirectory(prefix="prectr-job-") as name:
         folder = Path(name)
         for part in CODE:

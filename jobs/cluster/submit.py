@@ -155,17 +155,17 @@ def absolute_arguments(words: Sequence[str], commands: Any) -> tuple[list[str], 
     if not words:
         raise UsageError("submit: name a command, such as prectr submit train --address URL -- --samples ...")
     name, *given = words
-    found = commands.command_of(name)
-    if found is None or name in NOT_SUBMITTED:
+    parsed_command = commands.command_of(name)
+    if parsed_command is None or name in NOT_SUBMITTED:
         able = ", ".join(sorted(set(commands.commands) - set(NOT_SUBMITTED)))
         raise UsageError(f"submit {name}: no command for a cluster; there are {able}.")
     try:
-        context = found.make_context(name, list(given))
+        context = parsed_command.make_context(name, list(given))
     except CommandLineError as error:
         raise UsageError(f"submit {name}: {error.format_message()}") from None
     config: Path | None = context.params.pop("config_file", None)
     arguments = [name]
-    for parameter in found.params:
+    for parameter in parsed_command.params:
         value = context.params.get(parameter.name or "")
         if value in (None, False, 0, (), []) or value == parameter.default:
             continue
