@@ -1,4 +1,4 @@
-"""Foundations that know nothing of search: errors, configuration, artifacts, storage, Ray, progress, text.
+"""Errors, configuration, artifacts, storage, Ray sessions, progress lines and text normalisation.
 
-It must not know a table, a model or a stage; every other room may import it.
+Every other room may import this one. It must not know a table, a model or a stage.
 """

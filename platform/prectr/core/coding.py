@@ -1,4 +1,4 @@
-"""Dense integer codes for the values of a text column: what grouping, joining and counting work on."""
+"""Dense integer codes for the values of a text column. Grouping, joining and counting work on codes, not on texts."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ import polars as pl
 class Coded:
     """A column as codes into its distinct values.
 
-    `keys` are the distinct values, `codes` [n] int32 point into them. The order of the keys means nothing.
+    `keys` are the distinct values; `codes` [n] int32 index them. The order of the keys has no meaning.
     """
 
     codes: np.ndarray
@@ -20,32 +20,32 @@ class Coded:
         return len(self.keys)
 
     def mapped(self, values: pl.Series) -> "Coded":
-        """The column after each key was replaced by the entry of `values` at its place; equal values become one key."""
+        """Replace key i by `values[i]`; keys with equal values become one key."""
         merged = code_column(values)
         return Coded(merged.codes[self.codes], merged.keys)
 
     def decoded(self) -> pl.Series:
-        """The column itself."""
+        """The column as texts [n]."""
         return self.keys.gather(self.codes)
 
 
 def code_column(column: pl.Series) -> Coded:
-    """Code a text column; one hash a row, whatever the length of the texts. Null must not occur."""
+    """Code a text column. It hashes each row once, however long the texts are. The column must not hold nulls."""
     categories = column.cast(pl.Categorical(pl.Categories.random()))
     distinct = categories.unique()
     keys = distinct.cast(pl.String).gather(distinct.to_physical().arg_sort())
     return Coded(categories.to_physical().to_numpy().astype(np.int32), keys)
 
 
-def find_codes(wanted: pl.Series, keys: pl.Series) -> np.ndarray:
-    """Place of each wanted value in `keys` (distinct), int64 [m]; -1 where it is not there."""
-    known = keys.to_frame("key").with_columns(place=pl.int_range(pl.len(), dtype=pl.Int64))
-    found = wanted.alias("key").to_frame().join(known, on="key", how="left", maintain_order="left")
-    return found["place"].fill_null(-1).to_numpy()
+def find_codes(values: pl.Series, keys: pl.Series) -> np.ndarray:
+    """Index of each value [m] in `keys` (distinct), int64 [m]; -1 for a value that is not a key."""
+    indexed_keys = keys.to_frame("key").with_columns(index=pl.int_range(pl.len(), dtype=pl.Int64))
+    rows = values.alias("key").to_frame().join(indexed_keys, on="key", how="left", maintain_order="left")
+    return rows["index"].fill_null(-1).to_numpy()
 
 
 def distinct(codes: np.ndarray, size: int) -> np.ndarray:
-    """The distinct values of `codes` [n], ascending; all are below `size`."""
+    """The distinct values of `codes` [n] in ascending order. All codes must be below `size`."""
     if size > 4 * len(codes):
         return np.unique(codes)
     return np.flatnonzero(np.bincount(codes, minlength=size))

@@ -1,6 +1,7 @@
-"""Frozen, typed configuration: unknown keys refused with the nearest valid name; presets, files and `--set` merged.
+"""Loading of frozen, typed configuration from presets, YAML files and `--set` assignments.
 
-Sections live beside the code they configure or in `jobs.settings`; this module only knows how to load them.
+An unknown key is refused; the message suggests the nearest valid name. The sections themselves lie beside the code that
+they configure, or in `jobs.settings`.
 """
 
 import ast
@@ -20,23 +21,23 @@ from prectr.core.errors import UsageError
 
 
 class FrozenConfig(BaseModel):
-    """Base of every configuration section: immutable, typed, unknown keys refused."""
+    """Base class of every configuration section: immutable and typed; it refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 
     presets: ClassVar[Path | None] = None
-    """Directory of `NAME.yaml` that the field `preset` chooses from; None: the configuration has no presets."""
+    """Directory of the presets `NAME.yaml`, from which the field `preset` chooses; None if there are no presets."""
 
 
 @dataclass(frozen=True)
 class _Execution:
-    """Marks a field; see `Execution`."""
+    """Marker of a field; see `Execution`."""
 
 
 FieldType = TypeVar("FieldType")
 Execution = Annotated[FieldType, _Execution()]
-"""A field that says how a stage is carried out (CPUs, GPUs, memory, copies), not what it computes: it is recorded with
-the artifact, but no part of its identity, so that another machine or preset makes no stage run again."""
+"""Type of a field that says how a stage runs (CPUs, GPUs, memory, copies), not what it computes. Such a field is
+recorded with the artifact but is not part of its identity: a change of it does not make a finished stage run again."""
 
 ConfigType = TypeVar("ConfigType", bound=FrozenConfig)
 
@@ -44,11 +45,23 @@ ConfigType = TypeVar("ConfigType", bound=FrozenConfig)
 def load_config(
     config_class: type[ConfigType], file: Path | None = None, assignments: Sequence[str] = ()
 ) -> ConfigType:
-    """Resolve a configuration from defaults, then the preset that it names, `file` (YAML), and `a.b=value` assignments.
+    """Resolve a configuration from defaults, the preset that it names, `file` (YAML) and `a.b=value` assignments.
+
+    Later sources of this list override earlier ones, key by key.
+
+    >>> class Section(FrozenConfig):
+    ...     rate: float = 0.5
+    >>> class Settings(FrozenConfig):
+    ...     training: Section = Section()
+    >>> load_config(Settings, assignments=["training.rate=0.1"]).training.rate
+    0.1
+    >>> load_config(Settings, assignments=["training.raet=0.1"])
+    Traceback (most recent call last):
+    prectr.core.errors.UsageError: --set training.raet=0.1: unknown key 'training.raet'. Did you mean 'training.rate'?
 
     Raises:
-        UsageError: an unreadable file, an unknown key or preset, or a value of the wrong type; the message names the
-            key, where it was written and, for an unknown key or preset, the nearest valid one.
+        UsageError: a file cannot be read, a key or preset is unknown, or a value has the wrong type. The message names
+            the key, where it was written and, for an unknown key or preset, the nearest valid one.
     """
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
@@ -67,7 +80,7 @@ def load_config(
 
 
 def dump_yaml(config: FrozenConfig) -> str:
-    """The resolved configuration as YAML that `--config` reads back."""
+    """The resolved configuration as YAML; `--config` reads it back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -114,7 +127,7 @@ def _described(config_class: type[FrozenConfig]) -> dict[str, str]:
 
 
 def execution_fields(config_class: type[FrozenConfig]) -> tuple[str, ...]:
-    """Names of the fields that are marked as `Execution`."""
+    """Names of the fields of type `Execution`."""
     return tuple(
         name
         for name, field in config_class.model_fields.items()
@@ -123,33 +136,33 @@ def execution_fields(config_class: type[FrozenConfig]) -> tuple[str, ...]:
 
 
 def computed_part(config: FrozenConfig) -> dict[str, Any]:
-    """What a configuration says of the result, in JSON's types: fields marked as `Execution` are left out, at any depth
-    of sections."""
+    """The settings that decide a result, as JSON types: fields of type `Execution` are left out, at any depth."""
     return config.model_dump(mode="json", exclude=_execution(config))
 
 
 def _execution(config: FrozenConfig) -> dict[str, Any]:
-    """The marked fields, in the form that pydantic's `exclude` takes."""
+    """The `Execution` fields at any depth, in the form of pydantic's `exclude`."""
     sections = {name: getattr(config, name) for name in type(config).model_fields}
     inner = {name: _execution(value) for name, value in sections.items() if isinstance(value, FrozenConfig)}
-    return {name: found for name, found in inner.items() if found} | dict.fromkeys(execution_fields(type(config)), True)
+    marked = dict.fromkeys(execution_fields(type(config)), True)
+    return {name: fields for name, fields in inner.items() if fields} | marked
 
 
 def _preset(folder: Path | None, name: Any, file: Path | None) -> dict[str, Any]:
-    """The values of a preset; a name of the wrong type is left to the validation."""
+    """The values of a preset. A name that is not a string gives no values; the validation then reports it."""
     if folder is None or not isinstance(name, str):
         return {}
-    there = sorted(preset.stem for preset in folder.glob("*.yaml"))
-    if name not in there:
-        nearest = difflib.get_close_matches(name, there, n=1)
+    names = sorted(preset.stem for preset in folder.glob("*.yaml"))
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
         where = "" if file is None else f"{file} or --set: "
-        raise UsageError(f"{where}preset '{name}': no such preset.{hint} There are {', '.join(there)}.")
+        raise UsageError(f"{where}preset '{name}': no such preset.{hint} There are {', '.join(names)}.")
     return _read_yaml(folder / f"{name}.yaml")
 
 
 def _merged(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
-    """Both, where `upper` wins; sections are merged key by key."""
+    """Merge two configurations key by key, at any depth; a value of `upper` replaces one of `lower`."""
     sections = {
         key: _merged(lower[key], value)
         for key, value in upper.items()
@@ -184,7 +197,7 @@ def _parse_assignment(assignment: str) -> tuple[list[str], Any]:
 
 
 def assign_path(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set `values[path[0]][path[1]]...`; sections that are not there are made."""
+    """Set `values[path[0]][path[1]]...` in place; create the sections that are missing."""
     for part in path[:-1]:
         inner = values.get(part)
         if not isinstance(inner, dict):
@@ -208,7 +221,7 @@ def _explain(error: ValidationError, config_class: type[FrozenConfig], origin: d
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
         dotted = ".".join(path)
-        related = [place for key, place in origin.items() if _within(dotted, key) or _within(key, dotted)]
+        related = [source for key, source in origin.items() if _within(dotted, key) or _within(key, dotted)]
         where = origin.get(dotted) or (related[-1] if related else "the configuration")
         if problem["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key '{dotted}'.{_suggest(config_class, path)}")
@@ -222,12 +235,12 @@ def _within(path: str, section: str) -> bool:
 
 
 def _suggest(config_class: type[FrozenConfig], path: list[str]) -> str:
-    """Name the nearest valid key of the section that holds the unknown one."""
+    """A hint for an unknown key: the nearest valid key of its section, or else all its valid keys."""
     section: Any = config_class
     for part in path[:-1]:
         annotation = section.model_fields[part].annotation
         section = next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), None)
-        if section is None:  # inside a list or mapping: nothing to suggest from
+        if section is None:  # inside a list or mapping, which has no fixed keys
             return ""
     valid = list(section.model_fields)
     nearest = difflib.get_close_matches(path[-1], valid, n=1)

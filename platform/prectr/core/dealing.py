@@ -1,22 +1,22 @@
-"""Dealing rows into batches so that rows of one group meet.
+"""Orders of training rows that keep a few rows of one group together.
 
-A batch in which a pair of query and item occurs eight times encodes its text once for eight rows. Groups are cut into
-small pieces and the pieces are shuffled, so that a batch still holds many groups.
+If a query-item pair occurs eight times in a batch, its text is encoded once for the eight rows. Groups are cut into
+small pieces and the pieces are shuffled, so that a batch still holds rows of many groups.
 """
 
 import numpy as np
 
 
 def deal(group: np.ndarray, piece: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """All rows once, in pieces of at most `piece` rows of one group, rows of a group shuffled.
+    """Sort all rows by group, shuffle them within their group, and cut each group into pieces of at most `piece` rows.
 
     Args:
-        group: int [n], equal for rows that should meet.
-        piece: most rows of a group that stay together.
-        generator: of the shuffle.
+        group: int [n]; rows with equal values belong together.
+        piece: most rows in a piece.
+        generator: random generator of the shuffle.
 
     Returns:
-        rows in the order of their groups [n], and the number of the piece of each [n], ascending.
+        row numbers in the order of their groups [n], and the number of each row's piece [n], ascending.
     """
     rows = np.lexsort((generator.random(len(group)), group))
     ordered = group[rows]
@@ -26,11 +26,11 @@ def deal(group: np.ndarray, piece: int, generator: np.random.Generator) -> tuple
 
 
 def shuffled(group: np.ndarray, piece: int, generator: np.random.Generator) -> np.ndarray:
-    """All rows once, the pieces of `deal` in random order: int64 [n]; `piece` 1 is a plain permutation."""
+    """Row numbers int64 [n]: the pieces of `deal` in random order. With `piece` 1 it is a plain permutation."""
     if piece == 1:
         return generator.permutation(len(group))
-    rows, number = deal(group, piece, generator)
+    rows, piece_numbers = deal(group, piece, generator)
     if not len(rows):
         return rows
-    place = generator.permutation(number[-1] + 1)
-    return rows[np.argsort(place[number], kind="stable")]
+    new_places = generator.permutation(piece_numbers[-1] + 1)
+    return rows[np.argsort(new_places[piece_numbers], kind="stable")]

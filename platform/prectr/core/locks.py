@@ -1,4 +1,6 @@
-"""Lock files, which a killed process gives up by itself; on NFS they reach all machines."""
+"""Lock files that exclude other processes. The operating system releases the lock of a killed process.
+
+On NFS a lock excludes processes on all machines that mount the directory."""
 
 import fcntl
 import os
@@ -10,24 +12,24 @@ from typing import IO
 
 
 class LockedError(Exception):
-    """Another process holds a lock; the message says which."""
+    """Another process holds the lock; the message names it."""
 
 
 def this_process() -> str:
-    """How a lock names its holder."""
+    """Name of this process, as a lock file holds it."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 @contextmanager
 def exclusive(file: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold a lock file for the block; it is made, and goes away afterwards.
+    """Hold a lock file during the block. The file is created, and removed afterwards.
 
     Args:
-        file: its directory must be there.
-        on_wait: hears who holds it, before it is waited for; None waits for nobody.
+        file: the lock file; its directory must exist.
+        on_wait: called with the name of the holder before waiting for it; None: do not wait.
 
     Raises:
-        LockedError: another process holds it, and `on_wait` is None.
+        LockedError: another process holds the lock, and `on_wait` is None.
         OSError: the file cannot be written, or its file system has no locks.
     """
     lock = _locked(file, on_wait)
@@ -54,12 +56,12 @@ def _locked(file: Path, on_wait: Callable[[str], None] | None) -> IO[str]:
                 raise LockedError(holder) from None
             on_wait(holder)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if _lies_at(file, lock):
+        if _is_at(file, lock):
             return lock
-        lock.close()  # who had it took the file away
+        lock.close()  # the former holder removed the file, so this lock excludes nobody: try again
 
 
-def _lies_at(file: Path, lock: IO[str]) -> bool:
+def _is_at(file: Path, lock: IO[str]) -> bool:
     try:
         return os.path.samestat(os.fstat(lock.fileno()), file.stat())
     except FileNotFoundError:

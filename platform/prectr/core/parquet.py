@@ -1,4 +1,4 @@
-"""Writing tables as sorted Parquet parts that later stages read by range."""
+"""Parquet parts of a table, and conversion between polars and Arrow. Later stages read the sorted parts by range."""
 
 import errno
 import os
@@ -11,11 +11,13 @@ import polars as pl
 import pyarrow as pa
 
 ROW_GROUP = 50_000
-"""Rows of a row group: small, so that who reads a range or a day of a sorted file skips most of it."""
+"""Rows of a row group. Small row groups let readers of a key range or a day skip the rest of a sorted file."""
 
 
 def write_part(folder: Path, number: int, frame: pl.DataFrame) -> Path:
-    """Write one part of a table; a task that is run again replaces what it wrote, and none is ever half there.
+    """Write one part of a table and return its file. A reader never sees a partly written file.
+
+    A task that runs again replaces the part that it wrote before.
 
     Raises:
         OSError: the disk is full.
@@ -26,7 +28,7 @@ def write_part(folder: Path, number: int, frame: pl.DataFrame) -> Path:
     try:
         frame.write_parquet(aside, row_group_size=ROW_GROUP)
     except pl.exceptions.PolarsError as error:
-        # Polars calls a write that a full disk cut short an error of the format.
+        # Polars reports a full disk as an error of the format.
         if shutil.disk_usage(folder).free < frame.estimated_size():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
         raise
@@ -35,18 +37,18 @@ def write_part(folder: Path, number: int, frame: pl.DataFrame) -> Path:
 
 
 def read_table(folder: Path, days: Sequence[date] | None = None) -> pl.DataFrame:
-    """A table that was written in parts; of some days only, if asked for."""
+    """Read a table that was written in parts: all rows, or those of some days (column `date`)."""
     rows = pl.scan_parquet(folder / "*.parquet", hive_partitioning=False)
     return (rows if days is None else rows.filter(pl.col("date").is_in(list(days)))).collect()
 
 
 def to_arrow(frame: pl.DataFrame) -> pa.Table:
-    """A frame as an Arrow table of types that every Arrow reader knows (no string views)."""
+    """Convert a frame to an Arrow table with types that every Arrow reader supports (no string views)."""
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def from_arrow(block: pa.Table) -> pl.DataFrame:
-    """An Arrow table as a frame."""
+    """Convert an Arrow table to a frame."""
     frame = pl.from_arrow(block)
     assert isinstance(frame, pl.DataFrame)
     return frame

@@ -1,6 +1,7 @@
-"""Progress for people: one line a stage, on standard error, so that standard output stays clean for results.
+"""Progress lines of the stages, on standard error; standard output is for results only.
 
-On a terminal the line is live (rows, rows/s, time left); elsewhere plain lines appear at most every few seconds.
+On a terminal the line is updated in place (rows, rows/s, time left). Elsewhere a plain line is printed at most every
+`PLAIN_INTERVAL_SECONDS`.
 """
 
 import sys
@@ -15,14 +16,14 @@ _verbosity = 0
 
 
 class Bar(Protocol):
-    """What a stage sees of its progress line."""
+    """The progress line, as a stage uses it."""
 
     def advance(self, count: int) -> None:
-        """Count finished units."""
+        """Add `count` finished units."""
 
 
 def set_verbosity(level: int) -> None:
-    """-1 quiet, 0 normal, 1 and above: Ray's and the libraries' own messages too."""
+    """Set the verbosity: -1 quiet, 0 normal, 1 and above: messages of Ray and the libraries too."""
     global _verbosity
     _verbosity = level
 
@@ -40,11 +41,11 @@ def say(text: str) -> None:
 
 @contextmanager
 def track(name: str, total: int | None = None, unit: str = "rows") -> Iterator[Bar]:
-    """Show one progress line for the work inside the block.
+    """Show one progress line during the block.
 
     Args:
-        name: what is being done, e.g. "label".
-        total: how many units there are, if known; gives the time left.
+        name: name of the work, e.g. "label".
+        total: number of units if known; needed to estimate the time left.
         unit: plural name of a unit, e.g. "pairs".
     """
     bar: _Live | _Plain
@@ -56,7 +57,7 @@ def track(name: str, total: int | None = None, unit: str = "rows") -> Iterator[B
 
 
 class _Plain:
-    """Lines for logs and pipes."""
+    """Plain lines, for logs and pipes."""
 
     def __init__(self, name: str, total: int | None, unit: str) -> None:
         self._name, self._total, self._unit = name, total, unit
@@ -85,7 +86,7 @@ class _Plain:
 
 
 class _Live:
-    """A rich progress line."""
+    """One rich progress line, for a terminal."""
 
     def __init__(self, name: str, total: int | None, unit: str) -> None:
         from rich.console import Console

@@ -1,7 +1,7 @@
-"""A user's mistake that was raised inside a Ray task or actor, found again below Ray's wrappers.
+"""Recovery of a `PrectrError` that was raised inside a Ray task or actor.
 
-Ray hands such an error over with the worker's traceback as its text, or as text only (Ray Data, an actor's
-constructor). Nothing here imports Ray: the command line looks at every error with it.
+Ray wraps such an error: the message is the worker's traceback, and sometimes only the text is left (Ray Data, the
+constructor of an actor). Nothing here imports Ray, because the command line examines every error with it.
 """
 
 import re
@@ -11,33 +11,34 @@ from contextlib import contextmanager
 from prectr.core.errors import PrectrError, UsageError
 
 _KINDS = {kind.__name__: kind for kind in (PrectrError, UsageError)}
-# The last line, or lines, of a traceback; an empty line ends them.
+# The last lines of a traceback, up to an empty line.
 _RAISED = re.compile(rf"^prectr\.core\.errors\.({'|'.join(_KINDS)}): (.+(?:\n.+)*)", re.MULTILINE)
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Raise what a task of the block told the user, rather than Ray's account of how the task failed."""
+    """Raise the `PrectrError` of a task in the block instead of the error in which Ray wrapped it."""
     try:
         yield
     except Exception as error:
-        told = find_user_error(error)
-        if told is None or told is error:
+        user_error = find_user_error(error)
+        if user_error is None or user_error is error:
             raise
-        raise told from None
+        raise user_error from None
 
 
 def find_user_error(error: BaseException) -> PrectrError | None:
-    """The `PrectrError` that `error` is or carries, as it was raised; None for anything else: a bug of ours."""
-    cause = getattr(error, "cause", None)  # of RayTaskError, which is a PrectrError itself where its cause is one
+    """The `PrectrError` that `error` is or wraps; None for any other error, which is a bug of ours."""
+    # RayTaskError subclasses the class of its cause, so it may itself be a PrectrError: look at its cause first.
+    cause = getattr(error, "cause", None)
     if isinstance(cause, PrectrError):
         return cause
     if isinstance(error, PrectrError):
         return error
     if not type(error).__module__.startswith("ray."):
         return None
-    raised = _RAISED.findall(str(error))
-    if not raised:
+    mentions = _RAISED.findall(str(error))
+    if not mentions:
         return None
-    kind, message = raised[-1]
+    kind, message = mentions[-1]
     return _KINDS[kind](message)

@@ -1,7 +1,7 @@
-"""Start an embedded Ray, or join the cluster that a submitted job runs on; quiet unless `-v`.
+"""Ray sessions: start an embedded Ray or join a submitted job's cluster, and compute what workers and tasks may use.
 
-Nothing else in the library calls `ray.init`. Inside a submitted job `RAY_ADDRESS` is set by Ray, and the same code
-joins that cluster instead of starting one.
+Nothing else in the library calls `ray.init`. Inside a submitted job Ray sets `RAY_ADDRESS`, and the same code joins
+that cluster. Ray's own messages are hidden unless `-v` is given.
 """
 
 import logging
@@ -21,61 +21,64 @@ from prectr.core.errors import UsageError
 
 
 class RayConfig(FrozenConfig):
-    """How a laptop's embedded Ray is started, which is ignored where a cluster is joined; and what tasks may use."""
+    """Settings of the embedded Ray on one machine, and limits for tasks. A joined cluster ignores the first two."""
 
     num_cpus: int = 8
-    """Logical CPUs. More than a small machine has, because stages that only wait hold one each (RAY.md 00)."""
+    """Logical CPUs of the embedded Ray. They may exceed the cores, because tasks that only wait hold a CPU each."""
     object_store_gib: float = 1.0
+    """Memory of the embedded Ray's object store, in GiB. Blocks of data that do not fit spill to disk."""
     memory_gib: float | None = Field(default=None, gt=0)
-    """Memory that the tasks of mining and sampling may use on each machine together (`--memory`); null: a third of the
-    machine's, at most 4 GiB. They are cut to fit; less memory makes more and smaller tasks."""
+    """Memory in GiB that all tasks of mining and sampling on one machine may use together (`--memory`). Less memory
+    means more and smaller tasks. Null: a third of the machine's memory, at most 4 GiB."""
     tasks: int | None = Field(default=None, ge=1)
-    """Tasks of mining and sampling that run at once, over all machines; null: one for each CPU."""
+    """Most tasks of mining and sampling that run at the same time, over all machines. Null: one for each CPU."""
 
 
 class WorkerConfig(FrozenConfig):
-    """What each worker of a training takes of its machine; base of the sections of jobs that train."""
+    """Resources of each training worker. Base class of the sections of all stages that train."""
 
     cpus: Execution[int] = Field(2, ge=1)
-    """Torch threads of a worker."""
+    """CPUs of each worker, and its torch threads."""
     gpus: Execution[float] = Field(0, ge=0)
-    """GPUs of a worker; 0 trains on the CPU even where there are some."""
+    """GPUs of each worker. 0 trains on the CPU, even on a machine with GPUs."""
     memory_gib: Execution[float | None] = Field(None, gt=0)
-    """Memory that Ray sets aside for a worker; null: not counted."""
+    """Memory in GiB that Ray reserves for each worker. Null: Ray does not count its memory."""
 
     @property
     def of_worker(self) -> dict[str, float]:
-        """By Ray's names, as `resources`."""
+        """Resources of one worker, by Ray's names."""
         return resources(self.cpus, self.gpus, self.memory_gib)
 
 
 def resources(cpus: float, gpus: float = 0, memory_gib: float | None = None) -> dict[str, float]:
-    """What a worker takes, by Ray's names (memory in bytes); what it does not take is not named."""
-    wanted = {"CPU": float(cpus), "GPU": float(gpus), "memory": float(memory_bytes(memory_gib) or 0)}
-    return {name: amount for name, amount in wanted.items() if amount}
+    """Resources of a worker by Ray's names, memory in bytes. Resources of amount 0 are left out."""
+    amounts = {"CPU": float(cpus), "GPU": float(gpus), "memory": float(memory_bytes(memory_gib) or 0)}
+    return {name: amount for name, amount in amounts.items() if amount}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What tasks may use.
+    """Limits for the tasks of a stage.
 
     Attributes:
-        of_task: bytes of one task.
-        at_once: tasks that run at a time, over all machines.
+        of_task: bytes that one task may use.
+        at_once: most tasks that run at the same time, over all machines.
     """
 
     of_task: int
     at_once: int
 
     def rows(self, row_bytes: int) -> int:
-        """Rows of so many bytes that a task can hold."""
+        """How many rows of `row_bytes` bytes fit into a task; at least 1."""
         return max(1, self.of_task // row_bytes)
 
 
 _MOST_MEMORY = 4 * 2**30
+"""Bytes: default limit for all tasks of one machine."""
 _WORKER_BYTES = 350 * 2**20
-"""What a worker process holds before it has read a row: the libraries."""
+"""Bytes of a worker process before it reads any data: the imported libraries."""
 _LEAST_TASK = 64 * 2**20
+"""Bytes: least memory of one task."""
 
 # Read by Ray when it starts. `setdefault`: what the user exported wins.
 _ENVIRONMENT = {
@@ -101,7 +104,7 @@ _QUIET_ENVIRONMENT = {
 
 
 def prepare_environment() -> None:
-    """Set the variables that Ray and the libraries read at import or start; call before importing ray."""
+    """Set the environment variables that Ray and the libraries read at import. Call it before importing ray."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if progress.verbosity() < 1:
@@ -110,13 +113,13 @@ def prepare_environment() -> None:
 
 
 def parse_gib(text: str) -> float:
-    """A size of memory, as `6GiB`, `512 MiB` or `4G`, in GiB.
+    """Parse a size of memory such as `6GiB`, `512 MiB` or `4G`. Returns GiB.
 
     Raises:
-        UsageError: the text is no size.
+        UsageError: the text is not a size.
     """
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT])i?B?\s*", text, re.IGNORECASE)
-    size = float(found.group(1)) * 1024.0 ** ("KMGT".index(found.group(2).upper()) - 2) if found else 0.0
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT])i?B?\s*", text, re.IGNORECASE)
+    size = float(match.group(1)) * 1024.0 ** ("KMGT".index(match.group(2).upper()) - 2) if match else 0.0
     if size <= 0:
         raise UsageError(f"--memory {text!r}: not a size; give it as 6GiB or 512MiB.")
     return size
@@ -124,7 +127,7 @@ def parse_gib(text: str) -> float:
 
 @contextmanager
 def ray_session(config: RayConfig | None = None) -> Iterator[None]:
-    """A running Ray for the block. Nested blocks share the outer one's."""
+    """Run Ray during the block. A nested block uses the session of the outer one."""
     prepare_environment()
     import ray
 
@@ -138,7 +141,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
         if address := os.environ.get("RAY_ADDRESS"):
             _join(address, log_to_driver=not quiet, logging_level=level)
         else:
-            # Nobody announces that this machine goes; the watcher is one process more for each training.
+            # Nothing announces the preemption of this machine, and the watcher costs each training a process.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             ray.init(
                 address="local",
@@ -162,7 +165,7 @@ def _join(address: str, **options: Any) -> None:
     """Join the cluster of a submitted job.
 
     Raises:
-        UsageError: it runs another Ray or Python.
+        UsageError: the cluster runs another version of Ray or Python.
     """
     import ray
 
@@ -171,79 +174,88 @@ def _join(address: str, **options: Any) -> None:
     except RuntimeError as error:
         if "Version mismatch" not in str(error):
             raise
-        said = " ".join(str(error).split())
-        raise UsageError(f"{address}: {said}; run the nodes and this job with the same Ray and Python.") from None
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{address}: {reason}; run the nodes and this job with the same Ray and Python.") from None
 
 
 def busy_session(config: RayConfig | None = None) -> AbstractContextManager[None]:
-    """`ray_session` for stages whose tasks all compute: a worker a core and one more, because many start slowly."""
+    """`ray_session` for stages whose tasks all compute: one worker for each core and one more, at most `num_cpus`.
+
+    Fewer workers start faster.
+    """
     config = config or RayConfig()
     return ray_session(config.model_copy(update={"num_cpus": min(config.num_cpus, (os.cpu_count() or 1) + 1)}))
 
 
 def task_budget(config: RayConfig | None = None) -> Budget:
-    """How much memory a task of a vectorised stage may use, and how many may run; asks the running Ray.
+    """Memory of a task and number of tasks of a vectorised stage, from the machines of the running Ray.
 
-    The embedded Ray has more logical CPUs than the machine has cores, for stages that wait; these do not.
+    The embedded Ray may have more logical CPUs than the machine has cores; tasks that compute use cores only.
     """
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]
-    # A head without CPUs runs none of them; where nothing else is alive, a lost node is being replaced.
+    # A head without CPUs runs no tasks. If nothing else is alive, a lost node is being replaced.
     machines = [node for node in alive if node["Resources"].get("CPU", 0)] or alive
     cpus = [int(node["Resources"].get("CPU", 0)) for node in machines]
     if not os.environ.get("RAY_ADDRESS"):
         cpus = [min(count, os.cpu_count() or 1) for count in cpus]
     config = config or RayConfig()
-    given = config.memory_gib
+    configured_gib = config.memory_gib
     smallest = min(node["Resources"].get("memory", _MOST_MEMORY) for node in machines)
-    of_machine = min(smallest / 3, _MOST_MEMORY) if given is None else given * 2**30
+    of_machine = min(smallest / 3, _MOST_MEMORY) if configured_gib is None else configured_gib * 2**30
     at_once = min(sum(cpus), config.tasks or sum(cpus))
     return Budget(of_task=bytes_of_task(of_machine, max(*cpus, 1)), at_once=max(at_once, 1))
 
 
 def bytes_of_task(of_machine: float, cores: int) -> int:
-    """What one of `cores` tasks may hold of the memory that a machine gives to all of them."""
+    """Bytes of each of `cores` tasks that share `of_machine` bytes."""
     return int(max(of_machine / cores - _WORKER_BYTES, _LEAST_TASK))
 
 
 def memory_bytes(gib: float | None) -> int | None:
-    """A configured memory as Ray wants it."""
+    """Convert GiB to bytes; None stays None."""
     return None if gib is None else int(gib * 2**30)
 
 
 def require_resources(section: str, each: Mapping[str, float], *, workers: int | None = None) -> None:
-    """Refuse what an embedded Ray can never give: a stage would wait for it without end. A cluster may yet grow.
+    """Refuse resources that an embedded Ray does not have, because the stage would wait for them forever.
+
+    On a cluster it does nothing: a cluster may grow.
 
     Args:
-        section: of the configuration that asks.
-        each: what each worker takes, from `resources`.
-        workers: how many there are at least, where that is a setting.
+        section: configuration section of the workers, for the message.
+        each: resources of each worker, from `resources`.
+        workers: least number of workers, if that is a setting.
 
     Raises:
-        UsageError: names the setting, and what there is.
+        UsageError: names the setting and what Ray has.
     """
     if os.environ.get("RAY_ADDRESS"):
         return
     import ray
 
-    there = ray.cluster_resources()
+    available = ray.cluster_resources()
     for name, setting, unit, help_ in (
         ("GPU", "gpus", "GPUs", ""),
         ("CPU", "cpus", "CPUs", ", or raise ray.num_cpus"),
         ("memory", "memory_gib", "GiB", ""),
     ):
-        asked, found = (of.get(name, 0) / (2**30 if name == "memory" else 1) for of in (each, there))
-        if (workers or 1) * asked > found:
+        scale = 2**30 if name == "memory" else 1
+        needed, present = each.get(name, 0) / scale, available.get(name, 0) / scale
+        if (workers or 1) * needed > present:
             many, lower = (f"{section}.workers {workers} with ", "one of the two") if workers else ("", "it")
             raise UsageError(
-                f"{many}{section}.{setting} {asked:g}{' each' if workers else ''}: Ray has {found:.3g} {unit} here; "
+                f"{many}{section}.{setting} {needed:g}{' each' if workers else ''}: Ray has {present:.3g} {unit} here; "
                 f"lower {lower}{help_}."
             )
 
 
 def silence_ray() -> None:
-    """Keep Ray's own chatter out of the terminal; Ray Data sets its loggers up on first use, so it comes first."""
+    """Hide Ray's own messages and progress bars.
+
+    Ray Data configures its loggers at its first use, so that happens here before they are silenced.
+    """
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -251,31 +263,31 @@ def silence_ray() -> None:
     context.print_on_execution_start = False
     for name in ("ray", "ray.train", "ray.tune", "ray.serve", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", "The maximum number of concurrent tasks for")  # of a few blocks, nothing to mend
-    # It prints the whole stack of an error that it then raises.
+    warnings.filterwarnings("ignore", "The maximum number of concurrent tasks for")  # few blocks: harmless
+    # It logs the stack of an error that it also raises.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 @contextmanager
 def _native_stderr_muted() -> Iterator[None]:
-    """Drop what native code writes to standard error in the block: Ray announces its own log level there at each start.
+    """Discard what native code writes to standard error during the block: Ray prints its log level at each start.
 
-    Exceptions are not affected; `-v` shows everything.
+    Exceptions are not affected.
     """
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    standard_error, null_device = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null_device, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+        os.close(null_device)
 
 
 def _route_ray_output(quiet: bool) -> None:
-    """Raylet messages go to standard error, or nowhere when quiet; Ray would mix them with results on standard output.
+    """Send Ray's messages to standard error, or discard them when quiet. Standard output is for results only.
 
-    Ray has no setting for it, so its printing function is wrapped.
+    Ray has no setting for this, so its printing function is wrapped.
     """
     from ray._private import worker
 

@@ -1,4 +1,4 @@
-"""Running many independent pieces of work as Ray Data tasks, so many at a time as memory allows."""
+"""Run independent pieces of work as Ray Data tasks, with a limit on how many run at the same time."""
 
 import pickle
 from collections.abc import Callable, Sequence
@@ -17,15 +17,18 @@ def run_tasks(
     at_once: int,
     on_done: Callable[[int], None] | None = None,
 ) -> list[Any]:
-    """Run `work` on every task over the cluster; the results, in the order of the tasks.
+    """Run `work` on every task over the cluster and return the results in the order of the tasks.
 
-    A task that is lost with its machine is run again elsewhere, so `work` must be repeatable.
+    Ray runs a task again on another machine if its machine is lost, so `work` must be repeatable.
 
     Args:
         work: an importable function, or a `functools.partial` of one.
-        tasks: what it is called with, one at a time; small, because they are sent.
-        at_once: how many run at a time.
-        on_done: called with the number of each task that is done.
+        tasks: the arguments of `work`, one a call. They are pickled and sent, so they should be small.
+        at_once: most tasks that run at the same time.
+        on_done: called with the number of each finished task.
+
+    Raises:
+        PrectrError: `work` raised one in a task.
     """
     import ray.data
 

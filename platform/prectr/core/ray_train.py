@@ -1,8 +1,8 @@
-"""Run a training loop under Ray Train: one launcher for teacher, student and ranker.
+"""One launcher of training loops under Ray Train, for teacher, student and ranker.
 
-It starts the workers, gives each its torch threads, shows a progress line from the lines that the loop appends to its
-learning curve, and returns what rank 0 returned. It knows nothing of models: a loop receives what it needs in
-`loop_config`, and writes its results under a directory named there.
+It starts the workers, sets their torch threads, prints each line that the loop appends to its learning curve, and
+returns the result of rank 0. It must not know a model: a loop gets everything in `loop_config` and writes its results
+under a directory named there.
 """
 
 import json
@@ -19,19 +19,19 @@ from prectr.core import progress
 from prectr.core.errors import PrectrError
 
 KEPT_CHECKPOINTS = 2
-"""One may have been cut short by whatever ended the run."""
+"""Checkpoints that Ray Train keeps. The newest may be incomplete after a crash, so there are two."""
 
 RESTARTS = 3
-"""How often a run goes on after a worker, or its machine, died; `train.restarts` sets it for rankers."""
+"""Times that a run continues after a worker or its machine died; `train.restarts` sets it for rankers."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _WORKER_ENVIRONMENT = {
-    # Torch's threads otherwise spin at every barrier; where another process holds a core, a step then takes ten times
-    # as long.
+    # Otherwise torch's threads spin at every barrier, and a step takes ten times as long if another process uses a
+    # core.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # glibc gives large tensors back to the kernel after each use and gets them again page by page: a tenth to a fifth
-    # of an encoder's training.
+    # Otherwise glibc returns large tensors to the kernel after each use and gets them back page by page, which costs
+    # 10 to 20 % of an encoder's training.
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
     "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
     "MALLOC_TOP_PAD_": str(256 * 2**20),
@@ -50,29 +50,31 @@ def fit_on_ray(
     resumable: Path | None = None,
     restarts: int = RESTARTS,
 ) -> Any:
-    """Run `loop(loop_config)` in `workers` Ray Train workers (gloo, or nccl with GPUs) and return rank 0's result.
+    """Run `loop(loop_config)` in Ray Train workers (gloo, or nccl with GPUs) and return the result of rank 0.
 
     Args:
-        loop: an importable function; called once in each worker.
-        loop_config: handed to the loop; must be serialisable (importable functions may be in it).
+        loop: an importable function; each worker calls it once.
+        loop_config: argument of the loop. It must be serialisable; importable functions are.
         name: stage name, for messages.
-        storage: an existing directory for Ray Train's own state; what it writes there is removed again.
-        workers: number of workers, or the fewest and the most; a loop that is given more than one shards its own data.
-        of_worker: resources of each worker, from `prectr.core.ray_session.resources`; as many torch threads as CPUs.
-        curve: the JSONL learning curve that the loop appends to through `append_curve`; its lines are shown.
-        resumable: an existing directory that keeps the checkpoints which the loop reports, so that the same call after
-            a killed driver goes on from them; removed when the loop has succeeded or refused. None keeps nothing.
-        restarts: how often the run goes on after a worker died: from its last checkpoint, or from the beginning where
-            the loop reports none.
+        storage: an existing directory for Ray Train's own state, which is removed afterwards.
+        workers: number of workers, or the least and the greatest number. With several workers the loop shards its data.
+        of_worker: resources of each worker, from `prectr.core.ray_session.resources`. It gets as many torch threads as
+            CPUs.
+        curve: file of the JSONL learning curve to which the loop appends with `append_curve`; its lines are printed.
+        resumable: an existing directory for the checkpoints that the loop reports. The same call after a killed driver
+            continues from them. It is removed when the loop succeeds or raises a `PrectrError`. None: keep no
+            checkpoints.
+        restarts: times that the run continues after a worker died: from its last checkpoint, or from the beginning if
+            the loop reported none.
 
     Raises:
-        PrectrError: the loop failed with an error of the user's, or a worker died; the message holds the cause.
+        PrectrError: the loop raised one, or a worker died. The message holds the cause.
     """
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     run_name = f"{name}-{uuid.uuid4().hex[:8]}" if resumable is None else "run"
-    kept = storage if resumable is None else resumable
+    run_storage = storage if resumable is None else resumable
     on_gpus = "GPU" in of_worker
     trainer = TorchTrainer(
         _threaded(loop, int(of_worker["CPU"])),
@@ -83,7 +85,7 @@ def fit_on_ray(
         ),
         run_config=ray.train.RunConfig(
             name=run_name,
-            storage_path=str(kept.resolve()),
+            storage_path=str(run_storage.resolve()),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
             failure_config=ray.train.FailureConfig(max_failures=restarts),
             worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},
@@ -91,9 +93,9 @@ def fit_on_ray(
         ),
     )
     try:
-        with _shown(curve, name):
+        with _printed(curve, name):
             result = trainer.fit().return_value
-        if resumable is not None:  # there is nothing to go on with, or no use in it
+        if resumable is not None:  # done or refused: nobody will continue from the checkpoints
             shutil.rmtree(resumable, ignore_errors=True)
         if isinstance(result, PrectrError):
             raise result
@@ -107,23 +109,23 @@ def fit_on_ray(
         raise PrectrError(f"{name}: training failed: {type(cause).__name__}: {cause}") from error
     finally:
         if resumable is None:
-            shutil.rmtree(kept / run_name, ignore_errors=True)
+            shutil.rmtree(run_storage / run_name, ignore_errors=True)
 
 
 def append_curve(curve: Path, point: Mapping[str, Any]) -> None:
-    """Append one line to a learning curve; floats are rounded to six digits to keep it readable."""
+    """Append one point to a learning curve as a JSON line; floats are rounded to six digits."""
     rounded = {key: round(value, 6) if isinstance(value, float) else value for key, value in point.items()}
     with curve.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(rounded) + "\n")
 
 
 def read_curve(curve: Path) -> list[dict[str, Any]]:
-    """The points of a learning curve."""
+    """Read the points of a learning curve."""
     return [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines()]
 
 
 def has_amx() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16 reached through oneDNN)."""
+    """Whether this processor multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16, through oneDNN)."""
     import torch
 
     if not torch.backends.mkldnn.is_available():
@@ -136,14 +138,14 @@ def has_amx() -> bool:
 
 
 def autocast(precision: Precision, device: str = "cpu") -> Any:
-    """The autocast context of a precision, as `in_bfloat16` has it."""
+    """The torch autocast context of a precision; see `in_bfloat16`."""
     import torch
 
     return torch.autocast(device, dtype=torch.bfloat16, enabled=in_bfloat16(precision, device))
 
 
 def in_bfloat16(precision: Precision, device: str = "cpu") -> bool:
-    """Whether a precision means bfloat16; `auto` does on a GPU and where `has_amx`."""
+    """Whether to compute in bfloat16. With `auto`: on a GPU, and on a CPU with `has_amx`."""
     return precision == "bfloat16" or (precision == "auto" and (device != "cpu" or has_amx()))
 
 
@@ -152,20 +154,20 @@ def _threaded(loop: Callable[[dict[str, Any]], Any], threads: int) -> Callable[[
         import ray.train
         import torch
 
-        # Ray sets OMP_NUM_THREADS from the worker's logical CPUs, of which an embedded Ray has more than the machine.
+        # Ray sets OMP_NUM_THREADS to the worker's logical CPUs; an embedded Ray may have more of them than cores.
         torch.set_num_threads(max(1, min(threads, os.cpu_count() or 1)))
         try:
             return loop(config)
         except PrectrError as error:
             if ray.train.get_context().get_world_size() > 1:
-                raise  # the others wait for this worker; its death ends them
-            return error  # the user's to mend: starting again would not help
+                raise  # the other workers wait for this one, and its failure ends them
+            return error  # the user must correct it; a restart would not help
 
     return run
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """The exception that a worker raised, below the wrappers of Ray."""
+    """The exception that a worker raised, without Ray's wrappers."""
     failures = getattr(error, "worker_failures", None)
     if failures:
         return _root_cause(next(iter(failures.values())))
@@ -174,8 +176,8 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 @contextmanager
-def _shown(curve: Path | None, name: str) -> Any:
-    """Say each line of the learning curve as it appears. The file must be on a disk that driver and worker share."""
+def _printed(curve: Path | None, name: str) -> Any:
+    """Print each new line of the learning curve during the block. Driver and workers must share its disk."""
     if curve is None:
         yield
         return
@@ -190,17 +192,17 @@ def _shown(curve: Path | None, name: str) -> Any:
 
 
 def _follow(curve: Path, name: str, stop: threading.Event) -> None:
-    shown = 0
+    printed = 0
     while True:
         finished = stop.wait(0.5)
         lines = []
-        with suppress(FileNotFoundError):  # not there yet, or a worker that begins anew has removed it
+        with suppress(FileNotFoundError):  # not written yet, or removed by a worker that starts again
             lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
-        for line in lines[shown:]:
+        for line in lines[printed:]:
             if line.endswith("\n"):
                 point = json.loads(line)
                 progress.say(f"  {name}: " + ", ".join(f"{key} {_short(value)}" for key, value in point.items()))
-                shown += 1
+                printed += 1
         if finished:
             return
 

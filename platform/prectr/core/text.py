@@ -1,29 +1,84 @@
-"""The one normal form of query text, and hashes that are the same on every machine.
+"""Normal form of query text, words of a text, and hashes that are the same on every machine.
 
-Queries are joined on their normalised form everywhere; no other module may fold text by itself.
+Queries are joined on their normal form everywhere, so no other module may fold queries by itself.
+
+Words are compared by more than one rule, because the results of features, labels and trained models depend on each:
+
+| where | rule |
+|---|---|
+| match features, warm start | `lower_words`: runs of letters and digits |
+| prompt cues (`labelling.word_match`) | `lower_words` with a pattern that keeps scripts without blanks apart |
+| lexical bands (`labelling.bands`) | normal form, blanks around words; combining marks belong to words |
+| catalogue search (`serving.search`) | normal form; `neighbour_pairs` of long words in scripts without blanks |
+| student tokenizer (`relevance.tokenisation`) | NFKC and lower case; a trained vocabulary depends on it |
 """
 
 import hashlib
 import unicodedata
 from collections.abc import Iterable
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+WORD = r"[\p{L}\p{N}]+"
+"""A word, as a regular expression of polars: a run of letters and digits."""
 
 
 def normalise_query(query: str) -> str:
-    """NFKC, case-folded, white space squeezed: `"  NOKIA　3310 "` becomes `"nokia 3310"`."""
+    """Fold a query: NFKC, then Unicode case folding, then one blank for each run of white space.
+
+    >>> normalise_query("  NOKIA　3310 ")
+    'nokia 3310'
+    >>> normalise_query("Straße")
+    'strasse'
+    """
     return " ".join(unicodedata.normalize("NFKC", query).casefold().split())
 
 
 def normalise_queries(queries: Iterable[str]) -> dict[str, str]:
-    """Map each distinct query to its normal form. Columns are mapped through this, so that each text is folded once."""
+    """Map each distinct query to its normal form. Map columns through it, so that each text is folded once.
+
+    >>> normalise_queries(["Nokia", "Nokia"])
+    {'Nokia': 'nokia'}
+    """
     return {query: normalise_query(query) for query in set(queries)}
 
 
+def lower_words(text: "pl.Expr", pattern: str = WORD) -> "pl.Expr":
+    """Words of a text column in lower case and in their order: a list column. Repeated words stay.
+
+    Only letters are folded (no NFKC, no case folding): features and labels of stored tables depend on that.
+
+    >>> import polars as pl
+    >>> pl.select(lower_words(pl.lit("Nokia 3310, dual-SIM"))).item().to_list()
+    ['nokia', '3310', 'dual', 'sim']
+    """
+    return text.str.to_lowercase().str.extract_all(pattern)
+
+
+def neighbour_pairs(word: str) -> list[str]:
+    """Every two neighbouring characters of a word: what stands for words in a script without blanks.
+
+    >>> neighbour_pairs("手机壳")
+    ['手机', '机壳']
+    >>> neighbour_pairs("壳")
+    ['壳']
+    """
+    return [left + right for left, right in pairwise(word)] if len(word) > 1 else [word]
+
+
 def stable_hash(*parts: str) -> int:
-    """An unsigned 64-bit hash of strings that does not change between processes, machines or versions."""
+    """Unsigned 64-bit hash of strings, equal in every process, on every machine and in every version."""
     digest = hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 def hash_fraction(*parts: str) -> float:
-    """A number in [0, 1), uniform over inputs and always the same for the same input: for splits and samples."""
+    """Map strings to a number in [0, 1): uniform over inputs, equal for equal inputs. Splits and samples use it.
+
+    >>> round(hash_fraction("nokia 3310"), 4)
+    0.6361
+    """
     return stable_hash(*parts) / 2**64

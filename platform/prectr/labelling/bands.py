@@ -12,10 +12,11 @@ has no blanks between words; its character bigrams count as words.
 """
 
 import re
-from itertools import pairwise
 
 import numpy as np
 import polars as pl
+
+from prectr.core.text import neighbour_pairs
 
 BANDS = ("none", "some", "all")
 
@@ -76,7 +77,7 @@ def _words(spaced: str) -> list[str]:
     found: dict[str, None] = {}
     for word in spaced.split():
         if _STARTS_HAN_KANA.match(word):
-            found |= dict.fromkeys(map("".join, pairwise(word)) if len(word) > 1 else [word])
+            found |= dict.fromkeys(neighbour_pairs(word))
         else:
             found[f" {word} "] = None
     return list(found)

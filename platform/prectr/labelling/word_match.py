@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from prectr.core.text import lower_words
+
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー"
 """Inside a character class of a regular expression: the scripts written without blanks between words."""
 _TOKEN = rf"[{UNSPACED}]+|[\p{{L}}\p{{N}}--[{UNSPACED}]]+"
@@ -50,7 +52,7 @@ def _words(texts: pl.DataFrame, spans: tuple[int, ...]) -> pl.DataFrame:
     """Words of each text in its order: columns row, word. Unspaced script gives its runs of each length in `spans`
     (a shorter text gives itself)."""
     tokens = (
-        texts.select("row", token=pl.col("text").str.to_lowercase().str.extract_all(_TOKEN))
+        texts.select("row", token=lower_words(pl.col("text"), _TOKEN))
         .explode("token", empty_as_null=False)
         .with_columns(unspaced=pl.col("token").str.contains(rf"^[{UNSPACED}]"))
     )

@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from prectr.core.text import lower_words
+
 MATCH_FEATURES = (
     "match_query_words",
     "match_query_digits",
@@ -20,8 +22,6 @@ MATCH_FEATURES = (
     "match_query_length",
     "match_title_length",
 )
-
-_WORD = r"[\p{L}\p{N}]+"
 
 
 def match_features(queries: Sequence[str], titles: Sequence[str]) -> dict[str, np.ndarray]:
@@ -73,8 +73,10 @@ def _text_sets(texts: Sequence[str], name: str) -> tuple[pl.DataFrame, np.ndarra
     """Words, digit words and trigrams of each distinct text, and the distinct text of each row."""
     places: dict[str, int] = {}
     row_to_distinct = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64, len(texts))
-    frame = pl.DataFrame({"text": list(places)}, schema={"text": pl.String}).select(pl.col("text").str.to_lowercase())
-    words = pl.col("text").str.extract_all(_WORD).list.unique()
+    frame = pl.DataFrame({"text": list(places)}, schema={"text": pl.String}).select(
+        pl.col("text").str.to_lowercase(), words=lower_words(pl.col("text")).list.unique()
+    )
+    words = pl.col("words")
     sets = frame.select(
         pl.col("text").alias(f"{name}_text"),
         words.alias(f"{name}_words"),

@@ -211,6 +211,8 @@ def _words(texts: Sequence[str]) -> set[str]:
 
 
 def _normaliser() -> Any:
+    """NFKC and lower case. It is not `core.text.normalise_query`: vocabularies of saved encoders depend on this form,
+    and it keeps white space, which the splitter reads."""
     from tokenizers import normalizers
 
     return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])

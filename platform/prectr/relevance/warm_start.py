@@ -10,7 +10,7 @@ held-back query is read.
 import numpy as np
 import polars as pl
 
-_WORD = r"[\p{L}\p{N}]+"
+from prectr.core.text import lower_words
 
 
 def made_pairs(items: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
@@ -26,8 +26,8 @@ def made_pairs(items: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
     """
     words = items.select(
         title="title",
-        title_words=pl.col("title").str.to_lowercase().str.extract_all(_WORD),
-        leaf=pl.col("category").fill_null("").str.split(">").list.last().str.to_lowercase().str.extract_all(_WORD),
+        title_words=lower_words(pl.col("title")),
+        leaf=lower_words(pl.col("category").fill_null("").str.split(">").list.last()),
         category=pl.col("category").fill_null(""),
     ).filter(pl.col("title_words").list.len() > 0)
     if words.is_empty() or count <= 0:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from prectr.core.text import normalise_query
+from prectr.core.text import neighbour_pairs, normalise_query
 from prectr.features.store import FeatureStore, NamedEntry, pair_name
 
 MOST_ITEMS = 200_000
@@ -35,11 +35,7 @@ def words_of(text: str) -> list[str]:
     """Distinct words of a text; a run of signs that is written without spaces gives each two neighbours."""
     found: dict[str, None] = {}
     for word in _WORD.findall(normalise_query(text)):
-        pieces = (
-            [word]
-            if word.isascii() or max(word) < _FIRST_IDEOGRAPH or len(word) == 1
-            else map("".join, zip(word, word[1:]))
-        )
+        pieces = [word] if word.isascii() or max(word) < _FIRST_IDEOGRAPH else neighbour_pairs(word)
         found.update(dict.fromkeys(pieces))
     return list(found)
 
