@@ -1,4 +1,4 @@
-"""Contracts between rooms and with users: table schemas, the HTTP protocol, model configuration, tensor types.
+"""Schemas of tables, the HTTP protocol, model configuration and tensor types.
 
-Types only: nothing here reads, computes or imports a heavy library.
+Rooms and users rely on them. They are types only: they must not read files, compute, or import a heavy library.
 """

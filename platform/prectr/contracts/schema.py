@@ -1,4 +1,4 @@
-"""The canonical tables (DESIGN.md section 3): names, columns and types. The contract with users, and nothing else."""
+"""Names, columns and types of the canonical tables: the contract with users who bring a log."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,11 +12,12 @@ WANTED_TYPE: dict[Kind, str] = {
     "float": "double",
     "bool": "bool",
 }
+"""Type of each kind of column, as messages name it."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a canonical table. `required` columns must be there; their values may not be null."""
+    """One column of a canonical table. A `required` column must exist and must not hold nulls."""
 
     name: str
     kind: Kind
@@ -25,7 +26,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One canonical table. `key` is unique; a `dated` table is partitioned as `date=YYYY-MM-DD/`."""
+    """One canonical table. Rows are unique by `key`; a `dated` table has a folder `date=YYYY-MM-DD/` for each day."""
 
     name: str
     columns: tuple[Column, ...]
@@ -35,7 +36,7 @@ class Table:
 
     @property
     def required_names(self) -> tuple[str, ...]:
-        """Names of the columns that must be there."""
+        """Names of the required columns."""
         return tuple(column.name for column in self.columns if column.required)
 
 
@@ -97,6 +98,6 @@ JUDGMENTS = Table(
 TABLES = (ITEMS, USERS, IMPRESSIONS, CANDIDATES, JUDGMENTS)
 GRADES = (0, 1, 2, 3)
 LEVEL_COLUMNS = ("level_0", "level_1", "level_2", "level_3")
-"""Probabilities of the relevance levels irrelevant, weak, relevant and strong: in labels, relevance and pair tables."""
+"""Columns of labels, relevance and pair tables: probabilities of the levels irrelevant, weak, relevant and strong."""
 EXPLORE_POLICY = "explore"
-"""The `policy` of requests whose order was randomised: the unbiased slice."""
+"""Value of `policy` for requests whose order was random; their clicks are free of the ranking's bias."""

@@ -1,8 +1,8 @@
-"""The tensor contract between features, models, training and serving: named tuples, no behaviour.
+"""Named tuples of tensors that features, models, training and serving exchange. Nothing here may compute.
 
 Legend: B rows (one row = one impression or candidate), C categorical fields, N numeric features, M match features,
 T tolerance numbers, G query-preference numbers, S behaviour fields, k = LEVELS, d width of the text encoder.
-Sizes are in `prectr.contracts.model_config.FeatureSizes`. Nothing here may compute.
+Sizes are in `prectr.contracts.model_config.FeatureSizes`.
 """
 
 from typing import NamedTuple
@@ -15,40 +15,40 @@ __all__ = ["BEHAVIOUR_FIELDS", "LEVELS", "TARGET_FIELDS", "RankerInputs", "Ranke
 
 
 class RankerInputs(NamedTuple):
-    """What a ranker reads of one batch besides the text vectors.
+    """Inputs of a ranker for one batch, besides the text vectors.
 
-    Index 0 of every vocabulary is "unknown", and models read an id outside its vocabulary as unknown. The `level`
-    behaviour field holds `level + 1` (1..4; 0 unknown). Numbers arrive standardised by the feature specification.
-    Masks are True at real behaviours; what stands at a padded place is never read.
+    Id 0 of every vocabulary means unknown; models treat an id outside its vocabulary as unknown. The behaviour field
+    `level` holds `level + 1` (1..4; 0 unknown). Numbers are standardised by the feature specification. Masks are True
+    at real behaviours; models never read padded places.
     """
 
     categorical: Tensor  # int64 [B, C], field order of FeatureSizes.categorical
     numeric: Tensor  # float [B, N]
-    match: Tensor  # float [B, M]; the first 4: log-probabilities of the looked-up levels, four zeros = no look-up
+    match: Tensor  # float [B, M]; first 4: log-probabilities of the looked-up levels; zeros: not looked up
     tolerance: Tensor  # float [B, T]
     user_behaviours: Tensor  # int64 [B, 20, S]: S_u, field order BEHAVIOUR_FIELDS
     user_mask: Tensor  # bool [B, 20]
     query_behaviours: Tensor  # int64 [B, 30, S + 1]: S_q, the last field is the user group
     query_mask: Tensor  # bool [B, 30]
     query_preference: Tensor  # float [B, G]: g_q
-    history_counts: Tensor  # float [B, 2]: log1p of how many behaviours the user, the query has
-    target: Tensor  # int64 [B, 4]: the row's own fields, order TARGET_FIELDS, same vocabularies as the behaviours
+    history_counts: Tensor  # float [B, 2]: log1p of the numbers of behaviours of user and query
+    target: Tensor  # int64 [B, 4]: fields of the row, order TARGET_FIELDS, vocabularies of the behaviours
 
 
 class RankerLabels(NamedTuple):
-    """What a ranker is trained against."""
+    """Training targets of a batch."""
 
     click: Tensor  # float [B], 0 or 1
     position: Tensor  # int64 [B], from 1
     level_soft: Tensor  # float [B, k]: gold one-hot or teacher / encoder distribution
-    level_known: Tensor  # bool [B]; False: no level is known, the row's level terms are skipped
+    level_known: Tensor  # bool [B]; False: the level is unknown, and level losses skip the row
     level_weight: Tensor | None = None  # float [B]: weight of the level term; None = 1 everywhere
 
 
 class RankerOutput(NamedTuple):
-    """What every ranker answers."""
+    """Outputs of every ranker for a batch."""
 
     click_logit: Tensor  # float [B], position-free
     level_logits: Tensor  # float [B, k]
-    level_click_logits: Tensor  # float [B, k]: logit c_i, after a level-resolved incentive
+    level_click_logits: Tensor  # float [B, k]: logit c_i, including a level-resolved incentive
     incentive: Tensor  # float [B]: tau; level-resolved: sum_i p_i tau_i

@@ -288,7 +288,7 @@ def _staging(out: Path) -> Iterator[Path]:
 
 
 def _recover_replaced(out: Path) -> None:
-    """Repair a publication that was killed between its two renames: put the old artifact back if no new one is there."""
+    """Repair a publication that was killed between its two renames: restore the old artifact if there is no new one."""
     for replaced in out.parent.glob(f".{out.name}.replaced-*"):
         process = int(replaced.name.rsplit("-", 1)[1])
         if process != os.getpid() and Path(f"/proc/{process}").exists():
