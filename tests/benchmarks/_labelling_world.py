@@ -9,8 +9,7 @@ from _logs import SEED
 
 from jobs import simulate
 from prectr.data.marketplace import MarketplaceConfig
-from prectr.data.pairs import distinct_pairs
-from prectr.data.tables import Tables
+from prectr.data.tables import Tables, distinct_pairs
 from prectr.labelling.config import LabelConfig, TeacherConfig, VllmConfig
 from prectr.labelling.own_teacher.model import load_tokenizer, new_model, train_bpe
 from prectr.labelling.prompt import PromptTemplate, label_token_ids, load_prompt, tokenise_prompts

@@ -23,8 +23,7 @@ from prectr.core.artifacts import StageResult, run_stage
 from prectr.core.errors import PrectrError
 from prectr.core.parquet import read_table
 from prectr.data.marketplace import MarketplaceConfig
-from prectr.data.pairs import distinct_pairs
-from prectr.data.tables import Tables
+from prectr.data.tables import Tables, distinct_pairs
 from prectr.features.config import SamplesConfig
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.sums import LEVEL_NAMES

@@ -1,4 +1,4 @@
-"""Reading and validating a log: tables, importers, the marketplace, judgments, parts and pairs.
+"""Canonical tables of a log: validation, importers, the simulated marketplace, reading, judgments, parts of a log.
 
-It knows what a log is, and nothing of labels, preferences or models.
+It must not know labels, preferences or models.
 """

@@ -1,4 +1,4 @@
-"""Settings of `validate`."""
+"""Settings of validation; `validate` and `import` share them."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from prectr.core.config import FrozenConfig
 
 
 class ValidateConfig(FrozenConfig):
-    """When validation gives up."""
+    """Limits of validation (settings section `validation`)."""
 
     max_bad_share: float = Field(0.01, ge=0, le=1)
-    """Share of a table's rows that may be quarantined before the command fails."""
+    """Largest share (0..1) of bad rows in each table. Above it the command fails and publishes nothing."""

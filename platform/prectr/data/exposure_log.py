@@ -1,4 +1,4 @@
-"""Tables of the exposure log that a server writes, and its rows as canonical impressions."""
+"""Schemas of the exposure log that a server writes, and its shown lists as canonical impressions."""
 
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,19 @@ TABLES: dict[str, dict[str, Any]] = {
     },
 }
 
+"""Table -> column -> type. `told` is the time at which the server received an event."""
+
 
 def is_exposure_log(path: Path) -> bool:
-    """Whether a directory is one."""
+    """Whether a directory is an exposure log: it holds a folder for each table."""
     return all((path / name).is_dir() for name in TABLES)
 
 
 def impressions(log: Path) -> pl.LazyFrame:
-    """The shown lists of a log as canonical impressions: each row once, clicked if it ever was."""
+    """Shown items of a log as canonical impressions: one row for each item of a request.
+
+    A list may be reported several times; an item counts as clicked or purchased if any report says so.
+    """
     files = sorted((log / "events").glob("[!.]*.parquet"))
     rows = pl.scan_parquet(files) if files else pl.LazyFrame(schema=TABLES["events"])
     return (

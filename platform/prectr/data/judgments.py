@@ -1,6 +1,6 @@
-"""The one split of judged queries, used by teacher, student, calibration and every measurement.
+"""Judged pairs and their split by query: the same for teacher, student, calibration and every measurement.
 
-Held-back queries are never trained on, neither through their judgments nor through a teacher's labels of their pairs.
+Held-back queries must not be trained on, neither with their judgments nor with a teacher's labels of their pairs.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,9 @@ from prectr.data.tables import Tables
 Split = Literal["train", "validation", "held-back"]
 
 TRAIN_BELOW = 0.7
+"""Hash fractions below it are training queries."""
 VALIDATION_BELOW = 0.8
+"""Hash fractions from `TRAIN_BELOW` up to it are validation queries; the others are held back."""
 
 
 def split_of(query: str) -> Split:
@@ -25,7 +27,7 @@ def split_of(query: str) -> Split:
 
 
 def split_frame(queries: Iterable[str]) -> pl.DataFrame:
-    """Columns query (as given), split; one row per distinct query."""
+    """Split of each distinct query: columns query (unchanged), split; sorted by query."""
     distinct = sorted(set(queries))
     return pl.DataFrame(
         {"query": distinct, "split": [split_of(query) for query in distinct]},
@@ -34,22 +36,22 @@ def split_frame(queries: Iterable[str]) -> pl.DataFrame:
 
 
 def read_judged(tables: Tables, required: bool = False) -> pl.DataFrame:
-    """Judged pairs with their titles and split.
+    """Judged pairs with their titles and split, without pairs of unknown items.
 
-    Pairs of unknown items are left out. No judgments at all are allowed unless `required`: a teacher of the user's own
-    can label, and a student learn from it, without any.
+    The tables may hold no judgments unless they are `required`: a teacher that needs no training can label, and a
+    student can learn from its labels.
 
     Returns:
         columns query (normalised), item_id, title, grade int8 0..3, split; sorted by query, item_id.
 
     Raises:
-        UsageError: the tables hold no judgments, but they are required.
+        UsageError: judgments are required, and no known item is judged.
     """
     pairs = tables.judgments().join(tables.items().select("item_id", "title"), on="item_id", how="inner")
     if required and pairs.is_empty():
         raise UsageError(
-            f"{tables.path / 'judgments.parquet'}: no judged pair of a known item; judgments (query, item_id, grade "
-            "0..3) are needed for this stage."
+            f"{tables.path / 'judgments.parquet'}: no judged pair of a known item. This stage needs judgments: query, "
+            "item_id and grade 0..3."
         )
     return (
         pairs.join(split_frame(pairs["query"]), on="query", how="left")

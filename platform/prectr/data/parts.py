@@ -1,6 +1,6 @@
-"""How a log is cut into tasks: by bytes and a memory budget, so that nothing is tuned by hand.
+"""Parts of a log that tasks read, cut by bytes and a memory budget, so that users need not set their size.
 
-The cut depends on the files and the budget only, never on how many machines there are.
+The parts depend on the files and the budget only, not on the number of machines.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,14 +13,14 @@ from prectr.core.ray_session import Budget
 from prectr.data.tables import Tables, read_footer
 
 ROW_BYTES = 300
-"""What a task holds for a row it reads, beside its text: codes, cells, sort keys and their copies (measured)."""
+"""Bytes that a task holds for each row besides its text: codes, cells, sort keys and their copies (measured)."""
 TEXT_COPIES = 3
-"""How often a task may hold the bytes that it read."""
+"""Copies that a task may hold of the bytes that it read."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Some rows of one file."""
+    """Consecutive rows of a file."""
 
     file: Path
     start: int
@@ -29,7 +29,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a day that one task reads. Parts are numbered within their day."""
+    """A part of a day, read by one task. Parts are numbered within their day."""
 
     day: date
     number: int
@@ -44,32 +44,32 @@ class Part:
 def plan_parts(
     tables: Tables, days: Sequence[date], budget: Budget, table: Literal["impressions", "candidates"] = "impressions"
 ) -> list[Part]:
-    """Cut a table's rows of some days into parts that a task can hold.
+    """Cut the rows of a table on some days into parts that fit into a task.
 
-    Small files of a day are read together; a large one is cut at its row groups, or inside of them.
+    Small files of a day share a part. A large file is cut at its row groups, or inside them.
 
     Raises:
-        PrectrError: a file is not Parquet.
+        PrectrError: a file is damaged or not Parquet.
     """
-    made: list[Part] = []
+    planned: list[Part] = []
     for day in days:
         slices: list[Slice] = []
-        used = 0.0
-        parts = 0
+        used = 0.0  # bytes of `slices`
+        number = 0
         for file in tables.day_files(table, day):
             for piece, cost in _pieces(file, budget.of_task):
                 if slices and used + cost > budget.of_task:
-                    made.append(Part(day, parts, _joined(slices)))
-                    slices, used, parts = [], 0.0, parts + 1
+                    planned.append(Part(day, number, _joined(slices)))
+                    slices, used, number = [], 0.0, number + 1
                 slices.append(piece)
                 used += cost
         if slices:
-            made.append(Part(day, parts, _joined(slices)))
-    return made
+            planned.append(Part(day, number, _joined(slices)))
+    return planned
 
 
 def _pieces(file: Path, limit: int) -> Iterable[tuple[Slice, float]]:
-    """The row groups of a file, cut further where one is above the limit, with the bytes that reading them takes."""
+    """Slices of a file and the bytes that a task needs for each: row groups, cut further if they exceed the limit."""
     metadata = read_footer(file)
     start = 0
     for group in range(metadata.num_row_groups):
@@ -84,7 +84,7 @@ def _pieces(file: Path, limit: int) -> Iterable[tuple[Slice, float]]:
 
 
 def _joined(slices: list[Slice]) -> tuple[Slice, ...]:
-    """Neighbouring slices of a file as one."""
+    """Join slices that follow each other in a file."""
     joined: list[Slice] = []
     for piece in slices:
         last = joined[-1] if joined else None
@@ -97,7 +97,7 @@ def _joined(slices: list[Slice]) -> tuple[Slice, ...]:
 
 @dataclass(frozen=True)
 class KeyRange:
-    """Keys from `low` up to but not including `high`; None is no bound."""
+    """Keys from `low` (included) to `high` (excluded). None means no bound."""
 
     low: str | None
     high: str | None
@@ -108,11 +108,11 @@ def plan_ranges(keys: Sequence[str], rows_a_sample: int, rows_a_range: int) -> l
     """Cut a key space into ranges of about `rows_a_range` rows.
 
     Args:
-        keys: every `rows_a_sample`-th key of the frames that lie in the key space, sorted.
-        rows_a_sample: rows that one of `keys` stands for.
-        rows_a_range: rows wanted.
+        keys: every `rows_a_sample`-th key of the frames in the key space, sorted.
+        rows_a_sample: rows that each of `keys` represents.
+        rows_a_range: rows of a range; the result is about this size.
     """
     step = max(1, rows_a_range // rows_a_sample)
-    bounds = sorted(set(keys[step::step]) - set(keys[:1]))  # nothing lies below the first
+    bounds = sorted(set(keys[step::step]) - set(keys[:1]))  # no key lies below the first
     edges = [None, *bounds, None]
     return [KeyRange(low, high, number) for number, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True))]

@@ -1,6 +1,6 @@
-"""Reading validated canonical tables: where their files are and how a stage gets at them.
+"""Validated canonical tables: their files, days and rows, and the distinct pairs of a log.
 
-Stages read through this module only, so that queries are normalised in one place and raw, unvalidated logs are refused.
+Stages read tables through this module only: it normalises queries in one place and refuses logs that nobody validated.
 """
 
 import errno
@@ -21,6 +21,18 @@ from prectr.core.text import normalise_queries
 class Tables:
     """A directory of validated canonical tables.
 
+    Open it once and pass it on; it reads files only when a method is called.
+
+    >>> from tempfile import mkdtemp
+    >>> folder = Path(mkdtemp())  # stands for a directory of `prectr simulate`, `validate` or `import`
+    >>> _ = (folder / "manifest.json").write_text('{"stage": "import", "identity": "1a2b"}')
+    >>> pl.DataFrame({"item_id": ["i1"], "title": ["Nokia 3310"]}).write_parquet(folder / "items.parquet")
+    >>> tables = Tables(folder)
+    >>> tables.items().rows()
+    [('i1', 'Nokia 3310', '', None, None)]
+    >>> tables.has("judgments"), tables.days()
+    (False, [])
+
     Raises:
         UsageError: the directory was not written by `simulate`, `validate` or `import`.
     """
@@ -40,7 +52,7 @@ class Tables:
         return str(self.path)
 
     def days(self, table: str = "impressions") -> list[date]:
-        """The days that have a partition, in order."""
+        """The days of which the table has a folder, in order."""
         return sorted(date.fromisoformat(folder.name[5:]) for folder in (self.path / table).glob("date=*"))
 
     def day_files(self, table: str, day: date) -> list[Path]:
@@ -48,25 +60,24 @@ class Tables:
         return sorted((self.path / table / f"date={day}").glob("*.parquet"))
 
     def days_with_rows(self, table: str) -> list[date]:
-        """The days of which some file has rows, in order.
+        """The days on which the table has rows, in order.
 
         Raises:
-            PrectrError: no day has any, or a file is not Parquet.
+            PrectrError: the table has no rows, or a file is damaged or not Parquet.
         """
         days = [day for day in self.days(table) if any(count_rows(file) for file in self.day_files(table, day))]
         if not days:
-            raise PrectrError(f"{self.path / table}: no rows; {table} are needed here.")
+            raise PrectrError(f"{self.path / table}: the table has no rows, but this stage needs {table}.")
         return days
 
     def has(self, table: str) -> bool:
-        """Whether an optional table is there."""
+        """Whether the directory holds a table."""
         return (self.path / f"{table}.parquet").is_file() or (self.path / table).is_dir()
 
     def items(self) -> pl.DataFrame:
-        """The catalogue with all canonical columns; `brand` and `price` are null where the source has none.
+        """The catalogue with all canonical columns. Missing values of `brand` and `price` are null.
 
-        `category` is "" there: items without one form a group of their own, offline as online, and nobody's category
-        is made up.
+        A missing `category` is "": items without a category form one group, offline and online.
         """
         items = pl.read_parquet(self.path / "items.parquet")
         absent = [
@@ -77,13 +88,13 @@ class Tables:
         return items.with_columns(absent).with_columns(pl.col("category").fill_null(""))
 
     def users(self) -> pl.DataFrame:
-        """User profiles; only `user_id`, and no rows, where the source has no such table."""
+        """User profiles. Without a table of users: no rows, and only the column `user_id`."""
         if not self.has("users"):
             return pl.DataFrame(schema={"user_id": pl.String})
         return pl.read_parquet(self.path / "users.parquet")
 
     def judgments(self) -> pl.DataFrame:
-        """query (normalised), item_id, grade; the highest grade where one normal form was judged twice."""
+        """Judged pairs: query (normalised), item_id, grade int8; sorted. Of several grades the highest counts."""
         if not self.has("judgments"):
             return pl.DataFrame(schema={"query": pl.String, "item_id": pl.String, "grade": pl.Int8})
         judged = with_normal_query(
@@ -92,11 +103,11 @@ class Tables:
         return judged.group_by("query", "item_id").agg(pl.col("grade").max().cast(pl.Int8)).sort("query", "item_id")
 
     def impressions(self, days: Sequence[date] | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """The impressions of some days (all by default), queries normalised, in time order with their `date`."""
+        """Impressions of some days (default: all) in time order, with normalised queries and their `date`."""
         return self._dated("impressions", days, columns)
 
     def candidates(self, days: Sequence[date] | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Unexposed candidates of some days; no rows where the source has none."""
+        """Unexposed candidates of some days (default: all), as `impressions`; no rows if there is no such table."""
         return self._dated("candidates", days, columns)
 
     def _dated(self, table: str, days: Sequence[date] | None, columns: Sequence[str] | None) -> pl.DataFrame:
@@ -112,9 +123,10 @@ class Tables:
 
 
 def read_day_file(file: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """One Parquet file of a dated table with its queries normalised.
+    """Read a Parquet file of a dated table with queries normalised. Requested columns that it lacks become nulls.
 
-    Columns asked for that the file lacks (optional ones) come as nulls.
+    Raises:
+        PrectrError: the file is damaged or not Parquet.
     """
     loaded = read_parquet(file, columns)
     return with_normal_query(loaded) if "query" in loaded.columns else loaded
@@ -127,14 +139,14 @@ def read_parquet(
     start: int = 0,
     rows: int | None = None,
 ) -> pl.DataFrame:
-    """Some rows and columns of a Parquet file.
+    """Read some rows and columns of a Parquet file.
 
     Args:
         file: the file.
-        columns: the columns wanted, all by default; those that the file lacks come as nulls.
+        columns: names of the columns; default: all. Columns that the file lacks become nulls.
         optional: types of columns that may be missing or all null.
-        start: first row.
-        rows: how many; all from `start` by default.
+        start: number of the first row, from 0.
+        rows: number of rows; default: all from `start`.
 
     Raises:
         PrectrError: the file is damaged or not Parquet.
@@ -144,9 +156,9 @@ def read_parquet(
         frame = pl.scan_parquet(file, hive_partitioning=False)
         if columns is not None:
             present = set(frame.collect_schema().names())
-            found = {name: pl.col(name) if name in present else pl.lit(None).alias(name) for name in columns}
+            selected = {name: pl.col(name) if name in present else pl.lit(None).alias(name) for name in columns}
             frame = frame.select(
-                column.cast(types[name]) if name in types else column for name, column in found.items()
+                column.cast(types[name]) if name in types else column for name, column in selected.items()
             )
         return frame.slice(start, rows).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -156,7 +168,7 @@ def read_parquet(
 
 
 def count_rows(file: Path) -> int:
-    """Rows of a Parquet file, by its footer.
+    """Number of rows of a Parquet file; only its footer is read.
 
     Raises:
         PrectrError: the file is damaged or not Parquet.
@@ -165,7 +177,7 @@ def count_rows(file: Path) -> int:
 
 
 def read_footer(file: Path) -> pq.FileMetaData:
-    """The footer of a Parquet file.
+    """Read the footer of a Parquet file.
 
     Raises:
         PrectrError: the file is damaged or not Parquet.
@@ -179,15 +191,45 @@ def read_footer(file: Path) -> pq.FileMetaData:
 def _damaged(file: Path, error: Exception) -> PrectrError:
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return PrectrError(
-        f"{file}: cannot be read as Parquet ({reason}). Write the file again or take it away, then run this again."
+        f"{file}: cannot be read as Parquet ({reason}). Write the file again or remove it, then run the command again."
     )
 
 
 def with_normal_query(frame: pl.DataFrame) -> pl.DataFrame:
-    """Replace `query` by its normal form; each distinct text is folded once."""
+    """Replace the column `query` by its normal form; each distinct text is folded once."""
     forms = normalise_queries(frame["query"].unique().drop_nulls())
     normal = pl.DataFrame(
         {"query": list(forms), "normal": list(forms.values())}, schema={"query": pl.String, "normal": pl.String}
     )
     joined = frame.join(normal, on="query", how="left", maintain_order="left")
     return joined.with_columns(pl.col("normal").alias("query")).drop("normal")
+
+
+def distinct_pairs(tables: Tables, until: date | None = None) -> pl.DataFrame:
+    """Distinct query-item pairs of impressions and candidates, up to and including the day `until` (default: all days).
+
+    Returns:
+        columns query (normalised), item_id, exposed (shown at least once), impressions int64; sorted by query, item_id.
+    """
+    parts = []
+    for table, exposed in (("impressions", True), ("candidates", False)):
+        days = [day for day in tables.days(table) if until is None or day <= until]
+        files = [file for day in days for file in tables.day_files(table, day)]
+        if files:
+            counts = (
+                pl.scan_parquet(files, hive_partitioning=False)
+                .group_by("query", "item_id")
+                .agg(impressions=pl.len().cast(pl.Int64) if exposed else pl.lit(0, pl.Int64))
+                .collect()
+            )
+            parts.append(counts.with_columns(exposed=pl.lit(exposed)))
+    if not parts:
+        return pl.DataFrame(
+            schema={"query": pl.String, "item_id": pl.String, "exposed": pl.Boolean, "impressions": pl.Int64}
+        )
+    return (
+        with_normal_query(pl.concat(parts))
+        .group_by("query", "item_id")
+        .agg(pl.col("exposed").any(), pl.col("impressions").sum())
+        .sort("query", "item_id")
+    )

@@ -1,8 +1,8 @@
-"""Validation of a user's log: canonical tables out, bad rows to quarantine, nothing dropped silently.
+"""Validation of a user's log: it writes canonical tables and puts bad rows into quarantine. No row is dropped silently.
 
-A table may come as `NAME.parquet`, `NAME.csv`, or a directory of such files with or without `date=YYYY-MM-DD/`
-partitions. Structural faults (a missing column, a wrong type, an unreadable file) stop everything; faults of single
-rows send those rows to quarantine with their file, row number and reason, up to a limit.
+A table is `NAME.parquet`, `NAME.csv`, or a directory of such files, with or without `date=YYYY-MM-DD/` folders. A
+structural fault (a missing column, a wrong type, an unreadable file) stops the command. A row with a fault goes to
+quarantine with its file, row number and reason; too many bad rows stop the command.
 """
 
 import shutil
@@ -20,9 +20,13 @@ from prectr.core.errors import PrectrError
 from prectr.data.config import ValidateConfig
 
 ROW = "__row"
+"""Column of a row's number in its file, from 0."""
 FILE = "__file"
+"""Column of a row's file."""
 FAULT = "__fault"
+"""Column of the first reason why a row is bad; null for a good row."""
 QUARANTINED = "rows.parquet"
+"""File of the bad rows in the quarantine directory."""
 
 POLARS_TYPE: dict[Kind, pl.DataType] = {
     "string": pl.String(),
@@ -31,18 +35,19 @@ POLARS_TYPE: dict[Kind, pl.DataType] = {
     "float": pl.Float64(),
     "bool": pl.Boolean(),
 }
+"""Canonical type of each kind of column."""
 
 
 @dataclass
 class Report:
-    """Counts of one validation, by table, and the quarantined rows."""
+    """Result of a validation: rows read and rows quarantined by reason, for each table, and the bad rows themselves."""
 
     rows: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, dict[str, int]] = field(default_factory=dict)
     bad_rows: list[pl.DataFrame] = field(default_factory=list)
 
     def add(self, table: Table, bad: pl.DataFrame) -> None:
-        """Count and keep the bad rows of a table."""
+        """Add the bad rows of a table to the counts and to `bad_rows`."""
         reasons = self.quarantined.setdefault(table.name, {})
         for reason, count in bad.group_by(FAULT).len().iter_rows():
             reasons[reason] = reasons.get(reason, 0) + count
@@ -64,24 +69,24 @@ def validate_tables(
 ) -> StageResult:
     """Validate the log below `source` and publish it as canonical tables at `out`.
 
-    Quarantined rows go to `quarantine/` beside `out` (or where `quarantine` says), also when the limit was passed and
-    nothing is published.
+    Bad rows go to the directory `quarantine` (default: `quarantine/` beside `out`), even if there are too many of them
+    and nothing is published.
 
     Raises:
-        PrectrError: a structural fault, an empty table, or more bad rows than `config.max_bad_share` allows.
+        PrectrError: a structural fault, an empty table, or more bad rows in a table than `config.max_bad_share` allows.
     """
 
     def build(staging: Path) -> dict[str, object]:
-        found = ((table, _find_files(source, table)) for table in TABLES)
-        units = ((table, _units(table, files)) for table, files in found if files)
-        facts = write_checked(units, staging, source=source, config=config, quarantine=set_aside)
+        table_files = ((table, _find_files(source, table)) for table in TABLES)
+        units = ((table, _units(table, files)) for table, files in table_files if files)
+        facts = write_checked(units, staging, source=source, config=config, quarantine=quarantine_folder)
         if (source / "truth").is_dir():
             shutil.copytree(source / "truth", staging / "truth", copy_function=link_or_copy)
         return {**facts, "simulated": (source / "truth").is_dir()}
 
-    set_aside = quarantine or out.parent / "quarantine"
+    quarantine_folder = quarantine or out.parent / "quarantine"
     if not source.is_dir():
-        raise PrectrError(f"{source}: no such directory of tables.")
+        raise PrectrError(f"{source}: no such directory; name the one that holds the tables of the log.")
     return run_stage("validate", out, config=config, inputs={"source": source}, build=build, force=force)
 
 
@@ -93,15 +98,15 @@ def write_checked(
     config: ValidateConfig,
     quarantine: Path,
 ) -> dict[str, object]:
-    """Check rows, write the good ones below `staging` and the bad ones to `quarantine`; returns facts for a manifest.
+    """Check rows; write good ones below `staging` and bad ones to `quarantine`. Returns facts for the manifest.
 
     Args:
         tables: tables in the order of `TABLES`, each with frames inside which its key must be unique. A frame has the
-            canonical types, and `FILE`, `ROW` (from 0) and `FAULT` (null, or what is already known to be wrong).
-        staging: directory of the tables.
-        source: what the user gave, for messages.
-        config: when to give up.
-        quarantine: directory of the bad rows; what an earlier run left there is removed.
+            canonical types and the columns `FILE`, `ROW` and `FAULT`.
+        staging: directory of the new tables.
+        source: path of the user's log, for messages.
+        config: limits.
+        quarantine: directory of the bad rows; those of an earlier run are removed.
 
     Raises:
         PrectrError: a table has more bad rows than `config.max_bad_share` allows.
@@ -112,23 +117,23 @@ def write_checked(
     for table, frames in tables:
         known_items = item_ids if table.name != "items" else None
         for frame in frames:
-            good, bad = _split(table, frame, known_items)
+            good, bad = _good_and_bad(table, frame, known_items)
             report.rows[table.name] = report.rows.get(table.name, 0) + frame.height
             report.add(table, bad)
             if table.name == "items":
                 item_ids = good["item_id"]
             _write(staging, table, good)
     _write_quarantine(quarantine, report)
-    _judge(source, report, config, quarantine)
+    _report_counts(source, report, config, quarantine)
     good_rows = {name: count - sum(report.quarantined[name].values()) for name, count in report.rows.items()}
     return {"rows": good_rows, "quarantined": report.quarantined}
 
 
 def _find_files(source: Path, table: Table) -> list[Path]:
-    """The files of a table, wherever the layouts we accept put them.
+    """The files of a table in one of the accepted layouts.
 
     Raises:
-        PrectrError: a required table has no file at all.
+        PrectrError: a required table has no file.
     """
     candidates = [source / f"{table.name}.parquet", source / f"{table.name}.csv"]
     files = [file for file in candidates if file.is_file()]
@@ -148,9 +153,9 @@ def _describe_columns(table: Table) -> str:
 
 
 def _units(table: Table, files: list[Path]) -> Iterator[pl.DataFrame]:
-    """Frames inside which keys must be unique: a day of a partitioned table, else the whole table.
+    """Frames inside which keys must be unique: each day of a partitioned table, else the whole table.
 
-    One is read at a time, so that a long log never lies in memory whole.
+    Only one frame is in memory at a time.
 
     Raises:
         PrectrError: the table has no rows.
@@ -159,14 +164,14 @@ def _units(table: Table, files: list[Path]) -> Iterator[pl.DataFrame]:
     for file in files:
         partition = file.parent.name if table.dated and file.parent.name.startswith("date=") else ""
         groups.setdefault(partition, []).append(file)
-    seen = 0
+    rows_read = 0
     with progress.track(f"validate {table.name}", unit="rows") as bar:
         for group in groups.values():
             frame = pl.concat([_read(file, table) for file in group], how="diagonal_relaxed")
-            seen += frame.height
+            rows_read += frame.height
             bar.advance(frame.height)
             yield frame
-    if not seen:
+    if not rows_read:
         raise PrectrError(
             f"{files[0]}: the table '{table.name}' has no rows. "
             + ("Leave the file out if you have none." if table.optional else "It cannot be empty.")
@@ -174,10 +179,10 @@ def _units(table: Table, files: list[Path]) -> Iterator[pl.DataFrame]:
 
 
 def _read(file: Path, table: Table) -> pl.DataFrame:
-    """Read one file with canonical column types; its faults of single values are noted in the `__fault` column.
+    """Read one file with canonical column types. The column `FAULT` notes values that cannot be converted.
 
     Raises:
-        PrectrError: the file cannot be read, lacks a required column, or has one of the wrong type.
+        PrectrError: the file cannot be read, lacks a required column, or has a column of the wrong type.
     """
     try:
         if file.suffix == ".csv":
@@ -209,20 +214,20 @@ def _read(file: Path, table: Table) -> pl.DataFrame:
 
 
 def _cast(file: Path, frame: pl.DataFrame, column: Column, from_text: bool) -> pl.DataFrame:
-    found = frame.schema[column.name]
+    raw_type = frame.schema[column.name]
     value = pl.col(column.name)
     if from_text:
         cast = parse_text(column.kind, value)
-    elif _fits(column.kind, found):
+    elif _fits(column.kind, raw_type):
         cast = value.cast(POLARS_TYPE[column.kind], strict=False)
         if column.kind == "timestamp":
             cast = value.dt.convert_time_zone("UTC").cast(POLARS_TYPE["timestamp"])
     elif frame[column.name].null_count() == frame.height and not column.required:
         cast = pl.lit(None, dtype=POLARS_TYPE[column.kind])
     else:
-        hint = " Give each time its zone, e.g. UTC." if column.kind == "timestamp" and found == pl.Datetime else ""
+        hint = " Give each time its zone, e.g. UTC." if column.kind == "timestamp" and raw_type == pl.Datetime else ""
         raise PrectrError(
-            f"{file}: column '{column.name}' has the type {_type_name(found)}; wanted: "
+            f"{file}: column '{column.name}' has the type {_type_name(raw_type)}; wanted: "
             f"{WANTED_TYPE[column.kind]}.{hint}"
         )
     if from_text and column.kind == "timestamp":
@@ -240,26 +245,27 @@ def _cast(file: Path, frame: pl.DataFrame, column: Column, from_text: bool) -> p
     return frame.with_columns(pl.coalesce(faults).alias(FAULT), cast.alias(column.name))
 
 
-def _fits(kind: Kind, found: pl.DataType) -> bool:
+def _fits(kind: Kind, raw_type: pl.DataType) -> bool:
+    """Whether a column of a Parquet type may be converted to a kind."""
     if kind == "string":
-        return found in (pl.String, pl.Categorical, pl.Enum)
+        return raw_type in (pl.String, pl.Categorical, pl.Enum)
     if kind == "timestamp":
-        return isinstance(found, pl.Datetime) and found.time_zone is not None
+        return isinstance(raw_type, pl.Datetime) and raw_type.time_zone is not None
     if kind == "integer":
-        return found.is_integer()
+        return raw_type.is_integer()
     if kind == "float":
-        return found.is_numeric()
-    return found == pl.Boolean
+        return raw_type.is_numeric()
+    return raw_type == pl.Boolean
 
 
-def _type_name(found: pl.DataType) -> str:
-    if isinstance(found, pl.Datetime):
-        return f"timestamp[{found.time_unit}, {found.time_zone or 'no zone'}]"
-    return str(found).lower()
+def _type_name(raw_type: pl.DataType) -> str:
+    if isinstance(raw_type, pl.Datetime):
+        return f"timestamp[{raw_type.time_unit}, {raw_type.time_zone or 'no zone'}]"
+    return str(raw_type).lower()
 
 
 def parse_text(kind: Kind, value: pl.Expr) -> pl.Expr:
-    """CSV fields: the usual spellings of each type; an empty field is null."""
+    """Convert text fields to a kind, by its usual spellings. A field that is empty or does not fit becomes null."""
     if kind == "string":
         return value
     if kind == "timestamp":
@@ -276,8 +282,10 @@ def parse_text(kind: Kind, value: pl.Expr) -> pl.Expr:
     return value.cast(POLARS_TYPE[kind], strict=False)
 
 
-def _split(table: Table, frame: pl.DataFrame, known_items: pl.Series | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Good rows and bad rows; a bad row carries the first reason found in `__fault`."""
+def _good_and_bad(
+    table: Table, frame: pl.DataFrame, known_items: pl.Series | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Good rows and bad rows. `FAULT` of a bad row holds the first reason."""
     rules: list[tuple[pl.Expr, str]] = []
     if "position" in table.required_names:
         rules.append((pl.col("position") < 1, "position is below 1 (positions count from 1)"))
@@ -292,16 +300,16 @@ def _split(table: Table, frame: pl.DataFrame, known_items: pl.Series | None) -> 
     if known_items is not None and "item_id" in frame.columns:
         rules.append((~pl.col("item_id").is_in(known_items.implode()), "item_id is not in items"))
     if table.dated:
-        one_user = pl.struct("user_id", "query") != pl.struct("user_id", "query").first().over("request_id")
-        rules.append((one_user, "request_id has more than one user_id or query"))
+        mixed = pl.struct("user_id", "query") != pl.struct("user_id", "query").first().over("request_id")
+        rules.append((mixed, "request_id has more than one user_id or query"))
     fault = pl.coalesce(
         pl.col(FAULT), *(pl.when(condition.fill_null(False)).then(pl.lit(reason)) for condition, reason in rules)
     )
-    # Only a good row makes a later one its duplicate, so that a key never loses all of its rows.
+    # A row is a duplicate only of an earlier good row, so that a key never loses all its rows.
     repeated = pl.col(FAULT).is_null() & ~pl.struct(pl.col(FAULT).is_null(), *table.key).is_first_distinct()
     duplicate = pl.when(repeated).then(pl.lit(f"duplicate ({', '.join(table.key)})")).otherwise(pl.col(FAULT))
-    judged = frame.with_columns(fault.alias(FAULT)).with_columns(duplicate.alias(FAULT))
-    return judged.filter(pl.col(FAULT).is_null()), judged.filter(pl.col(FAULT).is_not_null())
+    checked = frame.with_columns(fault.alias(FAULT)).with_columns(duplicate.alias(FAULT))
+    return checked.filter(pl.col(FAULT).is_null()), checked.filter(pl.col(FAULT).is_not_null())
 
 
 def _write(staging: Path, table: Table, good: pl.DataFrame) -> None:
@@ -322,7 +330,7 @@ def _write(staging: Path, table: Table, good: pl.DataFrame) -> None:
 
 
 def _clear_quarantine(quarantine: Path) -> None:
-    """Remove what an earlier run quarantined; whatever else lies in the folder is not ours."""
+    """Remove the bad rows of an earlier run, and the directory if nothing else is in it."""
     (quarantine / QUARANTINED).unlink(missing_ok=True)
     if quarantine.is_dir() and not any(quarantine.iterdir()):
         quarantine.rmdir()
@@ -334,8 +342,12 @@ def _write_quarantine(quarantine: Path, report: Report) -> None:
         pl.concat(report.bad_rows).write_parquet(quarantine / QUARANTINED)
 
 
-def _judge(source: Path, report: Report, config: ValidateConfig, quarantine: Path) -> None:
-    """Print the counts and fail where a table has too many bad rows."""
+def _report_counts(source: Path, report: Report, config: ValidateConfig, quarantine: Path) -> None:
+    """Print the counts of each table.
+
+    Raises:
+        PrectrError: a table has too many bad rows.
+    """
     for name, rows in report.rows.items():
         reasons = report.quarantined[name]
         bad = sum(reasons.values())
@@ -345,6 +357,6 @@ def _judge(source: Path, report: Report, config: ValidateConfig, quarantine: Pat
         if bad == rows or bad > rows * config.max_bad_share:
             raise PrectrError(
                 f"{source}: {bad:,} of {rows:,} rows of '{name}' are bad (limit {config.max_bad_share:.2%}), so "
-                f"nothing was written. Their file, row and reason are in {quarantine / QUARANTINED}; mend them, "
-                "or raise validation.max_bad_share."
+                f"nothing was written. Their file, row and reason are in {quarantine / QUARANTINED}; correct "
+                "them, or raise validation.max_bad_share."
             )

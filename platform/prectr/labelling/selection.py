@@ -21,8 +21,7 @@ from prectr.core.artifacts import fingerprint, require_artifact
 from prectr.core.errors import UsageError
 from prectr.core.text import normalise_queries, stable_hash
 from prectr.data.judgments import read_judged
-from prectr.data.pairs import distinct_pairs
-from prectr.data.tables import Tables, with_normal_query
+from prectr.data.tables import Tables, distinct_pairs, with_normal_query
 from prectr.labelling.bands import BANDS, lexical_bands
 from prectr.labelling.config import SelectionConfig
 

@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.ray_session import memory_bytes
-from prectr.data.pairs import distinct_pairs
-from prectr.data.tables import Tables
+from prectr.data.tables import Tables, distinct_pairs
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.lexical import match_features

@@ -176,5 +176,5 @@ def test_kuaisearch_assumes_both_or_nothing() -> None:
 
 def test_kuaisearch_judgments_without_a_label(kuaisearch: Path) -> None:
     _lines(kuaisearch / "relevance.jsonl", [{"query": "鞋", "item_title": "鞋", "grade": 1}])
-    with pytest.raises(PrectrError, match=r"relevance\.jsonl: neither 'label' nor 'score' is there"):
+    with pytest.raises(PrectrError, match=r"relevance\.jsonl: column 'label' or 'score' is missing"):
         _run("kuaisearch", kuaisearch)

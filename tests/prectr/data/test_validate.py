@@ -298,7 +298,7 @@ def test_missing_table(log: Path) -> None:
 
 
 def test_missing_directory(tmp_path: Path) -> None:
-    with pytest.raises(PrectrError, match=r"nowhere: no such directory of tables"):
+    with pytest.raises(PrectrError, match=r"nowhere: no such directory; name the one"):
         validate_tables(tmp_path / "nowhere", tmp_path / "out", ALL)
 
 

@@ -8,8 +8,7 @@ from hypothesis import given
 
 from prectr.core.errors import UsageError
 from prectr.data.judgments import read_judged, split_of
-from prectr.data.pairs import distinct_pairs
-from prectr.data.tables import Tables
+from prectr.data.tables import Tables, distinct_pairs
 from prectr.labelling import selection as selections
 from prectr.labelling.bands import lexical_bands
 from prectr.labelling.config import SelectionConfig

@@ -1,13 +1,13 @@
-"""Importers: published data sets and mapped logs, as canonical tables. One file an adapter.
+"""Importers of published data sets and of mapped logs into canonical tables. Each source has one adapter file.
 
-    config.py     what a user decides about a source (settings section `importing`)
-    source.py     what an adapter says about its source: files, readers, grades, what is lacking or assumed
-    reading.py    CSV, JSON lines and Parquet files, a chunk at a time
-    rows.py       raw columns to canonical ones; what does not fit is noted as the row's fault
-    publish.py    checks, quarantine and publication, the same as of `prectr validate`
-    wands.py, esci.py, home_depot.py, kuaisearch.py, diginetica.py    the published layouts
+    config.py     settings of the sources (section `importing`)
+    source.py     description of a source: files, readers, grades, missing and assumed parts
+    reading.py    reads CSV, JSON lines and Parquet files in chunks
+    rows.py       converts raw columns to canonical ones; notes the fault of a row that cannot be converted
+    publish.py    checks, quarantine and publication, as in `prectr validate`
+    wands.py, esci.py, home_depot.py, kuaisearch.py, diginetica.py    adapters of published data sets
     mapping_config.py, mapping.py                                     any other log, described in YAML
 
-An adapter never invents: what a source does not hold is left out, and an assumption is made only where a setting asks
-for it; both are printed and stand in the manifest.
+An adapter must not invent data. It leaves out what the source does not hold, and it makes an assumption only if a
+setting asks for it. Both are printed and stored in the manifest.
 """

@@ -1,4 +1,4 @@
-"""What a user decides about a published source. Light imports only: every command reads it at start."""
+"""Settings of the published sources. It must not import heavy libraries, because every command imports it at start."""
 
 from typing import Literal
 
@@ -8,37 +8,41 @@ from prectr.core.config import FrozenConfig
 
 
 class EsciConfig(FrozenConfig):
-    """Shopping Queries (ESCI)."""
+    """Settings of Shopping Queries (ESCI)."""
 
     locale: str = "us"
-    """us, es or jp: product ids are unique inside a locale only."""
+    """Locale to import: us, es or jp. Product ids are unique inside a locale only, so one locale is imported."""
 
 
 class DigineticaConfig(FrozenConfig):
-    """Diginetica (CIKM Cup 2016)."""
+    """Settings of Diginetica (CIKM Cup 2016)."""
 
     sessions_as_users: bool = False
-    """Most requests have no user. False leaves them out; true makes each of their sessions a user of its own."""
+    """How to import requests without a user, which are most of them. False leaves them out; true makes each of their
+    sessions a user."""
 
 
 class KuaiSearchConfig(FrozenConfig):
-    """KuaiSearch publishes neither positions nor times: impressions are made only where both are assumed here."""
+    """Settings of KuaiSearch. It publishes neither positions nor times, so impressions need assumptions about both."""
 
     position: int | None = Field(None, ge=1)
-    """The position that all shown items are given, e.g. 1: all were examined alike."""
+    """Position of every shown item, e.g. 1, which assumes that all were examined alike. Null: import no impressions."""
     time_unit: Literal["s", "m", "h", "d"] | None = None
-    """What `time_index` counts; it is taken to count from 1970-01-01T00:00Z."""
+    """Unit of `time_index`: s, m, h or d (seconds to days) since 1970-01-01T00:00Z. Null: import no impressions."""
 
     @model_validator(mode="after")
-    def _both_or_none(self) -> "KuaiSearchConfig":
+    def _check_both_or_none(self) -> "KuaiSearchConfig":
         if (self.position is None) != (self.time_unit is None):
-            raise ValueError("set position and time_unit together: impressions need both")
+            raise ValueError("set position and time_unit together, because impressions need both")
         return self
 
 
 class ImportConfig(FrozenConfig):
-    """Settings section `importing`."""
+    """Settings of the sources (settings section `importing`)."""
 
     esci: EsciConfig = EsciConfig()
+    """Settings of Shopping Queries (ESCI)."""
     diginetica: DigineticaConfig = DigineticaConfig()
+    """Settings of Diginetica."""
     kuaisearch: KuaiSearchConfig = KuaiSearchConfig()
+    """Settings of KuaiSearch."""

@@ -1,7 +1,8 @@
-"""Diginetica (CIKM Cup 2016, track 2): requests with the items shown in order, clicks, and products; `;` separated.
+"""Adapter of Diginetica (CIKM Cup 2016, track 2): requests with shown items in order, clicks and products.
 
-Queries and titles are published as ids of words, and stay so: "123 456". The day of a request is known, its time of day
-is not: `timeframe` counts milliseconds from the first query of its session, so `ts` keeps the order inside a session.
+Files are separated by `;`. Queries and titles are published as ids of words and stay ids: "123 456". The day of a
+request is known, but not its time of day: `timeframe` counts milliseconds from the first query of the session. So `ts`
+keeps the order inside a session only.
 """
 
 from collections.abc import Iterator
@@ -30,7 +31,11 @@ QUERY_COLUMNS = (
 
 
 def open_diginetica(path: Path, config: ImportConfig) -> Source:
-    """Find the four files that are read in the directory `path`."""
+    """Open the four files that are read in the directory `path`.
+
+    Raises:
+        UsageError: a file is missing.
+    """
     files = {name: find_file(path, name) for name in FILES}
     tally, sessions_as_users = Tally(), config.diginetica.sessions_as_users
 
@@ -38,7 +43,7 @@ def open_diginetica(path: Path, config: ImportConfig) -> Source:
         listed = read_whole(files["product-categories.csv"], ["itemId", "categoryId"], LAYOUT)
         categories = listed.select("itemId", "categoryId").unique("itemId", keep="first", maintain_order=True)
         tally.leave_out("further categories of a product that has one", listed.height - categories.height)
-        # Publicly used as log2(price + 1); 0 then means that no price is known.
+        # It is commonly read as log2(price + 1); 0 then means that the price is unknown.
         price = 2.0 ** pl.col("pricelog2").cast(pl.Float64, strict=False) - 1.0
         for frame in read_chunks(files["products.csv"], ["itemId", "pricelog2", "product.name.tokens"], LAYOUT):
             yield conform(
@@ -61,10 +66,10 @@ def open_diginetica(path: Path, config: ImportConfig) -> Source:
             shown = shown.with_columns(pl.int_ranges(1, pl.col("itemId").list.len() + 1).alias("position")).explode(
                 "itemId", "position"
             )
-            of_these = clicks.join(requests.select("queryId").unique(), on="queryId", how="semi")
-            lost = of_these.join(shown, on=["queryId", "itemId"], how="anti").height
-            tally.leave_out("clicks on an item that the request did not show", lost)
-            rows = shown.join(of_these, on=["queryId", "itemId"], how="left", maintain_order="left")
+            shown_clicks = clicks.join(requests.select("queryId").unique(), on="queryId", how="semi")
+            lost_clicks = shown_clicks.join(shown, on=["queryId", "itemId"], how="anti").height
+            tally.leave_out("clicks on an item that the request did not show", lost_clicks)
+            rows = shown.join(shown_clicks, on=["queryId", "itemId"], how="left", maintain_order="left")
             yield conform(rows, IMPRESSIONS, _impression_columns(sessions_as_users))
 
     return Source(
@@ -82,9 +87,9 @@ def open_diginetica(path: Path, config: ImportConfig) -> Source:
 
 
 def _searches(frame: pl.DataFrame, tally: Tally, sessions_as_users: bool) -> pl.DataFrame:
-    """The requests that can be used; the others are counted, by reason."""
-    tested = pl.col("is.test").str.to_lowercase().is_in(["true", "1"]).fill_null(False)
-    kept = tally.keep(frame, ~tested, "test requests: their clicks are not published")
+    """Requests that can be used; the others are counted by reason."""
+    is_test = pl.col("is.test").str.to_lowercase().is_in(["true", "1"]).fill_null(False)
+    kept = tally.keep(frame, ~is_test, "test requests: their clicks are not published")
     kept = tally.keep(kept, pl.col("searchstring.tokens").is_not_null(), "requests without a query (category pages)")
     if sessions_as_users:
         return kept

@@ -1,6 +1,6 @@
-"""Amazon's Shopping Queries (ESCI): judged examples and products, as Parquet or CSV, apart or in one file.
+"""Adapter of Amazon's Shopping Queries (ESCI): judged examples and products in two files or joined in one.
 
-Product ids are unique inside a locale only, so one locale is imported.
+The files are Parquet or CSV. Product ids are unique inside a locale only, so one locale is imported.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,11 @@ STEM = "shopping_queries_dataset"
 
 
 def open_esci(path: Path, config: ImportConfig) -> Source:
-    """Find the two published files in the directory `path`; a file as `path` holds examples and products joined."""
+    """Open the two published files in the directory `path`, or the file `path` of examples joined with products.
+
+    Raises:
+        UsageError: a file is missing.
+    """
     joined = path.is_file()
     if joined:
         examples = products = path
@@ -32,14 +36,14 @@ def open_esci(path: Path, config: ImportConfig) -> Source:
 
     def items() -> Iterator[pl.DataFrame]:
         columns = ["product_id", "product_locale", "product_title", "product_brand", "product_color"]
-        seen = pl.Series("product_id", [], dtype=pl.String)
+        known_ids = pl.Series("product_id", [], dtype=pl.String)
         for frame in read_chunks(products, columns, layout_of(products)):
             chosen = tally.keep(frame, of_locale, f"products of other locales than {locale}")
-            if joined:  # a product stands once with each of its judgments
-                chosen = chosen.filter(~pl.col("product_id").is_in(seen.implode())).unique(
+            if joined:  # a product is repeated for each of its judgments
+                chosen = chosen.filter(~pl.col("product_id").is_in(known_ids.implode())).unique(
                     "product_id", keep="first", maintain_order=True
                 )
-                seen = pl.concat([seen, chosen["product_id"]])
+                known_ids = pl.concat([known_ids, chosen["product_id"]])
             yield conform(
                 chosen,
                 ITEMS,

@@ -1,6 +1,6 @@
-"""Home Depot Product Search Relevance (Kaggle): judged pairs of a query and a product. No log.
+"""Adapter of Home Depot Product Search Relevance (Kaggle): judged query-product pairs. It holds no log.
 
-Relevance is the average of a few raters who said 1 (irrelevant), 2 (partly) or 3 (perfect); `CUTS` makes grades of it.
+Relevance is the average of a few ratings 1 (irrelevant), 2 (partly) or 3 (perfect); `CUTS` converts it to grades.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,17 @@ from prectr.data.importers.rows import conform
 from prectr.data.importers.source import Source, Tally, find_file, find_optional
 
 CUTS = {3: 2.66, 2: 2.0, 1: 1.5}
-"""Grade -> the lowest average that earns it; below all of them 0. 2.66, because 8/3 is published rounded to 2.67."""
+"""Grade -> least average; lower averages are grade 0. 2.66 rather than 2.67, because 8/3 is published as 2.67."""
 PAIRS = Layout(encoding="latin-1")
 BRAND = "MFG Brand Name"
 
 
 def open_home_depot(path: Path, config: ImportConfig) -> Source:
-    """Find `train.csv` in the directory `path`, and if there `test.csv` (more products), `attributes.csv` (brands)."""
+    """Open `train.csv` and, if they exist, `test.csv` (more products) and `attributes.csv` (brands) in `path`.
+
+    Raises:
+        UsageError: `train.csv` is missing.
+    """
     train = find_file(path, "train.csv")
     test, attributes = find_optional(path, "test.csv"), find_optional(path, "attributes.csv")
     files = {file.name: file for file in (train, test, attributes) if file is not None}
@@ -65,9 +69,9 @@ def open_home_depot(path: Path, config: ImportConfig) -> Source:
 
 
 def _brands(attributes: Path) -> pl.DataFrame:
-    """product_uid, value: the first brand that each product names."""
-    named = [
+    """First brand of each product: columns product_uid, value."""
+    brands = [
         frame.filter(pl.col("name") == BRAND).select("product_uid", "value")
         for frame in read_chunks(attributes, ["product_uid", "name", "value"], Layout())
     ]
-    return pl.concat(named).unique("product_uid", keep="first", maintain_order=True)
+    return pl.concat(brands).unique("product_uid", keep="first", maintain_order=True)

@@ -1,8 +1,8 @@
-"""KuaiSearch (Kuaishou): items, users, judged pairs and the ranking log, as JSON lines.
+"""Adapter of KuaiSearch (Kuaishou): items, users, judged pairs and the ranking log, as JSON lines.
 
-The ranking log has neither positions nor times: rows of a request stand clicked ones first, and `time_index` counts an
-unpublished unit. Impressions are made only where `importing.kuaisearch` assumes both. `recall.jsonl` lists the items
-shown to the same requests and no unexposed ones, so it is not read.
+The ranking log has neither positions nor times: the rows of a request start with the clicked ones, and `time_index`
+counts an unpublished unit. Impressions are imported only if `importing.kuaisearch` assumes both. `recall.jsonl` lists
+the shown items of the same requests and no others, so it is not read.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,11 @@ RANK_COLUMNS = (
 
 
 def open_kuaisearch(path: Path, config: ImportConfig) -> Source:
-    """Find `items.jsonl` (or `corpus.jsonl`), and what there is of `users`, `relevance` and `rank.jsonl`, in `path`."""
+    """Open `items.jsonl` (or `corpus.jsonl`) in `path` and, if they exist, `users`, `relevance` and `rank.jsonl`.
+
+    Raises:
+        UsageError: the file of items is missing.
+    """
     catalogue = find_file(path, "items.jsonl", "corpus.jsonl")
     users, relevance, rank = (find_optional(path, f"{name}.jsonl") for name in ("users", "relevance", "rank"))
     assume = config.kuaisearch
@@ -57,10 +61,10 @@ def open_kuaisearch(path: Path, config: ImportConfig) -> Source:
         lacks.append(
             "positions and times, so no impressions are made; importing.kuaisearch.position and .time_unit assume them"
         )
-    read = {file.name: file for file in (catalogue, users, relevance, rank) if file is not None}
+    files = {file.name: file for file in (catalogue, users, relevance, rank) if file is not None}
     return Source(
         "kuaisearch",
-        read,
+        files,
         tables,
         Tally(),
         grades=GRADES if relevance is not None else {},
@@ -105,12 +109,15 @@ def _judgments(relevance: Path) -> Iterator[pl.DataFrame]:
 
 
 def _judged_products(relevance: Path) -> pl.DataFrame:
-    """query, item_title, brand, label, and `product`: relevance-ROW of the first row with the same product text."""
+    """Judged products: columns query, item_title, brand, label, product.
+
+    `product` is relevance-ROW of the first row with the same product text.
+    """
     texts = ("brand", "brand_name", "seller_name", "attr_value", "attribute")
     raw = read_whole(relevance, ["query", "item_title"], LAYOUT, optional=[*texts, "label", "score"])
     label = next((name for name in ("label", "score") if name in raw.columns), None)
     if label is None:
-        raise PrectrError(f"{relevance}: neither 'label' nor 'score' is there. The file has: {', '.join(raw.columns)}.")
+        raise PrectrError(f"{relevance}: column 'label' or 'score' is missing. The file has: {', '.join(raw.columns)}.")
     brand = next((pl.col(name) for name in ("brand", "brand_name") if name in raw.columns), pl.lit(None, pl.String))
     product = ["item_title", *(name for name in texts if name in raw.columns)]
     return raw.select(

@@ -1,4 +1,4 @@
-"""A log of any shape, described by a mapping file (`mapping_config`): its columns become the canonical ones."""
+"""Adapter of any other log: a mapping file (`mapping_config`) says how its columns become canonical ones."""
 
 import glob
 import os
@@ -20,15 +20,16 @@ from prectr.data.importers.source import Rows, Source, Tally
 Fault = tuple[pl.Expr, str]
 
 _WITH_ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
+"""End of a text that states its time zone."""
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _MICROSECONDS = 1_000_000
 
 
 def open_mapping(path: Path, config: ImportConfig) -> Source:
-    """Read the mapping file `path` and find the files that it names.
+    """Read the mapping file `path` and open the files that it names.
 
     Raises:
-        UsageError: an unknown or missing key, or a pattern that no file matches.
+        UsageError: a key is unknown or missing, or no file matches a pattern.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such mapping file.")
@@ -36,11 +37,11 @@ def open_mapping(path: Path, config: ImportConfig) -> Source:
     files: dict[str, Path] = {"mapping": path}
     tables: dict[str, Rows] = {}
     for table in TABLES:
-        named: TableFiles | None = getattr(mapping.files, table.name)
-        if named is not None:
-            found = _find(path, table, named)
-            files |= {f"{table.name}: {os.path.relpath(file, path.parent)}": file for file in found}
-            tables[table.name] = _reader(path, table, named, found, mapping)
+        settings: TableFiles | None = getattr(mapping.files, table.name)
+        if settings is not None:
+            table_files = _find(path, table, settings)
+            files |= {f"{table.name}: {os.path.relpath(file, path.parent)}": file for file in table_files}
+            tables[table.name] = _reader(path, table, settings, table_files, mapping)
     return Source(
         "mapping",
         files,
@@ -51,42 +52,53 @@ def open_mapping(path: Path, config: ImportConfig) -> Source:
     )
 
 
-def _find(path: Path, table: Table, named: TableFiles) -> list[Path]:
-    pattern = path.parent / named.path
-    found = sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))
-    files = [file for file in found if file.is_file()]
+def _find(path: Path, table: Table, settings: TableFiles) -> list[Path]:
+    """The files of a table, sorted.
+
+    Raises:
+        UsageError: no file matches the pattern.
+    """
+    pattern = path.parent / settings.path
+    matches = sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))
+    files = [file for file in matches if file.is_file()]
     if not files:
         raise UsageError(f"{path}: files.{table.name}: no file matches {pattern}.")
     return files
 
 
-def _reader(path: Path, table: Table, named: TableFiles, files: list[Path], mapping: Mapping) -> Rows:
+def _reader(path: Path, table: Table, settings: TableFiles, files: list[Path], mapping: Mapping) -> Rows:
+    """A reader of the rows of a table from its files.
+
+    Raises:
+        UsageError: a canonical column is listed under `keep`.
+    """
     meanings: dict[str, Any] = dict(getattr(mapping.columns, table.name))
     meanings = {name: meaning for name, meaning in meanings.items() if meaning is not None}
     canonical = {column.name for column in table.columns}
-    for name in named.keep:
+    for name in settings.keep:
         if name in canonical:
             raise UsageError(f"{path}: files.{table.name}.keep: '{name}' is a canonical column; map it under columns.")
-    wanted = list(dict.fromkeys([name for meaning in meanings.values() for name in _origins(meaning)] + [*named.keep]))
+    origins = [name for meaning in meanings.values() for name in _origins(meaning)]
+    raw_columns = list(dict.fromkeys([*origins, *settings.keep]))
 
     def rows() -> Iterator[pl.DataFrame]:
         for file in files:
-            for frame in read_chunks(file, wanted, _layout(file, named)):
+            for frame in read_chunks(file, raw_columns, _layout(file, settings)):
                 try:
-                    yield _mapped(file, frame, table, meanings, mapping, named.keep)
+                    yield _mapped(file, frame, table, meanings, mapping, settings.keep)
                 except pl.exceptions.PolarsError as error:
                     raise PrectrError(f"{file}: cannot be mapped to {table.name} ({error}).") from None
 
     return rows
 
 
-def _layout(file: Path, named: TableFiles) -> Layout:
+def _layout(file: Path, settings: TableFiles) -> Layout:
     return Layout(
-        format=named.format or SUFFIXES[file.suffix.lower()],
-        separator=named.separator,
-        quote=named.quote,
-        encoding=named.encoding,
-        nulls=named.nulls,
+        format=settings.format or SUFFIXES[file.suffix.lower()],
+        separator=settings.separator,
+        quote=settings.quote,
+        encoding=settings.encoding,
+        nulls=settings.nulls,
     )
 
 
@@ -101,23 +113,23 @@ def _mapped(
             columns[name], fault = grade_of(mapping.grades, meaning.column)
             faults.append(fault)
             continue
-        made = _value(file, frame, f"columns.{table.name}.{name}", meaning)
-        columns[name] = made
-        if meaning.column is not None:  # a value that the mapping cannot read is not the same as none
-            unreadable = pl.col(meaning.column).is_not_null() & made.is_null()
+        value = _value(file, frame, f"columns.{table.name}.{name}", meaning)
+        columns[name] = value
+        if meaning.column is not None:  # a value that the mapping cannot read is a fault, not a missing value
+            unreadable = pl.col(meaning.column).is_not_null() & value.is_null()
             faults.append((unreadable, f"{name} is not {WANTED_TYPE[kinds[name]]}"))
     return conform(frame, table, columns, faults=faults, keep=keep)
 
 
 def _origins(meaning: Any) -> list[str]:
-    """The columns of the log that a meaning reads."""
+    """Columns of the log that an entry of the mapping reads."""
     if isinstance(meaning, Category) and meaning.columns is not None:
         return list(meaning.columns)
     return [] if meaning.column is None else [meaning.column]
 
 
 def _value(file: Path, frame: pl.DataFrame, key: str, meaning: Any) -> pl.Expr:
-    """The expression of the log's columns that a meaning stands for; `conform` then gives it its canonical type."""
+    """Expression over the log's columns for an entry of the mapping; `conform` then converts it to its type."""
     if isinstance(meaning, Category):
         return _category(meaning)
     if meaning.column is None:
@@ -152,29 +164,29 @@ def _flag(meaning: Flag) -> pl.Expr:
 
 
 def _moment(file: Path, frame: pl.DataFrame, key: str, meaning: Time) -> pl.Expr:
-    """Times in UTC; null where one cannot be read, lacks its zone, or lies outside the calendar.
+    """Times in UTC; null if a time cannot be read, has no zone, or lies outside the calendar.
 
     Raises:
-        PrectrError: the column's type and what the mapping says of it do not go together.
+        PrectrError: the mapping does not fit the type of the column.
     """
     name = meaning.column or ""
-    column, found = pl.col(name), frame.schema[name]
+    column, raw_type = pl.col(name), frame.schema[name]
     if meaning.unit is not None:
-        if isinstance(found, pl.Datetime) or not (found.is_numeric() or found in (pl.String, pl.Null)):
-            raise PrectrError(f"{file}: column '{name}' has the type {found}, not epoch counts; drop {key}.unit.")
-        exact = pl.Int64 if found.is_integer() else pl.Float64
+        if isinstance(raw_type, pl.Datetime) or not (raw_type.is_numeric() or raw_type in (pl.String, pl.Null)):
+            raise PrectrError(f"{file}: column '{name}' has the type {raw_type}, not epoch counts; drop {key}.unit.")
+        exact = pl.Int64 if raw_type.is_integer() else pl.Float64
         return _of_epoch(column.cast(exact, strict=False), meaning.unit)
-    if found == pl.Null:
+    if raw_type == pl.Null:
         return column.cast(pl.Datetime("us", "UTC"))
-    if found == pl.String:
+    if raw_type == pl.String:
         return _of_text(file, frame, key, meaning)
-    if isinstance(found, pl.Datetime) and found.time_zone is not None:
+    if isinstance(raw_type, pl.Datetime) and raw_type.time_zone is not None:
         return column.dt.convert_time_zone("UTC")
-    if found in (pl.Datetime, pl.Date):
+    if raw_type in (pl.Datetime, pl.Date):
         if meaning.zone is None:
             raise PrectrError(f"{file}: column '{name}' holds times without a zone; add {key}.zone, e.g. UTC.")
         return _in_zone(column.cast(pl.Datetime("us")), meaning.zone)
-    raise PrectrError(f"{file}: column '{name}' has the type {found}; if it counts from 1970, add {key}.unit.")
+    raise PrectrError(f"{file}: column '{name}' has the type {raw_type}; if it counts from 1970, add {key}.unit.")
 
 
 def _of_epoch(counts: pl.Expr, unit: str) -> pl.Expr:
@@ -191,7 +203,7 @@ def _of_text(file: Path, frame: pl.DataFrame, key: str, meaning: Time) -> pl.Exp
     name = meaning.column or ""
     text = pl.col(name).str.strip_chars()
     if meaning.format is not None:
-        if meaning.zone is None:  # the format has %z, as the mapping's own check demands
+        if meaning.zone is None:  # the format has %z: `Time` refuses a format without zone or %z
             return text.str.to_datetime(meaning.format, time_unit="us", strict=False).dt.convert_time_zone("UTC")
         return _in_zone(text.str.to_datetime(meaning.format, time_unit="us", strict=False), meaning.zone)
     zoned = text.str.contains(_WITH_ZONE)
@@ -201,13 +213,13 @@ def _of_text(file: Path, frame: pl.DataFrame, key: str, meaning: Time) -> pl.Exp
     sample = frame[name].drop_nulls().head(1000)
     if sample.len() and not sample.str.strip_chars().str.contains(_WITH_ZONE).any():
         raise PrectrError(
-            f"{file}: column '{name}' holds {sample[0]!r}: a time without a zone, or none in ISO 8601. Add {key}.zone "
+            f"{file}: column '{name}' holds {sample[0]!r}: a time without a zone, or not in ISO 8601. Add {key}.zone "
             f"(e.g. UTC), {key}.format (as of strftime) or {key}.unit (for epoch counts)."
         )
     return pl.when(zoned).then(text).str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
 
 
 def _in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
-    """Local times in UTC: of an hour that comes twice the first, null in an hour that is skipped."""
+    """Convert local times to UTC. An hour that occurs twice is the first one; a skipped hour gives null."""
     local = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     return local.dt.convert_time_zone("UTC")

@@ -1,7 +1,7 @@
-"""The mapping file: which files of a log hold which canonical table, and what their columns mean.
+"""Settings of a mapping file: the files of each canonical table of a log, and the meaning of their columns.
 
-Frozen pydantic models, read by `prectr.core.config`, so an unknown key is refused with the nearest valid name. A
-column may be written in short as its name: `query: q` is `query: {column: q}`.
+`prectr.core.config` reads it, so an unknown key is refused and the nearest valid name suggested. A column may be
+written in short as its name: `query: q` means `query: {column: q}`.
 """
 
 import zoneinfo
@@ -15,20 +15,24 @@ from prectr.data.importers.reading import SUFFIXES, Format
 
 
 def _short(key: str) -> BeforeValidator:
-    return BeforeValidator(lambda given: {key: given} if isinstance(given, str) else given)
+    """Accept a text in place of a section: it becomes the section's value of `key`."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
 class _OneColumn(FrozenConfig):
-    """Values of one column of the file, or the same value for all rows."""
+    """Values of one column of the log, or the same value for all rows."""
 
     column: str | None = None
+    """Column of the log."""
 
     @model_validator(mode="after")
-    def _one_origin(self) -> "_OneColumn":
-        given = [name for name in ("column", "columns", "constant") if getattr(self, name, None) is not None]
-        if len(given) != 1:
+    def _check_one_origin(self) -> "_OneColumn":
+        origins = [name for name in ("column", "columns", "constant") if getattr(self, name, None) is not None]
+        if len(origins) != 1:
             choices = [name for name in ("column", "columns", "constant") if name in type(self).model_fields]
-            raise ValueError(f"give one of {', '.join(choices)}" + (f", not {' and '.join(given)}" if given else ""))
+            raise ValueError(
+                f"give one of {', '.join(choices)}" + (f", not {' and '.join(origins)}" if origins else "")
+            )
         return self
 
 
@@ -36,31 +40,37 @@ class Text(_OneColumn):
     """A text or an id."""
 
     constant: str | None = None
+    """Text of all rows."""
 
 
 class Number(_OneColumn):
     """A number."""
 
     constant: float | None = None
+    """Number of all rows."""
 
 
 class Category(_OneColumn):
-    """A category path, written as one column, or as a column a level."""
+    """A category path in one column, or with one column for each level."""
 
     columns: tuple[str, ...] | None = None
+    """Columns of the levels, the broadest first."""
     separator: str | None = None
-    """What stands between the levels in the log, e.g. "/"; None: it is " > " already, or there is one level only."""
+    """Separator of the levels in `column`, e.g. "/". Null: it is " > ", or there is only one level."""
 
 
 class Time(_OneColumn):
-    """A moment: epoch counts (`unit`), a `format` of strftime, or ISO 8601; `zone` is that of times without one."""
+    """A time: epoch counts (`unit`), text in a `format`, or ISO 8601."""
 
     unit: Literal["s", "ms", "us", "ns"] | None = None
+    """Unit of counts from 1970-01-01T00:00Z: s, ms, us or ns. Null: the column holds times, not counts."""
     format: str | None = None
+    """Format of the text as of strftime, e.g. "%d.%m.%Y %H:%M". Null: ISO 8601."""
     zone: str | None = None
+    """Zone of times that state none, e.g. UTC or Europe/Berlin. Null: every time states its zone."""
 
     @model_validator(mode="after")
-    def _one_reading(self) -> "Time":
+    def _check_format(self) -> "Time":
         if self.unit and (self.format or self.zone):
             raise ValueError("unit is for epoch counts, which have neither format nor zone")
         if self.format and ("%z" in self.format) == (self.zone is not None):
@@ -69,7 +79,7 @@ class Time(_OneColumn):
 
     @field_validator("zone")
     @classmethod
-    def _known_zone(cls, zone: str | None) -> str | None:
+    def _check_zone(cls, zone: str | None) -> str | None:
         if zone is not None:
             try:
                 zoneinfo.ZoneInfo(zone)
@@ -79,23 +89,27 @@ class Time(_OneColumn):
 
 
 class Position(_OneColumn):
-    """The place in the list of results; `base` is the number of the first place."""
+    """Position in the list of results."""
 
     constant: int | None = None
+    """Position of all rows."""
     base: int = 1
+    """Number of the first position in the log, e.g. 0."""
 
 
 class Flag(_OneColumn):
-    """Yes or no; `true_when` lists the values that mean yes (all others, and empty ones, mean no)."""
+    """Yes or no."""
 
     constant: bool | None = None
+    """Value of all rows."""
     true_when: tuple[str, ...] | Literal["present"] | None = None
-    """Or `present`: any value means yes, an empty one no. None: the column holds true/false or 1/0 itself."""
+    """Values that mean yes; all others and empty fields mean no. `present`: any value means yes, an empty field no.
+    Null: the column holds true/false or 1/0."""
 
     @field_validator("true_when", mode="before")
     @classmethod
-    def _as_text(cls, given: Any) -> Any:
-        return [str(value) for value in given] if isinstance(given, list) else given
+    def _values_as_text(cls, values: Any) -> Any:
+        return [str(value) for value in values] if isinstance(values, list) else values
 
 
 TextColumn = Annotated[Text, _short("column")]
@@ -110,81 +124,114 @@ class Items(FrozenConfig):
     """Columns of the catalogue."""
 
     item_id: TextColumn
+    """Unique id of the item."""
     title: TextColumn
+    """Title of the item."""
     category: CategoryColumn | None = None
+    """Category path of the item."""
     brand: TextColumn | None = None
+    """Brand of the item."""
     price: NumberColumn | None = None
+    """Price of the item."""
 
 
 class Users(FrozenConfig):
-    """Columns of the profiles; keep more with `files.users.keep`."""
+    """Columns of user profiles; keep more of them with `files.users.keep`."""
 
     user_id: TextColumn
+    """Unique id of the user."""
 
 
 class Impressions(FrozenConfig):
-    """Columns of the log of what was shown."""
+    """Columns of the shown items, one row for each item of a request."""
 
     request_id: TextColumn
+    """Id of the request: one user, one query, one list of results."""
     user_id: TextColumn
+    """Id of the user."""
     ts: TimeColumn
+    """Time of the request."""
     query: TextColumn
+    """Query text."""
     item_id: TextColumn
+    """Id of the shown item."""
     position: PositionColumn
+    """Position of the item in the list."""
     clicked: FlagColumn
+    """Whether the item was clicked."""
     purchased: FlagColumn | None = None
+    """Whether the item was bought."""
     policy: TextColumn | None = None
+    """Name of the policy that ordered the list; "explore" for a random order."""
     propensity: NumberColumn | None = None
+    """Probability, in (0, 1], with which the policy put the item at its position."""
     price: NumberColumn | None = None
+    """Price of the item when it was shown."""
 
 
 class Candidates(FrozenConfig):
-    """Columns of unexposed candidates."""
+    """Columns of candidates that were not shown."""
 
     request_id: TextColumn
+    """Id of the request."""
     user_id: TextColumn
+    """Id of the user."""
     ts: TimeColumn
+    """Time of the request."""
     query: TextColumn
+    """Query text."""
     item_id: TextColumn
+    """Id of the candidate."""
 
 
 class Judgments(FrozenConfig):
-    """Columns of the judgments; `grades` of the mapping says what a label means."""
+    """Columns of the judgments."""
 
     query: TextColumn
+    """Query text."""
     item_id: TextColumn
+    """Id of the judged item."""
     grade: TextColumn
+    """Grade 0..3, or a label that `grades` of the mapping converts."""
     source: TextColumn | None = None
+    """Origin of the judgment."""
 
 
 class Columns(FrozenConfig):
     """Canonical table -> canonical column -> column of the log."""
 
     items: Items | None = None
+    """Columns of the catalogue."""
     users: Users | None = None
+    """Columns of user profiles. Null: the log has none."""
     impressions: Impressions | None = None
+    """Columns of the shown items. Null: the log has none."""
     candidates: Candidates | None = None
+    """Columns of candidates that were not shown. Null: the log has none."""
     judgments: Judgments | None = None
+    """Columns of the judgments. Null: the log has none."""
 
 
 class TableFiles(FrozenConfig):
-    """The files of one table and how they are written."""
+    """Files of one table and their format."""
 
     path: str
-    """A path or a pattern (`logs/*.csv`, `logs/**/*.parquet`), relative to the mapping file."""
+    """Path or pattern of the files (`logs/*.csv`, `logs/**/*.parquet`), relative to the mapping file."""
     format: Format | None = None
-    """None: by the suffix."""
+    """Format of the files: csv, jsonl or parquet. Null: by the suffix."""
     separator: str = Field(",", min_length=1, max_length=1)
+    """CSV: character between the fields."""
     quote: str | None = Field('"', max_length=1)
-    """None: quotes are ordinary characters."""
+    """CSV: character around fields that hold a separator. Null: quotes are ordinary characters."""
     encoding: str = "utf-8"
+    """CSV: encoding of the text, by its Python name."""
     nulls: tuple[str, ...] = ("",)
-    """Spellings of an empty field."""
+    """CSV: spellings of a missing value."""
     keep: tuple[str, ...] = ()
-    """Further columns that are kept under their own names."""
+    """Further columns of the log to keep under their names."""
 
     @model_validator(mode="after")
-    def _known_format(self) -> "TableFiles":
+    def _check_suffix(self) -> "TableFiles":
         suffix = "." + self.path.rsplit(".", 1)[-1].lower()
         if self.format is None and suffix not in SUFFIXES:
             raise ValueError("the path's suffix names no format; add format: csv, jsonl or parquet")
@@ -195,40 +242,47 @@ class Files(FrozenConfig):
     """Canonical table -> its files."""
 
     items: Annotated[TableFiles, _short("path")] | None = None
+    """Files of the catalogue; required."""
     users: Annotated[TableFiles, _short("path")] | None = None
+    """Files of user profiles. Null: the log has none."""
     impressions: Annotated[TableFiles, _short("path")] | None = None
+    """Files of the shown items. Null: the log has none."""
     candidates: Annotated[TableFiles, _short("path")] | None = None
+    """Files of candidates that were not shown. Null: the log has none."""
     judgments: Annotated[TableFiles, _short("path")] | None = None
+    """Files of the judgments. Null: the log has none."""
 
 
 class Mapping(FrozenConfig):
     """A mapping file."""
 
     files: Files
+    """Files of each canonical table."""
     columns: Columns
+    """Meaning of the columns of each canonical table."""
     grades: dict[str, int] | None = None
-    """Label -> grade 0..3. None: the labels are 0..3 themselves."""
+    """Label of a judgment -> grade 0..3. Null: the labels are the grades 0..3."""
 
     @field_validator("grades", mode="before")
     @classmethod
-    def _labels_as_text(cls, given: Any) -> Any:
-        return {str(label): grade for label, grade in given.items()} if isinstance(given, dict) else given
+    def _labels_as_text(cls, grades: Any) -> Any:
+        return {str(label): grade for label, grade in grades.items()} if isinstance(grades, dict) else grades
 
     @field_validator("grades")
     @classmethod
-    def _known_grades(cls, grades: dict[str, int] | None) -> dict[str, int] | None:
+    def _check_grades(cls, grades: dict[str, int] | None) -> dict[str, int] | None:
         for label, grade in (grades or {}).items():
             if grade not in GRADES:
                 raise ValueError(f"'{label}' means the grade {grade}; grades are 0, 1, 2 and 3")
         return grades
 
     @model_validator(mode="after")
-    def _files_have_columns(self) -> "Mapping":
+    def _check_tables(self) -> "Mapping":
         for table in TABLES:
             files, columns = getattr(self.files, table.name), getattr(self.columns, table.name)
             if (files is None) != (columns is None):
-                there, missing = ("files", "columns") if columns is None else ("columns", "files")
-                raise ValueError(f"{there}.{table.name} is there, but {missing}.{table.name} is not")
+                present, missing = ("files", "columns") if columns is None else ("columns", "files")
+                raise ValueError(f"{present}.{table.name} is there, but {missing}.{table.name} is not")
         if self.files.items is None:
             raise ValueError("files.items is missing: the other tables' item_id refers to it")
         return self

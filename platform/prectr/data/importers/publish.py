@@ -1,4 +1,4 @@
-"""Publication of an imported source: the same checks, quarantine and atomic artifact as `prectr validate`."""
+"""Publication of an imported source as an artifact, with the checks and the quarantine of `prectr validate`."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,29 +18,32 @@ from prectr.data.importers.source import Rows, Source
 from prectr.data.validate import write_checked
 
 SPILL = ".rows-by-day"
+"""Folder of temporary files inside the artifact that is being built."""
 
 
 class _Decisions(FrozenConfig):
-    """All settings that decide what an import makes: part of the artifact's identity."""
+    """All settings that decide the result of an import; part of the artifact's identity."""
 
     importing: ImportConfig
+    """Settings of the sources."""
     validation: ValidateConfig
+    """Limits of validation."""
 
 
 def import_tables(
     source: Source, path: Path, out: Path, *, config: ImportConfig, validation: ValidateConfig, force: bool = False
 ) -> StageResult:
-    """Publish a source as canonical tables at `out`; bad rows go to `quarantine/` beside it.
+    """Publish a source as canonical tables at `out`. Bad rows go to `quarantine/` beside it.
 
     Raises:
-        PrectrError: a file that cannot be read, a table without rows, or more bad rows than the limit.
-        UsageError: a file that is not there.
+        PrectrError: a file cannot be read, a table has no rows, or it has too many bad rows.
+        UsageError: a file does not exist.
     """
 
     def build(staging: Path) -> dict[str, Any]:
         source.say()
         if "impressions" not in source.tables:
-            progress.say("  no impressions: for train-teacher, label and distill, or as a catalogue to simulate on")
+            progress.say("  no impressions: use it for train-teacher, label and distill, or as a catalogue of simulate")
         spill = staging / SPILL
         units = (
             (table, _units(source, path, table, source.tables[table.name], spill))
@@ -73,17 +76,17 @@ def import_tables(
 
 
 def _units(source: Source, path: Path, table: Table, read: Rows, spill: Path) -> Iterator[pl.DataFrame]:
-    """Frames inside which keys must be unique: a day of a dated table, else the whole table.
+    """Frames inside which keys must be unique: each day of a dated table, else the whole table.
 
     Raises:
         PrectrError: the table has no rows.
     """
-    seen = 0
+    rows_read = 0
 
     def counted() -> Iterator[pl.DataFrame]:
-        nonlocal seen
+        nonlocal rows_read
         for frame in read():
-            seen += frame.height
+            rows_read += frame.height
             bar.advance(frame.height)
             yield frame
 
@@ -92,9 +95,9 @@ def _units(source: Source, path: Path, table: Table, read: Rows, spill: Path) ->
             yield from _by_day(counted(), spill / table.name)
         else:
             frames = list(counted())
-            if seen:
+            if rows_read:
                 yield pl.concat(frames, how="diagonal_relaxed")
-    if not seen:
+    if not rows_read:
         left_out = ", ".join(f"{count:,} x {reason}" for reason, count in source.tally.left_out.items())
         raise PrectrError(
             f"{path}: no rows for the table '{table.name}' in {source.name}"
@@ -103,12 +106,12 @@ def _units(source: Source, path: Path, table: Table, read: Rows, spill: Path) ->
 
 
 def _by_day(frames: Iterator[pl.DataFrame], spill: Path) -> Iterator[pl.DataFrame]:
-    """Regroup chunks into days, through files: a log of any length passes with a day of it in memory."""
+    """Regroup chunks by day with temporary files, so that only one day of the log is in memory."""
     spill.mkdir(parents=True)
     for number, frame in enumerate(frames):
         days = frame.with_columns(pl.col("ts").dt.date().alias("__day")).partition_by("__day", as_dict=True)
         for (day,), rows in days.items():
-            folder = spill / str(day)  # rows without a readable time are a unit of their own, and all bad
+            folder = spill / str(day)  # rows without a readable time form one more group; all of them are bad
             folder.mkdir(exist_ok=True)
             rows.drop("__day").write_parquet(folder / f"{number:06d}.parquet", compression="lz4")
     for folder in sorted(spill.iterdir()):

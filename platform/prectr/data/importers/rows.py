@@ -1,7 +1,7 @@
-"""Raw columns to canonical ones.
+"""Conversion of raw columns to canonical ones.
 
-A value that does not fit its column's type is no reason to stop: it becomes null, and the row's `FAULT` says why, so
-that the row goes to quarantine. A whole column of a type that cannot be meant (a list as a price) is one.
+A value that does not fit the type of its column becomes null, and `FAULT` gives the reason, so that the row goes to
+quarantine. A whole column of a type that cannot be converted (e.g. a list as a price) stops the import.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,70 +21,70 @@ def conform(
     faults: Sequence[tuple[pl.Expr, str]] = (),
     keep: Sequence[str] = (),
 ) -> pl.DataFrame:
-    """Rows of a canonical table, with `FILE`, `ROW` and `FAULT`.
+    """Convert raw rows to rows of a canonical table, with the columns `FILE`, `ROW` and `FAULT`.
 
     Args:
         frame: raw rows with `FILE` and `ROW`.
-        table: what they become.
-        columns: name -> raw column, or an expression of raw columns. A name that is not the table's is an extra column.
-        faults: conditions on the raw columns under which a row is bad, with the reason.
-        keep: raw columns that are kept under their own names.
+        table: the canonical table.
+        columns: new name -> raw column, or an expression of raw columns. Names outside the table become extra columns.
+        faults: conditions on raw columns that make a row bad, each with its reason.
+        keep: raw columns to keep under their names.
 
     Raises:
-        PrectrError: a column has a type that cannot be converted; names file, column and the type wanted.
+        PrectrError: a column has a type that cannot be converted. The message names file, column and expected type.
     """
-    noted = [pl.when(condition).then(pl.lit(reason)) for condition, reason in faults]
+    fault_reasons = [pl.when(condition).then(pl.lit(reason)) for condition, reason in faults]
     raw = frame.select(
-        *((pl.col(made) if isinstance(made, str) else made).alias(name) for name, made in columns.items()),
+        *((pl.col(origin) if isinstance(origin, str) else origin).alias(name) for name, origin in columns.items()),
         *(pl.col(name) for name in keep),
         pl.col(FILE),
         pl.col(ROW),
-        pl.coalesce(*noted, pl.lit(None, dtype=pl.String)).alias(FAULT),
+        pl.coalesce(*fault_reasons, pl.lit(None, dtype=pl.String)).alias(FAULT),
     )
     converted, reasons = [], [pl.col(FAULT)]
     for column in table.columns:
         if column.name not in columns:
             continue
         value = pl.col(column.name)
-        made = _convert(column.kind, raw.schema[column.name], value)
-        if made is None:
+        canonical = _convert(column.kind, raw.schema[column.name], value)
+        if canonical is None:
             raise PrectrError(
                 f"{raw.item(0, FILE)}: '{column.name}' of {table.name} has the type {raw.schema[column.name]}; wanted: "
                 f"{WANTED_TYPE[column.kind]}."
             )
-        converted.append(made.alias(column.name))
-        unreadable = made.is_null() & value.is_not_null()
+        converted.append(canonical.alias(column.name))
+        unreadable = canonical.is_null() & value.is_not_null()
         reasons.append(pl.when(unreadable).then(pl.lit(f"{column.name} is not {WANTED_TYPE[column.kind]}")))
         if column.required:
             reasons.append(pl.when(value.is_null()).then(pl.lit(f"{column.name} is null")))
     return raw.with_columns(*converted, pl.coalesce(reasons).alias(FAULT))
 
 
-def _convert(kind: Kind, found: pl.DataType, value: pl.Expr) -> pl.Expr | None:
-    """The value in its canonical type, null where it does not fit; None for a type that cannot be meant."""
-    wanted = POLARS_TYPE[kind]
-    if found == pl.Null:
-        return value.cast(wanted)
-    if found in (pl.String, pl.Categorical, pl.Enum):
+def _convert(kind: Kind, raw_type: pl.DataType, value: pl.Expr) -> pl.Expr | None:
+    """Convert a value to its canonical type; null if the value does not fit. None: the type cannot be converted."""
+    canonical_type = POLARS_TYPE[kind]
+    if raw_type == pl.Null:
+        return value.cast(canonical_type)
+    if raw_type in (pl.String, pl.Categorical, pl.Enum):
         return parse_text(kind, value.cast(pl.String))
-    if kind == "string" and found.is_integer():
+    if kind == "string" and raw_type.is_integer():
         return value.cast(pl.String)
-    if kind == "bool" and found == pl.Boolean:
+    if kind == "bool" and raw_type == pl.Boolean:
         return value
-    if kind == "bool" and found.is_numeric():
+    if kind == "bool" and raw_type.is_numeric():
         return pl.when(value == 1).then(True).when(value == 0).then(False).otherwise(None)
-    if kind == "integer" and found.is_numeric():
-        whole = value.cast(wanted, strict=False)
+    if kind == "integer" and raw_type.is_numeric():
+        whole = value.cast(canonical_type, strict=False)
         return pl.when(whole == value).then(whole).otherwise(None)
-    if kind == "float" and found.is_numeric():
-        return value.cast(wanted)
-    if kind == "timestamp" and isinstance(found, pl.Datetime) and found.time_zone is not None:
-        return value.dt.convert_time_zone("UTC").cast(wanted)
+    if kind == "float" and raw_type.is_numeric():
+        return value.cast(canonical_type)
+    if kind == "timestamp" and isinstance(raw_type, pl.Datetime) and raw_type.time_zone is not None:
+        return value.dt.convert_time_zone("UTC").cast(canonical_type)
     return None
 
 
 def grade_of(grades: Mapping[str, int], label: str) -> tuple[pl.Expr, tuple[pl.Expr, str]]:
-    """The grade that a column of labels means, and the fault of a row whose label means none."""
+    """Grades of a column of labels, and the fault of rows with an unknown label."""
     text = pl.col(label).cast(pl.String).str.strip_chars()
     unknown = text.is_not_null() & ~text.is_in(list(grades))
     grade = text.replace_strict(dict(grades), default=None, return_dtype=pl.Int32)

@@ -1,4 +1,4 @@
-"""What an adapter says about its source. Nothing here reads a row."""
+"""Description of a source by its adapter: files, readers of its tables, missing and assumed parts. It reads no rows."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,22 +10,22 @@ from prectr.core import progress
 from prectr.core.errors import UsageError
 
 Rows = Callable[[], Iterator[pl.DataFrame]]
-"""Reads a table a chunk at a time, as `rows.conform` makes it."""
+"""Reads a table in chunks that `rows.conform` returned."""
 
 
 @dataclass
 class Tally:
-    """Rows that an adapter leaves out on purpose, by reason: counted, printed, in the manifest."""
+    """Counts, by reason, of rows that an adapter leaves out on purpose. They are printed and stored in the manifest."""
 
     left_out: dict[str, int] = field(default_factory=dict)
 
     def leave_out(self, reason: str, count: int) -> None:
-        """Count rows that are left out for a reason."""
+        """Add `count` rows to a reason."""
         if count:
             self.left_out[reason] = self.left_out.get(reason, 0) + count
 
     def keep(self, frame: pl.DataFrame, condition: pl.Expr, reason: str) -> pl.DataFrame:
-        """The rows for which `condition` is true; the others are counted under `reason`."""
+        """Return the rows for which `condition` is true and count the others under `reason`."""
         kept = frame.filter(condition)
         self.leave_out(reason, frame.height - kept.height)
         return kept
@@ -38,34 +38,36 @@ class Tally:
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was found, ready to be read."""
+    """A source that is ready to be read."""
 
     name: str
     files: Mapping[str, Path]
-    """All files that are read; their content decides whether an import is up to date."""
+    """Name -> file that is read. Their content decides whether an import is up to date."""
     tables: Mapping[str, Rows]
-    """Canonical table -> its reader."""
+    """Canonical table -> reader."""
     tally: Tally
     grades: Mapping[str, int] = field(default_factory=dict)
-    """The source's judgment -> our grade."""
+    """Judgment of the source -> grade 0..3."""
     lacks: tuple[str, ...] = ()
+    """Parts of a log that the source does not hold."""
     assumed: tuple[str, ...] = ()
+    """Assumptions that the settings asked for."""
 
     def say(self) -> None:
-        """Print the grade mapping, what is lacking and what was assumed."""
+        """Print the mapping of grades, the missing parts and the assumptions."""
         if self.grades:
             progress.say("  grades: " + ", ".join(f"{judged} -> {grade}" for judged, grade in self.grades.items()))
-        for lack in self.lacks:
-            progress.say(f"  {self.name} lacks {lack}")
+        for missing in self.lacks:
+            progress.say(f"  {self.name} lacks {missing}")
         for assumption in self.assumed:
             progress.say(f"  assumed: {assumption}")
 
 
 def find_file(folder: Path, *names: str) -> Path:
-    """The first of `names` that lies in `folder`.
+    """The first of `names` that is a file in `folder`.
 
     Raises:
-        UsageError: none does.
+        UsageError: none is.
     """
     file = find_optional(folder, *names)
     if file is None:
@@ -74,5 +76,5 @@ def find_file(folder: Path, *names: str) -> Path:
 
 
 def find_optional(folder: Path, *names: str) -> Path | None:
-    """The first of `names` that lies in `folder`, or None."""
+    """The first of `names` that is a file in `folder`, or None."""
     return next((folder / name for name in names if (folder / name).is_file()), None)

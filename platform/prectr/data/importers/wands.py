@@ -1,4 +1,4 @@
-"""WANDS (Wayfair): products, queries and judgments, three tab-separated files. No log of what was shown or clicked."""
+"""Adapter of WANDS (Wayfair): three tab-separated files of products, queries and judgments. It holds no log."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +12,17 @@ from prectr.data.importers.rows import conform, grade_of
 from prectr.data.importers.source import Source, Tally, find_file
 
 GRADES = {"Exact": 3, "Partial": 2, "Irrelevant": 0}
-"""Partial is "the right product, a detail differs" (2); WANDS knows no accessories or siblings (1)."""
+"""WANDS label -> grade. Partial: the right product with a detail that differs (2). No label means accessory (1)."""
 LAYOUT = Layout(separator="\t")
 FIGURES = ("rating_count", "average_rating", "review_count")
 
 
 def open_wands(path: Path, config: ImportConfig) -> Source:
-    """Find `product.csv`, `query.csv` and `label.csv` in the directory `path`."""
+    """Open `product.csv`, `query.csv` and `label.csv` in the directory `path`.
+
+    Raises:
+        UsageError: a file is missing.
+    """
     files = {name: find_file(path, name) for name in ("product.csv", "query.csv", "label.csv")}
 
     def items() -> Iterator[pl.DataFrame]:
