@@ -34,11 +34,13 @@ class Tables:
     (False, [])
 
     Raises:
-        UsageError: the directory was not written by `simulate`, `validate` or `import`.
+        UsageError: the directory does not exist, or was not written by `simulate`, `validate` or `import`.
     """
 
     def __init__(self, path: Path) -> None:
         manifest = read_manifest(path)
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or directory.")
         if manifest is None or manifest["stage"] not in TABLE_STAGES:
             raise UsageError(
                 f"{path}: not validated tables. Bring a log in with `prectr validate {path} --out DIR`, "

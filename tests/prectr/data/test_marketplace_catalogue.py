@@ -248,8 +248,8 @@ FAULTS: dict[str, tuple[Callable[[], pl.DataFrame | None], Callable[[], pl.DataF
     "no items": (lambda: None, _judgments, "items.parquet: is missing"),
     "few items": (lambda: _items(59), _judgments, "holds 59 items; a query's pool of candidates needs at least 60"),
     "no judgments": (_items, lambda: None, "judgments.parquet: is missing"),
-    "none judged": (_items, lambda: _judgments().with_columns(item_id=pl.lit("x")), "judges no item of"),
-    "no rows": (_items, lambda: _judgments().head(0), "judges no item of"),
+    "none judged": (_items, lambda: _judgments().with_columns(item_id=pl.lit("x")), "no judgment of an item in"),
+    "no rows": (_items, lambda: _judgments().head(0), "no judgment of an item in"),
     "none relevant": (_items, lambda: _judgments().with_columns(grade=pl.lit(0, pl.Int8)), "16 judgments have grade 0"),
 }
 

@@ -201,7 +201,7 @@ def test_judgments_are_the_truth_but_for_the_stated_noise(small):
 
 def test_refuses_a_directory_that_holds_something(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UsageError, match="holds something already"):
+    with pytest.raises(UsageError, match="is not empty"):
         simulate(MarketplaceConfig(**TINY, requests=10, days=1), tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 

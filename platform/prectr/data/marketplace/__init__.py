@@ -1,9 +1,9 @@
-"""The built-in marketplace: a second-hand search log with known truth, generated, labelled "simulated" wherever shown.
+"""The built-in marketplace: it simulates the log of a second-hand search engine whose truth is known.
 
 Files in reading order: `config`, `constants`, `vocabulary`, `catalogue`, `queries`, `relevance`, `retrieval`, `users`,
-`log`, `judgments`, `worlds`, `writer`; for a log on a real catalogue `text_match`, `real_relevance`,
-`real_catalogue`. It only makes tables; it must know nothing of mining, models or metrics. The data card is
-docs/marketplace.md.
+`log`, `worlds`, `writer`; for a log on a real catalogue also `text_match`, `real_relevance`, `real_catalogue`. The data
+card is docs/marketplace.md. The marketplace only writes tables: it must not know mining, models or metrics. All results
+on its logs are labelled "simulated".
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ __all__ = ["MarketplaceConfig", "prepare", "simulate"]
 
 
 def prepare(config: MarketplaceConfig, catalogue: Path | None = None) -> "Marketplace":
-    """All of a marketplace but its log; `catalogue` and errors as in `simulate`."""
+    """Make a marketplace without its log. Argument `catalogue` and errors as in `simulate`."""
     if catalogue is None:
         from prectr.data.marketplace.worlds import invent  # heavy: numpy, pyarrow, scipy
 
@@ -36,23 +36,23 @@ def simulate(
     on_day: Callable[[date, int], None] | None = None,
     catalogue: Path | None = None,
 ) -> dict[str, int | float]:
-    """Write the canonical tables of a simulated marketplace under `out`, with the truth under `out/truth`.
+    """Simulate a marketplace: write its canonical tables under `out`, and the truth under `out/truth`.
 
-    The same configuration writes the same bytes. Memory is bounded by `config.requests_per_file`, not by the log.
+    The same configuration writes the same bytes. Memory grows with `config.requests_per_file`, not with the log.
 
     Args:
-        config: scale, seed, placebo, and overrides of the sizes.
-        out: a directory that is missing or empty.
-        on_day: called after each day with its date and the impressions written for it.
-        catalogue: validated tables whose items, queries and judgments take the place of the invented ones.
+        config: scale, seed, placebo, and sizes that override the scale's.
+        out: a directory that does not exist or is empty.
+        on_day: called after each day with its date and its number of impressions.
+        catalogue: validated tables whose items, queries and judgments replace the invented ones.
 
     Returns:
-        Row counts, click-through rate and shares; the same as `truth/stats.json`.
+        Row counts, click-through rate and shares, as in `truth/stats.json`.
 
     Raises:
-        UsageError: `out` holds something, more distinct queries are asked for than the vocabulary can make, or
-            `config` sizes what a catalogue brings along.
-        PrectrError: the catalogue lacks what a log needs.
+        UsageError: `out` is not empty, the vocabulary cannot word that many queries, or `config` sets a size that the
+            catalogue determines.
+        PrectrError: the catalogue lacks data that a log needs.
     """
     from prectr.data.marketplace.writer import check_empty, write_marketplace  # heavy
 

@@ -1,7 +1,7 @@
-"""The catalogue: product types, brands and models as integer tables, and items with seller-like titles.
+"""The invented catalogue: product types, brands and models as integer tables, and items with titles like sellers write.
 
-An item's attributes are those its title states (a brand may be stated by its model's name), so a grade can be read off
-the text. Attributes are integer codes, -1 where not stated. Nothing here knows about queries or users.
+The attributes of an item are those that its title states (a model's name may stand for its brand), so the text decides
+the grade. Attributes are integer codes; -1 means not stated. It must not know queries or users.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]
 
-ACCESSORY, SIBLING, SAME = 1, 2, 3  # relations of an item's type to the asked type; 0 is none
+ACCESSORY, SIBLING, SAME = 1, 2, 3  # relation of an item's type to the type of the query; 0: none
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,21 @@ class Taxonomy:
     type_names: list[list[str]]
     type_leaf: Ints  # (T,)
     type_top: Ints  # (T,)
-    type_main: Ints  # (T,) the type itself, or for an accessory the type it fits
+    type_main: Ints  # (T,) the type itself; for an accessory the main type that it fits
     leaf_names: list[str]
     brand_names: list[str]
-    type_brands: list[Ints]  # per type, the codes of its brands, the commonest first
+    type_brands: list[Ints]  # codes of the brands of each type, the most frequent first
     type_specs: list[list[str]]
     model_names: list[str]  # without the brand: "galaxy s10"
     model_series: Ints  # (M,)
-    model_named: npt.NDArray[np.bool_]  # (M,) false where the name is a bare number, which needs its brand
+    model_named: npt.NDArray[np.bool_]  # (M,) false: the name is a number only, which needs its brand
     brand_models: dict[tuple[int, int], Ints]  # (main type, brand) -> models
-    relation: npt.NDArray[np.int8]  # (T asked, T of the item)
+    relation: npt.NDArray[np.int8]  # (T of the query, T of the item)
 
 
 @cache
 def taxonomy() -> Taxonomy:
-    """Build the tables from the vocabulary; no chance is involved, so every seed shares them."""
+    """Build the tables from the vocabulary. They are the same for every seed."""
     leaf_names = list(dict.fromkeys(product.leaf for product in PRODUCT_TYPES))
     top_names = list(dict.fromkeys(leaf.split(" > ")[0] for leaf in leaf_names))
     type_names = [product.names.split(",") for product in PRODUCT_TYPES]
@@ -104,17 +104,17 @@ def taxonomy() -> Taxonomy:
 
 @dataclass(frozen=True)
 class Listings:
-    """What the log needs of N items, invented or real, as columns; row i is item `ids[i]`."""
+    """Columns of N items, invented or real, that the log needs; row i is item `ids[i]`."""
 
     ids: pa.Array
-    brand: Ints  # -1 where none is known
-    leaf: Ints  # the whole category; -1 where none is known
-    price: Floats  # nan where the seller gave none
-    price_rank: Floats  # 0..1 among its like; nan where the price is
-    may_discount: npt.NDArray[np.bool_]  # whether the item can have a markdown
+    brand: Ints  # -1: unknown
+    leaf: Ints  # code of the whole category; -1: unknown
+    price: Floats  # NaN: the seller states none
+    price_rank: Floats  # rank 0..1 of the price among similar items; NaN if the price is
+    may_discount: npt.NDArray[np.bool_]  # whether the price can be marked down
     quality: Floats  # standard normal
     popularity: Floats  # 0..1, rank
-    completeness: Floats  # 0..1, rank by how much the title says and how whole the item is
+    completeness: Floats  # rank 0..1 by how much the title states and how intact the item is
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -122,13 +122,13 @@ class Listings:
 
 @dataclass(frozen=True)
 class Catalogue(Listings):
-    """N invented items: all attributes are codes of the vocabulary, and prices rank within the type."""
+    """N invented items. Attributes are codes of the vocabulary; prices rank within the type."""
 
     titles: pa.Array
     type: Ints
     model: Ints
     colour: Ints
-    spec: Ints  # index into the type's own values
+    spec: Ints  # index into the values of the item's type
     condition: Ints
 
 
@@ -176,7 +176,7 @@ def make_catalogue(seed: int, size: int) -> Catalogue:
 
 
 def items_table(seed: int, items: Catalogue) -> pa.Table:
-    """The canonical `items.parquet`; some brands are left out, as sellers do."""
+    """The canonical `items.parquet`. Some brands are null, because sellers leave them out."""
     tables = taxonomy()
     rng = randomness.stream(seed, randomness.CATALOGUE, 1)
     accessory = tables.type_main[items.type] != items.type
@@ -194,7 +194,10 @@ def items_table(seed: int, items: Catalogue) -> pa.Table:
 
 
 def compose(parts: Texts, keys: Floats) -> pa.Array:
-    """Join each row's words by spaces in ascending order of `keys`; `None` parts are left out. Both (rows, parts)."""
+    """Join the words of each row by blanks in ascending order of `keys`, without those that are None.
+
+    Both arguments are (rows, parts).
+    """
     order = np.argsort(keys, axis=1, kind="stable")
     sorted_parts = np.take_along_axis(parts, order, axis=1)
     columns = [pa.array(sorted_parts[:, place], pa.string()) for place in range(parts.shape[1])]
@@ -202,12 +205,12 @@ def compose(parts: Texts, keys: Floats) -> pa.Array:
 
 
 def lookup(words: list[str], codes: npt.NDArray[np.integer]) -> Texts:
-    """The word of each code; `None` where the code is -1."""
+    """Word of each code; None for code -1."""
     return np.array([*words, None], dtype=object)[codes]
 
 
 def synonym_codes(rng: np.random.Generator, groups: list[list[str]], codes: Ints) -> tuple[list[str], Ints]:
-    """Pick a synonym for each code, the first three times as likely; returns the flat words and codes into them."""
+    """Draw a synonym for each code; the first of a group is three times as likely. Returns all words and the codes."""
     counts = np.array([len(group) for group in groups], np.int32)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
     choice = (rng.random(len(codes)) * (counts[codes] + 2)).astype(np.int32) - 2
@@ -216,7 +219,7 @@ def synonym_codes(rng: np.random.Generator, groups: list[list[str]], codes: Ints
 
 
 def spec_texts(kind: Ints, spec: Ints) -> Texts:
-    """The word of each (type, spec) code; `None` where the spec is -1."""
+    """Word of each (type, spec) code; None for spec -1."""
     specs = taxonomy().type_specs
     starts = np.concatenate([[0], np.cumsum([len(values) for values in specs])[:-1]]).astype(np.int32)
     return lookup([value for values in specs for value in values], np.where(spec >= 0, starts[kind] + spec, -1))
@@ -255,7 +258,7 @@ def _titles(
     size = len(kind)
     named = (model >= 0) & tables.model_named[model]
     brand_shown = (brand >= 0) & ~(named & (rng.random(size) < 0.25))
-    # An accessory without its own word would be a listing of the main product, so only main products drop theirs.
+    # Only main products drop the word of their type: an accessory without it would read like the main product.
     type_shown = ~((model >= 0) & ~accessory & (rng.random(size) < 0.35))
     connector = accessory & (brand >= 0) & (rng.random(size) < 0.7)
     bundled = _bundled_accessory(rng, kind)
@@ -291,7 +294,7 @@ def _titles(
 
 
 def _bundled_accessory(rng: np.random.Generator, kind: Ints) -> Ints:
-    """For some main products an accessory that comes with them ("iphone 11 with charger"), else -1."""
+    """Type of an accessory that comes with some main products ("iphone 11 with charger"); -1 for the others."""
     tables = taxonomy()
     bundled = np.full(len(kind), -1, np.int32)
     for code in range(len(tables.type_names)):
@@ -304,13 +307,13 @@ def _bundled_accessory(rng: np.random.Generator, kind: Ints) -> Ints:
 
 
 def draw_popularity(rng: np.random.Generator, quality: Floats) -> Floats:
-    """Popularity ranks in (0, 1) that follow quality with noise."""
+    """Popularity ranks in (0, 1): quality plus noise."""
     return rank_within(0.8 * quality + 0.6 * rng.standard_normal(len(quality)), np.zeros(len(quality), np.int32))
 
 
 def rank_within(values: Floats, group: Ints) -> Floats:
-    """The rank of each value within its group, scaled into (0, 1); nan stays nan."""
-    order = np.lexsort((values, group))  # nan sorts last within its group
+    """Rank of each value within its group, scaled to (0, 1); NaN stays NaN."""
+    order = np.lexsort((values, group))  # NaN sorts last within its group
     valid = ~np.isnan(values)
     counts = np.bincount(group[valid], minlength=int(group.max()) + 1)
     totals = np.bincount(group, minlength=int(group.max()) + 1)
@@ -321,6 +324,6 @@ def rank_within(values: Floats, group: Ints) -> Floats:
 
 
 def numbered_ids(prefix: str, size: int) -> pa.Array:
-    """`prefix` and a seven-digit row number."""
+    """Ids: `prefix` and a row number of seven digits."""
     numbers = pc.utf8_lpad(pc.cast(pa.array(np.arange(size)), pa.string()), width=7, padding="0")
     return pc.binary_join_element_wise(pa.scalar(prefix), numbers, "")

@@ -1,7 +1,7 @@
-"""The frozen constants of the simulated world, all in one place; `truth/params.json` repeats them.
+"""All constants of the simulated world; `truth/params.json` repeats them.
 
-Calibrated once on `small` (click-through rate, share of cold users, spread of the grades) and frozen: no model's
-results may ever move them.
+They were calibrated once on `small` (click-through rate, share of cold users, spread of the grades). They must never
+change because of a model's results. Every upper-case name here counts as a constant.
 """
 
 from datetime import date
@@ -9,27 +9,27 @@ from typing import Any, Final
 
 FIRST_DAY: Final = date(2025, 3, 3)
 
-# Log: what a request shows and keeps.
+# Log: lists that requests show, and candidates that they keep.
 SHOWN: Final = 10  # impressions a request
-LISTINGS_SEEN: Final = 1_500  # listings of the top category that a query can reach: its region, at every scale
-POOL: Final = 60  # candidates that coarse ranking keeps for a query
+LISTINGS_SEEN: Final = 1_500  # listings of its top category that a query can reach, at every scale
+POOL: Final = 60  # candidates of a query after coarse ranking
 EXPLORE_SHARE: Final = 0.05
-CANDIDATE_REQUESTS: Final = 0.20  # share of requests whose unexposed candidates are kept
+CANDIDATE_REQUESTS: Final = 0.20  # share of requests that keep candidates that were not shown
 CANDIDATES_KEPT: Final = 10
 COARSE_RELEVANCE: Final = 0.50
 COARSE_LEXICAL: Final = 0.30
 COARSE_POPULARITY: Final = 0.15
-COARSE_NOISE: Final = 0.20  # standard deviation of the coarse estimate's own error, fixed for a (query, item)
-TEMPERATURE: Final = 0.14  # of the Plackett-Luce draw that orders a production request
+COARSE_NOISE: Final = 0.20  # standard deviation of the coarse estimate's error, which is fixed for a (query, item)
+TEMPERATURE: Final = 0.14  # of the Plackett-Luce draw that orders the list of a production request
 
 # Users.
 USER_ZIPF: Final = 0.65
-ARRIVED_AT_START: Final = 0.40  # the others arrive evenly over the days of the scale
+ARRIVED_AT_START: Final = 0.40  # share present on the first day; the others arrive evenly over the days of the scale
 TOLERANCE_BASE: Final = 0.58  # t0
-TOLERANCE_USER_SD: Final = 0.18  # of t_u
-TOLERANCE_AGE: Final = 0.03  # part of t_u explained by the age band, a step a band
-TOLERANCE_QUERY_SD: Final = 0.10  # of the part of d_q that specificity does not explain
-TOLERANCE_SPECIFICITY: Final = 0.20  # d_q a unit of specificity (0 broad, 1 exact), centred
+TOLERANCE_USER_SD: Final = 0.18  # standard deviation of t_u
+TOLERANCE_AGE: Final = 0.03  # change of t_u from one age band to the next
+TOLERANCE_QUERY_SD: Final = 0.10  # standard deviation of the part of d_q that specificity does not explain
+TOLERANCE_SPECIFICITY: Final = 0.20  # change of d_q for one unit of specificity (0 broad, 1 exact); d_q is centred
 THRESHOLD_RANGE: Final = (0.0, 1.1)
 TASTE_DIMENSIONS: Final = 4
 FAVOURITE_QUERY: Final = 0.60  # share of a user's queries that fall into a favourite top category
@@ -42,7 +42,7 @@ JUDGED_POOL: Final = 12
 JUDGED_RANDOM: Final = 6
 JUDGMENT_NOISE: Final = 0.03  # share of grades moved by one step
 
-# Relevance: bands of r by grade, and what fills a band.
+# Relevance: band of r for each grade, and weights of the parts that place r in its band.
 BANDS: Final = ((0.00, 0.20), (0.20, 0.50), (0.45, 0.75), (0.70, 1.00))
 WITHIN_MATCH: Final = 0.30
 WITHIN_COMPLETENESS: Final = 0.45
@@ -64,7 +64,7 @@ PURCHASE_BARGAIN: Final = 3.0
 
 
 def as_dict() -> dict[str, Any]:
-    """Every constant by its name, ready for JSON."""
+    """All constants by name, as JSON types."""
     return {
         name: value.isoformat() if isinstance(value, date) else value
         for name, value in globals().items()

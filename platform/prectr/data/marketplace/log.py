@@ -1,4 +1,4 @@
-"""The log: who searches when, what the policy shows, what is clicked and bought.  [ours]
+"""The simulated log: requests of users, lists of the policy, clicks and purchases.  [ours]
 
     p_click   = p_exam * p_click_given_exam,            p_exam = 1 / position
     p_click_given_exam = (eps + (1 - eps) sigmoid((r - T_uq) / s)) * attraction
@@ -7,9 +7,9 @@
     p_purchase given a click = sigmoid(b0 + b1 (r - T_uq) + b2 markdown)
 
 Policy: `production` orders the pool by a Plackett-Luce draw, weights exp(coarse / temperature); `explore` orders it
-uniformly. The first ten are shown. `propensity` is the exact probability, under the request's own policy and given the
-items placed above, that this item is placed here; their product is the list's probability. For `explore` it is
-1 / (pool - position + 1), and every pool item is shown with probability shown / pool.
+uniformly. The first ten items are shown. `propensity` is the exact probability, under the policy of the request and
+given the items above, that this item is at this position; their product is the probability of the list. For `explore`
+it is 1 / (pool - position + 1), and every item of the pool is shown with probability shown / pool.
 """
 
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ from prectr.data.marketplace.users import Users
 
 DAY_MICROSECONDS = 86_400_000_000
 MARKDOWN_SALT = 3
-RELEVANCE_SOURCES = ("lexical", "judgment")  # what the latent relevance rests on, on a real catalogue
+RELEVANCE_SOURCES = ("lexical", "judgment")  # origin of the true relevance on a real catalogue
 
 
 @dataclass(frozen=True)
 class World:
-    """Everything that stays fixed over the log."""
+    """Everything that does not change during the log."""
 
     seed: int
     items: Listings
@@ -48,7 +48,7 @@ class World:
 
 @dataclass(frozen=True)
 class Requests:
-    """n requests of one day, in order of time."""
+    """n requests of one day in time order."""
 
     day: int
     number: Ints  # within the day, from 0
@@ -63,7 +63,7 @@ class Requests:
         return len(self.user)
 
     def part(self, start: int, stop: int) -> "Requests":
-        """Rows start..stop."""
+        """Requests `start` (included) to `stop` (excluded)."""
         return Requests(
             day=self.day,
             number=self.number[start:stop],
@@ -78,7 +78,7 @@ class Requests:
 
 @dataclass(frozen=True)
 class Simulated:
-    """The tables of one part of a day, and the figures that the statistics add up."""
+    """Tables of one part of a day, and figures for the statistics."""
 
     impressions: pa.Table
     impressions_truth: pa.Table
@@ -96,7 +96,7 @@ class Simulated:
 def make_world(
     seed: int, items: Listings, queries: Searches, users: Users, pools: Pools, brands: int, leaves: int
 ) -> World:
-    """Draw the tastes that the `brands` and `leaves` appeal to, and put the world together."""
+    """Make a world: draw the tastes to which `brands` brands and `leaves` categories appeal."""
     rng = randomness.stream(seed, randomness.LOG)
     brand = rng.standard_normal((brands + 1, constants.TASTE_DIMENSIONS), np.float32)
     leaf = rng.standard_normal((leaves + 1, constants.TASTE_DIMENSIONS), np.float32)
@@ -106,17 +106,17 @@ def make_world(
 
 
 def draw_requests(world: World, day: int, size: int) -> Requests:
-    """The requests of one day: active users who have arrived, and queries by popularity and favourite category."""
+    """Draw the requests of one day: arrived users by activity, queries by popularity and favourite category."""
     rng = randomness.stream(world.seed, randomness.LOG, 1, day)
     user = randomness.draw(rng, np.where(world.users.arrival <= day, world.users.activity, 0.0), size)
     query = randomness.draw(rng, world.queries.popularity, size)
     query_top = world.queries.top
     favourite = world.users.favourite_tops[user, (rng.random(size) < 0.35).astype(int)]
-    wanted = np.where(rng.random(size) < constants.FAVOURITE_QUERY, favourite, -1)
+    request_top = np.where(rng.random(size) < constants.FAVOURITE_QUERY, favourite, -1)
     for top in np.unique(query_top[query_top >= 0]):
-        rows = np.flatnonzero(wanted == top)
+        rows = np.flatnonzero(request_top == top)
         query[rows] = randomness.draw(rng, np.where(query_top == top, world.queries.popularity, 0.0), len(rows))
-    # Strictly inside the date; the curve rises towards the evening.
+    # Strictly inside the day, with more requests towards the evening.
     moment = (rng.beta(2.4, 1.6, size) * (DAY_MICROSECONDS - 2)).astype(np.int64) + 1
     return Requests(
         day=day,
@@ -131,7 +131,7 @@ def draw_requests(world: World, day: int, size: int) -> Requests:
 
 
 def simulate_part(world: World, requests: Requests, part: int) -> Simulated:
-    """Show, click and buy for some requests of a day; `part` numbers them within the day and seeds their draws."""
+    """Simulate some requests of a day. `part`, their number within the day, seeds the draws."""
     rng = randomness.stream(world.seed, randomness.LOG, 2, requests.day, part)
     pools = world.pools
     order, propensity = logging_order(world, requests, rng)
@@ -157,7 +157,7 @@ def simulate_part(world: World, requests: Requests, part: int) -> Simulated:
     truth = {"request_id": head["request_id"], "item_id": item_ids, "p_exam": shown.p_exam, **shown.met.truth()}
     truth["p_click"] = shown.p_click
 
-    # The pool of some requests beyond what was shown: a uniform sample of at most CANDIDATES_KEPT.
+    # Some requests keep a uniform sample of at most CANDIDATES_KEPT items of their pool that were not shown.
     lottery = rng.random(order.shape)
     lottery[~present | ~requests.keeps_candidates[:, None]] = np.inf
     lottery[:, : constants.SHOWN] = np.inf
@@ -184,32 +184,32 @@ def simulate_part(world: World, requests: Requests, part: int) -> Simulated:
 def logging_order(
     world: World, requests: Requests, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-    """Order every request's pool by the logging policy.
+    """Order the pool of every request by the logging policy.
 
     Returns:
-        The slots of the pool in the order placed, (n, POOL), padding last; and the propensities of the first SHOWN.
+        Slots of the pool in their new order (n, POOL), padding last; and propensities of the first SHOWN.
     """
     score = world.pools.score[requests.query] / np.float32(constants.TEMPERATURE)
     logits = np.where(requests.explore[:, None] & np.isfinite(score), np.float32(0.0), score)
-    # Gumbel noise and a sort draw from Plackett-Luce.
+    # Sorting by logits plus Gumbel noise draws from Plackett-Luce.
     order = np.argsort(-(logits + rng.gumbel(size=score.shape)), axis=1, kind="stable").astype(np.int32)
     return order, place_propensities(np.take_along_axis(logits, order, axis=1), constants.SHOWN)
 
 
 def place_propensities(ordered_logits: npt.NDArray[np.float32], shown: int) -> Floats:
-    """Plackett-Luce probability of each placed item given those above it.
+    """Plackett-Luce probability of each item at its position, given those above it.
 
-    `ordered_logits` (n, pool) in the order placed, -inf in the padding; returns (n, min(shown, pool)).
+    `ordered_logits` (n, pool) are in the order of the list, -inf in the padding. Returns (n, min(shown, pool)).
     """
     weights = np.exp(ordered_logits.astype(np.float64) - ordered_logits.max(axis=1, keepdims=True))
     remaining = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1]
-    with np.errstate(invalid="ignore"):  # 0 / 0 only in the padding, which is dropped
+    with np.errstate(invalid="ignore"):  # 0 / 0 occurs in the padding only, which is dropped
         return (weights / remaining)[:, :shown]
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """What happens if these users examine these items; all (rows,)."""
+    """Probabilities and their parts if these users examine these items; all arrays (rows,)."""
 
     item: Ints
     grade: npt.NDArray[np.int8]
@@ -231,30 +231,30 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Shown:
-    """The impressions of some requests and what may come of them; all (rows,), by request and position."""
+    """Impressions of some requests with click and purchase probabilities; all (rows,), by request and position."""
 
-    row: Ints  # of the request
-    slot: Ints  # in the query's pool
+    row: Ints  # row number of the request
+    slot: Ints  # slot in the query's pool
     position: Ints  # from 1
     price: Floats  # at exposure; NaN where the item has none
     p_exam: Floats
     p_click: Floats
     p_purchase: Floats  # given a click
-    met: "Interactions"
+    met: Interactions
 
     def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Draw what is clicked and what is bought."""
+        """Draw which impressions are clicked and which are bought."""
         clicked = rng.random(len(self.row)) < self.p_click
         return clicked, clicked & (rng.random(len(self.row)) < self.p_purchase)
 
 
 def show(world: World, requests: Requests, order: npt.NDArray[np.int32]) -> Shown:
-    """Show the first SHOWN of each request's pool.
+    """Show the first SHOWN items of each request's ordered pool.
 
     Args:
-        world: where the pools are.
+        world: the world with the pools.
         requests: n requests.
-        order: (n, POOL) slots of the pools in the order placed, padding last.
+        order: (n, POOL) slots of the pools in the order of the list, padding last.
     """
     first = order[:, : constants.SHOWN]
     row, place = np.nonzero(np.take_along_axis(world.pools.item[requests.query], first, axis=1) >= 0)
@@ -321,7 +321,7 @@ def _request_ids(requests: Requests) -> pa.Array:
 
 
 def request_columns(world: World, requests: Requests, row: npt.NDArray[np.integer]) -> dict[str, pa.Array]:
-    """The canonical columns that all rows of a request share, of rows (m,) of these requests."""
+    """Canonical columns that all rows of a request share; `row` (m,) are the request of each row."""
     rows = pa.array(row)
     midnight = np.datetime64(day_date(requests.day), "us").astype(np.int64)
     return {
@@ -333,5 +333,5 @@ def request_columns(world: World, requests: Requests, row: npt.NDArray[np.intege
 
 
 def day_date(day: int) -> date:
-    """The calendar date of day number `day`."""
+    """Calendar date of day number `day`, from 0."""
     return constants.FIRST_DAY + timedelta(days=day)

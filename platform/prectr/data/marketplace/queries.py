@@ -1,6 +1,6 @@
-"""Queries: intents from broad ("phone") to exact ("nokia 3310 blue battery"), each worded in one to three ways.
+"""Invented queries: intents from broad ("phone") to exact ("nokia 3310 blue battery"), each with one to three wordings.
 
-Wordings of one intent share its attributes and its tolerance; case variants are drawn when a request is typed.
+The wordings of an intent share its attributes and its tolerance. Case variants are drawn for each request.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from prectr.data.marketplace.catalogue import (
 )
 from prectr.data.marketplace.vocabulary import COLOURS
 
-# Which attributes an intent asks for beside the type, and how often: brand, model, colour, spec.
+# Attributes that an intent states besides the type (brand, model, colour, spec), and the share of such intents.
 TEMPLATES = (
     ((0, 0, 0, 0), 0.16),
     ((1, 0, 0, 0), 0.20),
@@ -38,16 +38,16 @@ TEMPLATES = (
     ((1, 1, 1, 1), 0.02),
 )
 SPECIFICITY = np.array([0.25, 0.35, 0.20, 0.20])  # of brand, model, colour, spec
-WORDINGS_KEPT = (1.0, 0.5, 0.3)
+WORDINGS_KEPT = (1.0, 0.5, 0.3)  # probability that the first, second, third wording exists
 
 
 @dataclass(frozen=True)
 class Searches:
-    """What the log needs of Q distinct normalised queries, invented or real, as columns."""
+    """Columns of Q distinct normalised queries, invented or real, that the log needs."""
 
     texts: list[str]
-    typed: pa.Array  # (Q * 4,) the wordings as users type them; row 4 * q + variant
-    top: Ints  # the top category that it asks for; -1 where none is known
+    typed: pa.Array  # (Q * 4,) forms as users type them; row 4 * q + variant
+    top: Ints  # top category of the query; -1: unknown
     specificity: Floats  # 0 broad .. 1 exact
     popularity: Floats  # sums to 1
     tolerance: Floats  # d_q
@@ -58,7 +58,7 @@ class Searches:
 
 @dataclass(frozen=True)
 class Queries(Searches):
-    """Q invented queries with their intents; attribute codes as in the catalogue, -1 where not asked."""
+    """Q invented queries with their intents; attribute codes as in the catalogue, -1: not stated."""
 
     intent: Ints
     source: Ints  # the item that suggested the intent
@@ -69,30 +69,30 @@ class Queries(Searches):
     spec: Ints
 
 
-TYPED_SHARES = np.array([0.78, 0.13, 0.03, 0.06])  # as it is, Title Case, UPPER CASE, stray blanks
+TYPED_SHARES = np.array([0.78, 0.13, 0.03, 0.06])  # shares of: unchanged, Title Case, UPPER CASE, extra blanks
 
 
 def typed_forms(text: str) -> tuple[str, str, str, str]:
-    """The ways to type a query, in the order of `TYPED_SHARES`."""
+    """Forms in which users type a query, in the order of `TYPED_SHARES`."""
     return text, text.title(), text.upper(), f" {text}  "
 
 
 def zipf_weights(rng: np.random.Generator, specificity: Floats) -> Floats:
-    """How often each query is asked, relatively; broad ones tend to be asked more."""
+    """Relative frequency of each query; broad queries tend to be more frequent."""
     rank = np.argsort(np.argsort(specificity + rng.normal(0, 0.8, len(specificity)))).astype(np.float64)
     return np.power(rank + 3.0, -constants.QUERY_ZIPF)
 
 
-def query_tolerance(specificity: Floats, popularity: Floats, own: Floats) -> Floats:
-    """d_q from specificity, centred over requests, and the part `own` that it does not explain."""
-    return constants.TOLERANCE_SPECIFICITY * (specificity - popularity @ specificity) + own
+def query_tolerance(specificity: Floats, popularity: Floats, unexplained: Floats) -> Floats:
+    """d_q: a part proportional to specificity, centred over requests, plus the `unexplained` part."""
+    return constants.TOLERANCE_SPECIFICITY * (specificity - popularity @ specificity) + unexplained
 
 
 def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queries:
-    """Draw `size` distinct queries that the catalogue's items suggest.
+    """Draw `size` distinct queries, each suggested by an item of the catalogue.
 
     Raises:
-        UsageError: the catalogue is too small to suggest that many.
+        UsageError: the catalogue is too small for that many queries.
     """
     rng = randomness.stream(seed, randomness.QUERIES)
     intents, source = _draw_intents(rng, size, items)
@@ -101,13 +101,13 @@ def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queri
     rows = np.repeat(np.arange(count), wordings)
     texts = _word(rng, intents[rows]).to_pylist()
     kept = rng.random(len(rows)) < np.tile(WORDINGS_KEPT, count)
-    chosen: dict[str, int] = {}  # an intent that words itself as an earlier one is that earlier one
+    chosen: dict[str, int] = {}  # of two intents with the same wording the first counts
     for row in np.flatnonzero(kept):
         chosen.setdefault(normalise_query(texts[row]), int(row))
     if len(chosen) < size:
         raise UsageError(
-            f"The marketplace can word only {len(chosen)} distinct queries here, {size} were asked for: "
-            "lower 'queries' or raise 'items'."
+            f"simulate.queries is {size}, but a catalogue of {len(items):,} items gives only {len(chosen)} distinct "
+            "queries: lower 'queries' or raise 'items'."
         )
     names = list(chosen)[:size]
     row_of = np.array([chosen[name] for name in names])
@@ -115,8 +115,8 @@ def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queri
 
     weight = zipf_weights(rng, specificity[intent]) * np.array(WORDINGS_KEPT)[row_of % wordings]
     popularity = weight / weight.sum()
-    own = constants.TOLERANCE_QUERY_SD * rng.standard_normal(count)[intent]
-    tolerance = np.zeros(size) if placebo else query_tolerance(specificity[intent], popularity, own)
+    unexplained = constants.TOLERANCE_QUERY_SD * rng.standard_normal(count)[intent]
+    tolerance = np.zeros(size) if placebo else query_tolerance(specificity[intent], popularity, unexplained)
     attributes = intents[intent]
     return Queries(
         texts=names,
@@ -136,7 +136,7 @@ def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queri
 
 
 def _draw_intents(rng: np.random.Generator, size: int, items: Catalogue) -> tuple[Ints, Ints]:
-    """Distinct (type, brand, model, colour, spec) rows in the order drawn, and the item that suggested each."""
+    """Distinct rows (type, brand, model, colour, spec) in the order of the draws, and the item that suggested each."""
     draws = 12 * size
     source = randomness.draw(rng, items.popularity**2, draws)
     asked = np.array([template for template, _ in TEMPLATES], bool)[

@@ -1,19 +1,19 @@
-"""Seeded randomness: one independent stream a part of the world, and noise that belongs to a pair."""
+"""Seeded randomness: an independent stream for each part of the world, and noise that depends on a pair only."""
 
 import numpy as np
 import numpy.typing as npt
 
-# One number a part; a stream is (seed, part, day, chunk), so that no part's draws shift another's.
+# One number for each part. A stream is (seed, part, day, chunk), so that the draws of one part do not shift another's.
 CATALOGUE, QUERIES, USERS, LOG, JUDGMENTS = range(5)
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
-    """The generator of one part: independent of every other key, the same on every machine."""
+    """Random generator of a key: independent of all other keys, and the same on every machine."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def pair_uniform(left: npt.ArrayLike, right: npt.ArrayLike, salt: int) -> npt.NDArray[np.float64]:
-    """Uniform [0, 1) noise that is a function of the pair only (splitmix64's finaliser); shapes broadcast."""
+    """Uniform noise in [0, 1) that is a function of the pair only (finaliser of splitmix64); shapes broadcast."""
     with np.errstate(over="ignore"):
         key = (
             np.asarray(left, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -27,7 +27,7 @@ def pair_uniform(left: npt.ArrayLike, right: npt.ArrayLike, salt: int) -> npt.ND
 
 
 def draw(generator: np.random.Generator, weights: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.int64]:
-    """Indices drawn with replacement, in proportion to `weights`."""
+    """Draw `size` indices with replacement, with probabilities in proportion to `weights`."""
     cumulative = np.cumsum(weights)
     position = np.searchsorted(cumulative, generator.random(size) * cumulative[-1], side="right")
     return np.minimum(position, len(weights) - 1)

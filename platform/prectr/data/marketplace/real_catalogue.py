@@ -1,9 +1,9 @@
-"""The marketplace's users on a real catalogue: its items, queries and judgments instead of invented ones.  [ours]
+"""A marketplace on a real catalogue: simulated users search its items, queries and judgments.  [ours]
 
-Everything that is logged (users, policy, examination, clicks, purchases) is the marketplace's. What the catalogue does
-not say is not made up: an item without a price has no price taste and no markdown, one without a brand or category
-appeals to no taste for it, a query whose judged items have no category is in nobody's favourite. What no catalogue
-could say and the click model needs is drawn as for invented items: quality and popularity.
+Users, policy, examination, clicks and purchases are simulated as in the invented marketplace. Missing data is not
+invented: an item without a price has no price taste and no markdown; an item without a brand or category appeals to no
+taste for it; a query whose judged items have no category is in no favourite category. Quality and popularity, which no
+catalogue states but the click model needs, are drawn as for invented items.
 """
 
 from pathlib import Path
@@ -31,21 +31,25 @@ from prectr.data.tables import Tables
 
 
 def check_sizes(config: MarketplaceConfig) -> None:
-    """Refuse sizes that a catalogue brings along."""
+    """Refuse sizes that the catalogue determines.
+
+    Raises:
+        UsageError: `items` or `queries` is set.
+    """
     for name in ("items", "queries"):
         if getattr(config, name) is not None:
             raise UsageError(
                 f"simulate.{name} is set to {getattr(config, name)}, but --catalogue brings its own {name}: "
-                "leave it out. The scale gives users, requests and days."
+                "leave it out. The scale sets users, requests and days."
             )
 
 
 def read_marketplace(config: MarketplaceConfig, path: Path) -> Marketplace:
-    """The marketplace on the validated tables at `path`.
+    """Make the marketplace on the validated tables at `path`.
 
     Raises:
-        UsageError: `path` holds no validated tables, or `config` sizes what they bring along.
-        PrectrError: there are no judgments of the items, none of them is relevant, or fewer items than a pool needs.
+        UsageError: `path` holds no validated tables, or `config` sets a size that they determine.
+        PrectrError: no item is judged, no judged pair is relevant, or there are fewer items than a pool needs.
     """
     check_sizes(config)
     tables = Tables(path)
@@ -76,7 +80,7 @@ def read_marketplace(config: MarketplaceConfig, path: Path) -> Marketplace:
 
 
 def _read_items(tables: Tables) -> pl.DataFrame:
-    """The items as they are; category, brand and price are there, null where the source has none."""
+    """The items with category, brand and price; null where the source states none."""
     if not tables.has("items"):
         raise PrectrError(f"{tables.path / 'items.parquet'}: is missing; a catalogue needs items (item_id, title).")
     items = tables.items().with_columns(pl.col("category").replace("", None))
@@ -89,7 +93,7 @@ def _read_items(tables: Tables) -> pl.DataFrame:
 
 
 def _read_judgments(tables: Tables, items: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The judgments of known items as they are, and their pairs: query (normalised, not empty), item_id, grade."""
+    """Judgments of known items, unchanged; and their pairs: query (normalised, not empty), item_id, grade."""
     file = tables.path / "judgments.parquet"
     if not tables.has("judgments"):
         raise PrectrError(
@@ -106,15 +110,15 @@ def _read_judgments(tables: Tables, items: pl.DataFrame) -> tuple[pl.DataFrame, 
     pairs = tables.judgments().filter(known)
     blank = pairs.filter(pl.col("query") == "").height
     if blank:
-        progress.say(f"  judgments: {blank:,} of an empty query, which nobody asks")
+        progress.say(f"  judgments: {blank:,} left out: their query is empty")
         pairs = pairs.filter(pl.col("query") != "")
     if not pairs.height:
         raise PrectrError(
-            f"{file}: judges no item of {tables.path / 'items.parquet'} for a query; nothing can be asked."
+            f"{file}: no judgment of an item in {tables.path / 'items.parquet'} with a query, so there are no queries."
         )
     if pairs["grade"].max() == 0:
         raise PrectrError(
-            f"{file}: all {pairs.height:,} judgments have grade 0, so nothing would ever be clicked for its relevance. "
+            f"{file}: all {pairs.height:,} judgments have grade 0, so nothing would be clicked for its relevance. "
             "Check how the source's labels were mapped to grades."
         )
     return judgments, pairs
@@ -138,7 +142,7 @@ def _judged(pairs: pl.DataFrame, texts: pl.Series, item_ids: pl.Series) -> Judge
 
 
 def _codes(values: pl.Series) -> tuple[Ints, int]:
-    """A number for each distinct value in their order, -1 for null; and how many there are."""
+    """Number of each value among the sorted distinct values, -1 for null; and how many distinct values there are."""
     distinct = values.drop_nulls().unique().sort()
     numbers = values.replace_strict(
         distinct, pl.int_range(len(distinct), eager=True), default=-1, return_dtype=pl.Int32
@@ -155,7 +159,7 @@ def _listings(seed: int, items: pl.DataFrame, brand: Ints, leaf: Ints, leaves: i
         brand=brand,
         leaf=leaf,
         price=price,
-        # A price ranks among those of its category; items without a category are ranked among themselves.
+        # Prices rank within their category; items without a category form one group.
         price_rank=rank_within(price, np.where(leaf < 0, leaves, leaf).astype(np.int32)),
         may_discount=~np.isnan(price),
         quality=quality,
@@ -165,7 +169,7 @@ def _listings(seed: int, items: pl.DataFrame, brand: Ints, leaf: Ints, leaves: i
 
 
 def _query_tops(judged: Judged, top: Ints, queries: int) -> Ints:
-    """The top category of each query: the commonest among its best judged items, -1 where they have none."""
+    """Top category of each query: the most frequent one of its best judged items; -1 if they have none."""
     chosen = (
         pl.DataFrame({"query": judged.query, "grade": judged.grade, "top": top[judged.item]})
         .filter((pl.col("top") >= 0) & (pl.col("grade") == pl.col("grade").max().over("query")))
@@ -180,15 +184,15 @@ def _query_tops(judged: Judged, top: Ints, queries: int) -> Ints:
 
 
 def _searches(config: MarketplaceConfig, texts: list[str], information: Floats, top: Ints) -> Searches:
-    """Specificity is the rank of a query by the summed inverse document frequencies of its words."""
+    """Queries of the catalogue. Specificity is the rank of the sum of the words' inverse document frequencies."""
     rng = randomness.stream(config.seed, randomness.QUERIES)
     specificity = rank_within(information, np.zeros(len(texts), np.int32))
     weight = zipf_weights(rng, specificity)
     popularity = weight / weight.sum()
-    own = constants.TOLERANCE_QUERY_SD * rng.standard_normal(len(texts))
+    unexplained = constants.TOLERANCE_QUERY_SD * rng.standard_normal(len(texts))
     return Searches(
         texts=texts,
-        # In some scripts a change of case changes the word (dotless i); such a form would be another query.
+        # In some scripts another case is another word (dotless i); such a form would be another query.
         typed=pa.array(
             [form if normalise_query(form) == text else text for text in texts for form in typed_forms(text)],
             pa.string(),
@@ -196,7 +200,7 @@ def _searches(config: MarketplaceConfig, texts: list[str], information: Floats, 
         top=top,
         specificity=specificity,
         popularity=popularity,
-        tolerance=np.zeros(len(texts)) if config.placebo else query_tolerance(specificity, popularity, own),
+        tolerance=np.zeros(len(texts)) if config.placebo else query_tolerance(specificity, popularity, unexplained),
     )
 
 
@@ -215,7 +219,7 @@ def _queries_truth(queries: Searches, judged: Judged, pools: Pools) -> pa.Table:
 
 
 def _describe(items: pl.DataFrame, judged: Judged, pools: Pools) -> None:
-    """Say what the world is made of, and what is thin about it."""
+    """Print the sizes of the world and how much of the data is missing."""
     lacking = ", ".join(f"{items[name].null_count():,} without {name}" for name in ("category", "brand", "price"))
     progress.say(f"  catalogue: {items.height:,} items ({lacking})")
     counts = np.bincount(judged.grade, minlength=len(GRADES))

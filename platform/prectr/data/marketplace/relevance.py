@@ -1,18 +1,18 @@
-"""Relevance of an item to a query's intent: the grade 0..3 and the continuous truth r.  [ours]
+"""True relevance of an item to the intent of a query: the grade 0..3 and the continuous r.  [ours]
 
-Grade, by what the title states against what the intent asks (type, brand, model, colour, spec):
+The grade compares what the title states with what the intent asks for (type, brand, model, colour, spec):
 
-- same type, brand and model as asked: 3, less 1 for each asked colour or spec that differs or is not stated;
-  another model of the same series: 2 less the same; another or no model of the brand: 1; never below 1 so far;
+- same type, brand and model as asked: 3, minus 1 for each asked colour or spec that differs or is not stated;
+  another model of the same series: 2 minus the same; another or no model of the brand: 1; all of these at least 1;
 - same type, another or no brand: 1, or 0 if the intent asks for a model;
 - a sibling type (same leaf, neither is an accessory): 1 if no model is asked and the brand is as asked, else 0;
 - an accessory for an asked main product, or the reverse: 1 if the asked model is the same or, with no model asked, if
   the asked brand is the same, else 0; every other type: 0;
-- an item sold broken, for parts: one grade less, not below 0.
+- an item that is sold for parts: one grade lower, at least 0.
 
 r = low_g + (high_g - low_g) * (0.30 match + 0.45 completeness + 0.25 pair noise), in the band of the grade
-(`constants.BANDS`), where match is the share of what is asked that the item meets (an attribute that is not stated
-counts half) and completeness is the item's own rank by how much its title says and how whole it is.
+(`constants.BANDS`), where match is the share of the asked attributes that the item meets (an attribute that is not
+stated counts half) and completeness is the item's rank by how much its title states and how intact it is.
 """
 
 import numpy as np
@@ -26,17 +26,17 @@ from prectr.data.marketplace.vocabulary import FOR_PARTS
 
 Indices = npt.NDArray[np.integer]
 
-# What each asked attribute weighs in `match`; the type is always asked.
+# Weight of each asked attribute in `match`; the type is always asked.
 WEIGHT_TYPE, WEIGHT_BRAND, WEIGHT_MODEL, WEIGHT_SOFT = 0.4, 0.2, 0.3, 0.1
-SERIES_CREDIT = 0.4  # of the model's weight, for another model of its series
-TYPE_CREDIT = np.array([0.0, 0.4, 0.6, 1.0])  # by relation: none, accessory, sibling, same
+SERIES_CREDIT = 0.4  # share of the model's weight for another model of its series
+TYPE_CREDIT = np.array([0.0, 0.4, 0.6, 1.0])  # share of the type's weight by relation: none, accessory, sibling, same
 PAIR_SALT = 1
 
 
 def grade_pairs(
     queries: Queries, items: Catalogue, query: Indices, item: Indices
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Grade and r of pairs of row numbers; `query` and `item` broadcast, the results have the broadcast shape."""
+    """Grade and r of pairs of row numbers. `query` and `item` broadcast; both results have the broadcast shape."""
     tables = taxonomy()
     asked_brand, brand = queries.brand[query], items.brand[item]
     asked_model, model = queries.model[query], items.model[item]
@@ -76,7 +76,7 @@ def grade_pairs(
 
 
 def inside_band(query: Indices, item: Indices, match: npt.NDArray[np.floating], completeness: Floats) -> Floats:
-    """Where in the band of its grade a pair's r lies, 0 low .. 1 high; `completeness` is the item's."""
+    """Place of a pair's r in the band of its grade, 0 low .. 1 high; `completeness` is the item's."""
     inside: Floats = (
         constants.WITHIN_MATCH * match
         + constants.WITHIN_COMPLETENESS * completeness

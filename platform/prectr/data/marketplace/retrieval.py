@@ -1,8 +1,8 @@
-"""Coarse ranking: the pool of 60 candidates of each query, by a noisy estimate that also reads words.  [ours]
+"""Coarse ranking: a pool of 60 candidates for each query, by a noisy estimate that also compares words.  [ours]
 
     coarse = 0.50 (r + noise) + 0.30 share of the query's words in the title + 0.15 popularity
 
-The noise belongs to the (query, item), so a query's pool is the same all over the log.
+The noise depends on the (query, item) only, so the pool of a query is the same in the whole log.
 """
 
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from prectr.data.marketplace.randomness import pair_uniform
 from prectr.data.marketplace.relevance import Indices, grade_pairs
 
 COARSE_SALT = 2
-CELLS = 2_000_000  # pairs graded at once: bounds memory
+CELLS = 2_000_000  # pairs graded at once; it limits memory
 
 
 @dataclass(frozen=True)
 class Pools:
-    """The candidates of each query, best first. All (Q, POOL); where too few exist, item -1 and score -inf.
+    """The candidates of each query, best first. All arrays are (Q, POOL); empty slots have item -1 and score -inf.
 
-    `judged` is there on a real catalogue only: whether a person's judgment stands behind the relevance.
+    `judged` says whether the relevance comes from a human judgment; None for the invented catalogue.
     """
 
     item: npt.NDArray[np.int32]
@@ -39,7 +39,7 @@ class Pools:
 
 
 def empty_pools(queries: int, with_judged: bool = False) -> Pools:
-    """Pools to fill."""
+    """Pools whose slots are all empty."""
     shape = (queries, constants.POOL)
     return Pools(
         item=np.full(shape, -1, np.int32),
@@ -53,7 +53,7 @@ def empty_pools(queries: int, with_judged: bool = False) -> Pools:
 def coarse_score(
     query: Indices, item: Indices, r: npt.NDArray[np.float32], lexical: npt.NDArray[np.float32], popularity: Floats
 ) -> npt.NDArray[np.float32]:
-    """The estimate that ranks a pool; `popularity` is the item's, `lexical` the share of the query's words it holds."""
+    """Score that orders a pool, from the item's popularity and the share of the query's words in its title."""
     noise = constants.COARSE_NOISE * ndtri(pair_uniform(query, item, COARSE_SALT) * 0.9998 + 0.0001)
     score = (
         constants.COARSE_RELEVANCE * (r + noise)
@@ -64,7 +64,7 @@ def coarse_score(
 
 
 def retrieve(queries: Queries, items: Catalogue) -> Pools:
-    """Fill every query's pool from the listings of its top category that it can reach."""
+    """Fill the pool of every query from the listings of its top category that it can reach."""
     pools = empty_pools(len(queries))
     query_words, item_words = _word_matrices(pa.array(queries.texts), items.titles)
     query_top, item_top = queries.top, taxonomy().type_top[items.type]
@@ -76,7 +76,7 @@ def retrieve(queries: Queries, items: Catalogue) -> Pools:
         step = max(1, CELLS // len(candidates))
         for start in range(0, len(rows_of_top), step):
             rows = rows_of_top[start : start + step]
-            # Listings are in no order, so a window of them is a region; it holds the item that suggested the intent.
+            # Listings have a random order. A window around the item that suggested the intent is the query's region.
             centre = np.searchsorted(candidates, queries.source[rows])
             seen = (centre[:, None] + np.arange(reach) - reach // 2) % len(candidates)
             item = candidates[seen]
@@ -93,7 +93,11 @@ def retrieve(queries: Queries, items: Catalogue) -> Pools:
 
 
 def _word_matrices(queries: pa.Array, titles: pa.Array) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """(Q, V) rows that sum to 1 over a query's words, and (N, V) 0/1 rows of the titles' words."""
+    """Word matrices of the V words: (Q, V), rows sum to 1 over a query's words; and (N, V), 0/1 for a title's words.
+
+    Words are separated by white space here, and not as in `core.text`: the closed vocabulary has no punctuation, and
+    another rule would change the pools of existing logs.
+    """
     lists = pc.utf8_split_whitespace(pc.utf8_lower(pa.concat_arrays([queries, titles])))
     codes = pc.dictionary_encode(lists.flatten()).indices.to_numpy(zero_copy_only=False).copy()
     offsets = lists.offsets.to_numpy().copy()

@@ -1,7 +1,8 @@
-"""Which words real queries and titles share: TF-IDF cosines and shares of words, always sparse or in blocks.
+"""Lexical similarity of real queries and titles: TF-IDF cosines and shares of words, sparse or in blocks.
 
-Queries and titles are numbered by row. The inverse document frequencies count both, so that a query's word that no
-title holds still weighs, and no title reaches the cosine that it would have without that word.
+Queries and titles are numbered by row. Document frequencies count both. So a query's word that no title holds has a
+weight too, and lowers the cosine of every title. Words are those of scikit-learn's pattern `\\w+`, which keeps the
+underscore, and not those of `core.text`: another rule would change the pools of existing logs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,39 +15,39 @@ from prectr.data.marketplace.catalogue import Floats
 from prectr.data.marketplace.relevance import Indices
 
 PAIRS_AT_ONCE = 200_000
-CELLS = 8_000_000  # of a dense block of queries x titles: bounds memory
+CELLS = 8_000_000  # of a dense block of queries x titles; it limits memory
 
 
 class TextMatch:
-    """Q queries against N titles."""
+    """Similarity of Q queries and N titles."""
 
     def __init__(self, queries: Sequence[str], titles: Sequence[str]) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectoriser = TfidfVectorizer(token_pattern=r"(?u)\w+", sublinear_tf=True, dtype=np.float32)
-        weighed = vectoriser.fit_transform([*titles, *queries])
-        self._titles: sparse.csr_matrix = weighed[: len(titles)]
-        self._queries: sparse.csr_matrix = weighed[len(titles) :]
+        weights = vectoriser.fit_transform([*titles, *queries])
+        self._titles: sparse.csr_matrix = weights[: len(titles)]
+        self._queries: sparse.csr_matrix = weights[len(titles) :]
         self._titles_by_word: sparse.csr_matrix = self._titles.T.tocsr()
         self._title_words = _binary(self._titles)
         query_words = _binary(self._queries)
         self.title_lengths: Floats = np.diff(self._titles.indptr).astype(np.float64)
-        """(N,) distinct words of each title."""
+        """(N,) numbers of distinct words of the titles."""
         self.query_information: Floats = np.asarray(query_words @ vectoriser.idf_, np.float64)
-        """(Q,) summed inverse document frequencies of each query's words: many and rare words say more."""
+        """(Q,) sums of the inverse document frequencies of the queries' words; many and rare words give a large sum."""
         per_query = np.maximum(np.diff(query_words.indptr), 1)
         self._query_shares = sparse.csr_matrix(sparse.diags(1.0 / per_query) @ query_words, dtype=np.float32)
 
     def cosine(self, query: Indices, item: Indices) -> npt.NDArray[np.float32]:
-        """TF-IDF cosine of n pairs."""
+        """TF-IDF cosine of n pairs of row numbers, (n,)."""
         return _products(self._queries, self._titles, query, item)
 
     def share(self, query: Indices, item: Indices) -> npt.NDArray[np.float32]:
-        """The share of the query's distinct words that the title holds, of n pairs."""
+        """Share of the query's distinct words that the title holds, of n pairs of row numbers, (n,)."""
         return _products(self._query_shares, self._title_words, query, item)
 
     def cosine_blocks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """All cosines: the first query of a block, and its (queries of the block, N)."""
+        """Cosines of all pairs in blocks: number of the block's first query, and cosines (queries of the block, N)."""
         step = max(1, CELLS // self._titles.shape[0])
         for start in range(0, self._queries.shape[0], step):
             yield start, (self._queries[start : start + step] @ self._titles_by_word).toarray()
@@ -59,9 +60,9 @@ def _binary(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 def _products(
     left: sparse.csr_matrix, right: sparse.csr_matrix, row: Indices, other: Indices
 ) -> npt.NDArray[np.float32]:
-    """The inner product of a row of `left` and a row of `right`, for each pair."""
-    found = np.zeros(len(row), np.float32)
+    """Inner product of row `row[i]` of `left` and row `other[i]` of `right`, for each i."""
+    products = np.zeros(len(row), np.float32)
     for start in range(0, len(row), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
-        found[part] = np.asarray(left[row[part]].multiply(right[other[part]]).sum(axis=1)).ravel()
-    return found
+        products[part] = np.asarray(left[row[part]].multiply(right[other[part]]).sum(axis=1)).ravel()
+    return products

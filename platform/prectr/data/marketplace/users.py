@@ -1,4 +1,4 @@
-"""Users: activity, arrival, tolerance and tastes. Nothing here knows about items shown."""
+"""Simulated users: activity, arrival, tolerance and tastes. It must not know items or what is shown."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class Users:
     city: Ints
     device: Ints
     activity: Floats  # relative rate of requests
-    arrival: Ints  # day number from 0 on which the user first may search
+    arrival: Ints  # first day on which the user may search, from 0
     tolerance: Floats  # t_u
     price_preference: Floats  # 0..1, the preferred price rank within a type
     favourite_tops: Ints  # (U, 2)
@@ -33,7 +33,7 @@ class Users:
 def make_users(seed: int, size: int, days_of_scale: int, placebo: bool, tops: int) -> Users:
     """Draw `size` users with favourites among `tops` >= 1 top categories.
 
-    Arrivals do not depend on how many days are simulated, only on the scale's.
+    Arrivals depend on the days of the scale, not on the days that are simulated.
     """
     rng = randomness.stream(seed, randomness.USERS)
     age = rng.choice(len(AGE_BANDS), size, p=[0.2, 0.3, 0.22, 0.16, 0.12]).astype(np.int32)
@@ -43,11 +43,11 @@ def make_users(seed: int, size: int, days_of_scale: int, placebo: bool, tops: in
     late = rng.random(size) >= constants.ARRIVED_AT_START
     arrival = np.where(late, (rng.random(size) * days_of_scale).astype(np.int32), 0).astype(np.int32)
     explained = constants.TOLERANCE_AGE * (age - 1.7)
-    own = np.sqrt(constants.TOLERANCE_USER_SD**2 - (constants.TOLERANCE_AGE * 1.27) ** 2)
-    tolerance = explained + own * rng.standard_normal(size)
+    unexplained_sd = np.sqrt(constants.TOLERANCE_USER_SD**2 - (constants.TOLERANCE_AGE * 1.27) ** 2)
+    tolerance = explained + unexplained_sd * rng.standard_normal(size)
     price = np.clip(0.62 - 0.12 * city + rng.normal(0, 0.25, size), 0.0, 1.0)
     first = rng.integers(0, tops, size)
-    second = (first + rng.integers(1, max(tops, 2), size)) % tops  # another one, where there is another
+    second = (first + rng.integers(1, max(tops, 2), size)) % tops  # another category, if there are several
     return Users(
         ids=numbered_ids("u", size),
         age=age,
@@ -63,7 +63,7 @@ def make_users(seed: int, size: int, days_of_scale: int, placebo: bool, tops: in
 
 
 def users_table(users: Users) -> pa.Table:
-    """The canonical `users.parquet`: what a platform would know."""
+    """The canonical `users.parquet`: attributes that a platform would know."""
     return pa.table(
         {
             "user_id": users.ids,
@@ -75,7 +75,7 @@ def users_table(users: Users) -> pa.Table:
 
 
 def users_truth(users: Users) -> pa.Table:
-    """`truth/users.parquet`: what only the simulator knows."""
+    """`truth/users.parquet`: attributes that only the simulator knows."""
     columns = {
         "user_id": users.ids,
         "t_u": users.tolerance,

@@ -1,25 +1,26 @@
-"""The closed vocabulary of the marketplace: product types with synonyms, brands, model series, attribute values, noise.
+"""Words of the marketplace: product types with synonyms, brands, model series, attribute values and noise words.
 
-Words only; what is done with them is in `catalogue` and `queries`. Model names are derived here by arithmetic, not by
-chance, so that the same words exist for every seed.
+`catalogue` and `queries` use them. Model names are derived by arithmetic and not drawn, so that every seed has the same
+words.
 """
 
 from typing import NamedTuple
 
 
 class ProductType(NamedTuple):
-    """One kind of product.
+    """A product type.
 
-    Empty `series` means that no model names exist (`-`: names of a number only); `fits` names what an accessory is for.
+    Empty `series`: there are no model names; series `-`: a model name is a number only. `fits` names the main product
+    of an accessory.
     """
 
     leaf: str  # "top > leaf"
-    names: str  # synonyms, comma separated, the commonest first
+    names: str  # synonyms, comma separated, the most frequent first
     brands: str = ""
     series: str = ""
     specs: str = ""
     price: float = 20.0  # median, in currency units
-    fits: str = ""  # first name of the main product type; brand and model of an accessory are those it fits
+    fits: str = ""  # first name of the main product type, whose brands and models an accessory has
 
 
 STORAGE = "32gb 64gb 128gb 256gb 512gb"
@@ -172,7 +173,7 @@ _NUMBERS = (
 )
 NUMBERS = _NUMBERS.split()
 
-COLOURS = (  # each with its synonym; both mean the same colour
+COLOURS = (  # each colour with its synonym
     ("black", "jet black"),
     ("white", "snow white"),
     ("blue", "navy"),
@@ -188,7 +189,7 @@ COLOURS = (  # each with its synonym; both mean the same colour
 )
 
 FOR_PARTS = 3
-CONDITIONS = (  # 0 new, 1 like new, 2 used, 3 broken: the rows of this table; wordings inside a row are synonyms
+CONDITIONS = (  # rows: 0 new, 1 like new, 2 used, 3 broken; the wordings in a row are synonyms
     ("new", "brand new", "sealed", "unopened"),
     ("like new", "mint", "barely used", "as new"),
     ("used", "second hand", "good condition", "pre owned"),

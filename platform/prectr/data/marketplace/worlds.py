@@ -1,7 +1,7 @@
-"""A marketplace ready to be simulated: its world, and the tables about it that are not the log.
+"""A marketplace before its log: the world, the catalogue, the queries and their judgments.
 
-There are two kinds: the invented one of this module, and one on a real catalogue (`real_catalogue`). The log is made by
-the same code for both.
+This module makes the invented marketplace; `real_catalogue` makes one on a real catalogue. The same code simulates the
+log of both.
 """
 
 from collections.abc import Callable
@@ -12,18 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prectr.data.marketplace.catalogue import Ints, items_table, make_catalogue, taxonomy
+from prectr.data.marketplace import constants, randomness
+from prectr.data.marketplace.catalogue import Catalogue, Ints, items_table, make_catalogue, taxonomy
 from prectr.data.marketplace.config import SCALES, MarketplaceConfig, Scale
-from prectr.data.marketplace.judgments import judge
 from prectr.data.marketplace.log import World, make_world
 from prectr.data.marketplace.queries import Queries, make_queries
-from prectr.data.marketplace.retrieval import retrieve
+from prectr.data.marketplace.relevance import grade_pairs
+from prectr.data.marketplace.retrieval import Pools, retrieve
 from prectr.data.marketplace.users import make_users
 
 
 @dataclass(frozen=True)
 class Marketplace:
-    """A world and the tables that describe it."""
+    """A world and its tables, without the log."""
 
     world: World
     sizes: Scale
@@ -32,13 +33,13 @@ class Marketplace:
     queries_truth: pa.Table
     """`truth/queries.parquet`."""
     judgments: Callable[[npt.NDArray[np.int64]], pa.Table]
-    """Makes the canonical `judgments.parquet` from how often each slot of each pool was shown, (Q, POOL)."""
+    """Makes the canonical `judgments.parquet` from the counts (Q, POOL) of how often each slot of a pool was shown."""
     parameters: dict[str, Any] = field(default_factory=dict)
-    """What `truth/params.json` says beyond configuration, sizes and constants."""
+    """Further entries of `truth/params.json` besides configuration, sizes and constants."""
 
 
 def invent(config: MarketplaceConfig) -> Marketplace:
-    """The built-in second-hand marketplace."""
+    """Make the invented second-hand marketplace."""
     sizes, tables = config.sizes, taxonomy()
     items = make_catalogue(config.seed, sizes.items)
     queries = make_queries(config.seed, sizes.queries, items, config.placebo)
@@ -51,7 +52,7 @@ def invent(config: MarketplaceConfig) -> Marketplace:
         sizes=sizes,
         items=items_table(config.seed, items),
         queries_truth=_queries_truth(queries),
-        judgments=lambda exposed: judge(config.seed, queries, items, pools, exposed),
+        judgments=lambda exposed: _judge(config.seed, queries, items, pools, exposed),
     )
 
 
@@ -73,5 +74,44 @@ def _queries_truth(queries: Queries) -> pa.Table:
             "model": named(tables.model_names, queries.model),
             "colour": queries.colour,
             "spec": queries.spec,
+        }
+    )
+
+
+def _judge(seed: int, queries: Queries, items: Catalogue, pools: Pools, exposed: npt.NDArray[np.int64]) -> pa.Table:
+    """The canonical `judgments.parquet`: human judgments of some queries, with some wrong grades.
+
+    Each judged query has up to 12 pairs that were shown, 12 pairs of its pool that were not (or any, if all were shown)
+    and 6 random items of the same top category. `exposed` (Q, POOL) counts how often each slot of a pool was shown.
+    """
+    rng = randomness.stream(seed, randomness.JUDGMENTS)
+    judged = np.sort(rng.permutation(len(queries))[: round(constants.JUDGED_QUERIES * len(queries))])
+    lottery = rng.random((len(judged), constants.POOL))
+    lottery[pools.item[judged] < 0] = np.inf
+    # Shown pairs first, then the others; within each in the lottery's order.
+    shown_first = np.argsort(lottery + 2.0 * (exposed[judged] == 0), axis=1)[:, : constants.JUDGED_EXPOSED]
+    np.put_along_axis(lottery, shown_first, np.inf, axis=1)
+    hidden_first = np.argsort(lottery + 2.0 * (exposed[judged] > 0), axis=1)[:, : constants.JUDGED_POOL]
+    from_pool = np.take_along_axis(pools.item[judged], np.concatenate([shown_first, hidden_first], axis=1), axis=1)
+
+    query_top, item_top = queries.top[judged], taxonomy().type_top[items.type]
+    random_items = np.empty((len(judged), constants.JUDGED_RANDOM), np.int32)
+    for top in np.unique(query_top):
+        rows = np.flatnonzero(query_top == top)
+        random_items[rows] = rng.choice(np.flatnonzero(item_top == top), (len(rows), constants.JUDGED_RANDOM))
+
+    chosen = np.concatenate([from_pool, random_items], axis=1)
+    query = np.repeat(judged, chosen.shape[1])
+    pairs = np.unique(np.stack([query, chosen.ravel()], axis=1)[chosen.ravel() >= 0], axis=0)
+    grade, _ = grade_pairs(queries, items, pairs[:, 0], pairs[:, 1])
+    wrong = rng.random(len(pairs)) < constants.JUDGMENT_NOISE
+    step = np.where(rng.random(len(pairs)) < 0.5, 1, -1)
+    step = np.where(grade == 0, 1, np.where(grade == 3, -1, step))
+    return pa.table(
+        {
+            "query": pa.array(queries.texts).take(pa.array(pairs[:, 0])),
+            "item_id": items.ids.take(pa.array(pairs[:, 1])),
+            "grade": (grade + wrong * step).astype(np.int8),
+            "source": pa.array(np.full(len(pairs), "human")),
         }
     )

@@ -1,4 +1,4 @@
-"""Writes the world and its log to Parquet, part by part, so that memory does not grow with the log."""
+"""Writing of a simulated world and its log to Parquet, part by part, so that memory does not grow with the log."""
 
 import json
 from collections.abc import Callable
@@ -21,15 +21,19 @@ COLD_REQUESTS = 3  # a user with at most this many earlier requests is cold
 
 
 def check_empty(out: Path) -> None:
-    """Raise a UsageError if `out` holds something."""
+    """Refuse a directory that is not empty.
+
+    Raises:
+        UsageError: `out` is a file or holds files.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: holds something already; name a new or empty directory for the tables.")
+        raise UsageError(f"{out}: is not empty; name a new or empty directory for the tables.")
 
 
 def write_marketplace(
     marketplace: Marketplace, config: MarketplaceConfig, out: Path, on_day: Callable[[date, int], None] | None
 ) -> dict[str, int | float]:
-    """Simulate the log and write all tables; returns the statistics (see `prectr.data.marketplace.simulate`)."""
+    """Simulate the log and write all tables. Returns the statistics; see `prectr.data.marketplace.simulate`."""
     world, sizes = marketplace.world, marketplace.sizes
     _write(marketplace.items, out / "items.parquet")
     _write(users_table(world.users), out / "users.parquet")
@@ -37,31 +41,31 @@ def write_marketplace(
     _write(marketplace.queries_truth, out / "truth" / "queries.parquet")
 
     exposed = np.zeros(world.pools.item.shape, np.int64)
-    earlier = np.zeros(sizes.users, np.int64)  # requests of each user before the day at hand
+    earlier = np.zeros(sizes.users, np.int64)  # requests of each user before this day
     grades = np.zeros(4, np.int64)
     impressions = candidates = clicks = purchases = explored = 0
     expected_clicks = 0.0
     active_share = cold_share = 0.0
     for day in range(sizes.days):
-        # The first days take the remainder, so that the total is exact.
+        # The first days get the remainder, so that the total is exact.
         size = sizes.requests // sizes.days + (day < sizes.requests % sizes.days)
         requests = draw_requests(world, day, size)
         written = 0
         for part, start in enumerate(range(0, size, config.requests_per_file)):
-            made = simulate_part(world, requests.part(start, start + config.requests_per_file), part)
+            simulated = simulate_part(world, requests.part(start, start + config.requests_per_file), part)
             file = Path(f"date={day_date(day).isoformat()}") / f"part-{part:04d}.parquet"
-            _write(made.impressions, out / "impressions" / file)
-            _write(made.candidates, out / "candidates" / file)
-            _write(made.impressions_truth, out / "truth" / "impressions" / file)
-            _write(made.candidates_truth, out / "truth" / "candidates" / file)
-            np.add.at(exposed, (made.shown_query, made.shown_slot), 1)
-            grades += np.bincount(made.shown_grade, minlength=4)
-            written += made.impressions.num_rows
-            candidates += made.candidates.num_rows
-            clicks += made.clicks
-            purchases += made.purchases
-            expected_clicks += made.expected_clicks
-            explored += made.explored_requests
+            _write(simulated.impressions, out / "impressions" / file)
+            _write(simulated.candidates, out / "candidates" / file)
+            _write(simulated.impressions_truth, out / "truth" / "impressions" / file)
+            _write(simulated.candidates_truth, out / "truth" / "candidates" / file)
+            np.add.at(exposed, (simulated.shown_query, simulated.shown_slot), 1)
+            grades += np.bincount(simulated.shown_grade, minlength=4)
+            written += simulated.impressions.num_rows
+            candidates += simulated.candidates.num_rows
+            clicks += simulated.clicks
+            purchases += simulated.purchases
+            expected_clicks += simulated.expected_clicks
+            explored += simulated.explored_requests
         active = np.unique(requests.user)
         active_share = len(active) / sizes.users
         cold_share = float(np.mean(earlier[active] <= COLD_REQUESTS)) if len(active) else 0.0
