@@ -186,11 +186,11 @@ def test_nothing_is_published_of_a_log_with_a_damaged_file(log: Path, tmp_path: 
     damaged = bytearray(whole)
     damaged[200:600] = bytes(400)  # inside of a page: the footer is sound
     file.write_bytes(damaged)
-    with pytest.raises(PrectrError, match=r"part-0001\.parquet: cannot be read as Parquet .*then run the command again"):
+    with pytest.raises(PrectrError, match=r"part-0001\.parquet: cannot be read as Parquet .*run the command again"):
         mine(root, out)
     assert not out.exists()
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PrectrError, match=r"part-0001\.parquet: cannot be read as Parquet .*then run the command again"):
+    with pytest.raises(PrectrError, match=r"part-0001\.parquet: cannot be read as Parquet .*run the command again"):
         mine(root, out)
     file.write_bytes(whole)
     mine(root, out, parameters_from=str(log / "fitted"))

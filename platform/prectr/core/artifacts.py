@@ -172,10 +172,10 @@ def require_artifact(path: Path, stage: str) -> dict[str, Any]:
 
 
 def require_version(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse an artifact of another version of the project; versions that differ in the last number only are equal.
+    """Refuse an artifact that another version of the project wrote. Versions may differ in their last number.
 
     Raises:
-        UsageError: it is of another version; names the command that renews it.
+        UsageError: another version wrote it; the message names the command that renews it.
     """
     written = str(manifest.get("prectr", __version__))
     if written.split(".")[:2] != __version__.split(".")[:2]:

@@ -85,7 +85,7 @@ def dump_yaml(config: FrozenConfig) -> str:
 
 
 class SettingDoc(NamedTuple):
-    """One setting: its dotted name, its value in JSON's types, and its description."""
+    """A setting: its dotted name, its value as JSON type, and its description."""
 
     name: str
     value: Any
@@ -93,25 +93,25 @@ class SettingDoc(NamedTuple):
 
 
 def setting_docs(config: FrozenConfig, prefix: str = "") -> list[SettingDoc]:
-    """All settings of a configuration and its sections, in order.
+    """All settings of a configuration and its sections, in the order of their fields.
 
-    A description is the text below the field, or its `Field(description=...)`. It is empty where there is neither.
+    A description is the docstring below the field, or its `Field(description=...)`. It is empty if there is neither.
     """
     docs: list[SettingDoc] = []
-    described = _described(type(config))
+    docstrings = _field_docstrings(type(config))
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         if isinstance(value, FrozenConfig):
             docs += setting_docs(value, f"{prefix}{name}.")
         else:
-            shown = config.model_dump(mode="json", include={name})[name]
-            description = field.description or described.get(name, "")
-            docs.append(SettingDoc(f"{prefix}{name}", shown, " ".join(description.split())))
+            json_value = config.model_dump(mode="json", include={name})[name]
+            description = field.description or docstrings.get(name, "")
+            docs.append(SettingDoc(f"{prefix}{name}", json_value, " ".join(description.split())))
     return docs
 
 
-def _described(config_class: type[FrozenConfig]) -> dict[str, str]:
-    """The texts below the fields of a class and of its bases."""
+def _field_docstrings(config_class: type[FrozenConfig]) -> dict[str, str]:
+    """Docstrings below the fields of a class and of its bases, by field."""
     texts: dict[str, str] = {}
     for base in reversed(config_class.__mro__):
         if not issubclass(base, FrozenConfig) or base is FrozenConfig:

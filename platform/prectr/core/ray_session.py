@@ -80,7 +80,7 @@ _WORKER_BYTES = 350 * 2**20
 _LEAST_TASK = 64 * 2**20
 """Bytes: least memory of one task."""
 
-# Read by Ray when it starts. `setdefault`: what the user exported wins.
+# Ray reads these when it starts. They are set by `setdefault`, so that the user's own values count.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

@@ -1,4 +1,4 @@
-"""Artifacts: published whole or not at all, rebuilt when and only when something changed."""
+"""Artifacts: published as a whole, rebuilt if and only if something changed."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Configuration: what a wrong key, value or file says, and that files and `--set` merge."""
+"""Configuration: messages for wrong keys, values and files; merging of files and `--set`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Locks: one holder at a time, gone with a killed one, and never held on a file that was taken away."""
+"""Locks: one holder at a time, released when the holder is killed, never held on a removed file."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A user's mistake inside Ray comes out as it went in."""
+"""A `PrectrError` raised inside Ray reaches the user unchanged."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
-"""Days without clicks: figures that need both classes are undefined and said as such; a sweep by them is refused.
+"""Days without clicks: figures that need both classes are undefined and marked so; a sweep by them is refused.
 
-Also what `train` refuses before it starts any worker.
+Also inputs that `train` refuses before it starts a worker.
 """
 
 import math

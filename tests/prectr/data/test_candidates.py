@@ -1,4 +1,4 @@
-"""Rows of unexposed candidates: what was known before them is told, they themselves count for nothing."""
+"""Rows of unexposed candidates: their features hold the history before them, and they change no other row."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,9 +46,9 @@ def test_a_candidate_is_known_like_a_shown_row_and_changes_nothing(
     # of the day came earlier.
     as_shown = sample_rows(pl.concat([log.rows, candidates.with_columns(exposed=pl.lit(True))]), log.context)
     moments = shown.filter(pl.col("date") == day).group_by("user_id").agg(pl.col("ts").min())
-    told, expected = (
+    candidate_rows, expected = (
         frame.join(hidden.select(KEYS), on=KEYS, how="semi").join(moments, on=["user_id", "ts"], how="semi").sort(order)
         for frame in (together, as_shown)
     )
-    assert len(told) and not told["exposed"].any()
-    assert told.drop("exposed").equals(expected.drop("exposed"))
+    assert len(candidate_rows) and not candidate_rows["exposed"].any()
+    assert candidate_rows.drop("exposed").equals(expected.drop("exposed"))

@@ -1,4 +1,4 @@
-"""Importers of published logs: what was shown, clicked and published, and nothing that was not."""
+"""Importers of published logs: they import shown items and clicks, and invent nothing."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The mapping file: the documented example as it stands, every reading of a column, and what a mistake is told."""
+"""The mapping file: the example of the documentation, every conversion of a column, and messages for mistakes."""
 
 import re
 from datetime import UTC, datetime

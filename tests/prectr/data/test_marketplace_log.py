@@ -1,4 +1,4 @@
-"""The simulated tables: their contract, their determinism, and the stated equations read back from the truth."""
+"""The simulated tables: schema, determinism, and the documented equations, checked on the truth."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Cutting a log into tasks by bytes and memory: nothing lost, nothing twice, nothing too large."""
+"""Parts of a log: every row is in exactly one part, and no part is too large."""
 
 import json
 from datetime import date

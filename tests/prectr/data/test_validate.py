@@ -1,4 +1,4 @@
-"""Validation: every kind of bad input by its message, and nothing lost or changed on the way of a good one."""
+"""Validation: a message for every kind of bad input; good input stays complete and unchanged."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""A log without judgments: a teacher of the user's own labels it, and a student learns from those labels alone."""
+"""A log without judgments: a teacher that needs no training labels it, and a student learns from the labels alone."""
 
 from pathlib import Path
 

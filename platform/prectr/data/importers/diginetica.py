@@ -89,12 +89,14 @@ def open_diginetica(path: Path, config: ImportConfig) -> Source:
 def _searches(frame: pl.DataFrame, tally: Tally, sessions_as_users: bool) -> pl.DataFrame:
     """Requests that can be used; the others are counted by reason."""
     is_test = pl.col("is.test").str.to_lowercase().is_in(["true", "1"]).fill_null(False)
-    kept = tally.keep(frame, ~is_test, "test requests: their clicks are not published")
-    kept = tally.keep(kept, pl.col("searchstring.tokens").is_not_null(), "requests without a query (category pages)")
+    requests = tally.keep(frame, ~is_test, "test requests: their clicks are not published")
+    requests = tally.keep(
+        requests, pl.col("searchstring.tokens").is_not_null(), "requests without a query (category pages)"
+    )
     if sessions_as_users:
-        return kept
+        return requests
     return tally.keep(
-        kept, pl.col("userId").is_not_null(), "requests without a user (importing.diginetica.sessions_as_users)"
+        requests, pl.col("userId").is_not_null(), "requests without a user (importing.diginetica.sessions_as_users)"
     )
 
 

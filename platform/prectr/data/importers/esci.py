@@ -38,14 +38,14 @@ def open_esci(path: Path, config: ImportConfig) -> Source:
         columns = ["product_id", "product_locale", "product_title", "product_brand", "product_color"]
         known_ids = pl.Series("product_id", [], dtype=pl.String)
         for frame in read_chunks(products, columns, layout_of(products)):
-            chosen = tally.keep(frame, of_locale, f"products of other locales than {locale}")
+            rows = tally.keep(frame, of_locale, f"products of other locales than {locale}")
             if joined:  # a product is repeated for each of its judgments
-                chosen = chosen.filter(~pl.col("product_id").is_in(known_ids.implode())).unique(
+                rows = rows.filter(~pl.col("product_id").is_in(known_ids.implode())).unique(
                     "product_id", keep="first", maintain_order=True
                 )
-                known_ids = pl.concat([known_ids, chosen["product_id"]])
+                known_ids = pl.concat([known_ids, rows["product_id"]])
             yield conform(
-                chosen,
+                rows,
                 ITEMS,
                 {
                     "item_id": "product_id",
@@ -59,9 +59,9 @@ def open_esci(path: Path, config: ImportConfig) -> Source:
         grade, unknown = grade_of(GRADES, "esci_label")
         columns = ["query", "product_id", "product_locale", "esci_label"]
         for frame in read_chunks(examples, columns, layout_of(examples), optional=["split"]):
-            chosen = tally.keep(frame, of_locale, f"judgments of other locales than {locale}")
+            rows = tally.keep(frame, of_locale, f"judgments of other locales than {locale}")
             yield conform(
-                chosen,
+                rows,
                 JUDGMENTS,
                 {"query": "query", "item_id": "product_id", "grade": grade, "source": pl.lit("esci")},
                 faults=[unknown],

@@ -67,10 +67,10 @@ def taxonomy() -> Taxonomy:
     brand_models: dict[tuple[int, int], list[int]] = {}
     series_count = 0
     for code, product in enumerate(PRODUCT_TYPES):
-        for place, series in enumerate(product.series.split()):
-            brand = brand_code[brands[code][place % len(brands[code])]]
+        for index, series in enumerate(product.series.split()):
+            brand = brand_code[brands[code][index % len(brands[code])]]
             for step in range(MODELS_PER_SERIES):
-                number = NUMBERS[(13 * code + MODELS_PER_SERIES * place + step) % len(NUMBERS)]
+                number = NUMBERS[(13 * code + MODELS_PER_SERIES * index + step) % len(NUMBERS)]
                 brand_models.setdefault((code, brand), []).append(len(model_names))
                 model_names.append(number if series == "-" else f"{series} {number}")
                 model_series.append(series_count)
@@ -200,7 +200,7 @@ def compose(parts: Texts, keys: Floats) -> pa.Array:
     """
     order = np.argsort(keys, axis=1, kind="stable")
     sorted_parts = np.take_along_axis(parts, order, axis=1)
-    columns = [pa.array(sorted_parts[:, place], pa.string()) for place in range(parts.shape[1])]
+    columns = [pa.array(sorted_parts[:, index], pa.string()) for index in range(parts.shape[1])]
     return pc.binary_join_element_wise(*columns, " ", null_handling="skip")
 
 
@@ -318,9 +318,9 @@ def rank_within(values: Floats, group: Ints) -> Floats:
     counts = np.bincount(group[valid], minlength=int(group.max()) + 1)
     totals = np.bincount(group, minlength=int(group.max()) + 1)
     starts = np.concatenate([[0], np.cumsum(totals)[:-1]])
-    place = np.empty(len(values))
-    place[order] = np.arange(len(values)) - starts[group[order]]
-    return np.where(valid, (place + 0.5) / np.maximum(counts[group], 1), np.nan)
+    rank = np.empty(len(values))
+    rank[order] = np.arange(len(values)) - starts[group[order]]
+    return np.where(valid, (rank + 0.5) / np.maximum(counts[group], 1), np.nan)
 
 
 def numbered_ids(prefix: str, size: int) -> pa.Array:

@@ -163,14 +163,14 @@ def simulate_part(world: World, requests: Requests, part: int) -> Simulated:
     lottery[:, : constants.SHOWN] = np.inf
     drawn = np.argsort(lottery, axis=1, kind="stable")[:, : constants.CANDIDATES_KEPT].astype(np.int32)
     kept_row, kept_place = np.nonzero(np.isfinite(np.take_along_axis(lottery, drawn, axis=1)))
-    kept = _interactions(world, requests, kept_row.astype(np.int32), order[kept_row, drawn[kept_row, kept_place]])
+    candidates = _interactions(world, requests, kept_row.astype(np.int32), order[kept_row, drawn[kept_row, kept_place]])
     kept_head = request_columns(world, requests, kept_row)
-    kept_ids = world.items.ids.take(pa.array(kept.item))
+    kept_ids = world.items.ids.take(pa.array(candidates.item))
     return Simulated(
         impressions=impressions,
         impressions_truth=pa.table(truth),
         candidates=pa.table({**kept_head, "item_id": kept_ids}),
-        candidates_truth=pa.table({"request_id": kept_head["request_id"], "item_id": kept_ids, **kept.truth()}),
+        candidates_truth=pa.table({"request_id": kept_head["request_id"], "item_id": kept_ids, **candidates.truth()}),
         shown_query=requests.query[row],
         shown_slot=shown.slot,
         shown_grade=shown.met.grade,
@@ -257,10 +257,10 @@ def show(world: World, requests: Requests, order: npt.NDArray[np.int32]) -> Show
         order: (n, POOL) slots of the pools in the order of the list, padding last.
     """
     first = order[:, : constants.SHOWN]
-    row, place = np.nonzero(np.take_along_axis(world.pools.item[requests.query], first, axis=1) >= 0)
-    slot = first[row, place]
+    row, index = np.nonzero(np.take_along_axis(world.pools.item[requests.query], first, axis=1) >= 0)
+    slot = first[row, index]
     met = _interactions(world, requests, row.astype(np.int32), slot)
-    position = (place + 1).astype(np.int32)
+    position = (index + 1).astype(np.int32)
     p_exam = 1.0 / position
     return Shown(
         row=row.astype(np.int32),

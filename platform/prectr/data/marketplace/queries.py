@@ -100,17 +100,17 @@ def make_queries(seed: int, size: int, items: Catalogue, placebo: bool) -> Queri
     count, wordings = len(intents), len(WORDINGS_KEPT)
     rows = np.repeat(np.arange(count), wordings)
     texts = _word(rng, intents[rows]).to_pylist()
-    kept = rng.random(len(rows)) < np.tile(WORDINGS_KEPT, count)
-    chosen: dict[str, int] = {}  # of two intents with the same wording the first counts
-    for row in np.flatnonzero(kept):
-        chosen.setdefault(normalise_query(texts[row]), int(row))
-    if len(chosen) < size:
+    exists = rng.random(len(rows)) < np.tile(WORDINGS_KEPT, count)
+    row_by_text: dict[str, int] = {}  # of two intents with the same wording the first counts
+    for row in np.flatnonzero(exists):
+        row_by_text.setdefault(normalise_query(texts[row]), int(row))
+    if len(row_by_text) < size:
         raise UsageError(
-            f"simulate.queries is {size}, but a catalogue of {len(items):,} items gives only {len(chosen)} distinct "
-            "queries: lower 'queries' or raise 'items'."
+            f"simulate.queries is {size}, but a catalogue of {len(items):,} items gives only {len(row_by_text)} "
+            "distinct queries: lower 'queries' or raise 'items'."
         )
-    names = list(chosen)[:size]
-    row_of = np.array([chosen[name] for name in names])
+    names = list(row_by_text)[:size]
+    row_of = np.array([row_by_text[name] for name in names])
     intent = rows[row_of]
 
     weight = zipf_weights(rng, specificity[intent]) * np.array(WORDINGS_KEPT)[row_of % wordings]

@@ -56,7 +56,7 @@ def read_marketplace(config: MarketplaceConfig, path: Path) -> Marketplace:
     items = _read_items(tables)
     judgments, pairs = _read_judgments(tables, items)
     texts = pairs["query"].unique().sort()
-    judged = _judged(pairs, texts, items["item_id"])
+    judged = _judged_pairs(pairs, texts, items["item_id"])
     sizes = config.sizes._replace(items=items.height, queries=len(texts))
 
     brand, brands = _codes(items["brand"])
@@ -101,13 +101,13 @@ def _read_judgments(tables: Tables, items: pl.DataFrame) -> tuple[pl.DataFrame, 
             "grade 0..3). `prectr import wands`, `esci` and `home-depot` bring some."
         )
     rows = pl.read_parquet(file)
-    known = pl.col("item_id").is_in(items["item_id"].implode())
-    judgments = rows.filter(known)
+    is_known = pl.col("item_id").is_in(items["item_id"].implode())
+    judgments = rows.filter(is_known)
     if judgments.height < rows.height:
         progress.say(
             f"  judgments: {rows.height - judgments.height:,} of {rows.height:,} left out: item_id not in items"
         )
-    pairs = tables.judgments().filter(known)
+    pairs = tables.judgments().filter(is_known)
     blank = pairs.filter(pl.col("query") == "").height
     if blank:
         progress.say(f"  judgments: {blank:,} left out: their query is empty")
@@ -124,7 +124,7 @@ def _read_judgments(tables: Tables, items: pl.DataFrame) -> tuple[pl.DataFrame, 
     return judgments, pairs
 
 
-def _judged(pairs: pl.DataFrame, texts: pl.Series, item_ids: pl.Series) -> Judged:
+def _judged_pairs(pairs: pl.DataFrame, texts: pl.Series, item_ids: pl.Series) -> Judged:
     def numbered(name: str, values: pl.Series) -> pl.DataFrame:
         return pl.DataFrame({name: values}).with_row_index(f"{name}_row")
 
@@ -170,7 +170,7 @@ def _listings(seed: int, items: pl.DataFrame, brand: Ints, leaf: Ints, leaves: i
 
 def _query_tops(judged: Judged, top: Ints, queries: int) -> Ints:
     """Top category of each query: the most frequent one of its best judged items; -1 if they have none."""
-    chosen = (
+    best_tops = (
         pl.DataFrame({"query": judged.query, "grade": judged.grade, "top": top[judged.item]})
         .filter((pl.col("top") >= 0) & (pl.col("grade") == pl.col("grade").max().over("query")))
         .group_by("query", "top")
@@ -179,7 +179,7 @@ def _query_tops(judged: Judged, top: Ints, queries: int) -> Ints:
         .unique("query", keep="first", maintain_order=True)
     )
     tops = np.full(queries, -1, np.int32)
-    tops[chosen["query"].to_numpy()] = chosen["top"].to_numpy()
+    tops[best_tops["query"].to_numpy()] = best_tops["top"].to_numpy()
     return tops
 
 

@@ -58,11 +58,11 @@ def _binary(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def _products(
-    left: sparse.csr_matrix, right: sparse.csr_matrix, row: Indices, other: Indices
+    left: sparse.csr_matrix, right: sparse.csr_matrix, left_rows: Indices, right_rows: Indices
 ) -> npt.NDArray[np.float32]:
-    """Inner product of row `row[i]` of `left` and row `other[i]` of `right`, for each i."""
-    products = np.zeros(len(row), np.float32)
-    for start in range(0, len(row), PAIRS_AT_ONCE):
+    """Inner product of row `left_rows[i]` of `left` and row `right_rows[i]` of `right`, for each i."""
+    products = np.zeros(len(left_rows), np.float32)
+    for start in range(0, len(left_rows), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
-        products[part] = np.asarray(left[row[part]].multiply(right[other[part]]).sum(axis=1)).ravel()
+        products[part] = np.asarray(left[left_rows[part]].multiply(right[right_rows[part]]).sum(axis=1)).ravel()
     return products

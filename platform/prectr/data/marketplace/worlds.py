@@ -59,8 +59,8 @@ def invent(config: MarketplaceConfig) -> Marketplace:
 def _queries_truth(queries: Queries) -> pa.Table:
     tables = taxonomy()
 
-    def named(words: list[str], codes: Ints) -> pa.Array:
-        return pa.array([*words, None], pa.string()).take(pa.array(codes % (len(words) + 1)))
+    def words(vocabulary: list[str], codes: Ints) -> pa.Array:
+        return pa.array([*vocabulary, None], pa.string()).take(pa.array(codes % (len(vocabulary) + 1)))
 
     return pa.table(
         {
@@ -69,9 +69,9 @@ def _queries_truth(queries: Queries) -> pa.Table:
             "specificity": queries.specificity,
             "popularity": queries.popularity,
             "intent": queries.intent,
-            "type": named([names[0] for names in tables.type_names], queries.type),
-            "brand": named(tables.brand_names, queries.brand),
-            "model": named(tables.model_names, queries.model),
+            "type": words([names[0] for names in tables.type_names], queries.type),
+            "brand": words(tables.brand_names, queries.brand),
+            "model": words(tables.model_names, queries.model),
             "colour": queries.colour,
             "spec": queries.spec,
         }
@@ -100,9 +100,9 @@ def _judge(seed: int, queries: Queries, items: Catalogue, pools: Pools, exposed:
         rows = np.flatnonzero(query_top == top)
         random_items[rows] = rng.choice(np.flatnonzero(item_top == top), (len(rows), constants.JUDGED_RANDOM))
 
-    chosen = np.concatenate([from_pool, random_items], axis=1)
-    query = np.repeat(judged, chosen.shape[1])
-    pairs = np.unique(np.stack([query, chosen.ravel()], axis=1)[chosen.ravel() >= 0], axis=0)
+    item = np.concatenate([from_pool, random_items], axis=1)
+    query = np.repeat(judged, item.shape[1])
+    pairs = np.unique(np.stack([query, item.ravel()], axis=1)[item.ravel() >= 0], axis=0)
     grade, _ = grade_pairs(queries, items, pairs[:, 0], pairs[:, 1])
     wrong = rng.random(len(pairs)) < constants.JUDGMENT_NOISE
     step = np.where(rng.random(len(pairs)) < 0.5, 1, -1)
