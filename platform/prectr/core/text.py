@@ -2,15 +2,17 @@
 
 Queries are joined on their normal form everywhere, so no other module may fold queries by itself.
 
-Words are compared by more than one rule, because the results of features, labels and trained models depend on each:
+Texts are split into words by several rules, because stored features, selections, prompts and vocabularies depend on
+them:
 
-| where | rule |
-|---|---|
-| match features, warm start | `lower_words`: runs of letters and digits |
-| prompt cues (`labelling.word_match`) | `lower_words` with a pattern that keeps scripts without blanks apart |
-| lexical bands (`labelling.bands`) | normal form, blanks around words; combining marks belong to words |
-| catalogue search (`serving.search`) | normal form; `neighbour_pairs` of long words in scripts without blanks |
-| student tokenizer (`relevance.tokenisation`) | NFKC and lower case; a trained vocabulary depends on it |
+| use | rule | why not another |
+|---|---|---|
+| match features, warm start | `lower_words` | trained rankers and students depend on it |
+| prompt cues (`labelling.word_match`) | `lower_words` with a pattern of scripts | prompts state words of all scripts |
+| lexical bands (`labelling.bands`) | normal form, then blanks around words | words are found by their text |
+| catalogue search (`serving.search`) | normal form, then `neighbour_pairs` | it matches all unspaced scripts, not two |
+| student tokenizer (`relevance.tokenisation`) | NFKC, lower case | saved vocabularies depend on it |
+| marketplace (`data.marketplace`) | white space; scikit-learn's `\\w+` | the simulated logs depend on it |
 """
 
 import hashlib

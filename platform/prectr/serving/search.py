@@ -32,7 +32,10 @@ _FIRST_IDEOGRAPH = "\u2e80"
 
 
 def words_of(text: str) -> list[str]:
-    """Distinct words of a text; a run of signs that is written without spaces gives each two neighbours."""
+    """Distinct words of a text in normal form; a word of a script without spaces gives every two neighbours.
+
+    It differs from `core.text.lower_words`, because a query has to match titles of all scripts and spellings.
+    """
     found: dict[str, None] = {}
     for word in _WORD.findall(normalise_query(text)):
         pieces = [word] if word.isascii() or max(word) < _FIRST_IDEOGRAPH else neighbour_pairs(word)
