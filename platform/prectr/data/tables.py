@@ -40,7 +40,10 @@ class Tables:
     def __init__(self, path: Path) -> None:
         manifest = read_manifest(path)
         if not path.exists():
-            raise UsageError(f"{path}: no such file or directory.")
+            raise UsageError(
+                f"{path}: no such file or directory. Make it with `prectr simulate --out {path}`, "
+                f"or bring a log in with `prectr validate LOG --out {path}`."
+            )
         if manifest is None or manifest["stage"] not in TABLE_STAGES:
             raise UsageError(
                 f"{path}: not validated tables. Bring a log in with `prectr validate {path} --out DIR`, "
