@@ -7,34 +7,42 @@ number of threads, and the engine transformers, because vLLM's answers vary in t
     prectr pipeline --set pipeline.workspace=NEW --set label.engine=transformers    (new code)
     python tests/compare_workspaces.py OLD NEW
 
-Manifests, records of runs and report pages hold times, so they are left out; of JSON files the fields in `TIMES` are.
-The exit code is 1 if any file differs or is missing on one side.
+Manifests, records of runs and report pages hold times, so they are left out; in JSON files the fields in `TIMES` are.
+Shards of the label ledger are cut and named by time: their rows are compared together. The exit code is 1 if any file
+differs or is missing on one side.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-LEFT_OUT = ("manifest.json", "pipeline.json")
-TIMES = ("seconds", "wall_seconds", "started", "time", "rows_per_second", "examples_per_second", "samples_per_second")
+import polars as pl
+
+LEFT_OUT = ("manifest.json", "pipeline.json", "context.json")
+SHARD = re.compile(r"^(label-ledger/.*/(?:labels|repeats|errors))-[^/]*\.parquet$")
+TIMES = ("seconds", "step_seconds")
 
 
-def compared_files(workspace: Path) -> dict[str, Path]:
-    """Files that must be equal, by their path below the workspace."""
+def compared_files(workspace: Path) -> dict[str, list[Path]]:
+    """Files that must be equal, by their path below the workspace; the shards of a ledger have one name."""
     files = {str(file.relative_to(workspace)): file for file in workspace.rglob("*") if file.is_file()}
-    return {
-        name: file
-        for name, file in sorted(files.items())
-        if file.name not in LEFT_OUT
-        and "/runs/" not in f"/{name}"
-        and not name.startswith("reports/page/")
-        and not any(part.startswith(".") for part in Path(name).parts)
-    }
+    compared: dict[str, list[Path]] = {}
+    for name, file in sorted(files.items()):
+        hidden = any(part.startswith(".") for part in Path(name).parts)
+        if file.name in LEFT_OUT or "/runs/" in name or name.startswith("reports/page/") or hidden:
+            continue
+        shard = SHARD.match(name)
+        compared.setdefault(shard[1] if shard else name, []).append(file)
+    return compared
 
 
-def content(file: Path) -> Any:
-    """Bytes of a file; JSON without the fields that hold times."""
+def content(files: list[Path]) -> Any:
+    """Bytes of a file; JSON without the fields that hold times; rows of a ledger in the order of their keys."""
+    if SHARD.match(f"label-ledger/x/{files[0].name}"):
+        return pl.read_parquet(files).drop("run").sort("key").rows()
+    (file,) = files
     data = file.read_bytes()
     if file.suffix == ".json":
         return _without_times(json.loads(data))

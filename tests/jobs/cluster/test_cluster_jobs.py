@@ -83,5 +83,8 @@ def test_a_cluster_that_goes_away_is_told_without_a_traceback(monkeypatch: pytes
     for step in ("get_job_info", "submit_job"):
         jobs = Jobs()
         monkeypatch.setattr(jobs, step, lost)
-        with pytest.raises(PrectrError, match=r"the cluster stopped answering \(Connection aborted\.\)\. Run it again with the same --id"):
+        with pytest.raises(
+            PrectrError,
+            match=r"the cluster stopped answering \(Connection aborted\.\)\. Run it again with the same --id",
+        ):
             submit(jobs, WORK)
