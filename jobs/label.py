@@ -24,9 +24,9 @@ from prectr.core.ray_session import RayConfig
 from prectr.core.text import normalise_queries
 from prectr.data.judgments import read_judged
 from prectr.data.tables import Tables
-from prectr.labelling.asking import Plan, ask, make_plan
 from prectr.labelling.config import LabelConfig, SelectionConfig
 from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
+from prectr.labelling.label_run import AskingPlan, ask, make_plan
 from prectr.labelling.ledger import ContextLedger, LabelLedger
 from prectr.labelling.selection import read_selection
 from prectr.labelling.teacher import Teacher, recognise_teacher, teacher_source, template_for, with_label_tokens
@@ -157,7 +157,7 @@ def _ask_missing(
     ray_config: RayConfig | None,
     yes: bool,
     retry_errors: bool,
-) -> tuple[Plan, dict[str, Any]]:
+) -> tuple[AskingPlan, dict[str, Any]]:
     """Print the plan, confirm a large one, and ask; returns the plan and the record of the run, empty if none ran."""
     columns = [column for column in keyed.columns if column.startswith("text_")]
     questions = (
@@ -166,7 +166,7 @@ def _ask_missing(
         .rename({column: column.removeprefix("text_") for column in columns})
     )
 
-    def plan_now() -> Plan:
+    def plan_now() -> AskingPlan:
         return make_plan(len(keyed), questions, ledger, config.repeat_sample, retry_errors)
 
     plan = plan_now()
@@ -182,7 +182,7 @@ def _ask_missing(
         return current, ask(current, teacher.question, teacher.engine, ledger, ray_config)
 
 
-def _confirm(plan: Plan, config: LabelConfig, yes: bool) -> None:
+def _confirm(plan: AskingPlan, config: LabelConfig, yes: bool) -> None:
     """Ask the user to confirm a run above `confirm_above` questions.
 
     Raises:
@@ -203,7 +203,7 @@ def _publish(
     keyed: pl.DataFrame,
     teacher: Teacher,
     ledger: ContextLedger,
-    plan: Plan,
+    plan: AskingPlan,
     staging: Path,
     config: LabelConfig,
 ) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def run(
 def _build(
     tables: Tables, encoder: Path, labels: Path, staging: Path, config: ScoreConfig, ray_config: RayConfig | None
 ) -> dict[str, Any]:
-    from prectr.relevance.scoring import pairs_to_score, score_pairs
+    from prectr.relevance.batch_scoring import pairs_to_score, score_pairs
 
     pairs = pairs_to_score(tables, labels, config)
     if pairs.is_empty():

@@ -19,9 +19,9 @@ from prectr.data.judgments import read_judged
 from prectr.data.tables import Tables
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.engines.contract import is_url
-from prectr.labelling.interactive import prepare_scorer
 from prectr.labelling.prompt import show_prompt
 from prectr.labelling.teacher import teacher_source, template_for
+from prectr.labelling.teacher_scorer import prepare_scorer
 from prectr.serving.config import ServeConfig
 
 EXAMPLE = pl.DataFrame(

@@ -21,7 +21,7 @@ from prectr.labelling.calibration import Calibration
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.engines.contract import Question, replica_gpus
 from prectr.labelling.engines.interactive import TooLong
-from prectr.labelling.interactive import Judgement, TeacherScorer, prepare_scorer
+from prectr.labelling.teacher_scorer import Judgement, TeacherScorer, prepare_scorer
 from prectr.reports import TEMPLATES
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]

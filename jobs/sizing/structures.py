@@ -89,7 +89,7 @@ def structures(load: Load, machine: Machine, costs: UnitCosts) -> list[Structure
         held(
             "pairs with titles and labels",
             "score-relevance",
-            "platform/prectr/relevance/scoring.py: pairs_to_score, score_pairs",
+            "platform/prectr/relevance/batch_scoring.py: pairs_to_score, score_pairs",
             "driver",
             load.pairs,
             "pairs",
@@ -98,7 +98,7 @@ def structures(load: Load, machine: Machine, costs: UnitCosts) -> list[Structure
         counted(
             "number of a pair (int32)",
             "score-relevance",
-            "platform/prectr/relevance/scoring.py: pairs_to_score",
+            "platform/prectr/relevance/batch_scoring.py: pairs_to_score",
             load.pairs,
             "pairs",
             MOST_PAIRS,

@@ -19,7 +19,7 @@ from _labelling_world import CONFIG, World
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.ray_session import RayConfig
-from prectr.labelling.asking import Plan, ask
+from prectr.labelling.label_run import AskingPlan, ask
 from prectr.labelling.engines.contract import Question, answer_columns
 from prectr.labelling.engines.vllm_engine import engine_arguments, sampling_arguments
 from prectr.labelling.ledger import Context, ContextLedger, LabelLedger
@@ -60,7 +60,7 @@ def ours(world: World, pairs: int, out: Path, through: str = "actors") -> Answer
     question = Question(str(world.teacher), world.template(), tuple(world.label_tokens()), config)
     context = Context(question.template.version, "benchmark", question.decoding)
     ledger = TimedLedger(LabelLedger(out / "ledger").context(context).folder)
-    plan = Plan(len(questions), len(questions), 0, 0, questions, questions.clear(), None, 0.0)
+    plan = AskingPlan(len(questions), len(questions), 0, 0, questions, questions.clear(), None, 0.0)
     with ledger.writing():
         record = ask(plan, question, "vllm", ledger, RayConfig(num_cpus=8))
     if record["failed"]:

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.contracts.schema import GRADES, LEVEL_COLUMNS
 from prectr.data.judgments import read_judged
 from prectr.data.tables import Tables
 from prectr.metrics import auc, ndcg
-from prectr.metrics.agreement import quadratic_kappa
+from prectr.metrics.agreement import macro_f1, quadratic_kappa
 from prectr.metrics.columns import group_codes
 
 
@@ -80,15 +80,11 @@ def level_figures(queries: pl.Series, grades: np.ndarray, probabilities: np.ndar
         grades: int [n], 0..3.
         probabilities: [n, 4], rows sum to one.
     """
-    from sklearn.metrics import f1_score
-
     expected = probabilities @ np.arange(4)
     ranked = auc(grades >= 2, expected)
     figures = {
         "kappa": quadratic_kappa(grades, np.rint(expected).astype(np.int64)),
-        "macro_f1": float(
-            f1_score(grades, probabilities.argmax(axis=1), labels=range(4), average="macro", zero_division=0)
-        ),
+        "macro_f1": macro_f1(grades, probabilities.argmax(axis=1), GRADES),
         "auc": None if np.isnan(ranked) else ranked,
         "ndcg_10": mean_ndcg(queries, grades, expected, 10),
         "rmse": float(np.sqrt(np.mean((expected - grades) ** 2))),

@@ -1,8 +1,16 @@
-"""Calibration of the teacher's levels on gold: one temperature and a bias per class [ours: form of MODEL.md 5].
+"""Calibration of the teacher's probabilities on judgments: one temperature and a bias per level [ours].
+
+The form is that of MODEL.md 5:
 
     q_i = softmax_i(a * log p_i + b_i),    a > 0, b_0 = 0, fitted by maximum likelihood on validation queries
 
-Fitted with a small ridge towards a = 1, b = 0, so that few judgments change little.
+| symbol | variable |
+|---|---|
+| p | `probabilities` |
+| a | `Calibration.scale` |
+| b | `Calibration.bias` |
+
+A ridge pulls log a and b towards 0, so that few judgments change little.
 """
 
 from dataclasses import dataclass
@@ -12,29 +20,35 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 RIDGE = 10.0
-"""In log-likelihood units. Judged pairs come some tens a query and are far from independent, so the pull must be strong
-enough to resist what a few queries have in common."""
+"""Weight of the squared parameters, in units of log-likelihood. Judged pairs come in tens per query and are far from
+independent, so the ridge must be strong enough to resist the peculiarities of a few queries."""
 FLOOR = 1e-6
+"""Smallest probability whose logarithm is taken."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`scale` = 1 / temperature, `bias` [k] added to the scaled log-probabilities."""
+    """A fitted calibration; the default changes nothing.
+
+    Attributes:
+        scale: 1 / temperature.
+        bias: [k], added to the scaled log-probabilities.
+    """
 
     scale: float = 1.0
     bias: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities; [n, k] in and out, rows sum to one."""
+        """Calibrate probabilities: [n, k] in and out, rows sum to one."""
         return softmax(self.scale * np.log(np.maximum(probabilities, FLOOR)) + np.asarray(self.bias), axis=1)
 
 
 def fit_calibration(probabilities: np.ndarray, grades: np.ndarray) -> Calibration:
-    """Fit on gold grades.
+    """Fit a calibration to judged grades by maximum likelihood with a ridge.
 
     Args:
         probabilities: [n, k] of the teacher, rows sum to one.
-        grades: [n] integers 0..k-1.
+        grades: [n] integers 0..k-1. If n is 0, the calibration changes nothing.
     """
     levels = probabilities.shape[1]
     if not len(grades):
@@ -51,5 +65,5 @@ def fit_calibration(probabilities: np.ndarray, grades: np.ndarray) -> Calibratio
 
 
 def negative_log_likelihood(probabilities: np.ndarray, grades: np.ndarray) -> float:
-    """Mean of -log q[grade], nats."""
+    """Mean of -log q[grade] in nats, for probabilities q [n, k] and integer grades [n]."""
     return float(-np.log(np.maximum(probabilities[np.arange(len(grades)), grades], FLOOR)).mean())

@@ -1,16 +1,16 @@
-"""The label ledger: what the teacher has already answered, so that nothing is ever asked, or paid, twice.
+"""The label ledger stores every answer of the teacher, so that no question is asked, or paid for, twice.
 
-    LEDGER/<context>/context.json            what the answers hang on: prompt, model, decoding
+    LEDGER/<context>/context.json            prompt, model and decoding that the answers depend on
                      labels-*.parquet        the teacher's raw answers, before calibration (`LABELS`)
-                     errors-*.parquet        questions that it could not answer, with the reason (`ERRORS`)
+                     errors-*.parquet        questions without an answer, with the reason (`ERRORS`)
                      repeats-*.parquet       second answers to some questions, for the flip rate (`LABELS`)
                      runs/*.json             engine, versions, flags and speed of each run
 
-A label is known by a key over everything that could change it: the normalised texts that the prompt shows, the prompt's
-version, the model's fingerprint and the decoding. The last three make the context: a changed prompt or model answers in
-a folder of its own, and the old answers stay. Files are only ever added, whole, by a rename; a killed run leaves what
-it had committed. One run at a time writes to a context, another one waits; readers never wait.
-`ledger_upkeep` counts, exports and tidies.
+A label's key is a hash of everything that could change it: the normalised texts that the prompt shows, the prompt's
+version, the model's fingerprint and the decoding. The last three are the context. A changed prompt or model gets a
+folder of its own, and the old answers stay. Files are only added, each whole, by a rename, so a killed run keeps what
+it had committed. One run at a time writes to a context while others wait; readers never wait. This module never deletes
+an answer: `ledger_upkeep` counts, exports and tidies.
 """
 
 import errno
@@ -62,14 +62,14 @@ _SEPARATOR = "\x1f"
 
 @dataclass(frozen=True)
 class Context:
-    """What an answer hangs on beside the texts.
+    """Everything besides the texts that an answer depends on.
 
     Attributes:
         prompt: version of the template.
         model: fingerprint of the teacher.
         decoding: how the answer is read.
-        teacher: the teacher's name or path, for people; no part of the identity.
-        prompt_text: the template's text, for people.
+        teacher: the teacher's name or path, for people; not part of the identity.
+        prompt_text: the template's text, for people; not part of the identity.
     """
 
     prompt: str
@@ -81,33 +81,33 @@ class Context:
     @property
     def identity(self) -> str:
         """16 hexadecimal digits: the name of the context's folder."""
-        return hashlib.blake2b(self._secret().encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(self._joined().encode(), digest_size=8).hexdigest()
 
-    def _secret(self) -> str:
+    def _joined(self) -> str:
         return _SEPARATOR.join([self.prompt, self.model, self.decoding])
 
     def keys(self, texts: pl.DataFrame) -> pl.Series:
-        """The key of each question, 32 hexadecimal digits.
+        """Hash each question to its key of 32 hexadecimal digits.
 
         Args:
-            texts: the string columns that the prompt shows, already in normal form; their order counts.
+            texts: the string columns that the prompt shows, already in normal form. Their order changes the keys.
         """
-        seed = hashlib.blake2b(self._secret().encode(), digest_size=16)
-        joined = texts.select(pl.concat_str(pl.all(), separator=_SEPARATOR)).to_series()
+        context_hash = hashlib.blake2b(self._joined().encode(), digest_size=16)
+        joined_texts = texts.select(pl.concat_str(pl.all(), separator=_SEPARATOR)).to_series()
 
         def key(text: str) -> str:
-            hashed = seed.copy()
-            hashed.update(text.encode())
-            return hashed.hexdigest()
+            question_hash = context_hash.copy()
+            question_hash.update(text.encode())
+            return question_hash.hexdigest()
 
-        return pl.Series("key", [key(text) for text in joined.to_list()], dtype=pl.String)
+        return pl.Series("key", [key(text) for text in joined_texts.to_list()], dtype=pl.String)
 
 
 def model_fingerprint(teacher: str) -> str:
-    """Identity of a teacher: a hash of a local checkpoint's files, else name and revision on the hub.
+    """Identify a teacher: a hash of a local checkpoint's files, else name and revision on the hub.
 
     Raises:
-        UsageError: it is neither, or cannot be reached.
+        UsageError: the teacher is no directory and no model on the hub, or the hub cannot be reached.
     """
     directory = Path(teacher)
     if not directory.is_dir():
@@ -117,24 +117,26 @@ def model_fingerprint(teacher: str) -> str:
             revision = getattr(AutoConfig.from_pretrained(teacher), "_commit_hash", None)
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"teacher '{teacher}': cannot be loaded (it is no directory here; {str(error).splitlines()[0]}). "
+                f"teacher '{teacher}': cannot be loaded (no such directory; {str(error).splitlines()[0]}). "
                 "Give a checkpoint directory, e.g. from `prectr train-teacher`, a model on the hub, or a URL."
             ) from None
         return f"{teacher}@{revision}" if revision else teacher
-    total = hashlib.blake2b(digest_size=12)
+    checkpoint_hash = hashlib.blake2b(digest_size=12)
     for pattern in ("config.json", "*.safetensors", "*.bin", "tokenizer*", "vocab*", "merges*", "chat_template*"):
         for file in sorted(directory.glob(pattern)):
-            total.update(file.name.encode())
+            checkpoint_hash.update(file.name.encode())
             with file.open("rb") as stream:
-                total.update(hashlib.file_digest(stream, "blake2b").digest())
-    return total.hexdigest()
+                checkpoint_hash.update(hashlib.file_digest(stream, "blake2b").digest())
+    return checkpoint_hash.hexdigest()
 
 
 class LabelLedger:
-    """One directory of contexts; of one at a URI every file is sent as it is committed.
+    """A ledger directory, which holds one folder per context.
+
+    If the directory mirrors a URI, every file is also sent there when it is committed.
 
     Raises:
-        UsageError: the storage of a URI cannot be read or written.
+        UsageError: the storage behind the URI cannot be read or written.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -143,7 +145,7 @@ class LabelLedger:
         mirror.send_missing(directory)
 
     def context(self, context: Context) -> "ContextLedger":
-        """The part of the ledger that holds answers under `context`; made if it is not there."""
+        """Open the folder of `context`; create it if there is none."""
         folder = self.directory / context.identity
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         if not (folder / "context.json").exists():
@@ -152,51 +154,51 @@ class LabelLedger:
         return ContextLedger(folder)
 
     def contexts(self) -> list["ContextLedger"]:
-        """All parts, by name."""
+        """List the folders of all contexts, by name."""
         return [ContextLedger(file.parent) for file in sorted(self.directory.glob("*/context.json"))]
 
 
 class ContextLedger:
-    """Read and append the answers under one context."""
+    """The answers under one context: read and append."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def describe(self) -> dict[str, Any]:
-        """The content of `context.json`.
+        """Read `context.json`.
 
         Raises:
-            PrectrError: it cannot be read.
+            PrectrError: the file cannot be read.
         """
         file = self.folder / "context.json"
         try:
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise PrectrError(f"{file}: cannot be read ({error}); restore it from another run's ledger.") from None
+            raise PrectrError(f"{file}: cannot be read ({error}); restore it from a copy of the ledger.") from None
         return content
 
     def labels(self, keys: pl.Series) -> pl.DataFrame:
-        """The labels known for these keys: columns of `LABELS`, one row a key, the earliest."""
+        """Read the labels of some keys: columns of `LABELS`, the earliest row of each key."""
         return self._read("labels", keys)
 
     def repeats(self, keys: pl.Series) -> pl.DataFrame:
-        """The second answers known for these keys, as `labels`."""
+        """Read the second answers of some keys: columns of `LABELS`, the earliest row of each key."""
         return self._read("repeats", keys)
 
     def errors(self, keys: pl.Series) -> pl.DataFrame:
-        """Why these keys have no label: columns of `ERRORS`, one row a key, the latest; labelled ones are left out."""
-        failed = self._read("errors", keys, keep="last")
-        return failed.join(self.labels(failed["key"]), on="key", how="anti") if len(failed) else failed
+        """Read the failures of those keys that have no label: columns of `ERRORS`, the latest row of each key."""
+        errors = self._read("errors", keys, keep="last")
+        return errors.join(self.labels(errors["key"]), on="key", how="anti") if len(errors) else errors
 
-    def known(self, keys: pl.Series, kind: str = "labels") -> pl.Series:
-        """Those of the keys that the ledger holds; reads no other column."""
+    def answered_keys(self, keys: pl.Series, kind: str = "labels") -> pl.Series:
+        """Select those of `keys` that have a row of `kind`. Reads no other column."""
         return self._read(kind, keys, columns=["key"])["key"]
 
     def append(self, kind: str, rows: pl.DataFrame) -> None:
-        """Commit rows of one of `KINDS` as one shard: after this returns they survive a kill and a power cut.
+        """Commit rows of one of `KINDS` as one shard. Afterwards they survive a kill and a power cut.
 
         Raises:
-            PrectrError: the disk is full; nothing of the shard is kept, and nothing else is touched.
+            PrectrError: the disk is full or not writable. Nothing of the shard is kept; other shards stay as they are.
         """
         if rows.is_empty():
             return
@@ -206,32 +208,34 @@ class ContextLedger:
         self.write_shard(name, shard)
 
     def write_shard(self, name: str, shard: pl.DataFrame) -> None:
-        """Write one file whole or not at all."""
-        aside = self.folder / f".{name}.part"
+        """Write one file, whole or not at all. Raises as `append` does."""
+        partial_file = self.folder / f".{name}.part"
         try:
-            # In memory first: what a full disk does to the encoder of a file is not told by polars in one voice.
-            with aside.open("wb") as stream:
+            # Encode in memory first: polars reports a full disk by several different errors.
+            with partial_file.open("wb") as stream:
                 stream.write(_encode(shard))
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(aside, self.folder / name)
+            os.replace(partial_file, self.folder / name)
             _sync_folder(self.folder)
             mirror.send_file(self.folder / name)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            partial_file.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise PrectrError(
-                    f"{self.folder}: the disk is full; {len(shard):,} answers could not be kept. What was committed "
-                    "before is safe: free space, then run the same command again."
+                    f"{self.folder}: the disk is full; {len(shard):,} answers could not be kept. Answers committed "
+                    "before are safe: free space, then run the same command again."
                 ) from None
-            raise PrectrError(f"{self.folder}: cannot be written ({error.strerror}).") from None
+            raise PrectrError(
+                f"{self.folder}: cannot be written ({error.strerror}); check the folder's permissions and its disk."
+            ) from None
 
     def shards(self, kind: str) -> list[Path]:
-        """The files of one kind, earliest first."""
+        """List the files of one kind, earliest first."""
         return sorted(self.folder.glob(f"{kind}-*.parquet"))
 
     def runs(self) -> list[dict[str, Any]]:
-        """Records of the runs that asked something, earliest first; one that cannot be read is left out."""
+        """Read the records of the runs that asked something, earliest first. Unreadable records are left out."""
         records = []
         for file in sorted((self.folder / "runs").glob("*.json")):
             try:
@@ -241,65 +245,65 @@ class ContextLedger:
         return records
 
     def record_run(self, run: str, facts: dict[str, Any]) -> None:
-        """Write or replace the record of a run."""
+        """Write the record of a run; replace an earlier one of that run."""
         file = self.folder / "runs" / f"{run}.json"
         write_json(file, {"run": run, **facts})
         mirror.send_file(file)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the right to write; waits while another process has it, which is given up even by a killed one."""
+        """Hold the write lock; wait while another process holds it. The OS releases a killed process's lock."""
 
-        def wait(holder: str) -> None:
+        def report_wait(holder: str) -> None:
             progress.say(f"label: waiting for {holder}, which asks the same teacher")
 
-        with exclusive(self.folder / ".writer", wait):
+        with exclusive(self.folder / ".writer", report_wait):
             yield
 
     def _read(
         self, kind: str, keys: pl.Series, keep: str = "first", columns: Sequence[str] | None = None
     ) -> pl.DataFrame:
-        wanted = list(columns or KINDS[kind])
+        selected = list(columns or KINDS[kind])
         for last_try in (False, True):
             shards = self.shards(kind)
             if not shards or keys.is_empty():
                 break
             try:
-                found = (
+                rows = (
                     pl.scan_parquet(shards, schema=KINDS[kind], missing_columns="raise")
-                    .select(wanted)
+                    .select(selected)
                     .join(keys.unique().alias("key").to_frame().lazy(), on="key", how="semi", maintain_order="left")
                     .collect()
                 )
-                return found.unique("key", keep="last" if keep == "last" else "first", maintain_order=True)
+                return rows.unique("key", keep="last" if keep == "last" else "first", maintain_order=True)
             except (pl.exceptions.PolarsError, OSError) as error:
-                # `ledger gc` may have merged files since they were listed: list them once more.
+                # `ledger gc` may have merged files after they were listed: list them once more.
                 if last_try:
-                    raise PrectrError(_damaged(shards, error)) from None
-        return pl.DataFrame(schema={column: KINDS[kind][column] for column in wanted})
+                    raise PrectrError(_damage_message(shards, error)) from None
+        return pl.DataFrame(schema={column: KINDS[kind][column] for column in selected})
 
 
 def new_run() -> str:
-    """The name of a run: sorts by time."""
+    """Make the name of a new run. Names sort by time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
 def _encode(shard: pl.DataFrame) -> bytes:
-    memory = io.BytesIO()
-    shard.write_parquet(memory)
-    return memory.getvalue()
+    buffer = io.BytesIO()
+    shard.write_parquet(buffer)
+    return buffer.getvalue()
 
 
 def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
-def _damaged(shards: Sequence[Path], error: Exception) -> str:
-    """Names the file that cannot be read."""
+def _damage_message(shards: Sequence[Path], error: Exception) -> str:
+    """Write the error message that names the unreadable file."""
     for shard in shards:
         try:
             pl.read_parquet(shard)
@@ -309,4 +313,4 @@ def _damaged(shards: Sequence[Path], error: Exception) -> str:
                 f"{shard}: this shard of the label ledger cannot be read ({reason}); restore it, or delete it to have "
                 "its questions asked again."
             )
-    return f"{shards[0].parent}: the label ledger cannot be read ({error})."
+    return f"{shards[0].parent}: the label ledger cannot be read ({error}); check the folder's permissions and its disk."

@@ -1,4 +1,7 @@
-"""Counting, exporting and tidying a label ledger. Nothing here asks a teacher; only `drop` gives up an answer."""
+"""Upkeep of a label ledger: count, export, tidy and delete.
+
+Nothing here asks a teacher. Only `drop` deletes answers.
+"""
 
 import time
 from collections.abc import Sequence
@@ -15,16 +18,16 @@ from prectr.core.errors import PrectrError, UsageError
 from prectr.labelling.ledger import KINDS, ContextLedger, LabelLedger
 
 LARGE_SHARD = 1_000_000
-"""Rows of a shard that is not merged any more."""
+"""Rows from which on a shard is no longer merged with others."""
 _LEFTOVER_SECONDS = 3600.0
-"""A file that was being written so long ago belongs to a killed run."""
+"""Age of a partial file, in seconds, from which on its run must have been killed."""
 
 
 def open_ledger(directory: Path) -> LabelLedger:
-    """An existing ledger.
+    """Open an existing ledger.
 
     Raises:
-        UsageError: there is none here.
+        UsageError: the directory holds no ledger.
     """
     ledger = LabelLedger(directory)
     if not ledger.contexts():
@@ -33,26 +36,26 @@ def open_ledger(directory: Path) -> LabelLedger:
 
 
 def statistics(ledger: LabelLedger) -> list[dict[str, Any]]:
-    """One dictionary a context: what it is, rows of each kind, shards, bytes, last run; reads footers only.
+    """Summarise each context: its parts, rows of each kind, shards, bytes and last run. Reads only Parquet footers.
 
-    Rows count what is stored; a question that was stored twice, as a killed `gc` may leave it, counts twice.
+    A question that is stored twice, as a killed `ledger gc` may leave it, counts twice.
     """
     return [_context_statistics(context) for context in ledger.contexts()]
 
 
 def _context_statistics(context: ContextLedger) -> dict[str, Any]:
-    described, runs = context.describe(), context.runs()
+    description, runs = context.describe(), context.runs()
     shards = {kind: context.shards(kind) for kind in KINDS}
-    last = runs[-1] if runs else {}
+    last_run = runs[-1] if runs else {}
     return {
         "context": context.folder.name,
-        **{name: described.get(name) for name in ("teacher", "prompt", "model", "decoding")},
+        **{name: description.get(name) for name in ("teacher", "prompt", "model", "decoding")},
         **{kind: sum(_rows(file) for file in files) for kind, files in shards.items()},
         "shards": sum(map(len, shards.values())),
         "bytes": sum(file.stat().st_size for files in shards.values() for file in files),
         "runs": len(runs),
-        "last_run": last.get("run"),
-        "questions_per_second": last.get("questions_per_second"),
+        "last_run": last_run.get("run"),
+        "questions_per_second": last_run.get("questions_per_second"),
     }
 
 
@@ -64,57 +67,66 @@ def _rows(file: Path) -> int:
 
 
 def export(ledger: LabelLedger, target: Path, kind: str = "labels", contexts: Sequence[str] = ()) -> int:
-    """Write one kind of all contexts, or of those named, into one file; the number of rows.
+    """Write one kind of rows of all contexts, or of those named, to one file; return the number of rows.
 
-    Columns are those of the kind and `context`, `teacher`, `prompt`, `decoding`; one row a context and key. The ending
-    of the file says how it is written: .parquet, .csv or .jsonl.
+    Columns are those of the kind and `context`, `teacher`, `prompt`, `decoding`, with one row per context and key. The
+    file's ending sets its format: .parquet, .csv or .jsonl.
 
     Raises:
-        UsageError: another ending, or no such context.
+        UsageError: the file has another ending, or there is no such context.
     """
     writers = {".parquet": "write_parquet", ".csv": "write_csv", ".jsonl": "write_ndjson"}
     if target.suffix not in writers:
         raise UsageError(f"{target}: --out must end in {', '.join(writers)}.")
     frames = []
     for context in chosen(ledger, contexts):
-        described = context.describe()
+        description = context.describe()
         rows = pl.concat([pl.DataFrame(schema=KINDS[kind]), *(pl.read_parquet(file) for file in context.shards(kind))])
         frames.append(
             rows.unique("key", keep="first", maintain_order=True).with_columns(
                 pl.lit(context.folder.name).alias("context"),
-                *(pl.lit(described[name]).alias(name) for name in ("teacher", "prompt", "decoding")),
+                *(pl.lit(description[name]).alias(name) for name in ("teacher", "prompt", "decoding")),
             )
         )
     exported = pl.concat(frames)
-    aside = target.with_name(f".{target.name}.part")
+    partial_file = target.with_name(f".{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    getattr(exported, writers[target.suffix])(aside)
-    aside.replace(target)
+    getattr(exported, writers[target.suffix])(partial_file)
+    partial_file.replace(target)
     return len(exported)
 
 
 def chosen(ledger: LabelLedger, contexts: Sequence[str]) -> list[ContextLedger]:
-    """The contexts of these names, or of names that begin so; all where none is named.
+    """Select contexts by name or by the beginning of a name; all if `contexts` is empty.
 
     Raises:
-        UsageError: a name fits none, or several.
+        UsageError: a name matches no context, or more than one.
     """
-    known = ledger.contexts()
+    all_contexts = ledger.contexts()
     if not contexts:
-        return known
-    found = []
+        return all_contexts
+    selected = []
     for name in contexts:
-        fitting = [context for context in known if context.folder.name.startswith(name)]
-        if len(fitting) != 1:
-            names = ", ".join(context.folder.name for context in known)
-            raise UsageError(f"context {name}: fits {len(fitting)} of this ledger's contexts ({names}); name one.")
-        found += fitting
-    return found
+        matches = [context for context in all_contexts if context.folder.name.startswith(name)]
+        if len(matches) != 1:
+            names = ", ".join(context.folder.name for context in all_contexts)
+            raise UsageError(
+                f"context {name}: matches {len(matches)} of this ledger's contexts ({names}); give the name of one."
+            )
+        selected += matches
+    return selected
 
 
 @dataclass(frozen=True)
 class Tidied:
-    """What `tidy` did to a context."""
+    """Counts of what `tidy` changed in a context.
+
+    Attributes:
+        merged_shards: small shards that were merged into larger ones.
+        duplicate_rows: rows removed because their key was stored twice.
+        settled_errors: errors removed because their question has an answer now.
+        leftovers: partial files of killed runs that were removed.
+    """
 
     merged_shards: int = 0
     duplicate_rows: int = 0
@@ -123,10 +135,11 @@ class Tidied:
 
 
 def tidy(context: ContextLedger) -> Tidied:
-    """Merge small shards, remove errors whose question was answered since, and files of killed writers.
+    """Merge small shards; remove errors whose question has an answer now, and partial files of killed runs.
 
-    No answer is lost: a merged file is whole before the first of those it replaces goes; killed in between, rows are
-    stored twice, which reading does not mind and the next `tidy` mends. Waits for a run that is writing.
+    No answer is lost: a merged file is complete before the files that it replaces are deleted. If the process is killed
+    in between, rows are stored twice; readers ignore that, and the next `tidy` removes them. Waits for a run that
+    writes.
     """
     with context.writing():
         leftovers = [
@@ -136,42 +149,43 @@ def tidy(context: ContextLedger) -> Tidied:
             file.unlink(missing_ok=True)
         merged = duplicates = settled = 0
         for kind in KINDS:
-            small = [file for file in context.shards(kind) if _rows(file) < LARGE_SHARD]
-            stored = pl.concat([pl.DataFrame(schema=KINDS[kind]), *(pl.read_parquet(file) for file in small)])
+            small_shards = [file for file in context.shards(kind) if _rows(file) < LARGE_SHARD]
+            stored = pl.concat([pl.DataFrame(schema=KINDS[kind]), *(pl.read_parquet(file) for file in small_shards)])
             kept = stored.unique("key", keep="last" if kind == "errors" else "first", maintain_order=True)
             duplicates += len(stored) - len(kept)
             if kind == "errors":
                 before = len(kept)
-                kept = kept.join(context.known(kept["key"]).to_frame(), on="key", how="anti")
+                kept = kept.join(context.answered_keys(kept["key"]).to_frame(), on="key", how="anti")
                 settled = before - len(kept)
-            if len(small) < 2 and len(kept) == len(stored):
+            if len(small_shards) < 2 and len(kept) == len(stored):
                 continue
-            merged += len(small)
+            merged += len(small_shards)
             for number, part in enumerate(kept.iter_slices(LARGE_SHARD)):
-                # Named after the first, so that the earliest answer stays the earliest.
-                context.write_shard(f"{small[0].stem}-m{number:04d}.parquet", part)
-            for file in small:
+                # Named after the first shard, so that the earliest answer stays the earliest.
+                context.write_shard(f"{small_shards[0].stem}-m{number:04d}.parquet", part)
+            for file in small_shards:
                 mirror.delete_file(file)
                 file.unlink()
         return Tidied(merged, duplicates, settled, len(leftovers))
 
 
 def unused_since(ledger: LabelLedger, days: float) -> list[ContextLedger]:
-    """Contexts whose last run began before so many days."""
+    """List the contexts whose last run began more than `days` days ago."""
     limit = f"{datetime.now(UTC) - timedelta(days=days):%Y%m%dT%H%M%S}"
     return [context for context in ledger.contexts() if max((run["run"] for run in context.runs()), default="") < limit]
 
 
 def drop(context: ContextLedger) -> int:
-    """Delete a context with all its answers; the number of labels that went. Waits for a run that is writing."""
+    """Delete a context with all its answers; return the number of deleted labels. Waits for a run that writes."""
     import shutil
 
     with context.writing():
         labels = sum(_rows(file) for file in context.shards("labels"))
-        # First what makes it a context: killed half-way, the rest is not read any more.
-        described = context.folder / "context.json"
-        for file in [described, *(file for file in context.folder.rglob("*") if file.is_file() and file != described)]:
+        # context.json goes first: if the process is killed half-way, nobody reads the rest as a context.
+        context_file = context.folder / "context.json"
+        other_files = [file for file in context.folder.rglob("*") if file.is_file() and file != context_file]
+        for file in [context_file, *other_files]:
             mirror.delete_file(file)
-        described.unlink()
+        context_file.unlink()
         shutil.rmtree(context.folder)
     return labels

@@ -1,7 +1,7 @@
-"""What the teacher is asked: a versioned template that ends where exactly one label token must follow.
+"""Prompt templates: versioned texts that ask for the grade of one pair and end where one label token must follow.
 
-A template is a YAML file `name.language.yaml`. Its `prefix` (what to do, and the definition of each grade) is the same
-for all pairs and comes first, so that an engine's prefix cache holds it once; its `pair` shows one query and item. This
+A template is a YAML file `name.language.yaml`. Its `prefix` (the task and the definition of each grade) is the same for
+all pairs and comes first, so that an engine's prefix cache computes it once. Its `pair` shows one query and item. This
 module loads, renders and tokenises templates; it runs no model.
 """
 
@@ -20,58 +20,60 @@ from prectr.core.text import normalise_queries
 from prectr.labelling.word_match import UNSPACED, query_words_by_match
 
 ITEM_FIELDS = ("category", "brand")
-"""What a template may show of an item besides its title."""
+"""Fields of an item that a template may show besides its title."""
 RENDERING = 2
-"""Part of every version: raise it when the code below turns the same pair into another text."""
+"""Version of the rendering code, part of every template's version. Raise it when a pair gets another text."""
 
 _PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
-_OF_A_GRADE = tuple(f"grade_{grade}" for grade in range(4))
-_OF_A_PAIR = ("query", "title", *ITEM_FIELDS, "shared", "missing")
-_REQUIRED = ("labels", "grades", "prefix", "pair")
+_GRADE_PLACEHOLDERS = tuple(f"grade_{grade}" for grade in range(4))
+_PAIR_PLACEHOLDERS = ("query", "title", *ITEM_FIELDS, "shared", "missing")
+_REQUIRED_KEYS = ("labels", "grades", "prefix", "pair")
 _FOLDER = Path(__file__).parent / "prompts"
-_SHARE_ABOVE = 64
-"""Prompts from which it pays to find out whether the prefix may be tokenised once."""
+_SHARE_PREFIX_ABOVE = 64
+"""Prompts above which it pays to check whether the prefix can be tokenised once for all."""
+_LANGUAGE_SAMPLE = 10_000
+"""Titles that decide the language of a catalogue."""
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A template in one language, its grades already written into the prefix."""
+    """A prompt template in one language, with the definitions of the grades already filled into the prefix."""
 
     name: str
     language: str
     prefix: str
     pair: str
     labels: tuple[str, ...] = ("0", "1", "2", "3")
-    """The answers, by grade."""
+    """The answer for each grade, 0 first."""
     grades: tuple[str, ...] = ("", "", "", "")
-    """What each grade means, by grade."""
+    """The definition of each grade, 0 first."""
     empty: str = "none"
-    """Stands for {shared} or {missing} where there is no such word."""
+    """Text for {shared} or {missing} if there is no such word."""
 
     @property
     def text(self) -> str:
-        """The whole template, its placeholders as they are written."""
+        """The whole template with the placeholders of `pair` unfilled."""
         return self.prefix + self.pair
 
     @property
     def version(self) -> str:
-        """Name, language and a hash of all that changes the question, e.g. `relevance_v1.en-5f2c9a01`."""
+        """Name, language and a hash of everything that changes a prompt, e.g. `relevance_v1.en-5f2c9a01`."""
         parts = (str(RENDERING), self.prefix, self.pair, self.empty, *self.labels)
         return f"{self.name}.{self.language}-{hashlib.blake2b(chr(31).join(parts).encode(), digest_size=4).hexdigest()}"
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The item's fields that a pair shows besides its title."""
+        """The item's fields that the template shows besides the title."""
         return tuple(field for field in ITEM_FIELDS if f"{{{field}}}" in self.pair)
 
     def render(self, pairs: pl.DataFrame) -> list[str]:
-        """One prompt a pair.
+        """Write one prompt per pair.
 
-        Texts are brought to the one normal form first: sellers' capitals say nothing of relevance and halve what a
-        small model sees of a word; and pairs that differ in nothing else are one question.
+        Texts are brought to the normal form first. Capitals say nothing about relevance, and a small model would have
+        to learn each word twice. Pairs that differ in nothing else become one question.
 
         Args:
-            pairs: string columns query, title and those in `shown`; null stands for "".
+            pairs: string columns query, title and those in `shown`; null counts as "".
         """
         fields = pairs.select(_normal(pairs[name]) for name in ("query", "title", *self.shown))
         if "{shared}" in self.pair or "{missing}" in self.pair:
@@ -80,9 +82,9 @@ class PromptTemplate:
                 pl.Series("shared", shared, pl.String), pl.Series("missing", missing, pl.String)
             )
         pieces = [
-            pl.col(piece) if place % 2 else pl.lit(piece) for place, piece in enumerate(_PLACEHOLDER.split(self.pair))
+            pl.col(piece) if index % 2 else pl.lit(piece) for index, piece in enumerate(_PLACEHOLDER.split(self.pair))
         ]
-        # An empty last field leaves no blank at the end, which some chat templates would trim and others not.
+        # An empty last field must not leave a blank at the end: some chat templates trim it, others do not.
         pair = pl.concat_str(pieces).str.strip_chars_end()
         return fields.select(prompt=pl.concat_str(pl.lit(self.prefix), pair))["prompt"].to_list()
 
@@ -97,25 +99,25 @@ def load_prompt(name: str, language: str = "en") -> PromptTemplate:
     """Load a template.
 
     Args:
-        name: of a file `name.language.yaml` in `prompts/`; or the path of a `.yaml` file.
-        language: a path's own language, `mine.de.yaml`, outranks it.
+        name: name of a file `name.language.yaml` in `prompts/`, or the path of a `.yaml` file.
+        language: language of the template. The language in a path's name, as in `mine.de.yaml`, outranks it.
 
     Raises:
-        UsageError: no such template, or one that is not well formed; the message names the file and the key.
+        UsageError: there is no such template, or it is malformed; the message names the file and the key.
     """
     if name.endswith((".yaml", ".yml")):
         file = Path(name)
-        stem, _, own_language = file.stem.partition(".")
-        template_name, language = stem, own_language or language
+        template_name, _, file_language = file.stem.partition(".")
+        language = file_language or language
     else:
         file, template_name = _FOLDER / f"{name}.{language}.yaml", name
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError:
-        known = ", ".join(sorted(path.name.removesuffix(".yaml") for path in _FOLDER.glob("*.yaml")))
+        available = ", ".join(sorted(path.name.removesuffix(".yaml") for path in _FOLDER.glob("*.yaml")))
         raise UsageError(
-            f"prompt '{name}' in language '{language}': no file {file}; known: {known}. "
-            "Choose one of these, or give the path of a .yaml file of your own."
+            f"prompt '{name}' in language '{language}': there is no file {file}; available: {available}. "
+            "Choose one of these, or give the path of your own .yaml file."
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: not valid YAML: {error}") from None
@@ -124,65 +126,71 @@ def load_prompt(name: str, language: str = "en") -> PromptTemplate:
 
 def _template(file: Path, name: str, language: str, content: Any) -> PromptTemplate:
     if not isinstance(content, dict):
-        raise UsageError(f"{file}: a template is a mapping of {', '.join(_REQUIRED)}, got {type(content).__name__}.")
-    if unknown := sorted(str(key) for key in content if key not in (*_REQUIRED, "empty")):
+        raise UsageError(f"{file}: a template must map {', '.join(_REQUIRED_KEYS)} to texts, got {type(content).__name__}.")
+    if unknown := sorted(str(key) for key in content if key not in (*_REQUIRED_KEYS, "empty")):
         raise UsageError(
-            f"{file}: unknown key '{unknown[0]}'; a template has {', '.join(_REQUIRED)} and may have empty."
+            f"{file}: unknown key '{unknown[0]}'; a template has the keys {', '.join(_REQUIRED_KEYS)}, and optionally "
+            "empty."
         )
-    if absent := [key for key in _REQUIRED if key not in content]:
+    if absent := [key for key in _REQUIRED_KEYS if key not in content]:
         raise UsageError(f"{file}: the template lacks the key '{absent[0]}'.")
     labels, grades = (_four_texts(file, key, content[key]) for key in ("labels", "grades"))
     if any(label.split() != [label] for label in labels) or len(set(labels)) < len(labels):
-        raise UsageError(f"{file}: labels: {list(labels)} must be four different answers without blanks.")
+        raise UsageError(f"{file}: labels: {list(labels)} must be four different answers without blanks in them.")
     for key in ("prefix", "pair", "empty"):
         if not isinstance(content.get(key, "-"), str) or not content.get(key, "-").strip():
             raise UsageError(f"{file}: {key}: must be text, got {content[key]!r}.")
     prefix, pair = content["prefix"].lstrip(), content["pair"].rstrip()
-    _check_placeholders(file, "prefix", prefix, allowed=_OF_A_GRADE, required=())
-    _check_placeholders(file, "pair", pair, allowed=_OF_A_PAIR, required=("query", "title"))
-    filled = _PLACEHOLDER.sub(lambda found: grades[_OF_A_GRADE.index(found[1])], prefix)
-    return PromptTemplate(name, language, filled, pair, labels, grades, content.get("empty", "none"))
+    _check_placeholders(file, "prefix", prefix, allowed=_GRADE_PLACEHOLDERS, required=())
+    _check_placeholders(file, "pair", pair, allowed=_PAIR_PLACEHOLDERS, required=("query", "title"))
+    filled_prefix = _PLACEHOLDER.sub(lambda match: grades[_GRADE_PLACEHOLDERS.index(match[1])], prefix)
+    return PromptTemplate(name, language, filled_prefix, pair, labels, grades, content.get("empty", "none"))
 
 
 def _four_texts(file: Path, key: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) != len(_OF_A_GRADE):
-        raise UsageError(f"{file}: {key}: must be a list of four, for the grades 0, 1, 2, 3; got {value!r}.")
+    if not isinstance(value, list) or len(value) != len(_GRADE_PLACEHOLDERS):
+        raise UsageError(f"{file}: {key}: must be a list of four texts, for the grades 0, 1, 2, 3; got {value!r}.")
     if wrong := [entry for entry in value if not isinstance(entry, str) or not entry.strip()]:
         raise UsageError(f"{file}: {key}: {wrong[0]!r} is not text; write it in quotes.")
     return tuple(value)
 
 
 def _check_placeholders(file: Path, key: str, text: str, allowed: Sequence[str], required: Sequence[str]) -> None:
-    found = _PLACEHOLDER.findall(text)
-    for name in found:
+    placeholders = _PLACEHOLDER.findall(text)
+    for name in placeholders:
         if name not in allowed:
-            why = " belongs into pair: all prompts must share the prefix" if name in _OF_A_PAIR else " is unknown"
-            known = ", ".join(f"{{{name}}}" for name in allowed)
-            raise UsageError(f"{file}: {key}: the placeholder {{{name}}}{why}; {key} may hold {known}.")
+            reason = (
+                " belongs into pair, because all prompts share the prefix"
+                if name in _PAIR_PLACEHOLDERS
+                else " is unknown"
+            )
+            allowed_text = ", ".join(f"{{{name}}}" for name in allowed)
+            raise UsageError(f"{file}: {key}: the placeholder {{{name}}}{reason}; {key} may hold {allowed_text}.")
     for name in required:
-        if name not in found:
+        if name not in placeholders:
             raise UsageError(f"{file}: {key}: lacks the placeholder {{{name}}}.")
 
 
 def catalogue_language(titles: pl.Series) -> str:
-    """Language of a catalogue by the script of its titles: "zh", "ja" or else "en".
+    """Recognise the language of a catalogue by the script of its first titles: "zh", "ja" or else "en".
 
-    Chinese or Japanese if most titles hold such characters; of these Japanese if a third hold kana, since Chinese
-    sellers put a stray の into a title and Japanese ones hardly write a title without kana.
+    It is Chinese or Japanese if most titles hold characters of these scripts, and Japanese if a third of those titles
+    hold kana: Chinese sellers put a stray の into a title, and Japanese sellers hardly write a title without kana.
     """
-    unspaced = titles.drop_nulls().head(10_000).str.contains(f"[{UNSPACED}]")
+    sample = titles.drop_nulls().head(_LANGUAGE_SAMPLE)
+    unspaced = sample.str.contains(f"[{UNSPACED}]")
     if not len(unspaced) or unspaced.mean() <= 0.5:  # type: ignore[operator]
         return "en"
-    kana = titles.drop_nulls().head(10_000).filter(unspaced).str.contains(r"[\p{Hiragana}\p{Katakana}]")
+    kana = sample.filter(unspaced).str.contains(r"[\p{Hiragana}\p{Katakana}]")
     return "ja" if kana.mean() >= 1 / 3 else "zh"  # type: ignore[operator]
 
 
 def label_token_ids(tokenizer: Any, template: PromptTemplate) -> list[int]:
-    """The token of each label, in grade order.
+    """Look up the token of each label, in grade order.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
-        template: whose labels are looked up.
+        template: the template with the labels.
 
     Raises:
         UsageError: a label is not a single token of this tokenizer, or two labels share one.
@@ -192,69 +200,70 @@ def label_token_ids(tokenizer: Any, template: PromptTemplate) -> list[int]:
         pieces = tokenizer.encode(label, add_special_tokens=False)
         if len(pieces) != 1 or pieces[0] in tokens or pieces[0] == getattr(tokenizer, "unk_token_id", None):
             raise UsageError(
-                f"label '{label}' of prompt {template.name}.{template.language} is not one token of its own in the "
-                f"teacher's tokenizer (it gives {pieces}); use a teacher whose tokenizer holds the labels as single "
-                "tokens, or a template with other labels."
+                f"label '{label}' of prompt {template.name}.{template.language} is not a single, distinct token of the "
+                f"teacher's tokenizer (token ids {pieces}); use a teacher whose tokenizer has a token for each label, "
+                "or a template with other labels."
             )
         tokens.append(pieces[0])
     return tokens
 
 
 def tokenise_prompts(tokenizer: Any, template: PromptTemplate, pairs: pl.DataFrame, max_length: int) -> list[list[int]]:
-    """Token ids of each prompt, the same for training and for every engine.
+    """Tokenise the prompt of each pair, in the same way for training and for every engine.
 
-    A tokenizer with a chat template gets the prompt as one user message with the answer opened; thinking is off. A
-    prompt longer than `max_length` loses the end of its title and nothing else; one that is too long even without a
-    title comes back whole, for the engine to refuse.
+    With a chat template, the prompt is one user message followed by the start of the answer, and thinking is off. A
+    prompt longer than `max_length` loses the end of its title and nothing else. A prompt that is too long even without
+    a title is returned whole; the engine then reports an error for its row.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
-        template: what is asked.
-        pairs: as `PromptTemplate.render` takes them, n rows.
-        max_length: tokens of a prompt.
+        template: the prompt template.
+        pairs: n rows with the columns that `PromptTemplate.render` needs.
+        max_length: tokens of a prompt, at most.
 
     Returns:
         n lists of token ids.
     """
     prompts = _tokenise(tokenizer, template, pairs)
-    long = [row for row, prompt in enumerate(prompts) if len(prompt) > max_length]
-    if not long:
+    long_rows = [row for row, prompt in enumerate(prompts) if len(prompt) > max_length]
+    if not long_rows:
         return prompts
-    cut = pairs[long].with_columns(_normal(pairs["title"][long]))
-    pieces = _encode(tokenizer, cut["title"].to_list())
-    kept, sizes = [len(title) for title in pieces], [len(prompts[row]) for row in long]
-    # A shorter title moves words from shared to missing, so one cut is mostly, and not always, enough.
-    while rest := [place for place, size in enumerate(sizes) if size > max_length and kept[place]]:
-        for place in rest:
-            kept[place] = max(0, kept[place] - (sizes[place] - max_length))
+    long_pairs = pairs[long_rows].with_columns(_normal(pairs["title"][long_rows]))
+    title_tokens = _encode(tokenizer, long_pairs["title"].to_list())
+    kept, sizes = [len(title) for title in title_tokens], [len(prompts[row]) for row in long_rows]
+    # A shorter title moves words from {shared} to {missing}, so one cut is usually enough, but not always.
+    while too_long := [index for index, size in enumerate(sizes) if size > max_length and kept[index]]:
+        for index in too_long:
+            kept[index] = max(0, kept[index] - (sizes[index] - max_length))
         # The last token kept may hold half a character.
-        titles = [tokenizer.decode(pieces[place][: kept[place]]).rstrip("\ufffd") for place in rest]
-        shorter = _tokenise(tokenizer, template, cut[rest].with_columns(pl.Series("title", titles, pl.String)))
-        for place, prompt in zip(rest, shorter, strict=True):
-            sizes[place] = len(prompt)
+        titles = [tokenizer.decode(title_tokens[index][: kept[index]]).rstrip("\ufffd") for index in too_long]
+        cut_pairs = long_pairs[too_long].with_columns(pl.Series("title", titles, pl.String))
+        for index, prompt in zip(too_long, _tokenise(tokenizer, template, cut_pairs), strict=True):
+            sizes[index] = len(prompt)
             if len(prompt) <= max_length:
-                prompts[long[place]] = prompt
+                prompts[long_rows[index]] = prompt
     return prompts
 
 
 def _tokenise(tokenizer: Any, template: PromptTemplate, pairs: pl.DataFrame) -> list[list[int]]:
-    """Token ids of whole prompts, however long. The shared prefix is tokenised once where that changes nothing."""
+    """Tokenise whole prompts of any length. The shared prefix is tokenised once if that changes no token."""
     head, tail = _chat_frame(tokenizer)
     prefix = head + template.prefix
     bodies = [prompt[len(template.prefix) :] + tail for prompt in template.render(pairs)]
-    # No tokenizer of a language model joins a line's end to the letter that starts the next line; one that treats the
-    # start of a text specially (a blank put before it) shows in any prompt.
-    if len(bodies) > _SHARE_ABOVE and prefix.endswith("\n") and re.match(r"\w", template.pair):
-        shared = _encode(tokenizer, [prefix])[0]
+    # No tokenizer of a language model joins the end of a line to a letter at the start of the next line. A tokenizer
+    # that treats the start of a text specially (e.g. puts a blank before it) does so in every prompt, so a sample
+    # shows it.
+    if len(bodies) > _SHARE_PREFIX_ABOVE and prefix.endswith("\n") and re.match(r"\w", template.pair):
+        prefix_tokens = _encode(tokenizer, [prefix])[0]
         sample = bodies[:: len(bodies) // 8]
-        whole = _encode(tokenizer, [prefix + body for body in sample])
-        if whole == [shared + body for body in _encode(tokenizer, sample)]:
-            return [shared + body for body in _encode(tokenizer, bodies)]
+        whole_tokens = _encode(tokenizer, [prefix + body for body in sample])
+        if whole_tokens == [prefix_tokens + body for body in _encode(tokenizer, sample)]:
+            return [prefix_tokens + body for body in _encode(tokenizer, bodies)]
     return _encode(tokenizer, [prefix + body for body in bodies])
 
 
 def _chat_frame(tokenizer: Any) -> tuple[str, str]:
-    """What the tokenizer's chat template puts before and after one user message; two empty texts without one."""
+    """Return the texts that the chat template puts before and after one user message; ("", "") without a template."""
     if not getattr(tokenizer, "chat_template", None):
         return "", ""
     message = "prectr-prompt"
@@ -264,13 +273,14 @@ def _chat_frame(tokenizer: Any) -> tuple[str, str]:
     head, _, tail = framed.partition(message)
     if head + message + tail != framed or message in tail or message not in framed:
         raise UsageError(
-            "the teacher's chat template does not show a user's message once as it is; use another teacher."
+            "the teacher's chat template changes or repeats the user's message; use a teacher whose chat template "
+            "shows it once, unchanged."
         )
     return head, tail
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids without special tokens of the tokenizer's own; the fast path makes no masks."""
+    """Tokenise texts without adding special tokens. The fast path computes no masks."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
@@ -280,15 +290,15 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def show_prompt(template: PromptTemplate, tokenizer: Any | None, pair: pl.DataFrame) -> str:
-    """A page about one prompt, for `prectr teacher prompt`.
+    """Describe one prompt for `prectr teacher prompt`.
 
     Args:
-        template: what is asked.
-        tokenizer: the teacher's; None for one behind a URL, which counts tokens and frames the chat by itself.
-        pair: as `PromptTemplate.render` takes them, one row.
+        template: the prompt template.
+        tokenizer: the teacher's tokenizer; None for a teacher behind a URL, whose server tokenises by itself.
+        pair: one row with the columns that `PromptTemplate.render` needs.
 
     Returns:
-        Version, language, labels with their tokens and definitions, numbers of tokens, and the prompt as it is asked.
+        Lines with the version, language, labels with tokens and definitions, numbers of tokens, and the whole prompt.
 
     Raises:
         UsageError: a label is not one token.
@@ -297,7 +307,7 @@ def show_prompt(template: PromptTemplate, tokenizer: Any | None, pair: pl.DataFr
     lines = [f"prompt    {template.version}", f"language  {template.language}"]
     tokens = [""] * len(template.labels)
     if tokenizer is None:
-        lines.append("tokens    counted by the teacher's server, which also frames the prompt as a chat")
+        lines.append("tokens    counted by the teacher's server, which also applies its chat template")
     else:
         tokens = [f" (token {token})" for token in label_token_ids(tokenizer, template)]
         head, tail = _chat_frame(tokenizer)

@@ -1,7 +1,7 @@
-"""Which words of a query an item's title holds: the cue that a prompt may state as `{shared}` and `{missing}`.
+"""Words of a query that an item's title holds, for the placeholders `{shared}` and `{missing}` of a prompt.
 
-A small model finds it hard to see that two words are the same one; stating the exact matches leaves it the part that
-words alone cannot tell (the cue of MarkedBERT, SIGIR 2020) [ours]. Chinese and Japanese put no blanks between words:
+A small model hardly notices that two words are equal. A prompt that states the exact matches leaves it the part that
+words alone do not decide (the cue of MarkedBERT, SIGIR 2020) [ours]. Chinese and Japanese put no blanks between words:
 there every two neighbouring characters count as a word.
 """
 
@@ -12,30 +12,30 @@ import polars as pl
 from prectr.core.text import lower_words
 
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー"
-"""Inside a character class of a regular expression: the scripts written without blanks between words."""
+"""Scripts written without blanks between words, for use inside a character class of a regular expression."""
 _TOKEN = rf"[{UNSPACED}]+|[\p{{L}}\p{{N}}--[{UNSPACED}]]+"
 
 
 def query_words_by_match(
     queries: Sequence[str], titles: Sequence[str], empty: str = "none"
 ) -> tuple[list[str], list[str]]:
-    """The query's words that the title holds, and those that it does not, in the query's order.
+    """Split each query's words into those that the title holds and those that it lacks, in the query's order.
 
     Args:
         queries: [n] texts; words are compared in lower case.
         titles: [n] texts.
-        empty: stands where there is no such word.
+        empty: text used if there is no such word.
 
     Returns:
-        Two lists [n]: the words joined by blanks, or `empty`.
+        Two lists [n], shared and missing: the words joined by blanks, or `empty`.
     """
     pairs = pl.DataFrame(
         {"query": list(queries), "title": list(titles)}, schema={"query": pl.String, "title": pl.String}
     ).with_row_index("row")
-    asked = _words(pairs.select("row", text="query"), spans=(2,))
-    # A query may be one character long, so a title holds its characters alone as well.
-    held = _words(pairs.select("row", text="title"), spans=(1, 2)).unique().with_columns(held=pl.lit(True))
-    matched = asked.join(held, on=["row", "word"], how="left", maintain_order="left")
+    query_words = _words(pairs.select("row", text="query"), spans=(2,))
+    # A query may be one character long, so a title's single characters count as words too.
+    title_words = _words(pairs.select("row", text="title"), spans=(1, 2)).unique().with_columns(held=pl.lit(True))
+    matched = query_words.join(title_words, on=["row", "word"], how="left", maintain_order="left")
     is_held = pl.col("held").is_not_null()
     joined = matched.group_by("row").agg(
         shared=pl.col("word").filter(is_held).str.join(" "), missing=pl.col("word").filter(~is_held).str.join(" ")
@@ -49,8 +49,10 @@ def query_words_by_match(
 
 
 def _words(texts: pl.DataFrame, spans: tuple[int, ...]) -> pl.DataFrame:
-    """Words of each text in its order: columns row, word. Unspaced script gives its runs of each length in `spans`
-    (a shorter text gives itself)."""
+    """Split texts into words, in order: columns row, word.
+
+    Unspaced script gives its substrings of each length in `spans`; a shorter text gives itself.
+    """
     tokens = (
         texts.select("row", token=lower_words(pl.col("text"), _TOKEN))
         .explode("token", empty_as_null=False)

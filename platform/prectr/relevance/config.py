@@ -1,4 +1,7 @@
-"""Configuration of `distill` and `score-relevance`. Pydantic only: the command line imports this."""
+"""Settings of `distill` and `score-relevance`.
+
+Imports pydantic only, no torch and no Ray: the command line loads this module before it runs a job.
+"""
 
 from typing import Literal, Self
 
@@ -10,70 +13,81 @@ from prectr.core.ray_session import WorkerConfig
 
 
 class DistillConfig(WorkerConfig):
-    """How `distill` trains the student encoder on gold and teacher labels."""
+    """Settings of `distill`, which trains the student encoder on judgments and teacher labels."""
 
     encoder: EncoderConfig = EncoderConfig()
+    """Shape of the student encoder: layers, width, vocabulary and sequence length."""
     loss: DistillationLossConfig = DistillationLossConfig()
+    """Weights of the parts of the distillation loss."""
     epochs: int = Field(6, ge=1)
+    """Passes over the training pairs, at most; see `patience`."""
     patience: int = Field(3, ge=1)
-    """Epochs without a better validation loss before training stops."""
+    """Epochs without a better validation loss before training stops. The best epoch is kept."""
     batch_size: int = Field(128, ge=2)
+    """Pairs in one optimiser step."""
     group_size: int = Field(8, ge=1)
-    """Pairs of one query that are kept together in a batch, so that the margin loss has something to compare."""
+    """Pairs of one query that stay together in a batch, at most. The margin loss compares them with each other."""
     learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW, in a one-cycle schedule."""
     weight_decay: float = Field(0.05, ge=0)
+    """Weight decay of AdamW on all weights."""
     warm_up: float = Field(0.1, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises."""
+    """Share of the training steps in which the learning rate rises to its peak."""
     token_dropout: float = Field(0.15, ge=0, lt=1)
-    """Share of the tokens that are masked in training, so that few queries are not learnt by heart."""
+    """Share of the tokens that are masked at random in training. Keeps the student from memorising a small set of
+    queries."""
     match_marks: bool = True
-    """Mark exact matches in the token types. Without them other libraries read the encoder without `mark_matches`
-    (`prectr.relevance.cross_encoder`), but a small student hardly learns from little text which words are the same."""
+    """Mark exact matches of query and title in the token types. A small student with little text hardly learns without
+    them which words are equal. If false, other libraries read the encoder without `mark_matches`
+    (`prectr.relevance.cross_encoder`)."""
     max_seconds: float = Field(600.0, gt=0)
-    """Training stops after the epoch that passes this limit; the best epoch so far is kept. A safety net only: a limit
-    that bites makes the result depend on the machine."""
+    """Time limit in seconds: training stops after the epoch that passes it and keeps the best epoch so far. A safety
+    net only, because a limit that takes effect makes the result depend on the machine."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 where the processor has AMX, else float32."""
+    """Number format of the forward pass. `auto`: bfloat16 where the processor has AMX, else float32."""
     int8: bool = False
-    """Also leave an int8 form of the encoder, and of what `train` tunes from it; the manifest and the model card say
-    what it costs in quality."""
+    """Also write an int8 version of the encoder, and of the encoder that `train` tunes from it. The manifest and the
+    model card state its loss of quality."""
     seed: int = 17
+    """Seed of the weights, the order of batches and token dropout."""
 
 
 class ScoreConfig(FrozenConfig):
-    """How `score-relevance` scores every distinct pair."""
+    """Settings of `score-relevance`, which scores every distinct pair with the encoder."""
 
     actors: Execution[int | tuple[int, int]] = 2
-    """Two numbers are the fewest and the most, as many as there is work and room for."""
+    """Actors that score in parallel. Two numbers, e.g. [1, 8], are the fewest and the most: Ray adds actors while work
+    waits and the cluster has room."""
     threads: Execution[int] = Field(1, ge=1)
     """ONNX Runtime threads of one actor."""
     cpus: Execution[float] = Field(1, gt=0)
-    """CPUs of one actor."""
+    """CPUs that Ray reserves for one actor."""
     memory_gib: Execution[float | None] = Field(None, gt=0)
-    """Memory that Ray sets aside for one actor; null: not counted."""
+    """Memory in GiB that Ray reserves for one actor. null reserves none."""
     int8: bool = False
-    """Score with the int8 form that `distill.int8` left; its manifest says what that costs in quality."""
+    """Score with the int8 version of the encoder, which `distill.int8` writes. The encoder's manifest states its loss
+    of quality."""
     block_pairs: int = Field(8192, ge=1)
-    """Pairs of one block of work; also rows of one output file at most."""
+    """Pairs that an actor gets at once; also the most rows of one output file."""
     batch_size: int = Field(256, ge=1)
-    """Pairs of one call of the encoder."""
+    """Pairs in one call of the encoder, at most."""
     look_up: bool = True
-    """A judgment or a teacher's label of the very pair outranks the encoder's score."""
+    """Use a pair's judgment or teacher label, where there is one, instead of the encoder's score."""
     judgment_confidence: float = Field(0.97, gt=0.25, le=1)
-    """Probability that a judgment puts on its own grade; the rest is spread over the other levels."""
+    """Probability that a judgment gives its own grade. The rest is spread evenly over the other levels."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not 1 <= self.least_actors <= self.most_actors:
-            raise ValueError(f"actors must be at least 1, the fewest before the most, got {self.actors}")
+            raise ValueError(f"actors must be one number of at least 1, or [fewest, most] in that order; got {self.actors}")
         return self
 
     @property
     def least_actors(self) -> int:
-        """How many there are at least."""
+        """The fewest actors."""
         return self.actors if isinstance(self.actors, int) else self.actors[0]
 
     @property
     def most_actors(self) -> int:
-        """How many there are at most."""
+        """The most actors."""
         return self.actors if isinstance(self.actors, int) else self.actors[1]

@@ -203,7 +203,7 @@ def test_every_shard_of_a_ledger_is_in_the_bucket_when_it_is_committed(
     _another_machine(monkeypatch, tmp_path)
     directory = local_path(f"{bucket}/label-ledger")
     there = LabelLedger(directory).context(context)
-    assert there.known(rows["key"]).to_list() == ["k1", "k2"]
+    assert there.answered_keys(rows["key"]).to_list() == ["k1", "k2"]
     assert there.runs() == [{"run": "run", "asked": 2}]
     assert ledger_upkeep.tidy(there).merged_shards == 2
     shards = [file.name for file in Storage(f"{bucket}/label-ledger").files() if "labels-" in file.name]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prectr.core.errors import UsageError
-from prectr.labelling.asking import last_words
+from prectr.labelling.label_run import last_error
 from prectr.labelling.config import LabelConfig, TeacherConfig
 from prectr.labelling.engines import choose as engines
 from prectr.labelling.engines.choose import choose_engine
@@ -77,8 +77,8 @@ def test_the_engine_is_chosen_by_the_teacher_and_by_what_runs_here(monkeypatch):
         choose_engine("http", "teacher")
 
 
-def test_the_last_words_of_an_engine_name_the_error_and_what_follows():
+def test_the_last_error_of_an_engine_name_the_error_and_what_follows():
     account = "The actor died\n  File x\n\x1b[36mpydantic_core.ValidationError\x1b[0m: 1 error\n  too small\n"
-    assert last_words(account) == "pydantic_core.ValidationError: 1 error too small"
-    assert last_words("the worker was lost") == "the worker was lost"
-    assert last_words("") == "no reason given"
+    assert last_error(account) == "pydantic_core.ValidationError: 1 error too small"
+    assert last_error("the worker was lost") == "the worker was lost"
+    assert last_error("") == "no reason given"

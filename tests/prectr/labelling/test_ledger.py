@@ -73,7 +73,7 @@ def test_the_earliest_label_counts_and_the_latest_error_until_it_is_settled(ledg
 
 
 def test_an_empty_ledger_knows_nothing(ledger):
-    assert ledger.labels(keys_of("a")).is_empty() and ledger.known(keys_of("a")).is_empty()
+    assert ledger.labels(keys_of("a")).is_empty() and ledger.answered_keys(keys_of("a")).is_empty()
     ledger.append("labels", answers([]))
     assert ledger.shards("labels") == []
 
@@ -84,7 +84,7 @@ def test_a_changed_prompt_has_its_own_folder_and_the_old_answers_stay(ledger):
     changed = root.context(replace(CONTEXT, prompt="relevance_v2"))
     changed.append("labels", answers(["b", "c"]))
     assert [one["labels"] for one in sorted(statistics(root), key=lambda one: one["prompt"])] == [1, 2]
-    assert ledger.known(keys_of("a", "b")).to_list() == ["a"]
+    assert ledger.answered_keys(keys_of("a", "b")).to_list() == ["a"]
 
 
 def test_a_damaged_shard_is_named(ledger):
@@ -163,7 +163,7 @@ def test_contexts_are_dropped_by_name_or_when_unused(ledger):
     other.record_run("20200101T000000-old", {"questions_per_second": 3.0})
     ledger.record_run("29990101T000000-new", {})
     assert [context.folder for context in unused_since(root, 30)] == [other.folder]
-    with pytest.raises(UsageError, match="fits 2 of"):
+    with pytest.raises(UsageError, match="matches 2 of"):
         chosen(root, [""])
     assert drop(ledger) == 1
     assert [context.folder for context in root.contexts()] == [other.folder]
@@ -176,7 +176,7 @@ def _write_while_locked(folder, ready, numbers):
     context = LabelLedger(folder).context(CONTEXT)
     with context.writing():
         ready.put(True)
-        known = set(context.known(keys_of(*numbers)))
+        known = set(context.answered_keys(keys_of(*numbers)))
         time.sleep(0.3)
         context.append("labels", answers([number for number in numbers if number not in known]))
 
