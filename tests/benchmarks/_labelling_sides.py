@@ -19,9 +19,9 @@ from _labelling_world import CONFIG, World
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.ray_session import RayConfig
-from prectr.labelling.label_run import AskingPlan, ask
 from prectr.labelling.engines.contract import Question, answer_columns
 from prectr.labelling.engines.vllm_engine import engine_arguments, sampling_arguments
+from prectr.labelling.label_run import AskingPlan, ask
 from prectr.labelling.ledger import Context, ContextLedger, LabelLedger
 
 WARM_UP = 64

@@ -166,8 +166,8 @@ def pair_tables(tables: Path, relevance: Path, samples: Path) -> dict[str, Any]:
 
 def pairs_to_score(tables: Path) -> dict[str, Any]:
     """The pairs that the driver of `score-relevance` lays out."""
-    from prectr.relevance.config import ScoreConfig
     from prectr.relevance.batch_scoring import pairs_to_score as lay_out
+    from prectr.relevance.config import ScoreConfig
 
     pairs, grew = grown(lambda: lay_out(tables, None, ScoreConfig()))
     return {"bytes": grew, "pairs": pairs.height}

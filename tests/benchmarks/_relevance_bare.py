@@ -17,10 +17,10 @@ import numpy as np
 from scipy.special import softmax
 
 from prectr.data.tables import Tables
+from prectr.relevance.batch_scoring import pairs_to_score
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import ONNX_FILE, RelevanceEncoder
 from prectr.relevance.pair_encoder import onnx_session
-from prectr.relevance.batch_scoring import pairs_to_score
 from prectr.relevance.tokenisation import PairTokens
 
 SHAPES = {"processes": (2, 1), "session": (1, 2)}

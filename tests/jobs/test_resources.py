@@ -11,8 +11,8 @@ from prectr.core.errors import UsageError
 from prectr.core.ray_session import RayConfig, require_resources, resources, task_budget
 from prectr.core.ray_train import fit_on_ray
 from prectr.labelling.config import LabelConfig, ReplicaConfig
-from prectr.relevance.config import DistillConfig, ScoreConfig
 from prectr.relevance.batch_scoring import score_pairs
+from prectr.relevance.config import DistillConfig, ScoreConfig
 from tests.prectr.bundle_world import ENCODER, publish_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]

@@ -4,6 +4,6 @@ Reading order: `prompt` (the question), `selection` (the pairs), `ledger` (answe
 run, ask, commit), `engines/` (ways to run a teacher), `calibration` and `label_quality`; then `own_teacher/` (train a
 teacher) and `teacher_scorer` (grade a few pairs at a time).
 
-Which queries may be trained on is decided in `prectr.data.judgments`. This room imports neither `relevance` nor any room
-of a higher layer.
+`prectr.data.judgments` decides which queries may be trained on. This room must not import `relevance` or rooms of a
+higher layer.
 """

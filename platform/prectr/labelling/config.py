@@ -122,7 +122,7 @@ class ReplicaConfig(FrozenConfig):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.at_most < self.at_least:
-            raise ValueError(f"at_most ({self.at_most}) is below at_least ({self.at_least}); raise at_most or lower at_least")
+            raise ValueError(f"at_most ({self.at_most}) is below at_least ({self.at_least}); raise at_most")
         return self
 
 

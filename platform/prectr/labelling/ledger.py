@@ -313,4 +313,4 @@ def _damage_message(shards: Sequence[Path], error: Exception) -> str:
                 f"{shard}: this shard of the label ledger cannot be read ({reason}); restore it, or delete it to have "
                 "its questions asked again."
             )
-    return f"{shards[0].parent}: the label ledger cannot be read ({error}); check the folder's permissions and its disk."
+    return f"{shards[0].parent}: the label ledger cannot be read ({error}); check its permissions and its disk."

@@ -126,7 +126,9 @@ def load_prompt(name: str, language: str = "en") -> PromptTemplate:
 
 def _template(file: Path, name: str, language: str, content: Any) -> PromptTemplate:
     if not isinstance(content, dict):
-        raise UsageError(f"{file}: a template must map {', '.join(_REQUIRED_KEYS)} to texts, got {type(content).__name__}.")
+        raise UsageError(
+            f"{file}: a template is a mapping of {', '.join(_REQUIRED_KEYS)}, got {type(content).__name__}."
+        )
     if unknown := sorted(str(key) for key in content if key not in (*_REQUIRED_KEYS, "empty")):
         raise UsageError(
             f"{file}: unknown key '{unknown[0]}'; a template has the keys {', '.join(_REQUIRED_KEYS)}, and optionally "
@@ -200,9 +202,9 @@ def label_token_ids(tokenizer: Any, template: PromptTemplate) -> list[int]:
         pieces = tokenizer.encode(label, add_special_tokens=False)
         if len(pieces) != 1 or pieces[0] in tokens or pieces[0] == getattr(tokenizer, "unk_token_id", None):
             raise UsageError(
-                f"label '{label}' of prompt {template.name}.{template.language} is not a single, distinct token of the "
-                f"teacher's tokenizer (token ids {pieces}); use a teacher whose tokenizer has a token for each label, "
-                "or a template with other labels."
+                f"label '{label}' of prompt {template.name}.{template.language} is not one token of the teacher's "
+                f"tokenizer, or shares its token with another label (token ids {pieces}); use a teacher whose "
+                "tokenizer has one token for each label, or a template with other labels."
             )
         tokens.append(pieces[0])
     return tokens
@@ -290,7 +292,7 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def show_prompt(template: PromptTemplate, tokenizer: Any | None, pair: pl.DataFrame) -> str:
-    """Describe one prompt for `prectr teacher prompt`.
+    """Describe one prompt, for the command that prints it.
 
     Args:
         template: the prompt template.

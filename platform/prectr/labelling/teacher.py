@@ -1,6 +1,7 @@
-"""A teacher made ready to be asked: which engine, which prompt, which tokens, and under which context it is remembered.
+"""Preparation of a teacher: its engine, prompt and label tokens, and the ledger context of its answers.
 
-The batch job, the served teacher and `prectr teacher prompt` all start here, so that they ask the same.
+The batch job, the served teacher and `prectr teacher prompt` all start here, so that they ask the same
+question. This module loads no model weights.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +19,13 @@ from prectr.labelling.prompt import PromptTemplate, catalogue_language, label_to
 
 @dataclass(frozen=True)
 class Teacher:
-    """A question that an engine can answer, and the context of its answers."""
+    """A teacher with its settings.
+
+    Attributes:
+        question: everything besides the texts that an engine needs.
+        engine: the engine that answers.
+        context: the context of the answers in the ledger.
+    """
 
     question: Question
     engine: EngineName
@@ -26,10 +33,10 @@ class Teacher:
 
 
 def teacher_source(teacher: str | Path) -> Path | str:
-    """A checkpoint's directory as a path; a URL or a name on the hub as it is.
+    """Resolve a teacher: a checkpoint's directory to an absolute path; a URL or a name on the hub stays as it is.
 
     Raises:
-        UsageError: it looks like a directory, and there is none.
+        UsageError: the teacher looks like a directory, and there is none.
     """
     if isinstance(teacher, str) and is_url(teacher):
         return teacher.rstrip("/")
@@ -42,23 +49,23 @@ def teacher_source(teacher: str | Path) -> Path | str:
 
 
 def template_for(prompt: str, language: Language, titles: pl.Series) -> PromptTemplate:
-    """The template in the catalogue's language."""
+    """Load the prompt template; with language `auto`, in the language of the catalogue's `titles`."""
     return load_prompt(prompt, catalogue_language(titles) if language == "auto" else language)
 
 
 def recognise_teacher(teacher: str | Path, config: LabelConfig, template: PromptTemplate) -> Teacher:
-    """Who the teacher is, and so what the ledger knows of it; its labels are not checked yet.
+    """Identify the teacher, which selects its context in the ledger. Does not look up its label tokens yet.
 
     Raises:
-        UsageError: it is not there, or cannot be reached.
+        UsageError: the teacher does not exist, or cannot be reached.
     """
     source = str(teacher_source(teacher))
     engine = choose_engine(config.engine, source)
     if engine == "http":
         from prectr.labelling.engines.http_engine import probe
 
-        found = probe(Question(source, template, (), config))
-        config, fingerprint = config.model_copy(update={"http": found.http}), found.fingerprint
+        server_probe = probe(Question(source, template, (), config))
+        config, fingerprint = config.model_copy(update={"http": server_probe.http}), server_probe.fingerprint
     else:
         fingerprint = model_fingerprint(source)
     question = Question(source, template, (), config)
@@ -73,12 +80,12 @@ def recognise_teacher(teacher: str | Path, config: LabelConfig, template: Prompt
 
 
 def with_label_tokens(teacher: Teacher) -> Teacher:
-    """The teacher, ready to be asked: each label is one token of it. Loads its tokenizer, which takes seconds.
+    """Complete the teacher with the token of each label. Loads its tokenizer, which takes seconds.
 
     Raises:
-        UsageError: a label is not a single token, and the message names it; or there is no tokenizer.
+        UsageError: a label is not a single token (the message names it), or there is no tokenizer.
     """
-    if teacher.engine == "http":  # the server was asked for them
+    if teacher.engine == "http":  # `recognise_teacher` has asked the server for them
         return teacher
     from prectr.labelling.own_teacher.model import load_tokenizer
 
@@ -88,5 +95,5 @@ def with_label_tokens(teacher: Teacher) -> Teacher:
 
 
 def prepare_teacher(teacher: str | Path, config: LabelConfig, template: PromptTemplate) -> Teacher:
-    """Both of the above, for those who will certainly ask."""
+    """Identify the teacher and look up its label tokens. Raises as `recognise_teacher` and `with_label_tokens` do."""
     return with_label_tokens(recognise_teacher(teacher, config, template))

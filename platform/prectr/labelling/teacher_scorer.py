@@ -1,7 +1,7 @@
-"""The teacher asked about a few pairs at a time, as the served teacher does: the same scorer as the batch job's.
+"""Scorer that grades a few pairs at a time with one loaded teacher, for the served teacher.
 
-Prompts, token ids, decoding and calibration are those of `label`, so that an answer here is the label that a run would
-write (up to how an engine rounds). Nothing here knows HTTP or Ray, and nothing is written to the ledger.
+Prompts, token ids, decoding and calibration are those of `label`, so that an answer here equals the label that a run
+would write, up to the engine's rounding. This module serves no HTTP, uses no Ray and writes nothing to the ledger.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ class Judgement:
 
     Attributes:
         levels: calibrated probability of each grade, 0 first.
-        raw_levels: the same before calibration, normalised over the labels.
+        raw_levels: probability of each grade before calibration, normalised over the labels.
         outside_mass: probability of any token that is no label.
-        prompt: as the teacher read it; of a teacher behind a URL, as its server got it.
-        error: why there is no answer, else empty.
+        prompt: the prompt as the teacher read it; for a teacher behind a URL, as it was sent.
+        error: reason why there is no answer; "" for a good answer.
     """
 
     levels: tuple[float, ...]
@@ -41,7 +41,7 @@ class Judgement:
 
     @property
     def grade(self) -> int:
-        """The likeliest grade."""
+        """The most probable grade."""
         return int(np.argmax(self.levels))
 
     @property
@@ -54,52 +54,53 @@ class TeacherScorer:
     """Judges pairs with one loaded teacher.
 
     Args:
-        question: as `prepare_scorer` makes it.
+        question: the question of the teacher that `prepare_scorer` returns.
         calibration: applied to the teacher's levels.
     """
 
     def __init__(self, question: Question, calibration: Calibration) -> None:
         self.question, self.calibration = question, calibration
         self.engine = choose_engine(question.config.engine, question.teacher)
-        self._asked = open_engine(question, self.engine)
+        self._loaded_engine = open_engine(question, self.engine)
 
     async def judge(self, pairs: pl.DataFrame) -> list[Judgement]:
-        """One judgement a row.
+        """Grade pairs; return one judgement per row.
 
         Args:
-            pairs: string columns query, title, category, brand; null stands for "".
+            pairs: string columns query, title, category, brand; null counts as "".
 
         Raises:
             TooLong: a prompt does not fit even without its title.
         """
-        found = await self._asked.answer(pairs)
-        levels = self.calibration.apply(found.levels.astype(np.float64))
+        answers = await self._loaded_engine.answer(pairs)
+        levels = self.calibration.apply(answers.levels.astype(np.float64))
         return [
             Judgement(tuple(calibrated), tuple(raw), outside, prompt, error)
             for calibrated, raw, outside, prompt, error in zip(
-                levels.tolist(), found.levels.tolist(), found.outside_mass.tolist(), found.prompts, found.errors
+                levels.tolist(), answers.levels.tolist(), answers.outside_mass.tolist(), answers.prompts, answers.errors
             )
         ]
 
     async def check_health(self) -> None:
-        """Raise if the engine is gone and will answer nothing any more."""
-        await self._asked.check_health()
+        """Raise if the engine has died and can answer no more questions."""
+        await self._loaded_engine.check_health()
 
     def close(self) -> None:
-        """Give back what the engine holds."""
-        self._asked.close()
+        """Release the engine's resources."""
+        self._loaded_engine.close()
 
 
 def prepare_scorer(teacher: str | Path, labels: Path | None, config: LabelConfig) -> tuple[Teacher, Calibration]:
-    """Check that the teacher can answer, and read the calibration that belongs to it; loads no model.
+    """Check that the teacher can answer, and read its calibration. Loads no model.
 
     Args:
         teacher: a checkpoint directory, a model's name on the hub, or the URL of an OpenAI-compatible server.
-        labels: an artifact of `label`, for its calibration and, unless configured, its language; None: as it answers.
-        config: how to ask.
+        labels: an artifact of `label`, which gives the calibration and, with language `auto`, the prompt's language.
+            None leaves the teacher's probabilities uncalibrated.
+        config: settings of prompt and engine.
 
     Raises:
-        UsageError: the teacher cannot answer, or the labels are not its own under this prompt and decoding.
+        UsageError: the teacher cannot answer, or another teacher, prompt or decoding made the labels.
     """
     if labels is None:
         template = template_for(config.prompt, config.language, pl.Series(dtype=pl.String))
@@ -108,13 +109,13 @@ def prepare_scorer(teacher: str | Path, labels: Path | None, config: LabelConfig
     language = config.language
     if language == "auto":
         language = cast(Language, manifest["prompt"].rpartition("-")[0].rpartition(".")[2])
-    ready = prepare_teacher(teacher, config, template_for(config.prompt, language, pl.Series(dtype=pl.String)))
-    if manifest["context"] != ready.context.identity:
+    prepared = prepare_teacher(teacher, config, template_for(config.prompt, language, pl.Series(dtype=pl.String)))
+    context = prepared.context
+    if manifest["context"] != context.identity:
         raise UsageError(
             f"{labels}: its calibration is not for this teacher: the labels were made by {manifest['teacher']} with "
-            f"prompt {manifest['prompt']} and decoding {manifest['decoding']}, this is {ready.context.teacher} with "
-            f"{ready.context.prompt} and {ready.context.decoding}. Give the same teacher and label.* settings, or no "
-            "labels."
+            f"prompt {manifest['prompt']} and decoding {manifest['decoding']}, this is {context.teacher} with "
+            f"{context.prompt} and {context.decoding}. Give the same teacher and label.* settings, or no labels."
         )
     fitted: dict[str, Any] = manifest["calibration"]
-    return ready, Calibration(fitted["scale"], tuple(fitted["bias"]))
+    return prepared, Calibration(fitted["scale"], tuple(fitted["bias"]))

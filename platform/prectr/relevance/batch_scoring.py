@@ -1,7 +1,7 @@
-"""Batch scoring of every distinct pair with the encoder, over Ray Data with a pool of actors.
+"""Batch scoring of every distinct pair with the encoder, in a pool of Ray Data actors.
 
-What the encoder says is kept beside what is known better: a judgment outranks a teacher's label, which outranks the
-encoder. The source of each row is stated.
+A judgment outranks a teacher's label, which outranks the encoder's score; column `source` names the one used, and
+`encoder_expected` always holds the encoder's score. This module writes no files.
 """
 
 from pathlib import Path
@@ -20,27 +20,27 @@ from prectr.relevance.lexical import match_features
 
 
 def pairs_to_score(tables: Tables, labels: Path | None, config: ScoreConfig) -> pl.DataFrame:
-    """Every distinct pair of the log, the candidates and the judgments, with what is already known of its level.
+    """List every distinct pair of the log, the candidates and the judgments, with levels from a better source.
 
     Args:
         tables: canonical tables.
         labels: the artifact of `label`, or None.
-        config: whether what is known is looked up, and how sure a judgment is.
+        config: `look_up` and `judgment_confidence` decide which levels are known.
 
     Returns:
-        columns pair int32 (dense, from 0, in the order of query and item_id), query (normalised), item_id, title,
-        level_0..3 float32 (null where nothing is known), source (judgment, teacher, or null).
+        Columns pair int32 (dense, from 0, in the order of query and item_id), query (normalised), item_id, title,
+        level_0..3 float32 (null if unknown), source (judgment, teacher, or null).
     """
     judged = tables.judgments()
     logged = distinct_pairs(tables).select("query", "item_id")
-    spread = (1 - config.judgment_confidence) / 3
-    known = judged.select(
+    other_level = (1 - config.judgment_confidence) / 3
+    known_levels = judged.select(
         "query",
         "item_id",
         *(
             pl.when(pl.col("grade") == level)
             .then(config.judgment_confidence)
-            .otherwise(spread)
+            .otherwise(other_level)
             .cast(pl.Float32)
             .alias(name)
             for level, name in enumerate(LEVEL_COLUMNS)
@@ -48,16 +48,16 @@ def pairs_to_score(tables: Tables, labels: Path | None, config: ScoreConfig) -> 
         source=pl.lit("judgment"),
     )
     if labels is not None:
-        taught = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVEL_COLUMNS])
-        taught = taught.join(judged, on=["query", "item_id"], how="anti").with_columns(source=pl.lit("teacher"))
-        known = pl.concat([known, taught])
+        teacher_levels = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVEL_COLUMNS])
+        unjudged = teacher_levels.join(judged, on=["query", "item_id"], how="anti")
+        known_levels = pl.concat([known_levels, unjudged.with_columns(source=pl.lit("teacher"))])
     if not config.look_up:
-        known = known.clear()
+        known_levels = known_levels.clear()
     return (
         pl.concat([logged, judged.select("query", "item_id")])
         .unique()
         .join(tables.items().select("item_id", "title"), on="item_id", how="inner")
-        .join(known, on=["query", "item_id"], how="left")
+        .join(known_levels, on=["query", "item_id"], how="left")
         .sort("query", "item_id")
         .with_row_index("pair")
         .with_columns(pl.col("pair").cast(pl.Int32))
@@ -65,7 +65,7 @@ def pairs_to_score(tables: Tables, labels: Path | None, config: ScoreConfig) -> 
 
 
 class ScorePairs:
-    """Ray Data actor: a table of `pairs_to_score` in, the finished columns of the relevance artifact out."""
+    """Ray Data actor that turns a table of `pairs_to_score` into the columns of the relevance artifact."""
 
     def __init__(self, encoder: Path, config: ScoreConfig) -> None:
         self._encoder = RelevanceEncoder(encoder, config.threads, config.batch_size, config.int8)
@@ -76,15 +76,15 @@ class ScorePairs:
         queries, titles = pairs["query"].to_list(), pairs["title"].to_list()
         probabilities, _, tokens = self._encoder.score(queries, titles)
         scale = np.arange(4, dtype=np.float32) / 3
-        known = pairs["source"].is_not_null()
+        is_known = pairs["source"].is_not_null()
         levels = np.where(
-            known.to_numpy()[:, None], pairs.select(pl.col(LEVEL_COLUMNS).fill_null(0.0)).to_numpy(), probabilities
+            is_known.to_numpy()[:, None], pairs.select(pl.col(LEVEL_COLUMNS).fill_null(0.0)).to_numpy(), probabilities
         ).astype(np.float32)
         arrays: dict[str, Any] = {
             "pair": batch["pair"],
             "query": batch["query"],
             "item_id": batch["item_id"],
-            **{name: levels[:, place] for place, name in enumerate(LEVEL_COLUMNS)},
+            **{name: levels[:, level] for level, name in enumerate(LEVEL_COLUMNS)},
             "expected": levels @ scale,
             "source": pairs["source"].fill_null("encoder").to_arrow(),
             "encoder_expected": probabilities @ scale,
@@ -98,12 +98,12 @@ class ScorePairs:
 
 
 def score_pairs(pairs: pl.DataFrame, encoder: Path, config: ScoreConfig) -> Any:
-    """Score over Ray Data; yields finished Arrow tables, in no particular order."""
+    """Score the pairs with Ray Data; yield Arrow tables with the artifact's columns, in no particular order."""
     import ray.data
 
     blocks = max(config.least_actors, -(-len(pairs) // config.block_pairs))
-    size = -(-len(pairs) // blocks)
-    tables = [pairs[start : start + size].to_arrow() for start in range(0, len(pairs), size)]
+    block_rows = -(-len(pairs) // blocks)
+    tables = [pairs[start : start + block_rows].to_arrow() for start in range(0, len(pairs), block_rows)]
     scored = ray.data.from_arrow(tables).map_batches(
         ScorePairs,
         fn_constructor_kwargs={"encoder": encoder.resolve(), "config": config},

@@ -79,7 +79,7 @@ class ScoreConfig(FrozenConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not 1 <= self.least_actors <= self.most_actors:
-            raise ValueError(f"actors must be one number of at least 1, or [fewest, most] in that order; got {self.actors}")
+            raise ValueError(f"actors must be a number of at least 1, or [fewest, most] in order; got {self.actors}")
         return self
 
     @property

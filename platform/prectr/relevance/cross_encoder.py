@@ -1,14 +1,15 @@
-"""The distilled encoder in other libraries: `transformers`, and the CrossEncoder of sentence-transformers.
+"""Use of the distilled encoder in other libraries: `transformers`, and the CrossEncoder of sentence-transformers.
 
-The artifact is an ordinary BERT with an ordinary tokenizer, and reads pairs as `tokenizer(query, title)` makes them,
-except that its token types also mark exact matches, which no tokenizer file can say:
+The artifact is an ordinary BERT with an ordinary tokenizer and reads pairs as `tokenizer(query, title)` encodes them.
+One thing differs: its token types also mark exact matches, which a tokenizer file cannot express:
 
     model = CrossEncoder("encoder")
     mark_matches(model.tokenizer)
     model.predict([("nokia 3310", "Nokia 3310 blue")], apply_softmax=True)   # probabilities of the four levels
 
-An encoder distilled with `distill.match_marks=false` needs no `mark_matches`, and is much worse from little text. Pairs
-longer than the encoder's `max_length` are cut a little otherwise than here: a query keeps what its title leaves.
+An encoder distilled with `distill.match_marks=false` needs no `mark_matches`, but is much worse when trained on little
+text. Pairs longer than the encoder's `max_length` are cut slightly differently from `tokenisation`: a query may keep
+more than half of the tokens if its title is short.
 """
 
 from typing import Any
@@ -19,18 +20,18 @@ from prectr.relevance.tokenisation import PairTokens
 
 
 def mark_matches(tokenizer: Any) -> Any:
-    """Make a tokenizer of an encoder artifact mark exact matches, in place; returns it.
+    """Change a tokenizer of an encoder artifact, in place, so that it marks exact matches; return it.
 
-    It must be called with `return_tensors` ("pt" or "np") and padding on the right, as CrossEncoder does.
+    Call it with `return_tensors` ("pt" or "np") and padding on the right, as CrossEncoder does.
     """
-    plain: Any = type(tokenizer)
+    tokenizer_class: Any = type(tokenizer)
 
-    class MarkingTokenizer(plain):
-        """As before, with token types 2 and 3 for tokens that the other segment holds too."""
+    class MarkingTokenizer(tokenizer_class):
+        """The same tokenizer with token types 2 and 3 for tokens that the other segment holds too."""
 
         def __call__(self, *texts: Any, **options: Any) -> Any:
             encoded = super().__call__(*texts, **options)
-            types: Any = _marked(
+            types: Any = _token_types(
                 *(np.asarray(encoded[name]) for name in ("input_ids", "token_type_ids", "attention_mask"))
             )
             if options.get("return_tensors") == "pt":
@@ -45,9 +46,9 @@ def mark_matches(tokenizer: Any) -> Any:
 
 
 def forget_marks(model: Any) -> None:
-    """Let the marks of a student that was trained without them mean nothing, so that marked pairs score as plain ones.
+    """Make a student that was trained without marks score marked pairs like unmarked ones.
 
-    Everything after `distill` marks matches; the embeddings of marked types become those of their segments.
+    Everything after `distill` marks matches, so the embeddings of the marked types are set to those of their segments.
     """
     import torch
 
@@ -56,8 +57,8 @@ def forget_marks(model: Any) -> None:
         weight[2:] = weight[:2]
 
 
-def _marked(input_ids: np.ndarray, segments: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-    """Token types with marks, int64 [P, L], from segments 0 and 1."""
+def _token_types(input_ids: np.ndarray, segments: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+    """Compute token types with marks, int64 [P, L], from token ids and segments 0 and 1."""
     real = attention_mask.astype(bool)
     offsets = np.concatenate([[0], np.cumsum(real.sum(axis=1))])
     first = (real & (segments == 0)).sum(axis=1)

@@ -1,6 +1,7 @@
-"""The student's training loop. The loss and the encoder come from outside: the library does not know `models`.
+"""Training loop of the student encoder, stage 1 of the two-stage training (MODEL.md 2).
 
-Stage 1 of the two-stage training (MODEL.md 2): the student's classifier later initialises the ranker's relevance head.
+The student's classifier later initialises the ranker's relevance head. Callers pass in the loss and the encoder: this
+library must not import `models`.
 """
 
 import math
@@ -15,15 +16,16 @@ from prectr.relevance.distillation_data import GroupedBatches
 from prectr.relevance.tokenisation import MASK, SPECIAL, PairTokens
 
 SEGMENTS = 2
-"""Token types below are segments; those above mark a token of the segment so many types lower."""
+"""Token types 0 and 1 are the segments; type t + `SEGMENTS` marks an exact match in segment t."""
 
 
 def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
-    """Train in one Ray Train worker (or in-process) and leave the best epoch's checkpoint in `config["out"]`.
+    """Train in one Ray Train worker (or in-process) and write the best epoch's checkpoint to `config["out"]`.
 
     Args:
-        config: `distill` (a dumped DistillConfig), `data` (.npz of token pairs and labels), `vocabulary` (tokens),
-            `out`, `curve` (paths), and the injected `build_encoder`, `loss`, `encoder_config`, `loss_config`.
+        config: `distill` (a dumped DistillConfig), `data` (.npz of token pairs and labels), `vocabulary` (number of
+            tokens), `out` and `curve` (paths), and from `models` the functions `build_encoder` and `loss` with
+            `encoder_config` and `loss_config`.
 
     Returns:
         seconds, epochs, best_epoch, validation_loss, validation_accuracy, parameters.
@@ -31,7 +33,7 @@ def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     distill, out, curve = config["distill"], Path(config["out"]), Path(config["curve"])
-    curve.unlink(missing_ok=True)  # of a worker that died
+    curve.unlink(missing_ok=True)  # left by a worker that died
     torch.manual_seed(distill["seed"])
     generator = np.random.default_rng(distill["seed"])
     device = "cuda" if distill["gpus"] and torch.cuda.is_available() else "cpu"
@@ -40,14 +42,16 @@ def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
         tokens = PairTokens(data["values"], data["offsets"], data["query_tokens"])
         query, gold, teacher, known = (data[name] for name in ("query", "gold", "teacher", "known"))
         train_rows, validation_rows = np.flatnonzero(data["is_training"]), np.flatnonzero(~data["is_training"])
-    dealer = GroupedBatches(query[train_rows], tokens.lengths[train_rows], distill["batch_size"], distill["group_size"])
+    batches = GroupedBatches(
+        query[train_rows], tokens.lengths[train_rows], distill["batch_size"], distill["group_size"]
+    )
 
     def logits_of(rows: np.ndarray, dropout: float = 0.0) -> torch.Tensor:
         arrays = tokens.padded(rows)
         if not distill["match_marks"]:
             arrays["token_type_ids"] %= SEGMENTS
         if dropout:
-            # Segments and match marks stay; only what the words are is hidden.
+            # Only token ids are masked; segments and match marks stay.
             hidden = (generator.random(arrays["input_ids"].shape) < dropout) & (arrays["input_ids"] >= len(SPECIAL))
             arrays["input_ids"][hidden] = MASK
         inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
@@ -72,7 +76,7 @@ def train_student_loop(config: dict[str, Any]) -> dict[str, Any]:
     for epoch in range(1, distill["epochs"] + 1):
         encoder.train()
         sums: dict[str, float] = {}
-        for batch in dealer.epoch(generator):
+        for batch in batches.epoch(generator):
             rows = train_rows[batch]
             parts = config["loss"](
                 logits_of(rows, distill["token_dropout"]),

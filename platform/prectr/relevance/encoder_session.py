@@ -1,4 +1,7 @@
-"""The distilled encoder at work: ONNX Runtime and a tokenizer, no torch. Offline and online share this class."""
+"""The distilled encoder in ONNX Runtime, with its tokenizer: files of the artifact, and `RelevanceEncoder`.
+
+Offline scoring and serving share this class, so that both give the same scores. It must not import torch.
+"""
 
 import json
 from collections.abc import Sequence
@@ -16,10 +19,10 @@ SETTINGS_FILE = "relevance.json"
 
 
 def encoder_file(directory: Path, int8: bool = False) -> Path:
-    """The model of an encoder artifact, or of the encoder in a bundle's `relevance/`.
+    """Find the ONNX file of an encoder artifact, or of the encoder in a bundle's `relevance/`.
 
     Raises:
-        UsageError: the directory lacks a file of the artifact, or has no int8 form.
+        UsageError: the directory lacks a file of the artifact, or has no int8 version.
     """
     model = INT8_FILE if int8 else ONNX_FILE
     if int8 and not (directory / model).is_file():
@@ -41,12 +44,12 @@ class RelevanceEncoder:
     Args:
         directory: the artifact of `distill` (relevance.onnx, relevance.json, tokenizer.json).
         threads: ONNX Runtime threads of one call; 0 = all cores.
-        batch_size: most pairs of one call of the model.
-        int8: run the int8 form.
-        cached_pairs: pairs whose outputs are kept.
+        batch_size: pairs of one call of the model, at most.
+        int8: run the int8 version.
+        cached_pairs: pairs whose outputs are kept in memory.
 
     Raises:
-        UsageError: the directory lacks a file of the artifact, or has no int8 form.
+        UsageError: the directory lacks a file of the artifact, or has no int8 version.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class RelevanceEncoder:
         self.pairs = PairEncoder(model, ("text", "level_logits"), threads, batch_size, cached_pairs)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, np.ndarray, PairTokens]:
-        """Level probabilities float32 [n, k], text vectors float32 [n, d], and the token pairs.
+        """Score n pairs: level probabilities float32 [n, k], text vectors float32 [n, d], and the token pairs.
 
         Queries should be in normal form (`prectr.core.text.normalise_query`).
         """
@@ -69,6 +72,6 @@ class RelevanceEncoder:
         return softmax(logits, axis=1), text, tokens
 
     def score_tokens(self, tokens: PairTokens, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Level logits float32 [n, k] and text vectors float32 [n, d] of token pairs, or of some of them, in order."""
+        """Score token pairs, or those of `rows` in their order: level logits float32 [n, k], text vectors [n, d]."""
         text, logits = self.pairs.encode(tokens, np.arange(len(tokens)) if rows is None else rows)
         return logits, text

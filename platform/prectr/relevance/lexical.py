@@ -1,6 +1,7 @@
-"""Relevance from shared words alone: match features for the ranker, and the baseline that every model must beat.
+"""Relevance from shared words: match features for the ranker, and the baseline that every model must beat.
 
-Features are stateless: a pair's values depend on its two texts only, so offline and online agree without any fit.
+Features have no state: a pair's values depend on its two texts only, so that offline and online values are equal
+without any fitted parameters.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ MATCH_FEATURES = (
 
 
 def match_features(queries: Sequence[str], titles: Sequence[str]) -> dict[str, np.ndarray]:
-    """Overlaps of n pairs, each float32 [n]; texts are compared in lower case.
+    """Compute the overlaps of n pairs, each float32 [n]. Texts are compared in lower case.
 
     | feature | value |
     |---|---|
@@ -34,7 +35,7 @@ def match_features(queries: Sequence[str], titles: Sequence[str]) -> dict[str, n
     | match_title_words | share of the title's distinct words that the query holds |
     | match_query_trigrams | share of the query's character trigrams that the title holds |
     | match_trigrams | Jaccard index of the two trigram sets |
-    | match_phrase | 1 if the whole query stands in the title as it is |
+    | match_phrase | 1 if the title holds the whole query as a substring |
     | match_query_length, match_title_length | log(1 + distinct words) |
     """
     query_sets, query_of = _text_sets(queries, "query")
@@ -53,27 +54,27 @@ def match_features(queries: Sequence[str], titles: Sequence[str]) -> dict[str, n
         title_trigrams=pl.col("title_trigrams").list.len(),
         phrase=pl.col("title_text").str.contains(pl.col("query_text"), literal=True),
     )
-    found = {name: counts[name].to_numpy().astype(np.float32) for name in counts.columns}
-    union = found["query_trigrams"] + found["title_trigrams"] - found["trigrams"]
-    digits = found["query_digits"]
+    count = {name: counts[name].to_numpy().astype(np.float32) for name in counts.columns}
+    union = count["query_trigrams"] + count["title_trigrams"] - count["trigrams"]
+    digits = count["query_digits"]
     features = {
-        "match_query_words": found["shared"] / np.maximum(found["query_words"], 1),
-        "match_query_digits": np.where(digits > 0, found["shared_digits"] / np.maximum(digits, 1), 1.0),
-        "match_title_words": found["shared"] / np.maximum(found["title_words"], 1),
-        "match_query_trigrams": found["trigrams"] / np.maximum(found["query_trigrams"], 1),
-        "match_trigrams": found["trigrams"] / np.maximum(union, 1),
-        "match_phrase": found["phrase"],
-        "match_query_length": np.log1p(found["query_words"]),
-        "match_title_length": np.log1p(found["title_words"]),
+        "match_query_words": count["shared"] / np.maximum(count["query_words"], 1),
+        "match_query_digits": np.where(digits > 0, count["shared_digits"] / np.maximum(digits, 1), 1.0),
+        "match_title_words": count["shared"] / np.maximum(count["title_words"], 1),
+        "match_query_trigrams": count["trigrams"] / np.maximum(count["query_trigrams"], 1),
+        "match_trigrams": count["trigrams"] / np.maximum(union, 1),
+        "match_phrase": count["phrase"],
+        "match_query_length": np.log1p(count["query_words"]),
+        "match_title_length": np.log1p(count["title_words"]),
     }
     return {name: features[name].astype(np.float32) for name in MATCH_FEATURES}
 
 
 def _text_sets(texts: Sequence[str], name: str) -> tuple[pl.DataFrame, np.ndarray]:
-    """Words, digit words and trigrams of each distinct text, and the distinct text of each row."""
-    places: dict[str, int] = {}
-    row_to_distinct = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64, len(texts))
-    frame = pl.DataFrame({"text": list(places)}, schema={"text": pl.String}).select(
+    """Words, words with digits and trigrams of each distinct text, and the index of each row's distinct text."""
+    index_of: dict[str, int] = {}
+    row_to_distinct = np.fromiter((index_of.setdefault(text, len(index_of)) for text in texts), np.int64, len(texts))
+    frame = pl.DataFrame({"text": list(index_of)}, schema={"text": pl.String}).select(
         pl.col("text").str.to_lowercase(), words=lower_words(pl.col("text")).list.unique()
     )
     words = pl.col("words")
@@ -95,7 +96,7 @@ def _trigrams(texts: pl.Series) -> pl.Series:
         return pl.Series([], dtype=pl.List(pl.UInt32))
     codes = np.zeros(len(data), np.uint32)
     codes[:-2] = (data[:-2] << 16) | (data[1:-1] << 8) | data[2:]
-    # A trigram starts at every byte of a text but its last two (a padded text has at least two bytes).
+    # A trigram starts at every byte of a text except its last two (a padded text has at least two bytes).
     kept = np.ones(len(data), bool)
     kept[offsets[1:] - 1] = False
     kept[offsets[1:] - 2] = False
@@ -106,9 +107,19 @@ def _trigrams(texts: pl.Series) -> pl.Series:
 
 
 class LexicalBaseline:
-    """TF-IDF cosine of query and title, turned into level probabilities by isotonic regressions [ours].
+    """Baseline without a language model: TF-IDF cosine of query and title, mapped to level probabilities [ours].
 
-    `P(grade >= j | cosine)` is an isotonic fit for each j; the distribution is their difference.
+    `P(grade >= j | cosine)` is an isotonic regression for each j; level probabilities are the differences.
+
+    Args:
+        titles: titles of the catalogue, which give the inverse document frequencies.
+
+    >>> import numpy as np
+    >>> titles = ["red shoe", "blue shoe", "green lamp", "old lamp"]
+    >>> baseline = LexicalBaseline(titles).fit(["red shoe"] * 4, titles, np.array([3, 1, 0, 0]))
+    >>> probabilities = baseline.probabilities(["red shoe", "red shoe"], ["red shoe", "green lamp"])
+    >>> probabilities.argmax(axis=1).tolist()
+    [3, 0]
     """
 
     def __init__(self, titles: Sequence[str]) -> None:
@@ -119,12 +130,12 @@ class LexicalBaseline:
         self._above: list[Any] = []
 
     def cosine(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
-        """float64 [n]."""
+        """Compute the TF-IDF cosine of each pair: float64 [n]."""
         product = self._vectoriser.transform(queries).multiply(self._vectoriser.transform(titles))
         return np.asarray(product.sum(axis=1)).ravel()
 
     def fit(self, queries: Sequence[str], titles: Sequence[str], grades: np.ndarray) -> "LexicalBaseline":
-        """Fit the isotonic steps on judged pairs; grades are integers 0..3 [n]."""
+        """Fit the isotonic regressions on judged pairs; grades are integers 0..3 [n]. Returns itself."""
         from sklearn.isotonic import IsotonicRegression
 
         cosine = self.cosine(queries, titles)
@@ -135,9 +146,9 @@ class LexicalBaseline:
         return self
 
     def probabilities(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
-        """Level probabilities float64 [n, 4]."""
+        """Compute level probabilities float64 [n, 4]."""
         cosine = self.cosine(queries, titles)
         above = np.stack([np.ones_like(cosine), *(step.predict(cosine) for step in self._above), np.zeros_like(cosine)])
-        # The three fits are monotone in the cosine, and nested events: P(>= 3) never passes P(>= 2).
+        # The three events are nested, so P(>= 3) must not exceed P(>= 2).
         above = np.minimum.accumulate(above, axis=0)
         return (above[:-1] - above[1:]).T

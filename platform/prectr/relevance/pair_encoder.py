@@ -1,4 +1,7 @@
-"""A text encoder in ONNX Runtime over token pairs: batches of like length, and a memory of the pairs it saw last."""
+"""Text encoder in ONNX Runtime over token pairs, with batches of similar length and a cache of outputs.
+
+It knows token pairs and output names only, no artifact: `encoder_session` and the ranker's scorer build on it.
+"""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -9,16 +12,16 @@ import numpy as np
 from prectr.core.errors import PrectrError
 from prectr.relevance.tokenisation import PairTokens
 
-SLOWER_THAN_ITS_PARTS = ["SkipLayerNormFusion"]
-"""On a processor the fused kernel takes a quarter of the default encoder's time; the addition and the normalisation
-that it replaces take a twentieth."""
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
+"""Optimisations of ONNX Runtime to turn off. On a CPU this fused kernel takes a quarter of the default encoder's time;
+the addition and the normalisation that it replaces take a twentieth."""
 
 
 def onnx_session(file: Path, threads: int) -> Any:
-    """An ONNX Runtime session on the CPU; `threads` of one call, 0 = all cores.
+    """Open an ONNX Runtime session on the CPU with `threads` threads per call; 0 = all cores.
 
     Raises:
-        PrectrError: the file is missing or no whole model.
+        PrectrError: the file is missing or no complete model.
     """
     import onnxruntime
 
@@ -27,12 +30,12 @@ def onnx_session(file: Path, threads: int) -> Any:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(
-            str(file), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_THAN_ITS_PARTS
+            str(file), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
         )
-    except Exception as error:  # ONNX Runtime's errors have no base of their own
-        what = str(error).strip().splitlines()[0]
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        reason = str(error).strip().splitlines()[0]
         raise PrectrError(
-            f"{file}: is missing, cut short or no ONNX model ({what}); build its artifact again."
+            f"{file}: is missing, cut short or no ONNX model ({reason}); build its artifact again."
         ) from None
 
 
@@ -41,10 +44,10 @@ class PairEncoder:
 
     Args:
         model: the ONNX file.
-        outputs: what to read of it, each [pairs, width].
+        outputs: names of the outputs to read, each [pairs, width].
         threads: ONNX Runtime threads of one call; 0 = all cores.
-        batch_size: most pairs of one call; those of a call have similar lengths.
-        cached_pairs: pairs whose outputs are kept, the least recently used go first; 0 keeps none.
+        batch_size: pairs of one call, at most; the pairs of a call have similar lengths.
+        cached_pairs: pairs whose outputs are cached; the least recently used are dropped first. 0 caches none.
     """
 
     def __init__(
@@ -58,35 +61,35 @@ class PairEncoder:
         self.cache = OutputCache(cached_pairs, self._widths) if cached_pairs else None
 
     def encode(self, tokens: PairTokens, rows: np.ndarray) -> list[np.ndarray]:
-        """The outputs of some pairs, in their order: float32 [len(rows), width] each."""
+        """Compute the outputs of the pairs `rows`, in their order: float32 [len(rows), width] each."""
         if self.cache is None:
             return self._run(tokens, rows)
         keys = [_key(tokens, row) for row in rows.tolist()]
         slots = np.array([self.cache.find(key) for key in keys], np.int64)
-        unknown = np.flatnonzero(slots < 0)
-        found = self.cache.read(slots)
-        if len(unknown):
-            made = self._run(tokens, rows[unknown])
-            for known, new in zip(found, made):
-                known[unknown] = new
-            self.cache.write([keys[place] for place in unknown], made)
-        return found
+        uncached = np.flatnonzero(slots < 0)
+        outputs = self.cache.read(slots)
+        if len(uncached):
+            computed = self._run(tokens, rows[uncached])
+            for output, values in zip(outputs, computed):
+                output[uncached] = values
+            self.cache.write([keys[index] for index in uncached], computed)
+        return outputs
 
     def _run(self, tokens: PairTokens, rows: np.ndarray) -> list[np.ndarray]:
-        made = [np.empty((len(rows), width), np.float32) for width in self._widths]
-        for chosen in tokens.batches(rows, self._batch_size):
-            feed = {name: array for name, array in tokens.padded(rows[chosen]).items() if name in self._inputs}
-            for array, part in zip(made, self._session.run(self._outputs, feed)):
-                array[chosen] = part
-        return made
+        outputs = [np.empty((len(rows), width), np.float32) for width in self._widths]
+        for batch in tokens.batches(rows, self._batch_size):
+            feed = {name: array for name, array in tokens.padded(rows[batch]).items() if name in self._inputs}
+            for output, values in zip(outputs, self._session.run(self._outputs, feed)):
+                output[batch] = values
+        return outputs
 
 
 class OutputCache:
-    """Outputs by token ids, in one array each; a slot is taken over when its pair was not used for longest.
+    """Cache of outputs by token ids, one array per output. When it is full, the least recently used slot is reused.
 
     Attributes:
-        hits: look-ups that were answered.
-        misses: those that were not.
+        hits: look-ups that found a slot.
+        misses: look-ups that found none.
     """
 
     def __init__(self, capacity: int, widths: list[int]) -> None:
@@ -99,7 +102,7 @@ class OutputCache:
         return len(self._slots)
 
     def find(self, key: bytes) -> int:
-        """Slot of a pair, which is now the most recently used one; -1 if there is none."""
+        """Look up the slot of a pair and mark it as the most recently used; -1 if there is none."""
         slot = self._slots.get(key, -1)
         if slot < 0:
             self.misses += 1
@@ -109,21 +112,21 @@ class OutputCache:
         return slot
 
     def read(self, slots: np.ndarray) -> list[np.ndarray]:
-        """Values of slots, copied; what stands where a slot is -1 means nothing."""
+        """Copy the values of some slots; the values for a slot of -1 are arbitrary."""
         return [values[slots] for values in self._values]
 
-    def write(self, keys: list[bytes], made: list[np.ndarray]) -> None:
-        """Keep the outputs [len(keys), width] of pairs; of more than the capacity, the last ones."""
-        for place, key in enumerate(keys):
+    def write(self, keys: list[bytes], outputs: list[np.ndarray]) -> None:
+        """Store the outputs [len(keys), width] of some pairs. Of more pairs than the capacity, the last ones remain."""
+        for row, key in enumerate(keys):
             slot = self._slots.get(key, -1)
             if slot < 0:
                 slot = len(self._slots) if len(self._slots) < self._capacity else self._slots.popitem(last=False)[1]
             self._slots[key] = slot
-            for values, rows in zip(self._values, made):
-                values[slot] = rows[place]
+            for values, output in zip(self._values, outputs):
+                values[slot] = output[row]
 
 
 def _key(tokens: PairTokens, row: int) -> bytes:
-    """A pair's token ids, and where its title begins: equal keys are equal inputs."""
+    """Key of a pair: its token ids and the position where the title begins. Equal keys are equal inputs."""
     ids = tokens.values[tokens.offsets[row] : tokens.offsets[row + 1]]
     return ids.tobytes() + tokens.query_tokens[row].tobytes()

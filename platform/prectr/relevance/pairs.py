@@ -1,4 +1,4 @@
-"""Reading the relevance artifact: one row for every distinct logged, candidate or judged pair."""
+"""Reader of the artifact of `score-relevance`, which holds one row per distinct logged, candidate or judged pair."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,11 @@ import polars as pl
 
 
 def read_pairs(relevance: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """The scored pairs, in the order of their dense number `pair`.
+    """Read the scored pairs in the order of their number `pair`, which is dense from 0.
 
     Args:
-        relevance: a `score-relevance` artifact.
-        columns: the columns wanted; all by default.
+        relevance: an artifact of `score-relevance`.
+        columns: columns to read besides `pair`; all by default.
     """
-    wanted = None if columns is None else list(dict.fromkeys(["pair", *columns]))
-    return pl.read_parquet(relevance / "pairs" / "*.parquet", columns=wanted).sort("pair")
+    selected = None if columns is None else list(dict.fromkeys(["pair", *columns]))
+    return pl.read_parquet(relevance / "pairs" / "*.parquet", columns=selected).sort("pair")

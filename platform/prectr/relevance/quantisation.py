@@ -1,7 +1,7 @@
-"""int8 forms of ONNX encoders, and what they cost in quality, always measured beside them.
+"""int8 versions of ONNX encoders, and their loss of quality.
 
-Weights of the matrix products and tables become 8-bit integers, activations are quantised as they come; the rest stays
-float32. Only encoders are worth it: a ranker is small, and its inputs are numbers that do not like to be rounded.
+Weights of matrix products and embedding tables become 8-bit integers, and activations are quantised at run time. The
+rest stays float32. Only encoders are quantised: a ranker is small, and rounding its numeric inputs costs accuracy.
 """
 
 import logging
@@ -16,33 +16,36 @@ from prectr.relevance.tokenisation import PairTokens
 
 
 def quantise(source: Path, target: Path) -> None:
-    """Write the int8 form of an ONNX encoder.
+    """Write the int8 version of an ONNX encoder.
 
-    One scale an output channel; 7 of the 8 bits are used, because processors without VNNI overflow on all 8.
+    Each output channel has its own scale. Only 7 of the 8 bits are used, because processors without VNNI overflow on 8.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(source)
-    # The exporter leaves shapes of transposed weights there that contradict the graph.
+    # The exporter leaves shapes of transposed weights here that contradict the graph.
     model.graph.ClearField("value_info")
-    advice = logging.getLogger().level
+    log_level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)  # it recommends a pre-processing that changes nothing here
     try:
         quantize_dynamic(model, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
     finally:
-        logging.getLogger().setLevel(advice)
+        logging.getLogger().setLevel(log_level)
 
 
 def encoder_figures(directory: Path, tokens: PairTokens, rows: np.ndarray, gold: np.ndarray) -> dict[str, Any]:
-    """What int8 costs an encoder artifact on held-back pairs: cross-entropy and accuracy of both forms, and the rank
-    correlation of their expected levels.
+    """Measure what int8 costs an encoder artifact on judged pairs.
 
     Args:
-        directory: the artifact, which holds both forms.
-        tokens: pairs.
-        rows: int [n], which of them are held back.
-        gold: int [n], their levels.
+        directory: the artifact, which holds both versions.
+        tokens: token pairs.
+        rows: int [n], rows of `tokens` to measure on, which the encoder was not trained on.
+        gold: int [n], judged grades of these rows.
+
+    Returns:
+        `float32` and `int8`, each with `validation_loss` (cross-entropy in nats) and `validation_accuracy`, and
+        `rank_correlation` of the two versions' expected levels.
     """
     from scipy.stats import spearmanr
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from prectr.core.errors import UsageError
-from prectr.labelling.label_run import last_error
 from prectr.labelling.config import LabelConfig, TeacherConfig
 from prectr.labelling.engines import choose as engines
 from prectr.labelling.engines.choose import choose_engine
 from prectr.labelling.engines.contract import Question, answer_columns
 from prectr.labelling.engines.ray_llm_engine import collapse
 from prectr.labelling.engines.transformers_engine import TransformersTeacher
+from prectr.labelling.label_run import last_error
 from prectr.labelling.own_teacher.model import new_model
 from prectr.labelling.prompt import load_prompt
 

@@ -75,7 +75,7 @@ def test_vllm_is_asked_for_the_label_tokens_and_for_nothing_else(chat_template):
 
 @pytest.mark.parametrize("told", ["0.3", formatdate(time.time() + 3600)])
 def test_a_limited_server_is_left_alone_for_as_long_as_it_asks(told, monkeypatch):
-    monkeypatch.setattr("prectr.labelling.engines.http_protocol._LONGEST_TOLD_WAIT", 0.3)
+    monkeypatch.setattr("prectr.labelling.engines.http_protocol._MAX_RETRY_AFTER", 0.3)
     with OpenAiServer() as server:
         server.faults.append(Status(429, headers={"Retry-After": told}))
         _, errors, _ = ask(server, ["a", "b"], at_once=1)

@@ -17,9 +17,9 @@ from prectr.features.load import Samples
 from prectr.ranking.bundle import BUNDLE_VERSION, Bundle
 from prectr.ranking.ranking import Ranking
 from prectr.ranking.scoring import Scorer
+from prectr.relevance.batch_scoring import ScorePairs
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
-from prectr.relevance.batch_scoring import ScorePairs
 from tests.prectr.bundle_world import World
 
 pytestmark = pytest.mark.slow

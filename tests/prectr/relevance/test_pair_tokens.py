@@ -58,7 +58,7 @@ def test_texts_are_tokenised_once_and_no_more_than_a_bound_of_them_is_kept(monke
             self.asked += texts
             return TOKENIZER.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
 
-    monkeypatch.setattr(tokenisation, "_REMEMBERED", 3)
+    monkeypatch.setattr(tokenisation, "_CACHED_TEXTS", 3)
     tokeniser = PairTokeniser(Counting(), 12)
     first = tokeniser.encode(["red shoe"], ["blue nokia phone"])
     again = tokeniser.encode(["red shoe"], ["blue nokia phone"])

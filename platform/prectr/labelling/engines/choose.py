@@ -1,4 +1,7 @@
-"""Choose the engine that answers for a teacher."""
+"""Choice of the engine that runs a teacher.
+
+Engine modules are imported only when chosen, because vLLM and transformers load slowly or may not be installed.
+"""
 
 import platform
 import sys
@@ -14,17 +17,19 @@ if TYPE_CHECKING:
 
 
 def choose_engine(engine: Engine, teacher: str) -> EngineName:
-    """The engine that runs here: http for a URL, else vLLM where it is installed and supported, else transformers.
+    """Choose the engine: http for a URL, else vLLM where it is installed and supported, else transformers.
 
     Raises:
-        UsageError: the engine that was asked for by name cannot serve this teacher, or cannot run here.
+        UsageError: `engine` names an engine that cannot run this teacher or does not run on this machine.
     """
     if is_url(teacher):
         if engine not in ("auto", "http"):
-            raise UsageError(f"engine {engine}: teacher {teacher} is a URL; set label.engine=http or leave it at auto.")
+            raise UsageError(f"engine {engine}: teacher {teacher} is a URL; set label.engine=http or auto.")
         return "http"
     if engine == "http":
-        raise UsageError(f"engine http: teacher {teacher} is no URL; give --teacher http://HOST:PORT/v1.")
+        raise UsageError(
+            f"engine http: teacher {teacher} is no URL; give --teacher http://HOST:PORT/v1 or set label.engine."
+        )
     if engine == "transformers":
         return "transformers"
     supported = sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")
@@ -41,7 +46,7 @@ def choose_engine(engine: Engine, teacher: str) -> EngineName:
 
 
 def answer(questions: "ray.data.Dataset", question: Question, engine: EngineName) -> "ray.data.Dataset":
-    """Lay out the engine's work on a Dataset of questions; it runs when the result is consumed."""
+    """Add the engine's work to a Dataset of questions. It runs when the result is consumed."""
     if engine == "vllm" and question.config.vllm.through == "ray.data.llm":
         from prectr.labelling.engines.ray_llm_engine import answer_with_vllm
 

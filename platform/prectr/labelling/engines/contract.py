@@ -1,6 +1,6 @@
-"""The contract of an engine: the question it gets, the columns it gives back, and what engines share.
+"""Contract of an engine: its input, its output columns, and helpers that several engines use.
 
-An engine takes a Ray Dataset of questions and gives one of answers; the pipeline sees nothing else of it.
+An engine turns a Ray Dataset of questions into a Dataset of answers. The pipeline uses nothing else of it.
 
 | in | | out | |
 |---|---|---|---|
@@ -9,7 +9,7 @@ An engine takes a Ray Dataset of questions and gives one of answers; the pipelin
 | further prompt fields | string | outside_mass | float32, probability of any other token |
 | | | error | string, empty for a good row |
 
-A row that fails comes back with its reason and never fails its neighbours. Nothing here loads a model.
+A row that fails is returned with its reason and never makes other rows fail. Nothing here loads a model.
 """
 
 import warnings
@@ -32,11 +32,13 @@ EngineName = Literal["vllm", "transformers", "http"]
 
 @dataclass(frozen=True)
 class Question:
-    """All that an engine needs to know beside the texts.
+    """Everything besides the texts that an engine needs.
 
     Attributes:
         teacher: a checkpoint directory, a model's name on the hub, or the base URL of an OpenAI-compatible server.
-        label_tokens: token ids of the labels, in grade order; empty where the server tokenises.
+        template: the prompt template.
+        label_tokens: token ids of the labels, in grade order; empty if a server tokenises.
+        config: settings of engine, replicas and decoding.
     """
 
     teacher: str
@@ -46,28 +48,33 @@ class Question:
 
     @property
     def decoding(self) -> str:
-        """How the answer is read; part of a label's key. All engines read the next token's distribution, so the engine
-        is no part of it; behind a URL number format and length are the server's business."""
+        """How the answer is read, as part of a label's key.
+
+        All engines read the next token's distribution, so the engine's name is left out. For a teacher behind a URL,
+        number format and length are left out too, because the server sets them.
+        """
         if is_url(self.teacher):
             return "next-token-softmax"
         return f"next-token-softmax,{self.config.data_type},{self.config.max_length}"
 
 
 def is_url(teacher: str) -> bool:
-    """Whether a teacher is named by the URL of a server."""
+    """Whether a teacher is given as the URL of a server."""
     return teacher.startswith(("http://", "https://"))
 
 
-def length_errors(prompts: Sequence[Sized], longest: int) -> list[str]:
-    """What is wrong with each prompt's number of tokens; "" where nothing is."""
+def length_errors(prompts: Sequence[Sized], max_length: int) -> list[str]:
+    """Return an error message for each prompt with more than `max_length` tokens, "" for the others."""
     return [
-        f"the prompt has {len(prompt)} tokens, more than label.max_length ({longest})" if len(prompt) > longest else ""
+        f"the prompt has {len(prompt)} tokens, more than label.max_length ({max_length})"
+        if len(prompt) > max_length
+        else ""
         for prompt in prompts
     ]
 
 
 def answer_columns(mass: np.ndarray) -> dict[str, np.ndarray]:
-    """Label masses as columns: levels normalised over the labels, and what fell outside them.
+    """Turn label masses into the columns level_0..level_3, normalised over the labels, and outside_mass.
 
     Args:
         mass: [n, 4] probability of each label as the next token; NaN in the rows that failed.
@@ -80,7 +87,7 @@ def answer_columns(mass: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def replica_gpus(config: LabelConfig) -> float:
-    """GPUs that a replica asks for: what is configured, else one where the running cluster has any."""
+    """GPUs of a replica: the configured number, else one if the running cluster has any, else none."""
     if config.replicas.gpus is not None:
         return config.replicas.gpus
     import ray
@@ -89,19 +96,19 @@ def replica_gpus(config: LabelConfig) -> float:
 
 
 def restart_limits(config: LabelConfig) -> dict[str, int]:
-    """How often Ray may start a replica that died, and ask again what it was asked, as arguments of `map_batches`."""
+    """Arguments of `map_batches` that limit how often Ray restarts a dead replica and repeats its task."""
     return {"max_restarts": config.replicas.restarts, "max_task_retries": config.replicas.restarts}
 
 
 def map_replicas(
     questions: "ray.data.Dataset", replica: type, question: Question, **options: Any
 ) -> "ray.data.Dataset":
-    """`map_batches` over an autoscaled pool of `replica`, placed and restarted as `replicas` says."""
+    """Call `map_batches` with an autoscaled pool of `replica` actors, with the resources and restarts of `replicas`."""
     import ray.data
 
     replicas = question.config.replicas
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")  # restart limits have no other way in yet
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")  # there is no other argument for restarts
         return questions.map_batches(
             replica,
             compute=ray.data.ActorPoolStrategy(min_size=replicas.at_least, max_size=replicas.at_most),

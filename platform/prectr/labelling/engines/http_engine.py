@@ -1,7 +1,8 @@
-"""The teacher behind any OpenAI-compatible URL: many small requests at once, in Ray Data actors that mostly wait.
+"""Engine that asks a teacher behind an OpenAI-compatible URL: many small requests at once, in Ray Data actors.
 
-`http_probe` finds out who the server is before anything starts, `http_protocol` knows what is sent and what comes back;
-here is only how: pace, time-outs, tries. A question that fails comes back with its reason and never fails another.
+This module holds pace, time-outs and retries. `http_probe` identifies the server before anything starts, and
+`http_protocol` defines requests and responses. A question that fails is returned with its reason and never makes
+another one fail.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from prectr.labelling.engines.http_protocol import (
     Server,
     failure_text,
     headers,
-    may_pass,
+    is_temporary,
     read_key,
     retry_after,
     shorten,
@@ -37,15 +38,16 @@ if TYPE_CHECKING:
 __all__ = ["HttpAsker", "Probe", "answer_with_http", "probe"]
 
 _BLOCKS_AT_ONCE = 4
-"""Blocks of a replica whose questions are under way, so that a slow answer in one does not leave the server idle."""
+"""Blocks that a replica works on at the same time, so that a slow answer in one does not leave the server idle."""
 _CPUS = 0.25
+"""CPUs of a replica, at most. It mostly waits; whole CPUs would starve the rest of the pipeline on a small machine."""
 
 
 def answer_with_http(questions: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
     """Answer in `replicas.at_least` to `at_most` actors, which share the limit of requests per second.
 
     Raises:
-        UsageError: the server cannot be asked; see `probe`.
+        UsageError: the server cannot be used; see `probe`.
     """
     import ray.data
 
@@ -64,45 +66,45 @@ def answer_with_http(questions: "ray.data.Dataset", question: Question) -> "ray.
             max_size=replicas.at_most,
             max_concurrent_calls_per_actor=_BLOCKS_AT_ONCE,
         ),
-        # It waits for the network; whole CPUs would starve the rest of the pipeline on a small machine.
         num_cpus=min(_CPUS, replicas.cpus),
         resources=replicas.resources or None,
     )
 
 
 class HttpTeacher:
-    """One replica: `HttpAsker` on blocks of a Dataset."""
+    """Actor that answers blocks of a Dataset with an `HttpAsker`."""
 
     def __init__(self, question: Question, server: Server, key: SecretStr | None) -> None:
         self._template = question.template
         self._asker = HttpAsker(server, question.config.http, key, share=1 / question.config.replicas.at_most)
 
     async def __call__(self, batch: pa.Table) -> dict[str, Any]:
-        """Answer one block; columns as in `engines`."""
+        """Answer one block; the columns are those of `contract`."""
         mass, errors = await self._asker.label_mass(self._template.render(pl.DataFrame(batch)))
         return {"key": batch["key"].to_numpy(), **answer_columns(mass), "error": np.array(errors, dtype=object)}
 
 
 class HttpAsker:
-    """Asks one server, with a limit on requests in flight and on requests a second.
+    """Asks one server, with limits on open requests and on requests per second.
 
     Args:
-        server: as `probe` found it.
-        config: pace, time-outs and tries.
-        key: sent with every request, and in no message.
-        share: of `requests_per_second` that is this asker's.
+        server: the server that `probe` identified.
+        config: pace, time-outs and retries.
+        key: API key, sent with every request and shown in no message.
+        share: this asker's share of `requests_per_second`.
     """
 
     def __init__(self, server: Server, config: HttpConfig, key: SecretStr | None, share: float = 1.0) -> None:
         self._server, self._config, self._key = server, config, key
         self._pace = _Pace(config.requests_per_second and config.requests_per_second * share)
-        # A connection each: a pool of many looks at all of them for every request, which would cost most of the time.
-        secured = httpx.create_ssl_context()
+        # One client per connection: a pool searches all its connections for every request, which would take most of
+        # the time.
+        ssl_context = httpx.create_ssl_context()
         self._clients = [
             httpx.AsyncClient(
                 headers=headers(key),
-                verify=secured,
-                timeout=None,  # one limit on the whole request instead, which a server that drips bytes cannot stretch
+                verify=ssl_context,
+                timeout=None,  # `_try` limits the whole request, which a server that drips bytes cannot stretch
                 limits=httpx.Limits(max_connections=1),
             )
             for _ in range(config.at_once)
@@ -112,83 +114,84 @@ class HttpAsker:
             self._idle.put_nowait(client)
 
     async def label_mass(self, prompts: list[str]) -> tuple[np.ndarray, list[str]]:
-        """Ask for each prompt.
+        """Ask one question per prompt.
 
         Returns:
-            mass [n, 4] float64, the probability of each label as the next token, NaN where it failed; and n reasons,
-            empty for a good answer.
+            mass [n, 4] float64, the probability of each label as the next token, NaN in failed rows; and n error texts,
+            "" for a good answer.
         """
         answers = await asyncio.gather(*map(self._ask, prompts))
         mass = np.full((len(prompts), len(self._server.labels)), np.nan)
-        for row, found in enumerate(answers):
-            if not isinstance(found, str):
-                mass[row] = found
-        return mass, [found if isinstance(found, str) else "" for found in answers]
+        for row, answer in enumerate(answers):
+            if not isinstance(answer, str):
+                mass[row] = answer
+        return mass, [answer if isinstance(answer, str) else "" for answer in answers]
 
     async def close(self) -> None:
         """Close the connections."""
         await asyncio.gather(*(client.aclose() for client in self._clients))
 
     async def _ask(self, prompt: str) -> np.ndarray | str:
-        """The label masses, or why there are none."""
+        """Return the label masses, or the reason of a final failure."""
         body, tries, number = self._server.body(prompt), self._config.retries + 1, 0
         while True:
             number += 1
             client = await self._idle.get()
             try:
-                await self._pace.turn()
-                found = await self._try(client, body)
+                await self._pace.wait()
+                result = await self._try(client, body)
             finally:
                 self._idle.put_nowait(client)
-            if not isinstance(found, _Again):
-                return found
+            if not isinstance(result, _TemporaryFailure):
+                return result
             if number == tries:
-                return found.reason + (f" ({tries} tries)" if tries > 1 else "")
-            await asyncio.sleep(wait_before_retry(number, self._config.first_wait_seconds, found.told_wait))
+                return result.reason + (f" ({tries} tries)" if tries > 1 else "")
+            await asyncio.sleep(wait_before_retry(number, self._config.first_wait_seconds, result.retry_after))
 
-    async def _try(self, client: httpx.AsyncClient, body: dict[str, Any]) -> "np.ndarray | str | _Again":
+    async def _try(self, client: httpx.AsyncClient, body: dict[str, Any]) -> "np.ndarray | str | _TemporaryFailure":
         try:
             async with asyncio.timeout(self._config.timeout_seconds):
                 response = await client.post(self._server.url + self._server.path, json=body)
         except TimeoutError:
-            return _Again(f"timed out after {self._config.timeout_seconds:g} s")
+            return _TemporaryFailure(f"timed out after {self._config.timeout_seconds:g} s")
         except httpx.HTTPError as error:
-            return _Again(f"no answer: {shorten(without_key(f'{type(error).__name__} {error}', self._key))}")
+            message = without_key(f"{type(error).__name__} {error}", self._key)
+            return _TemporaryFailure(f"no answer: {shorten(message)}")
         if response.status_code == 200:
             try:
                 return self._server.label_mass(response)
             except BadAnswer as error:
                 return without_key(str(error), self._key)
         reason = failure_text(response, self._key)
-        if not may_pass(response.status_code):
+        if not is_temporary(response.status_code):
             return reason
-        told = retry_after(response)
-        if told:  # for every question, not only for this one
-            self._pace.hold(told)
-        return _Again(reason, told)
+        seconds = retry_after(response)
+        if seconds:  # the server asks all questions to wait, not only this one
+            self._pace.pause(seconds)
+        return _TemporaryFailure(reason, seconds)
 
 
 @dataclass(frozen=True)
-class _Again:
-    """A failure that another try may mend."""
+class _TemporaryFailure:
+    """A failure after which another try may succeed; `retry_after` are the seconds that the server asks to wait."""
 
     reason: str
-    told_wait: float = 0.0
+    retry_after: float = 0.0
 
 
 class _Pace:
-    """Gives turns to requests: evenly spaced under a limit, and none while the server asked for patience."""
+    """Spaces requests evenly under a limit, and holds all of them back while the server asks to wait."""
 
     def __init__(self, per_second: float | None) -> None:
         self._interval = 1 / per_second if per_second else 0.0
-        self._free_at = 0.0
+        self._next_start = 0.0
 
-    async def turn(self) -> None:
+    async def wait(self) -> None:
         now = time.monotonic()
-        start = max(now, self._free_at)
-        self._free_at = start + self._interval
+        start = max(now, self._next_start)
+        self._next_start = start + self._interval
         if start > now:
             await asyncio.sleep(start - now)
 
-    def hold(self, seconds: float) -> None:
-        self._free_at = max(self._free_at, time.monotonic() + seconds)
+    def pause(self, seconds: float) -> None:
+        self._next_start = max(self._next_start, time.monotonic() + seconds)

@@ -1,6 +1,6 @@
-"""Who answers at a teacher's URL, found out before anything starts: model, dialect, labels, and one question asked.
+"""Probe of a teacher's server before a run starts: model, dialect, label tokens, and one test question.
 
-Every error here says what to change; the key is told of only as set or not set.
+Every error says what to change. No message shows the API key, only whether it is set.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from prectr.labelling.engines.http_protocol import (
     Server,
     failure_text,
     headers,
-    may_pass,
+    is_temporary,
     read_key,
     retry_after,
     shorten,
@@ -28,18 +28,19 @@ from prectr.labelling.engines.http_protocol import (
     without_key,
 )
 
-_NAMES_SHOWN = 10
+_SHOWN_NAMES = 10
+"""Names of models that an error message lists."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What was found.
+    """Result of `probe`.
 
     Attributes:
-        fingerprint: the model's identity for a label's key: its name, its root if the server tells one, and the
-            configured revision. The URL is no part of it: the same model elsewhere is the same teacher.
+        fingerprint: the model's identity for a label's key: its name, its root if the server states one, and the
+            configured revision. The URL is left out, because the same model on another server is the same teacher.
         http: the configuration with model and dialect filled in.
-        server: what `HttpAsker` asks.
+        server: the server for `HttpAsker`.
     """
 
     fingerprint: str
@@ -48,10 +49,10 @@ class Probe:
 
 
 def probe(question: Question) -> Probe:
-    """Ask the server who it is, check the labels, and put one question to it.
+    """Identify the server and its model, check the labels, and ask one test question.
 
     Args:
-        question: its teacher is the base URL; its `label_tokens` are not read.
+        question: the question to ask, whose teacher is the base URL. Its `label_tokens` are ignored.
 
     Raises:
         UsageError: the server cannot be reached, refuses the key, does not serve the model, splits a label into
@@ -60,22 +61,23 @@ def probe(question: Question) -> Probe:
     config, url = question.config.http, question.teacher.rstrip("/")
     try:
         if httpx.URL(url).userinfo:
-            raise UsageError(f"teacher: a URL must hold no password; put a key into ${config.key_variable} instead.")
+            raise UsageError(f"teacher: a URL must hold no password; put the key into ${config.key_variable} instead.")
     except httpx.InvalidURL as error:
-        raise UsageError(f"teacher {url}: not a URL ({error}).") from None
+        raise UsageError(f"teacher {url}: not a URL ({error}); give http://HOST:PORT/v1.") from None
     key = read_key(config.key_variable)
     with httpx.Client(headers=headers(key), timeout=config.timeout_seconds) as client:
         return _Prober(client, url, key, config).probe(question)
 
 
 class _Prober:
+    """One probe of one server, with its connection and settings."""
+
     def __init__(self, client: httpx.Client, url: str, key: SecretStr | None, config: HttpConfig) -> None:
         self._client, self._url, self._key, self._config = client, url, key, config
 
     def probe(self, question: Question) -> Probe:
         labels = question.template.labels
-        cards = self._cards()
-        card = self._choose(cards)
+        card = self._choose(self._model_cards())
         model = str(card["id"])
         dialect = self._config.dialect
         label_tokens: tuple[int, ...] | None = None
@@ -83,7 +85,7 @@ class _Prober:
             label_tokens = self._label_tokens(model, labels)
             if label_tokens is None and dialect == "vllm":
                 raise UsageError(
-                    f"teacher {self._url}: it does not offer vLLM's /tokenize, which checks the labels; "
+                    f"teacher {self._url}: has no /tokenize, which the vllm dialect needs to check the labels; "
                     "set label.http.dialect=openai."
                 )
         server = Server(
@@ -95,7 +97,7 @@ class _Prober:
             chat=label_tokens is None or self._has_chat_template(model),
             seed=question.config.seed,
         )
-        self._ask_once(server, question)
+        self._ask_test_question(server, question)
         identity = [model]
         if card.get("root") and card["root"] != model:
             identity.append(f"root={card['root']}")
@@ -104,57 +106,60 @@ class _Prober:
         http = self._config.model_copy(update={"model": model, "dialect": server.dialect})
         return Probe(" ".join(identity), http, server)
 
-    def _cards(self) -> list[dict[str, Any]]:
-        """The server's models: mappings with at least `id`."""
+    def _model_cards(self) -> list[dict[str, Any]]:
+        """List the server's models: mappings with at least `id`."""
         response = self._send("GET", f"{self._url}/models")
         if response.status_code != 200:
             hint = "; the base URL of such a server mostly ends in /v1" if not self._url.endswith("/v1") else ""
             raise UsageError(
-                f"teacher {self._url}: does not list its models as an OpenAI-compatible server does "
+                f"teacher {self._url}: does not list its models under /models as an OpenAI-compatible server does "
                 f"({failure_text(response, self._key)}){hint}."
             )
         try:
             cards = response.json()["data"]
             return [card for card in cards if isinstance(card["id"], str)]
         except (ValueError, KeyError, TypeError):
-            came = shorten(without_key(response.text, self._key))
-            raise UsageError(f"teacher {self._url}: its list of models is not OpenAI-compatible: {came}") from None
+            content = shorten(without_key(response.text, self._key))
+            raise UsageError(
+                f"teacher {self._url}: its list of models is not OpenAI-compatible: {content}; check the URL."
+            ) from None
 
     def _choose(self, cards: list[dict[str, Any]]) -> dict[str, Any]:
         names = [card["id"] for card in cards]
-        shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+        shown = ", ".join(names[:_SHOWN_NAMES]) + (", ..." if len(names) > _SHOWN_NAMES else "")
         if self._config.model is None:
             if len(cards) == 1:
                 return cards[0]
             raise UsageError(
-                f"teacher {self._url}: it serves {len(cards)} models ({shown or 'none'}); "
+                f"teacher {self._url}: serves {len(cards)} models ({shown or 'none'}); "
                 "name one with label.http.model=NAME."
             )
         for card in cards:
             if card["id"] == self._config.model:
                 return card
-        near = difflib.get_close_matches(self._config.model, names, n=1)
+        similar = difflib.get_close_matches(self._config.model, names, n=1)
         raise UsageError(
-            f"teacher {self._url}: it does not serve label.http.model={self._config.model}"
-            + (f"; did you mean {near[0]}?" if near else f"; it serves {shown or 'none'}.")
+            f"teacher {self._url}: does not serve label.http.model={self._config.model}"
+            + (f"; did you mean {similar[0]}?" if similar else f"; it serves {shown or 'none'}.")
         )
 
     def _label_tokens(self, model: str, labels: tuple[str, ...]) -> tuple[int, ...] | None:
-        """Token id of each label by the server's own tokenizer; None if it does not offer that."""
-        found: list[int] = []
+        """Look up the token id of each label with the server's tokenizer; None if the server has no /tokenize."""
+        label_tokens: list[int] = []
         for label in labels:
             response = self._tokenize({"model": model, "prompt": label, "add_special_tokens": False})
             try:
                 tokens = [int(token) for token in response.json()["tokens"]]
             except (ValueError, KeyError, TypeError):
                 return None
-            if len(tokens) != 1 or tokens[0] in found:
+            if len(tokens) != 1 or tokens[0] in label_tokens:
                 raise UsageError(
-                    f"teacher {self._url}: label '{label}' is not one token of its own in the tokenizer of {model} "
-                    f"(it gives {tokens}); use another teacher, or a template with other labels."
+                    f"teacher {self._url}: label '{label}' is not one token of the tokenizer of {model}, or shares its "
+                    f"token with another label (token ids {tokens}); use another teacher, or a template with other "
+                    "labels."
                 )
-            found.append(tokens[0])
-        return tuple(found)
+            label_tokens.append(tokens[0])
+        return tuple(label_tokens)
 
     def _has_chat_template(self, model: str) -> bool:
         message = [{"role": "user", "content": "a"}]
@@ -163,7 +168,7 @@ class _Prober:
     def _tokenize(self, body: dict[str, Any]) -> httpx.Response:
         return self._send("POST", f"{self._url.removesuffix('/v1')}/tokenize", body)
 
-    def _ask_once(self, server: Server, question: Question) -> None:
+    def _ask_test_question(self, server: Server, question: Question) -> None:
         fields = {name: ["red shoes"] for name in ("query", "title", *question.template.shown)}
         response = self._send(
             "POST", self._url + server.path, server.body(question.template.render(pl.DataFrame(fields))[0])
@@ -176,7 +181,7 @@ class _Prober:
             reason = without_key(str(error), self._key)
             raise UsageError(
                 f"teacher {self._url}: {server.model} does not answer a question of prompt "
-                f"{question.template.version}: {reason}. Use a model that answers with the label alone and tells "
+                f"{question.template.version}: {reason}. Use a model that answers with the label alone and returns "
                 "log-probabilities, or another prompt."
             ) from None
 
@@ -184,24 +189,24 @@ class _Prober:
         number = 0
         while True:
             number += 1
-            spent, told = number > self._config.retries, 0.0
+            last_try, server_wait = number > self._config.retries, 0.0
             try:
                 response = self._client.request(method, url, json=body)
-                if spent or not may_pass(response.status_code):
+                if last_try or not is_temporary(response.status_code):
                     break
-                told = retry_after(response)
+                server_wait = retry_after(response)
             except httpx.HTTPError as error:
-                # Nobody there, or nobody who answers: the user is told at once.
-                if spent or isinstance(error, httpx.ConnectError | httpx.TimeoutException):
+                # A server that does not exist or does not answer is reported at once.
+                if last_try or isinstance(error, httpx.ConnectError | httpx.TimeoutException):
                     reason = shorten(without_key(str(error), self._key)) or type(error).__name__
                     raise UsageError(
-                        f"teacher {self._url}: cannot be reached ({reason}); check the URL, and that the server is up."
+                        f"teacher {self._url}: cannot be reached ({reason}); check the URL and that the server runs."
                     ) from None
-            time.sleep(wait_before_retry(number, self._config.first_wait_seconds, told))
+            time.sleep(wait_before_retry(number, self._config.first_wait_seconds, server_wait))
         if response.status_code in (401, 403):
             variable = self._config.key_variable
             raise UsageError(
-                f"teacher {self._url}: refused the key (HTTP {response.status_code}). A key is read from the "
+                f"teacher {self._url}: refused the key (HTTP {response.status_code}). The key is read from the "
                 f"environment variable {variable} (label.http.key_variable), which is "
                 f"{'not set' if self._key is None else 'set'}."
             )

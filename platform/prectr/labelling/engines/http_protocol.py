@@ -1,12 +1,12 @@
-"""The OpenAI-compatible protocol as far as a teacher needs it: one question's body, one answer's label masses.
+"""The part of the OpenAI-compatible protocol that a teacher needs: request bodies, responses, failures and retries.
 
-One token is asked for, with its alternatives' log-probabilities, which servers take before any sampling: no text is
-parsed and no answer drawn.
+A request asks for one token with the log-probabilities of its alternatives, which servers compute before any sampling.
+So no text is parsed and no answer is sampled.
 
 | dialect | asks for | a label's mass |
 |---|---|---|
 | vllm | log-probabilities of exactly the label tokens, by id | exact |
-| openai | the 20 likeliest tokens | summed over those that read as the label once blanks are stripped; 0 if none does |
+| openai | the 20 likeliest tokens | summed over those that equal the label without blanks; 0 if there is none |
 
 Nothing here opens a connection.
 """
@@ -27,31 +27,33 @@ from pydantic import SecretStr
 from prectr.core.errors import UsageError
 
 ALTERNATIVES = 20
-"""Likeliest tokens that a server tells of at most."""
+"""Likeliest tokens to ask for: the most that the OpenAI protocol allows."""
 _SHOWN_CHARACTERS = 300
+"""Characters of a server's text that an error message shows."""
 _ROUNDING = 1e-3
-"""By so much a log-probability may exceed 0."""
-_LONGEST_WAIT = 60.0
-_LONGEST_TOLD_WAIT = 600.0
-"""Seconds; a server that asks for more patience than this is asked again all the same."""
+"""Amount by which a log-probability may exceed 0 because of rounding."""
+_MAX_WAIT = 60.0
+"""Longest wait before a retry, in seconds, unless the server asks for another one."""
+_MAX_RETRY_AFTER = 600.0
+"""Longest wait that a server may ask for, in seconds; a longer one is cut to this."""
 
 
 class BadAnswer(Exception):
-    """An answer with status 200 that holds no label masses; says what came instead."""
+    """A response with status 200 without label masses. The message shows what it holds instead."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that has been asked who it is.
+    """An identified server, with everything that a request to it needs.
 
     Attributes:
-        url: base URL, mostly ending in /v1.
-        model: the model's name there.
-        dialect: what it understands.
+        url: base URL, usually ending in /v1.
+        model: name of the model on the server.
+        dialect: protocol that the server understands.
         labels: the answers, in grade order.
-        label_tokens: their token ids; empty in the openai dialect.
-        chat: whether the model has a chat template; else the prompt is completed as it is (vllm only).
-        seed: of the requests; the answer is not drawn, but a server may want one for its own order of work.
+        label_tokens: token ids of the labels; empty in the openai dialect.
+        chat: whether to send the prompt as a chat message; if false, the server completes it as plain text (vllm only).
+        seed: seed of the requests. Answers are not sampled, but some servers use it elsewhere.
     """
 
     url: str
@@ -64,11 +66,11 @@ class Server:
 
     @property
     def path(self) -> str:
-        """Of the questions, below the base URL."""
+        """Path of the questions below the base URL."""
         return "/chat/completions" if self.chat else "/completions"
 
     def body(self, prompt: str) -> dict[str, Any]:
-        """The JSON body that asks one question."""
+        """Build the JSON body that asks one question."""
         body: dict[str, Any] = {"model": self.model, "max_tokens": 1, "temperature": 0, "seed": self.seed}
         if self.chat:
             body |= {"messages": [{"role": "user", "content": prompt}], "logprobs": True, "top_logprobs": ALTERNATIVES}
@@ -76,15 +78,15 @@ class Server:
             body |= {"prompt": prompt, "logprobs": ALTERNATIVES, "add_special_tokens": False}
         if self.dialect == "vllm":
             tokens = list(self.label_tokens)
-            # The answer must be a label; its log-probabilities are from before that constraint. A server too old for
-            # `logprob_token_ids` ignores it and tells of the likeliest tokens, by id as well.
+            # The answer must be a label; the log-probabilities are from before that constraint. A server too old for
+            # `logprob_token_ids` ignores it and returns the likeliest tokens, also by id.
             body |= {"allowed_token_ids": tokens, "logprob_token_ids": tokens, "return_tokens_as_token_ids": True}
             if self.chat:
                 body["chat_template_kwargs"] = {"enable_thinking": False}
         return body
 
     def label_mass(self, response: httpx.Response) -> np.ndarray:
-        """Probability of each label as the next token, [4] float64.
+        """Read the probability of each label as the next token from a response: [4] float64.
 
         Raises:
             BadAnswer: the response is no answer to `body`, or no label is among its tokens.
@@ -97,71 +99,76 @@ class Server:
             choice = answer["choices"][0]["logprobs"]
             if self.chat:
                 entries = choice["content"][0]["top_logprobs"]
-                found = [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
+                alternatives = [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
             else:
-                found = [(token, float(value)) for token, value in choice["top_logprobs"][0].items()]
+                alternatives = [(token, float(value)) for token, value in choice["top_logprobs"][0].items()]
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise BadAnswer(f"answer has no log-probabilities: {shorten(response.text)}") from None
-        if wrong := [value for _, value in found if not value <= _ROUNDING]:
+        if wrong := [value for _, value in alternatives if not value <= _ROUNDING]:
             raise BadAnswer(f"answer holds {wrong[0]}, which is no log-probability")
-        place = {f"token_id:{token}": grade for grade, token in enumerate(self.label_tokens)}
-        place = place or {label: grade for grade, label in enumerate(self.labels)}
-        mass, seen = np.zeros(len(self.labels)), False
-        for token, logarithm in found:
-            if (grade := place.get(token.strip())) is not None:
+        grade_of_token = {f"token_id:{token}": grade for grade, token in enumerate(self.label_tokens)}
+        grade_of_token = grade_of_token or {label: grade for grade, label in enumerate(self.labels)}
+        mass, any_label = np.zeros(len(self.labels)), False
+        for token, logarithm in alternatives:
+            if (grade := grade_of_token.get(token.strip())) is not None:
                 mass[grade] += math.exp(logarithm)
-                seen = True
-        if not seen:
-            tokens = ", ".join(repr(token) for token, _ in found[:5])
+                any_label = True
+        if not any_label:
+            tokens = ", ".join(repr(token) for token, _ in alternatives[:5])
             raise BadAnswer(f"no label {'/'.join(self.labels)} among the likeliest answers, which are {tokens}")
         return mass
 
 
-def may_pass(status: int) -> bool:
-    """Whether another try may mend an answer with this status."""
+def is_temporary(status: int) -> bool:
+    """Whether another try may succeed after a response with this HTTP status."""
     return status in (408, 429) or status >= 500
 
 
 def retry_after(response: httpx.Response) -> float:
-    """Seconds that the server asks to wait, by its Retry-After (a number or a date); 0 if it does not say."""
-    told = response.headers.get("Retry-After", "")
+    """Seconds that the server asks to wait in its Retry-After header (a number or a date); 0 without the header."""
+    header = response.headers.get("Retry-After", "")
     try:
-        seconds = float(told)
+        seconds = float(header)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(told).timestamp() - time.time()
+            seconds = parsedate_to_datetime(header).timestamp() - time.time()
         except (ValueError, TypeError):
             return 0.0
-    return min(max(seconds, 0.0), _LONGEST_TOLD_WAIT)
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 
 
-def wait_before_retry(number: int, first: float, told: float) -> float:
-    """Seconds to wait after the failure of try `number` (from 1): what the server told, else doubled each time.
+def wait_before_retry(number: int, first: float, server_wait: float) -> float:
+    """Seconds to wait after try `number` (from 1) failed: `server_wait` if the server gave one, else `first` doubled
+    after each try.
 
-    Spread by chance, so that questions that failed together do not come back together.
+    A random factor keeps questions that failed together from being asked again together.
     """
-    return told or min(_LONGEST_WAIT, first * 2 ** (number - 1)) * random.uniform(0.5, 1.0)
+    return server_wait or min(_MAX_WAIT, first * 2 ** (number - 1)) * random.uniform(0.5, 1.0)
 
 
 def read_key(variable: str) -> SecretStr | None:
-    """The server's key from the environment; None where the variable is not set. It prints as asterisks.
+    """Read the API key from the environment; None if the variable is not set. The key prints as asterisks.
 
     Raises:
-        UsageError: no key can be like that; sending it would fail with a message that shows it.
+        UsageError: the value holds a character that no HTTP header may hold. Sending it would fail with a message that
+            shows the key.
     """
     value = os.environ.get(variable, "").strip()
     if not all("!" <= character <= "~" for character in value):
-        raise UsageError(f"environment variable {variable}: holds a blank, a line end or a letter that no key has.")
+        raise UsageError(
+            f"environment variable {variable}: holds a blank, a line end or a letter that a key "
+            "cannot have; set it to the key alone."
+        )
     return SecretStr(value) if value else None
 
 
 def headers(key: SecretStr | None) -> dict[str, str]:
-    """Headers of every request."""
+    """Build the HTTP headers of a request."""
     return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
 
 
 def failure_text(response: httpx.Response, key: SecretStr | None) -> str:
-    """`HTTP 404: the server's words`, without the key should the server repeat it."""
+    """Describe a failure as `HTTP 404: the server's message`, with the key blanked out."""
     text = response.text
     try:
         content = json.loads(text)
@@ -173,11 +180,11 @@ def failure_text(response: httpx.Response, key: SecretStr | None) -> str:
 
 
 def without_key(text: str, key: SecretStr | None) -> str:
-    """The text with the key blanked out."""
+    """Blank out the key in a text."""
     return text if key is None else text.replace(key.get_secret_value(), str(key))
 
 
 def shorten(text: str) -> str:
-    """One line of at most some hundred characters."""
+    """Fold a text to one line of at most `_SHOWN_CHARACTERS` characters."""
     line = " ".join(text.split())
     return line if len(line) <= _SHOWN_CHARACTERS else line[:_SHOWN_CHARACTERS] + "..."

@@ -1,7 +1,7 @@
-"""The engines for a few pairs at a time: the batch engines' own prompts, token ids and reading of the answer.
+"""Engines for a few pairs at a time, with the prompts, token ids and label masses of the batch engines.
 
-One class an engine, all with `answer(pairs)`. A pair that fails comes back with its reason; only one
-whose query is too long to ask at all is refused. No Dataset and no HTTP server here.
+There is one class per engine, all with `answer(pairs)`. A pair that fails is returned with its reason; only a pair
+whose query is too long for a prompt raises. This module uses no Ray Dataset and serves no HTTP.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from prectr.labelling.prompt import tokenise_prompts
 
 
 class TooLong(ValueError):
-    """A query that leaves no room for a title, or is itself too long."""
+    """The query leaves no room for a title, or is itself too long."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Answers:
     """Answers to n pairs.
 
     Attributes:
-        levels: [n, 4] normalised over the labels, before calibration.
+        levels: [n, 4] label probabilities, normalised over the labels, before calibration.
         outside_mass: [n] probability of any other token.
-        errors: n reasons, empty for a good answer.
-        prompts: n prompts as the engine was given them.
+        errors: n error texts, "" for a good answer.
+        prompts: n prompts as the engine got them.
     """
 
     levels: np.ndarray
@@ -39,15 +39,15 @@ class Answers:
 
     @classmethod
     def of(cls, columns: dict[str, np.ndarray], errors: list[str], prompts: list[str]) -> "Answers":
-        """From the columns of `answer_columns`."""
+        """Build from the columns of `answer_columns`."""
         return cls(np.stack([columns[name] for name in LEVEL_COLUMNS], 1), columns["outside_mass"], errors, prompts)
 
 
 class InteractiveEngine(Protocol):
-    """What `TeacherScorer` asks."""
+    """Interface of an engine that `TeacherScorer` uses."""
 
     async def answer(self, pairs: pl.DataFrame) -> Answers:
-        """Answer pairs, as `PromptTemplate.render` takes them.
+        """Answer pairs with the columns that `PromptTemplate.render` needs.
 
         Raises:
             TooLong: a prompt does not fit even without its title (engines that tokenise here).
@@ -55,11 +55,11 @@ class InteractiveEngine(Protocol):
         ...
 
     async def check_health(self) -> None:
-        """Raise if the engine is gone and will answer nothing any more."""
+        """Raise if the engine has died and can answer no more questions."""
         ...
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Release the engine's resources."""
         ...
 
 
@@ -71,7 +71,7 @@ def open_engine(question: Question, engine: EngineName) -> InteractiveEngine:
 
 
 class _Tokenised:
-    """Token ids of pairs; what the teacher reads is decoded from them again, so it is shown as it is."""
+    """Tokenises pairs. Shown prompts are decoded from the token ids, so they are exactly what the teacher reads."""
 
     def __init__(self, question: Question) -> None:
         from prectr.labelling.own_teacher.model import load_tokenizer
@@ -81,31 +81,33 @@ class _Tokenised:
 
     def __call__(self, pairs: pl.DataFrame) -> tuple[list[list[int]], list[str]]:
         tokens = tokenise_prompts(self._tokenizer, self._template, pairs, self._max_length)
-        longest = max(map(len, tokens))
-        if longest > self._max_length:
-            raise TooLong(f"the prompt has {longest} tokens even without a title, {self._max_length} are allowed")
+        most_tokens = max(map(len, tokens))
+        if most_tokens > self._max_length:
+            raise TooLong(f"the prompt has {most_tokens} tokens even without a title, {self._max_length} are allowed")
         return tokens, [self._tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in tokens]
 
 
 class _Transformers:
+    """transformers in this process: one batch at a time."""
+
     def __init__(self, question: Question) -> None:
         from prectr.labelling.engines.transformers_engine import TransformersTeacher
 
         self._tokenise, self._teacher = _Tokenised(question), TransformersTeacher(question)
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def answer(self, pairs: pl.DataFrame) -> Answers:
         tokens, prompts = self._tokenise(pairs)
         batch = {"key": np.arange(len(pairs)), "prompt_tokens": tokens}
-        async with self._one_at_a_time:  # the model has all the threads there are
+        async with self._lock:  # one call uses all threads of the machine
             columns = await asyncio.to_thread(self._teacher, batch)
         return Answers.of(columns, [str(error) for error in columns["error"]], prompts)
 
     async def check_health(self) -> None:
-        """It lives as long as the process."""
+        """Nothing to check: the model lives as long as the process."""
 
     def close(self) -> None:
-        """The model goes with the process."""
+        """Nothing to do: the model is freed with the process."""
 
 
 class _Vllm:
@@ -120,7 +122,7 @@ class _Vllm:
 
         arguments = engine_arguments(question.config, on_gpu=torch.cuda.is_available())
         if question.config.replicas.tensor_parallel > 1:
-            # All GPUs of a served replica are its own process's; Ray need not place workers for it.
+            # A served replica's process owns all its GPUs; Ray need not place workers for it.
             arguments.setdefault("distributed_executor_backend", "mp")
         self._tokenise, self._labels = _Tokenised(question), list(question.label_tokens)
         self._sampling = SamplingParams(**sampling_arguments(self._labels))
@@ -128,21 +130,21 @@ class _Vllm:
 
     async def answer(self, pairs: pl.DataFrame) -> Answers:
         tokens, prompts = self._tokenise(pairs)
-        found = await asyncio.gather(*map(self._mass, tokens), return_exceptions=True)
+        results = await asyncio.gather(*map(self._mass, tokens), return_exceptions=True)
         mass = np.full((len(tokens), len(self._labels)), np.nan)
         errors = [""] * len(tokens)
-        for row, one in enumerate(found):
-            if isinstance(one, BaseException):
-                errors[row] = str(one) or type(one).__name__
+        for row, result in enumerate(results):
+            if isinstance(result, BaseException):
+                errors[row] = str(result) or type(result).__name__
             else:
-                mass[row] = one
+                mass[row] = result
         return Answers.of(answer_columns(mass), errors, prompts)
 
     async def _mass(self, tokens: list[int]) -> list[float]:
         answers = self._engine.generate({"prompt_token_ids": tokens}, self._sampling, uuid.uuid4().hex)
         *_, last = [answer async for answer in answers]
-        first = last.outputs[0].logprobs[0]
-        return [float(np.exp(first[token].logprob)) for token in self._labels]
+        logprobs = last.outputs[0].logprobs[0]
+        return [float(np.exp(logprobs[token].logprob)) for token in self._labels]
 
     async def check_health(self) -> None:
         await self._engine.check_health()
@@ -152,6 +154,8 @@ class _Vllm:
 
 
 class _Http:
+    """Requests to the server of the teacher's URL."""
+
     def __init__(self, question: Question) -> None:
         from prectr.labelling.engines.http_engine import HttpAsker, probe
         from prectr.labelling.engines.http_protocol import read_key
@@ -168,7 +172,7 @@ class _Http:
         return Answers.of(answer_columns(mass), errors, prompts)
 
     async def check_health(self) -> None:
-        """A server that is away for a while is told of in each answer; another replica would find it no better."""
+        """Nothing to check: an unreachable server gives an error in each answer, and a new replica would not help."""
 
     def close(self) -> None:
-        """Connections go with the process."""
+        """Nothing to do: connections are closed with the process."""

@@ -1,7 +1,7 @@
-"""Questions to token ids, as a step of a Ray Data pipeline: the same ids for every engine that takes them.
+"""Tokenisation of questions as a step of a Ray Data pipeline, with the same token ids for every engine.
 
-Runs in its own actors, so that a large run is tokenised as it streams, while the engine loads its weights. Actors, and
-not tasks: each worker process that tokenises has to import transformers and load the tokenizer first.
+The step runs in separate actors, so that questions are tokenised as they stream and while the engine loads its weights.
+It uses actors and not tasks, because each process has to import transformers and load the tokenizer first.
 """
 
 from typing import TYPE_CHECKING
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import ray.data
 
 CPUS = 0.25
-"""Logical CPUs of a step that feeds the engine: it must find room beside it on a small machine."""
+"""Logical CPUs of a step that feeds the engine, a fraction so that both fit on a small machine."""
 
 
 def with_prompt_tokens(questions: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
-    """Columns key, prompt_tokens (list of int32), one row a question."""
+    """Tokenise the questions: columns key and prompt_tokens (list of int32), one row per question."""
     import ray.data
 
     return questions.map_batches(
@@ -34,7 +34,7 @@ def with_prompt_tokens(questions: "ray.data.Dataset", question: Question) -> "ra
 
 
 class PromptTokens:
-    """One actor of `with_prompt_tokens`."""
+    """Actor of `with_prompt_tokens`."""
 
     def __init__(self, question: Question) -> None:
         from prectr.labelling.own_teacher.model import load_tokenizer
@@ -42,7 +42,7 @@ class PromptTokens:
         self._question, self._tokenizer = question, load_tokenizer(question.teacher)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """One block."""
+        """Tokenise one block."""
         question = self._question
         prompts = tokenise_prompts(self._tokenizer, question.template, pl.DataFrame(batch), question.config.max_length)
         return pa.table({"key": batch["key"], "prompt_tokens": pa.array(prompts, pa.list_(pa.int32()))})

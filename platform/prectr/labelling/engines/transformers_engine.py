@@ -1,4 +1,7 @@
-"""The teacher through plain transformers in Ray Data actors: the fallback where vLLM cannot run."""
+"""Engine that runs a teacher with plain transformers in Ray Data actors, for machines without vLLM.
+
+It pads prompts of a batch to one length and uses no prefix cache, so it is slower than vLLM.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def answer_with_transformers(questions: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
-    """Answer in actors that hold the model each; a row that fails is marked, not lost."""
+    """Answer in actors that each hold the model. A failed row gets an error text."""
     return map_replicas(
         with_prompt_tokens(questions, question),
         TransformersTeacher,
@@ -26,7 +29,7 @@ def answer_with_transformers(questions: "ray.data.Dataset", question: Question) 
 
 
 class TransformersTeacher:
-    """Next-token distribution of a batch of prompts, collapsed to the labels."""
+    """Actor that computes the label probabilities of batches of prompts."""
 
     def __init__(self, question: Question) -> None:
         import torch
@@ -37,24 +40,24 @@ class TransformersTeacher:
         data_type: Any = name if name == "auto" else getattr(torch, name)
         self._model = AutoModelForCausalLM.from_pretrained(question.teacher, dtype=data_type).to(self._device).eval()
         self._labels = list(question.label_tokens)
-        self._longest = question.config.max_length
+        self._max_length = question.config.max_length
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Answer one batch of `key`, `prompt_tokens`."""
+        """Answer one batch with the columns key and prompt_tokens."""
         prompts = [np.asarray(prompt) for prompt in batch["prompt_tokens"]]
         mass = np.full((len(prompts), len(self._labels)), np.nan)
-        errors = length_errors(prompts, self._longest)
-        good = [row for row, error in enumerate(errors) if not error]
+        errors = length_errors(prompts, self._max_length)
+        valid_rows = [row for row, error in enumerate(errors) if not error]
         try:
-            if good:
-                mass[good] = self.label_mass([prompts[row] for row in good])
+            if valid_rows:
+                mass[valid_rows] = self.label_mass([prompts[row] for row in valid_rows])
         except RuntimeError as failure:
-            for row in good:
+            for row in valid_rows:
                 errors[row] = str(failure)[:500]
         return {"key": batch["key"], **answer_columns(mass), "error": np.array(errors, dtype=object)}
 
     def label_mass(self, prompts: list[np.ndarray]) -> np.ndarray:
-        """Probability of each label token as the next one: [n, labels], float64."""
+        """Probability of each label token as the next token: float64 [n, labels]."""
         import torch
 
         lengths = np.array([len(prompt) for prompt in prompts])

@@ -1,8 +1,8 @@
-"""The teacher through vLLM's own `LLM` in Ray Data actors: the default, because nothing stands between.
+"""Engine that runs a teacher with vLLM's `LLM` in Ray Data actors; the default way to run vLLM.
 
-A block goes to the engine whole, by one `generate`, as a bare loop would do it. `ray.data.llm` (`vllm_engine`) takes
-each question through coroutines, validated rows and Arrow instead, which with a small teacher costs as much processor
-time as the engine (`make bench-labelling` compares both).
+A whole block goes to the engine in one call of `generate`, as in a loop without Ray. `ray.data.llm`
+(`ray_llm_engine`) instead passes each question through coroutines, validated rows and Arrow, which with a small teacher
+costs as much processor time as the engine itself (`make bench-labelling` compares both).
 """
 
 import multiprocessing
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def answer_in_actors(questions: "ray.data.Dataset", question: Question) -> "ray.data.Dataset":
-    """Answer with `replicas.at_least` to `at_most` actors of one engine each; a row that fails is marked, not lost."""
+    """Answer with `replicas.at_least` to `at_most` actors, each with one engine. A failed row gets an error text."""
     gpus = replica_gpus(question.config)
     return map_replicas(
         with_prompt_tokens(questions, question),
@@ -38,28 +38,28 @@ def answer_in_actors(questions: "ray.data.Dataset", question: Question) -> "ray.
 
 
 class VllmTeacher:
-    """One engine. It is started anew, by Ray, if its process dies."""
+    """Actor with one vLLM engine. Ray starts it again if its process dies."""
 
     def __init__(self, question: Question, on_gpu: bool) -> None:
         from vllm import LLM, SamplingParams
 
         self._tokens = list(question.label_tokens)
-        self._longest = question.config.max_length
+        self._max_length = question.config.max_length
         self._sampling = SamplingParams(**sampling_arguments(self._tokens))
         self._engine = LLM(model=question.teacher, **engine_arguments(question.config, on_gpu))
-        # `generate` waits for ever for an engine process that was killed.
-        threading.Thread(target=_die_with, args=(multiprocessing.active_children(),), daemon=True).start()
+        # `generate` would wait for ever for an engine process that was killed.
+        threading.Thread(target=_exit_when_one_ends, args=(multiprocessing.active_children(),), daemon=True).start()
 
     def __call__(self, batch: pa.Table) -> dict[str, Any]:
-        """Answer one block of `key`, `prompt_tokens`."""
+        """Answer one block with the columns key and prompt_tokens."""
         prompts = batch["prompt_tokens"].to_pylist()
         mass = np.full((len(prompts), len(self._tokens)), np.nan)
-        errors = length_errors(prompts, self._longest)
-        good = [row for row, error in enumerate(errors) if not error]
+        errors = length_errors(prompts, self._max_length)
+        valid_rows = [row for row, error in enumerate(errors) if not error]
         try:
-            mass[good] = self._label_mass([prompts[row] for row in good])
-        except Exception:  # one of them is refused: each alone, to learn which
-            for row in good:
+            mass[valid_rows] = self._label_mass([prompts[row] for row in valid_rows])
+        except Exception:  # the engine refused a prompt: ask one at a time to learn which
+            for row in valid_rows:
                 try:
                     mass[row] = self._label_mass([prompts[row]])[0]
                 except Exception as refusal:
@@ -67,7 +67,7 @@ class VllmTeacher:
         return {"key": batch["key"].to_numpy(), **answer_columns(mass), "error": np.array(errors, dtype=object)}
 
     def _label_mass(self, prompts: list[list[int]]) -> np.ndarray:
-        """Probability of each label as the next token: [n, 4]."""
+        """Probability of each label token as the next token: [n, 4]."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         if not prompts:
@@ -78,25 +78,25 @@ class VllmTeacher:
             )
         except EngineDeadError:
             os._exit(1)
-        first = [output.outputs[0].logprobs[0] for output in outputs]
-        return np.exp([[found[token].logprob for token in self._tokens] for found in first])
+        first_logprobs = [output.outputs[0].logprobs[0] for output in outputs]
+        return np.exp([[logprobs[token].logprob for token in self._tokens] for logprobs in first_logprobs])
 
 
-def _die_with(engine: list[multiprocessing.process.BaseProcess]) -> None:
-    """End this process when one of the engine's does: Ray starts another and asks the block again."""
-    connection.wait([process.sentinel for process in engine])
+def _exit_when_one_ends(engine_processes: list[multiprocessing.process.BaseProcess]) -> None:
+    """End this process when one of the engine's processes ends. Ray then starts another and repeats the block."""
+    connection.wait([process.sentinel for process in engine_processes])
     os._exit(1)
 
 
 CPU_BLOCK_TOKENS = 32
-"""Tokens of a block of the prefix cache on a CPU. vLLM's own 128 leave up to 127 tokens of the shared prefix to be
-computed again for each question: of a rubric of 375 tokens a third. 16, as on a GPU, it refuses."""
+"""Tokens of a block of the prefix cache on a CPU. With vLLM's default of 128, up to 127 tokens of the shared prefix are
+computed again for each question, which is a third of a rubric of 375 tokens. vLLM refuses 16, its value on a GPU."""
 
 
 def engine_arguments(config: LabelConfig, on_gpu: bool) -> dict[str, Any]:
-    """What vLLM is started with, in the batch job and in the served teacher alike."""
+    """Arguments that start vLLM, the same in the batch job and in the served teacher."""
     arguments: dict[str, Any] = {
-        "max_model_len": config.max_length + 1,  # the prompt and its one answer token
+        "max_model_len": config.max_length + 1,  # the prompt and one answer token
         "enforce_eager": config.vllm.eager,
         "enable_prefix_caching": True,
         "dtype": config.data_type,
@@ -114,7 +114,7 @@ def engine_arguments(config: LabelConfig, on_gpu: bool) -> dict[str, Any]:
 
 
 def sampling_arguments(tokens: list[int]) -> dict[str, Any]:
-    """How one answer is read."""
+    """Arguments of vLLM's `SamplingParams`: one token, restricted to the labels, with the labels' log-probabilities."""
     return {
         "max_tokens": 1,
         "temperature": 0.0,
@@ -125,5 +125,5 @@ def sampling_arguments(tokens: list[int]) -> dict[str, Any]:
 
 
 def runtime_environment(config: LabelConfig) -> dict[str, Any]:
-    """What the engine's process reads from its environment."""
+    """Runtime environment of the engine's process: the size of its key-value cache on a CPU."""
     return {"env_vars": {"VLLM_CPU_KVCACHE_SPACE": str(config.vllm.cpu_cache_gib)}}

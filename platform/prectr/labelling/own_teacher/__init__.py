@@ -1,1 +1,4 @@
-"""A causal language model fitted to the judgments of a log: the demo's teacher, an ordinary checkpoint."""
+"""Training of a teacher on judged pairs: `data`, `model`, `logits` (forward pass), `training` (loop of one worker).
+
+Reads no tables and starts no Ray; `jobs/train_teacher.py` does.
+"""

@@ -1,7 +1,8 @@
-"""What the teacher is trained on, as arrays: tokenised prompts, their grades, and who may see them for what.
+"""Training data of the teacher as arrays: tokenised prompts, their grades, and their role in training.
 
-All prompts start with the same tokens (the question before the pair) and end with the same ones (where the answer
-goes). The start is kept once, because `teacher_logits` computes it once a batch; the end is never blanked in training.
+All prompts start with the same tokens (the question before the pair) and end with the same tokens (before the answer).
+The start is stored once, because `logits` computes it once per batch; the end is never blanked in training. This module
+uses neither torch nor Ray.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 WARM, TRAINING, VALIDATION = 0, 1, 2
-"""Roles of a row: a made pair of the warm start (seen once, as epoch 0), and the judged ones."""
+"""Role of a row: a generated pair of the warm start (seen once, as epoch 0), or a judged pair of either split."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class TeacherData:
     """n prompts `prefix + suffixes[row]`.
 
     Attributes:
-        prefix: int64 [S], the leading tokens that all prompts share, S >= 0.
-        suffixes: n arrays of at least one token each.
+        prefix: int64 [S], the first tokens that all prompts share, S >= 0.
+        suffixes: n arrays of at least one token each, the rest of each prompt.
         lengths: int64 [n], tokens of each suffix.
         shared_end: number of last tokens that all prompts share.
         grades: int64 [n], 0..3.
@@ -36,7 +37,7 @@ class TeacherData:
 
     @classmethod
     def of(cls, prompts: Sequence[np.ndarray], grades: np.ndarray, role: np.ndarray) -> "TeacherData":
-        """Split whole prompts into what they share and what they do not."""
+        """Split whole prompts into the shared prefix and the suffixes."""
         shared = common_prefix_length([prompt.tolist() for prompt in prompts])
         suffixes = [prompt[shared:].astype(np.int64) for prompt in prompts]
         return cls(
@@ -50,7 +51,7 @@ class TeacherData:
 
     @classmethod
     def load(cls, file: Path) -> "TeacherData":
-        """Read what `save_prompts` wrote."""
+        """Read a file of `save_prompts`."""
         with np.load(file) as data:
             values, offsets, grades, role = (data[name] for name in ("values", "offsets", "grades", "role"))
         return cls.of(np.split(values, offsets[1:-1]), grades, role)
@@ -62,22 +63,22 @@ class TeacherData:
     def padded(
         self, rows: np.ndarray, blank: int, dropout: float = 0.0, generator: np.random.Generator | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Suffixes of some rows, int64 [B, L] padded on the right with `blank`, and their lengths [B].
+        """Return suffixes of some rows, int64 [B, L] padded on the right with `blank`, and their lengths [B].
 
         With `dropout`, `generator` blanks that share of the tokens before the shared end.
         """
         lengths = self.lengths[rows]
-        places = np.arange(lengths.max())
+        positions = np.arange(lengths.max())
         ids = np.full((len(rows), lengths.max()), blank, np.int64)
-        ids[places < lengths[:, None]] = np.concatenate([self.suffixes[row] for row in rows])
+        ids[positions < lengths[:, None]] = np.concatenate([self.suffixes[row] for row in rows])
         if dropout and generator is not None:
-            open_places = places < lengths[:, None] - self.shared_end
-            ids[open_places & (generator.random(ids.shape) < dropout)] = blank
+            maskable = positions < lengths[:, None] - self.shared_end
+            ids[maskable & (generator.random(ids.shape) < dropout)] = blank
         return ids, lengths
 
 
 def save_prompts(file: Path, prompts: Sequence[Sequence[int]], grades: np.ndarray, role: np.ndarray) -> None:
-    """Write prompts of different lengths as one .npz file, for `TeacherData.load` in a worker."""
+    """Write prompts of different lengths to one .npz file, which `TeacherData.load` reads in a worker."""
     lengths = np.array([len(prompt) for prompt in prompts])
     np.savez(
         file,
@@ -89,30 +90,30 @@ def save_prompts(file: Path, prompts: Sequence[Sequence[int]], grades: np.ndarra
 
 
 def common_prefix_length(prompts: Sequence[list[int]]) -> int:
-    """Number of leading tokens that all prompts share; at least one token of each stays outside it."""
-    shortest, longest = min(prompts), max(prompts)
+    """Count the first tokens that all prompts share; at least one token of each prompt is left out."""
+    first, last = min(prompts), max(prompts)  # in dictionary order: if these two agree, all between them do
     limit = min(map(len, prompts)) - 1
-    differing = (place for place in range(limit) if shortest[place] != longest[place])
+    differing = (position for position in range(limit) if first[position] != last[position])
     return max(0, next(differing, limit))
 
 
 def bucketed_batches(
     rows: np.ndarray, lengths: np.ndarray, batch_size: int, generator: np.random.Generator
 ) -> list[np.ndarray]:
-    """Shuffled batches of similar lengths: every row once; sorted by length only inside chunks of 16 batches."""
+    """Shuffle rows into batches of similar lengths. Rows are sorted by length only inside chunks of 16 batches."""
     shuffled = generator.permutation(rows)
     batches: list[np.ndarray] = []
     for start in range(0, len(shuffled), 16 * batch_size):
         chunk = shuffled[start : start + 16 * batch_size]
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
-        batches.extend(chunk[at : at + batch_size] for at in range(0, len(chunk), batch_size))
-    return [batches[place] for place in generator.permutation(len(batches))]
+        batches.extend(chunk[first : first + batch_size] for first in range(0, len(chunk), batch_size))
+    return [batches[index] for index in generator.permutation(len(batches))]
 
 
 def micro_batches(rows: int, accumulate: int, rank: int, world: int) -> Iterator[np.ndarray]:
-    """This worker's places in a batch of `rows`, in at most `accumulate` parts; none is empty.
+    """Yield this worker's positions in a batch of `rows`, in at most `accumulate` parts; no part is empty.
 
-    Over all workers every place comes once, so that a step is the same for any number of workers and parts.
+    Over all workers every position occurs once, so that a step is the same for any number of workers and parts.
     """
     for part in np.array_split(np.arange(rank, rows, world), accumulate):
         if len(part):

@@ -1,22 +1,23 @@
-"""The forward pass of training: next-token logits after each prompt, from any Hugging Face causal language model.
+"""Forward pass of training: next-token logits after each prompt, from any Hugging Face causal language model.
 
-Under causal attention the keys and values of the prompts' shared prefix depend on nothing later. So they are computed
-once a batch and shared: exactly what a prefix cache does when the engine answers, and exact in training. Whether a
-model can do it is measured, not guessed from its name; one that cannot gets whole prompts. No loss and no Ray here.
+Under causal attention the keys and values of the prompts' shared prefix depend on no later token. So they are computed
+once per batch and shared, as an engine's prefix cache does; the result is exact. Whether a model supports this is
+measured and not guessed from its name; other models get whole prompts. This module computes no loss and uses no Ray.
 """
 
 from typing import Any
 
 
 def last_logits(model: Any, prefix: Any, suffix: Any, lengths: Any, *, share_prefix: bool = True) -> Any:
-    """Next-token logits after each prompt `prefix + suffix[row, :lengths[row]]`.
+    """Compute the next-token logits after each prompt `prefix + suffix[row, :lengths[row]]`.
 
     Args:
         model: a Hugging Face causal language model.
-        prefix: int64 [S], the shared leading tokens, S >= 0.
+        prefix: int64 [S], the first tokens that all prompts share, S >= 0.
         suffix: int64 [B, L], padded on the right; under causal attention no real token sees the padding.
         lengths: int64 [B], at least 1.
-        share_prefix: compute the prefix once, not once a row; needs a model for which `can_share_prefix` holds.
+        share_prefix: compute the prefix once per batch, not once per row; needs a model that `can_share_prefix`
+            accepts.
 
     Returns:
         float [B, vocabulary].
@@ -35,9 +36,9 @@ def last_logits(model: Any, prefix: Any, suffix: Any, lengths: Any, *, share_pre
 
 
 def can_share_prefix(model: Any, prefix: Any, suffix: Any, lengths: Any) -> bool:
-    """Whether the shared prefix gives this model the logits of the whole prompts; tried on the given ones.
+    """Whether the model gives the same logits with a shared prefix as with whole prompts, measured on these prompts.
 
-    Models without a growing key-value cache (recurrent ones, some hybrids) fail or silently forget the prefix.
+    Models without a growing key-value cache (recurrent models, some hybrids) fail or silently forget the prefix.
     """
     import torch
 
@@ -49,15 +50,15 @@ def can_share_prefix(model: Any, prefix: Any, suffix: Any, lengths: Any) -> bool
         with torch.inference_mode():
             whole = last_logits(model, prefix, suffix, lengths, share_prefix=False).float()
             shared = last_logits(model, prefix, suffix, lengths).float()
-    except Exception:  # whatever a model says against being given a cache, whole prompts are the answer
+    except Exception:  # a model may refuse a cache with any error; whole prompts always work
         return False
     finally:
         model.train(training)
-    return _same(shared, whole, model.dtype)
+    return _equal_logits(shared, whole, model.dtype)
 
 
 def reads_ahead(model: Any, tokens: Any) -> bool:
-    """Whether a token's logits depend on later tokens, so that the model is no causal one (an encoder, say BERT).
+    """Whether a token's logits depend on later tokens, as in an encoder such as BERT; the model is then not causal.
 
     Args:
         model: a Hugging Face model with a language-model head.
@@ -72,33 +73,33 @@ def reads_ahead(model: Any, tokens: Any) -> bool:
         alone = logits_at(model, tokens[None, :1], first, use_cache=False).float()
         followed = logits_at(model, tokens[None], first, use_cache=False).float()
     model.train(training)
-    return not _same(alone, followed, model.dtype)
+    return not _equal_logits(alone, followed, model.dtype)
 
 
-def logits_at(model: Any, ids: Any, places: Any, **arguments: Any) -> Any:
-    """Logits [B, vocabulary] of one place a row; the output layer sees that place alone.
+def logits_at(model: Any, ids: Any, positions: Any, **arguments: Any) -> Any:
+    """Compute the logits [B, vocabulary] at one position per row. The output layer gets only these positions.
 
-    The model's own forward is called, and not its layers one by one, because some models scale or cap their logits.
+    This calls the model's forward and not its layers one by one, because some models scale or cap their logits.
     """
     import torch
 
     rows = torch.arange(len(ids), device=ids.device)
 
-    def only_those(_: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (given[0][rows, places][:, None], *given[1:])
+    def select_positions(_: Any, layer_inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (layer_inputs[0][rows, positions][:, None], *layer_inputs[1:])
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(only_those)
+    hook = model.get_output_embeddings().register_forward_pre_hook(select_positions)
     try:
         logits = model(input_ids=ids, **arguments).logits
     finally:
         hook.remove()
-    # A model that multiplies by the output layer's weights itself never calls the layer, nor the hook.
-    return logits[:, 0] if logits.shape[1] == 1 else logits[rows, places]
+    # A model that multiplies by the output layer's weights directly calls neither the layer nor the hook.
+    return logits[:, 0] if logits.shape[1] == 1 else logits[rows, positions]
 
 
-def _same(found: Any, expected: Any, data_type: Any) -> bool:
-    """Whether logits differ by rounding only; what a model attends to moves them by far more."""
+def _equal_logits(logits: Any, expected: Any, data_type: Any) -> bool:
+    """Whether logits differ by rounding only. Other inputs change them far more."""
     import torch
 
     tolerance = 1e-3 if data_type == torch.float32 else 0.05
-    return bool((found - expected).abs().max() <= tolerance * expected.std())
+    return bool((logits - expected).abs().max() <= tolerance * expected.std())
