@@ -207,7 +207,7 @@ def _dataset(texts: pl.DataFrame, engine: EngineName, rows: int) -> Any:
     """Cut the questions into blocks of `rows`, in an order that suits the engine.
 
     transformers pads prompts, so neighbours have similar lengths. For the other engines neighbours begin with the same
-    words, which a prefix cache computes once, and repeats are apart from the first askings, in batches of their own.
+    words, which a prefix cache computes once, and repeats are far from the first askings, in other batches.
     """
     import ray.data
 

@@ -7,8 +7,8 @@
                      runs/*.json             engine, versions, flags and speed of each run
 
 A label's key is a hash of everything that could change it: the normalised texts that the prompt shows, the prompt's
-version, the model's fingerprint and the decoding. The last three are the context. A changed prompt or model gets a
-folder of its own, and the old answers stay. Files are only added, each whole, by a rename, so a killed run keeps what
+version, the model's fingerprint and the decoding. The last three are the context. A changed prompt or model gets
+another folder, and the old answers stay. Files are only added, each whole, by a rename, so a killed run keeps what
 it had committed. One run at a time writes to a context while others wait; readers never wait. This module never deletes
 an answer: `ledger_upkeep` counts, exports and tidies.
 """

@@ -31,7 +31,9 @@ def open_ledger(directory: Path) -> LabelLedger:
     """
     ledger = LabelLedger(directory)
     if not ledger.contexts():
-        raise UsageError(f"{directory}: no label ledger here; `prectr label` keeps one beside its --out.")
+        raise UsageError(
+            f"{directory}: no label ledger here; `prectr label` writes one beside its --out, or at label.ledger."
+        )
     return ledger
 
 
