@@ -292,7 +292,7 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def show_prompt(template: PromptTemplate, tokenizer: Any | None, pair: pl.DataFrame) -> str:
-    """Describe one prompt, for the command that prints it.
+    """Describe one prompt, for `prectr teacher prompt`.
 
     Args:
         template: the prompt template.
