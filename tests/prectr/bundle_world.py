@@ -15,7 +15,6 @@ from jobs.distill import _export, _quantise, _save_tokenizer, build_marked_encod
 from jobs.train import build_ranker_from, export_files
 from prectr.contracts.model_config import EncoderConfig, ModelConfig
 from prectr.core.artifacts import run_stage
-from prectr.data.tables import Tables
 from prectr.features.end_state import online_entries, user_states
 from prectr.features.store import write_store
 from prectr.labelling.own_teacher.model import quiet_transformers
@@ -50,10 +49,10 @@ def make_world(laboratory: SimpleNamespace, root: Path, model: ModelConfig, int8
     log = laboratory.mine(shown, items, pairs)
     write_samples(laboratory, world.samples)
     users = [user_states(log.context.block(log.rows), log.context)]
-    write_store(world.samples / "online", online_entries(users, Tables(log.context.tables), log.context))
+    write_store(world.samples / "online", online_entries(users, log.context.tables, log.context))
     titles = pairs.join(items.select("item_id", "title"), on="item_id", maintain_order="left")["title"].to_list()
     publish_encoder(world.encoder, pairs["query"].to_list(), titles, DistillConfig(encoder=ENCODER, int8=int8))
-    _publish_bundle(world, log.context.tables.parent / "preferences", TRAIN.model_copy(update={"model": model}))
+    _publish_bundle(world, log.context.tables.path.parent / "preferences", TRAIN.model_copy(update={"model": model}))
     return world
 
 

@@ -11,35 +11,43 @@ IdColumn = Literal["user_id", "query", "item_id"]
 
 
 class IdConfig(FrozenConfig):
-    """How one column of ids becomes a feature."""
+    """Settings of one column of ids as a feature."""
 
     kind: Literal["hash", "vocabulary"] = "hash"
-    size: int = Field(default=100_000, ge=1, description="rows of a hash, or most entries of a vocabulary")
-    minimum_count: int = Field(default=10, ge=1, description="vocabulary: impressions on training days an id needs")
+    """`hash`: ids are hashed to embedding rows, and several ids may share a row. `vocabulary`: each frequent id of the
+    training days has its own row, and other ids share the row of unknown ids."""
+    size: int = Field(
+        default=100_000, ge=1, description="Embedding rows of `hash`, or the largest number of ids of `vocabulary`."
+    )
+    minimum_count: int = Field(
+        default=10, ge=1, description="Impressions on training days that an id needs to enter a `vocabulary`."
+    )
 
 
 class SamplesConfig(FrozenConfig):
-    """Sizes of features and histories."""
+    """Settings of the features, histories and online state that `build-samples` writes."""
 
     specification_from: LocalOrUri | None = None
-    """Samples or a bundle whose feature specification (sizes, vocabularies, scalers) is kept, whatever is set below: a
-    ranker that was trained with it can be judged on these samples and trained on. Null: a new one is fitted."""
+    """Samples or a bundle whose feature specification (sizes, vocabularies, scalers) is used instead of the settings
+    below. A ranker trained with that specification can be evaluated or trained further on these samples. Null: fit a
+    new specification."""
 
     profile_columns: tuple[str, ...] = ("age_band", "city_tier", "device")
-    """Columns of `users.parquet` used as features, where they are there."""
+    """Columns of `users.parquet` that become features. Columns that the table lacks are ignored."""
     user_behaviours: int = Field(default=20, ge=1)
-    """S_u: the user's own most recent clicks."""
+    """Most recent clicks of the user that the history S_u holds, at most. Rankers read them as a sequence."""
     ids: dict[IdColumn, IdConfig] = {}
-    """Ids that are features, e.g. `{item_id: {kind: hash, size: 1000000}}`; none by default: on logs where most ids are
-    rare they are learnt by heart."""
+    """Columns whose ids become features, e.g. `{item_id: {kind: hash, size: 1000000}}`. None by default, because
+    rankers overfit to ids in logs where most ids are rare."""
     price_buckets: int = Field(default=16, ge=2)
+    """Buckets of the price feature, cut at quantiles of the catalogue's log-prices."""
     query_buckets: int = Field(default=4096, ge=1)
-    """Queries are hashed into so many buckets where a behaviour names its query."""
+    """Buckets that the queries of behaviours are hashed to. More buckets: fewer collisions, a larger embedding."""
     max_positions: int = Field(default=64, ge=1)
-    """Positions from here on share one bias."""
+    """Positions that each have a bias. Positions beyond share the bias of the last one."""
     scaler_rows: int = Field(default=2_000_000, ge=1)
-    """Rows of the training days, taken evenly, that means and deviations of features are fitted on."""
+    """Rows that the means and deviations of features are computed from, spread evenly over the training days."""
     candidates: bool = True
-    """Also make rows of the unexposed candidates of the held-back days, so that rankers can be judged on them."""
+    """Also write rows of unexposed candidates on the validation and test days, to evaluate rankers on them."""
     online: bool = True
-    """Write the state that serving starts from; a log that is only trained on does without."""
+    """Write the online state, which bundles and serving need. Set it to false if no bundle is made of these samples."""

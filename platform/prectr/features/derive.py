@@ -1,10 +1,10 @@
-"""From what is known of user, query, item and pair at a moment to the numbers that rankers read.
+"""Features that rankers read, computed from sums of earlier rows of user, query, item and pair.
 
-`RawState` is the contract: build-samples fills it for logged rows as of their time, serving fills it for a request as
-of now, and both call `derive`. So a feature exists once, and offline equals online by construction.
+`RawState` is the contract. `build-samples` fills it for logged rows as of their time, serving fills it for a request as
+of now, and both call `derive`. So each feature is defined once, and offline features equal online ones by construction.
 
-Clicks are divided by examined impressions (the sum of exam(pos)), so every rate is one "at the first position", and
-every rate is smoothed towards the one above it (empirical Bayes [ours]).
+Clicks are divided by examined impressions (the sum of exam(pos)), so a rate is the click rate at the first position.
+Every rate is smoothed towards a more general rate (empirical Bayes [ours]).
 """
 
 from dataclasses import dataclass
@@ -61,9 +61,9 @@ TOLERANCE = (
     "predictive_click",
 )
 TOLERANCE_SLOPE = tuple(1.0 if name.startswith("above_") else 0.0 for name in TOLERANCE)
-"""Change of each number when the row's relevance rises by one; of the predictive click it is left out (not linear)."""
+"""Derivative of each tolerance feature with respect to the row's relevance; 0 for `predictive_click`, not linear."""
 RELEVANCE = ("expected", "encoder_expected")
-"""The numeric features that are the row's relevance itself."""
+"""The numeric features that are the row's relevance."""
 QUERY_PREFERENCE = (
     *(f"level_{level}_rate" for level in range(LEVELS)),
     *(f"level_{level}_click_share" for level in range(LEVELS)),
@@ -77,9 +77,9 @@ _LEAST_PROBABILITY = 1e-4
 
 @dataclass
 class RawState:
-    """What was known before each of n rows of m requests. Sums are over earlier shown rows; zeros: nothing was known.
+    """Sums over the rows shown before each of n rows of m requests; zeros if there were none.
 
-    What is known of user and query is the same for all rows of a request, so it is held, and worked on, once a request.
+    All rows of a request share the sums of user and query, so these arrays have one row for each request.
     """
 
     request: np.ndarray  # [n] request of each row, 0..m-1
@@ -88,28 +88,28 @@ class RawState:
     levels: np.ndarray  # [n, k] level probabilities
     source: np.ndarray  # [n] index into SOURCES
     log_price: np.ndarray  # [n] at exposure, NaN where unknown
-    log_list_price: np.ndarray  # [n] the catalogue's, NaN where unknown
+    log_list_price: np.ndarray  # [n] log-price in the catalogue, NaN where unknown
     relative_price: np.ndarray  # [n] log_price over the median of the item's category, NaN where unknown
-    user: np.ndarray  # [m, USER_WIDTH] tolerance grid, requests, exam, clicks
+    user: np.ndarray  # [m, USER_WIDTH] tolerance grid, requests, examined, clicks
     user_price: np.ndarray  # [m, 2] sum of the clicks' relative prices, priced clicks
-    user_brand: np.ndarray  # [n, 2] exam, clicks
-    user_category: np.ndarray  # [n, 2] exam, clicks
+    user_brand: np.ndarray  # [n, 2] examined, clicks
+    user_category: np.ndarray  # [n, 2] examined, clicks
     query: np.ndarray  # [m, LEVEL_WIDTH], without the request's own user
-    query_users: np.ndarray  # [m] distinct users of the query, without the request's own
-    category: np.ndarray  # [c, LEVEL_WIDTH] of categories
+    query_users: np.ndarray  # [m] distinct users of the query, without the request's own user
+    category: np.ndarray  # [c, LEVEL_WIDTH] sums of c categories
     category_of: np.ndarray  # [n] row of `category` that each row's item belongs to
-    total: np.ndarray  # [m, LEVEL_WIDTH] of the whole log
-    item: np.ndarray  # [n, 2] exam, clicks
-    pair: np.ndarray  # [n, 2] exam, clicks, without the row's own user
-    query_prior: np.ndarray  # [m, G] tolerance prior of the query, by its category
+    total: np.ndarray  # [m, LEVEL_WIDTH] sums of the whole log
+    item: np.ndarray  # [n, 2] examined, clicks
+    pair: np.ndarray  # [n, 2] examined, clicks, without the row's own user
+    query_prior: np.ndarray  # [m, G] tolerance prior of the query by its category
 
 
 def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> dict[str, dict[str, np.ndarray]]:
-    """All features of n rows, unscaled.
+    """Compute all features of n rows, unscaled.
 
     Returns:
-        group -> feature name -> [n]; the groups are `numeric`, `tolerance`, `query_preference` and `match` (the level
-        log-probabilities only; the lexical match features belong to the pair and come with it).
+        group -> feature name -> [n]. The groups are `numeric`, `tolerance`, `query_preference` and `match`. `match`
+        holds the level log-probabilities only; the lexical match features are stored with the pair.
     """
     query, category, total = (LevelSums.split(sums) for sums in (state.query, state.category, state.total))
     overall = overall_rate(total)
@@ -117,7 +117,7 @@ def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> 
     request = state.request
 
     def rate(sums: np.ndarray, above: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Clicks over exam, smoothed towards the rate above; `sums` is [.., 2] exam, clicks."""
+        """Divide clicks by examined impressions, smoothed towards `above`; `sums` is [.., 2] examined, clicks."""
         return (sums[:, 1] + weight * above) / (sums[:, 0] + weight)
 
     query_sums = np.stack([query.examined.sum(1), query.clicks.sum(1)], axis=1)
@@ -160,41 +160,41 @@ def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> 
 
 
 def level_logarithms(levels: np.ndarray) -> dict[str, np.ndarray]:
-    """The first columns of the `match` group: log-probabilities of level distributions [n, k], bounded below."""
+    """Compute the first columns of the `match` group: log-probabilities of levels [n, k], bounded from below."""
     bounded = np.log(np.maximum(levels, _LEAST_PROBABILITY))
     return {name: bounded[:, level] for level, name in enumerate(MATCH_LEVELS)}
 
 
 def history_counts(user_clicks: np.ndarray, query_behaviours: np.ndarray) -> np.ndarray:
-    """[n, 2]: log1p of how many behaviours S_u and S_q hold."""
+    """Compute log1p of the numbers of behaviours in S_u and S_q, [n, 2]."""
     return np.log1p(np.stack([user_clicks, query_behaviours], axis=1).astype(np.float32))
 
 
 def _above_mean(log_price: np.ndarray, total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """How much dearer than what was clicked, on the log scale; 0 where either price is unknown."""
+    """Difference between a log-price and the mean log-price of the clicks; 0 if either is unknown."""
     mean = total / np.maximum(count, 1.0)
     return np.where((count > 0) & ~np.isnan(log_price), np.nan_to_num(log_price) - mean, 0.0)
 
 
 def _tolerance(state: RawState, query: LevelSums, category: LevelSums, model: PreferenceModel) -> dict[str, np.ndarray]:
-    """Posterior means, deviations and counts, and where the row's relevance lies from them [ours, MODEL.md 3a]."""
-    request, of = state.request, state.category_of
+    """Compute posterior means, deviations and counts, and the row's relevance minus the means [ours, MODEL.md 3a]."""
+    request, category_row = state.request, state.category_of
     user_posterior = posterior(state.user[:, :GRID_SIZE], model.user_prior)
     user_mean, user_sd = moments(user_posterior)
     query_mean, query_sd = moments(posterior(query.grid, state.query_prior))
     category_mean, category_sd = moments(posterior(category.grid, model.query_prior))
     query_shift = query_mean - model.query_centre
     threshold = np.clip(user_mean + query_shift, GRID[0], GRID[-1])
-    made = {
+    features = {
         "user_tolerance": user_mean[request],
         "user_tolerance_sd": user_sd[request],
         "user_tolerance_count": np.log1p(state.user[:, GRID_SIZE + 1])[request],
         "query_tolerance": query_mean[request],
         "query_tolerance_sd": query_sd[request],
         "query_tolerance_count": np.log1p(query.examined.sum(1))[request],
-        "category_tolerance": category_mean[of],
-        "category_tolerance_sd": category_sd[of],
-        "category_tolerance_count": np.log1p(category.examined.sum(1))[of],
+        "category_tolerance": category_mean[category_row],
+        "category_tolerance_sd": category_sd[category_row],
+        "category_tolerance_count": np.log1p(category.examined.sum(1))[category_row],
         "threshold": threshold[request],
         "above_user": state.expected - user_mean[request],
         "above_query": state.expected - query_mean[request],
@@ -203,26 +203,28 @@ def _tolerance(state: RawState, query: LevelSums, category: LevelSums, model: Pr
             predictive(user_posterior[request], state.expected - query_shift[request], model.click)
         ),
     }
-    assert tuple(made) == TOLERANCE
-    return made
+    assert tuple(features) == TOLERANCE
+    return features
 
 
 def _query_preference(
     state: RawState, query: LevelSums, category: LevelSums, total: LevelSums, prior_clicks: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """g_q: per level the smoothed rate (query -> category -> whole log), share of clicks and impressions.
+    """Compute g_q: for each level the smoothed rate (query -> category -> whole log), click share and impressions.
 
-    Which category a query backs off to is that of the row's item.
+    The query backs off to the category of the row's item.
     """
-    request, of = state.request, state.category_of
-    of_category = smoothed_rates(category.rows(of), total_rates(total.rows(request)), prior_clicks)
-    smoothed = level_rates(query.rows(request), of_category, prior_clicks)
-    made = {f"level_{level}_rate": np.log(smoothed.rate[:, level]) for level in range(LEVELS)}
-    made |= {f"level_{level}_click_share": smoothed.click_share[:, level] for level in range(LEVELS)}
-    made |= {f"level_{level}_impressions": np.log1p(query.impressions[:, level])[request] for level in range(LEVELS)}
-    made |= {
+    request, category_row = state.request, state.category_of
+    category_rates = smoothed_rates(category.rows(category_row), total_rates(total.rows(request)), prior_clicks)
+    smoothed = level_rates(query.rows(request), category_rates, prior_clicks)
+    features = {f"level_{level}_rate": np.log(smoothed.rate[:, level]) for level in range(LEVELS)}
+    features |= {f"level_{level}_click_share": smoothed.click_share[:, level] for level in range(LEVELS)}
+    features |= {
+        f"level_{level}_impressions": np.log1p(query.impressions[:, level])[request] for level in range(LEVELS)
+    }
+    features |= {
         "query_users": np.log1p(state.query_users)[request],
         "backed_off": (query.clicks.sum(1) == 0).astype(np.float64)[request],
     }
-    assert tuple(made) == QUERY_PREFERENCE
-    return made
+    assert tuple(features) == QUERY_PREFERENCE
+    return features

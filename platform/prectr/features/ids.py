@@ -1,7 +1,7 @@
-"""Identities as features: users, queries or items by their id, hashed or by a vocabulary. Off by default [ours].
+"""Ids of users, queries or items as features, hashed or by a vocabulary; off by default [ours].
 
-A hash takes any id and lets some share a row; a vocabulary gives a row to each id that the training days showed often
-enough, and 0, unknown, to the others.
+A hash accepts any id, and several ids may share an embedding row. A vocabulary gives a row to each id with enough
+impressions on the training days, and 0 (unknown) to the others.
 """
 
 from collections.abc import Sequence
@@ -20,22 +20,22 @@ from prectr.features.config import IdConfig
 
 
 class IdSpace(FrozenConfig):
-    """The fitted ids of one column."""
+    """Fitted mapping from the ids of one column to numbers."""
 
     kind: Literal["hash", "vocabulary"]
     size: int
-    values: dict[str, int] = Field(default_factory=dict, description="vocabulary: id -> number from 1")
+    values: dict[str, int] = Field(default_factory=dict, description="Numbers of the ids of a vocabulary, from 1.")
 
     @property
     def cardinality(self) -> int:
-        """Numbers that occur, 0 (unknown) included."""
+        """Number of distinct codes, including 0 (unknown)."""
         return self.size + 1
 
     def codes(self, column: str, ids: pl.Series) -> np.ndarray:
-        """Numbers of ids: int32 [n], 0 where unknown; a hash knows every id.
+        """Map ids to numbers: int32 [n], 0 if unknown; a hash knows every id.
 
         Args:
-            column: the ids' column; part of the hash.
+            column: name of the ids' column, which is part of the hash.
             ids: strings without nulls.
         """
         coded = code_column(ids)
@@ -47,7 +47,7 @@ class IdSpace(FrozenConfig):
 
 
 def fit_ids(tables: Tables, days: Sequence[date], column: str, config: IdConfig) -> IdSpace:
-    """The ids of a column as the training days show them; the most frequent, where there are more than `size`."""
+    """Fit a column's ids on the training days; a vocabulary keeps the `size` most frequent ids."""
     if config.kind == "hash":
         return IdSpace(kind="hash", size=config.size)
     counts = pl.DataFrame(schema={column: pl.String, "len": pl.UInt32})

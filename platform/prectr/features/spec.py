@@ -1,7 +1,7 @@
-"""The fitted feature specification: vocabularies, price edges and scalers; stored as JSON with samples and bundles.
+"""The fitted feature specification: vocabularies, price edges and scalers, stored as JSON with samples and bundles.
 
-Index 0 of every vocabulary is "unknown". Vocabularies come from the catalogue and the user profiles, scalers from the
-training days.
+Index 0 of every vocabulary means unknown. Vocabularies are fitted on the catalogue and the user profiles, scalers on
+the training days.
 """
 
 import json
@@ -21,15 +21,15 @@ from prectr.features.config import IdColumn
 from prectr.features.derive import MATCH_LEVELS, RELEVANCE, TOLERANCE_SLOPE
 from prectr.features.ids import IdSpace
 from prectr.preferences.behaviours import ACTIVITY_GROUPS
-from prectr.preferences.shown import log_prices
+from prectr.preferences.shown import floored_prices, log_prices
 from prectr.preferences.tolerance import ClickParameters
 
 SPEC_FILE = "feature_spec.json"
-"""Of samples and of bundles."""
+"""File name of the specification in samples and in bundles."""
 ITEM_FIELDS = ("top_category", "category", "brand", "price")
 RECENCY_BUCKETS = 24
 SCALE_LIMIT = 6.0
-"""Standardised numbers are clipped here: one absurd price must not move a score without bound."""
+"""Largest size of a standardised number. Clipping keeps one absurd price from moving a score without bound."""
 
 
 class Scaler(FrozenConfig):
@@ -40,25 +40,29 @@ class Scaler(FrozenConfig):
     deviation: tuple[float, ...]
 
     def scale(self, values: np.ndarray) -> np.ndarray:
-        """Standardise and clip [n, width]; float32."""
+        """Standardise and clip values [n, width]; float32."""
         scaled = (values - np.array(self.mean)) / np.array(self.deviation)
         return np.clip(scaled, -SCALE_LIMIT, SCALE_LIMIT).astype(np.float32)
 
 
 class FeatureSpec(FrozenConfig):
-    """What turns raw rows into the arrays of `prectr.contracts.types.RankerInputs`."""
+    """Fitted values that turn raw features into the arrays of `prectr.contracts.types.RankerInputs`."""
 
-    profile: dict[str, dict[str, int]] = Field(description="profile column -> value -> id")
-    items: dict[str, dict[str, int]] = Field(description="top_category, category, brand -> value -> id")
-    ids: dict[IdColumn, IdSpace] = Field(default_factory=dict, description="columns whose ids are features")
-    price_edges: tuple[float, ...] = Field(description="log-price quantiles; bucket 0 = unknown")
-    category_prices: dict[str, float] = Field(description="category -> median log-price of its items; '' of all items")
+    profile: dict[str, dict[str, int]] = Field(description="Ids of the values of each profile column.")
+    items: dict[str, dict[str, int]] = Field(description="Ids of top_category, category and brand.")
+    ids: dict[IdColumn, IdSpace] = Field(default_factory=dict, description="Columns whose ids are features.")
+    price_edges: tuple[float, ...] = Field(description="Edges of the price buckets: log-price quantiles.")
+    category_prices: dict[str, float] = Field(description="Median log-price by category; '' for all items.")
     query_buckets: int
-    scalers: dict[str, Scaler] = Field(default_factory=dict, description="group -> scaler, once fitted")
+    """Buckets that the queries of behaviours are hashed to."""
+    scalers: dict[str, Scaler] = Field(default_factory=dict, description="Scaler of each feature group, once fitted.")
     user_behaviours: int
+    """Behaviours of S_u that rankers read, at most."""
     query_behaviours: int
+    """Behaviours of S_q that rankers read, at most."""
     positions: int
-    click_curve: tuple[float, float, float] = Field(description="a, s, eps of the click curve that was mined")
+    """Positions that each have a bias."""
+    click_curve: tuple[float, float, float] = Field(description="Parameters a, s, eps of the mined click curve.")
 
     @property
     def categorical_fields(self) -> tuple[str, ...]:
@@ -66,7 +70,7 @@ class FeatureSpec(FrozenConfig):
         return (*ITEM_FIELDS, "activity", *self.profile, *self.ids)
 
     def sizes(self, text_width: int) -> FeatureSizes:
-        """What a ranker must be built for."""
+        """Sizes of the inputs, from which a ranker is built; `text_width` is the width of the text vectors."""
         items = {name: len(values) + 1 for name, values in self.items.items()}
         prices = len(self.price_edges) + 2
         tolerance = self.scalers["tolerance"]
@@ -121,16 +125,18 @@ class FeatureSpec(FrozenConfig):
         )
 
     def query_bucket(self, query: str) -> int:
-        """Hashed id of a normalised query, from 1."""
+        """Hash a normalised query to a bucket, from 1."""
         return stable_hash(query, "query-bucket") % self.query_buckets + 1
 
     def price_bucket(self, log_price: np.ndarray) -> np.ndarray:
-        """[n] bucket of a log-price, 0 where it is NaN."""
+        """Find the bucket of each log-price, [n]; 0 for NaN."""
         bucket = np.searchsorted(np.array(self.price_edges), np.nan_to_num(log_price)) + 1
         return np.where(np.isnan(log_price), 0, bucket).astype(np.int32)
 
     def relative_price(self, log_price: np.ndarray, category: pl.Series) -> np.ndarray:
-        """[n] log-price over the median of its category (of the catalogue, where the category has none); NaN stays.
+        """Subtract the median of its category from each log-price, [n]; NaN stays NaN.
+
+        The median of the whole catalogue is used if the category has no median.
 
         Args:
             log_price: [n] NaN where unknown.
@@ -142,7 +148,7 @@ class FeatureSpec(FrozenConfig):
         return log_price - medians.to_numpy()
 
     def item_codes(self, items: pl.DataFrame) -> dict[str, np.ndarray]:
-        """Ids of items' category and brand fields.
+        """Look up the ids of items' category and brand fields.
 
         Args:
             items: category and brand, strings or null.
@@ -152,7 +158,7 @@ class FeatureSpec(FrozenConfig):
         return {name: _encode(column, self.items[name]) for name, column in columns.items()}
 
     def item_code(self, category: str, brand: str | None) -> tuple[int, int, int]:
-        """Ids of top category, category and brand of one item: what `item_codes` gives for a table of one row."""
+        """Look up the ids of top category, category and brand of one item, as `item_codes` does for one row."""
         top = category.split(">", 1)[0].strip()
         return (
             self.items["top_category"].get(top, 0),
@@ -161,45 +167,46 @@ class FeatureSpec(FrozenConfig):
         )
 
     def profile_codes(self, users: pl.DataFrame) -> dict[str, np.ndarray]:
-        """Ids of users' declared profile columns; 0 where a column or value is unknown."""
+        """Look up the ids of users' profile columns; 0 if the column or the value is unknown."""
         return {
             name: _encode(users[name], values) if name in users.columns else np.zeros(users.height, dtype=np.int32)
             for name, values in self.profile.items()
         }
 
     def id_codes(self, rows: pl.DataFrame) -> dict[str, np.ndarray]:
-        """Numbers of the id columns of rows."""
+        """Map the id columns of rows to numbers."""
         return {name: space.codes(name, rows[name]) for name, space in self.ids.items()}
 
     def fit_scalers(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> Self:
-        """A copy with scalers fitted on rows of the training days.
+        """Copy the specification with scalers fitted on rows of the training days.
 
         Args:
-            groups: group -> feature name -> [n]. The level log-probabilities of `match` stay as they are, because the
+            groups: group -> feature name -> [n]. The level log-probabilities of `match` are not scaled, because the
                 RSL module reads them as log-probabilities.
         """
         scalers = {}
         for group, columns in groups.items():
-            kept = {name: name in MATCH_LEVELS for name in columns}
+            unscaled = {name: name in MATCH_LEVELS for name in columns}
             scalers[group] = Scaler(
                 names=tuple(columns),
                 mean=tuple(
-                    0.0 if kept[name] else float(np.mean(values, dtype=np.float64)) for name, values in columns.items()
+                    0.0 if unscaled[name] else float(np.mean(values, dtype=np.float64))
+                    for name, values in columns.items()
                 ),
                 deviation=tuple(
-                    1.0 if kept[name] else float(max(np.std(values, dtype=np.float64), 1e-3))
+                    1.0 if unscaled[name] else float(max(np.std(values, dtype=np.float64), 1e-3))
                     for name, values in columns.items()
                 ),
             )
         return self.model_copy(update={"scalers": scalers})
 
     def save(self, file: Path) -> None:
-        """Write as JSON."""
+        """Write the specification as JSON."""
         file.write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, file: Path) -> "FeatureSpec":
-        """Read what `save` wrote.
+        """Read a specification that `save` wrote.
 
         Raises:
             PrectrError: the file is missing or of another version of the project.
@@ -207,11 +214,14 @@ class FeatureSpec(FrozenConfig):
         try:
             return cls.model_validate(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            raise PrectrError(f"{file}: not a feature specification of this version ({error}).") from None
+            raise PrectrError(
+                f"{file}: cannot be read as a feature specification of this version ({error}); build its samples or "
+                "train its bundle again."
+            ) from None
 
 
 def recency_bucket(seconds: np.ndarray) -> np.ndarray:
-    """1.. from the age of a behaviour in seconds, doubling buckets from a minute; any shape."""
+    """Bucket the age of behaviours in seconds, from 1; buckets double from one minute; any shape."""
     age = np.log2(1.0 + np.maximum(seconds, 0.0) / 60.0)
     return np.minimum(age, RECENCY_BUCKETS - 2).astype(np.int32) + 1
 
@@ -229,13 +239,13 @@ def fit_vocabularies(
     click: ClickParameters,
     ids: Mapping[IdColumn, IdSpace] | None = None,
 ) -> FeatureSpec:
-    """A specification without scalers, from the catalogue and the profiles, and ids as they were fitted."""
+    """Fit a specification without scalers on the catalogue and the profiles; `ids` are fitted before."""
     top = items["category"].str.split(">").list.first().str.strip_chars()
     prices = items["price"].drop_nulls()
     edges: tuple[float, ...] = ()
     if prices.len():
         quantiles = np.linspace(0, 1, price_buckets + 1)[1:-1]
-        edges = tuple(sorted(set(np.quantile(np.log(np.maximum(prices.to_numpy(), 0.01)), quantiles).tolist())))
+        edges = tuple(sorted(set(np.quantile(np.log(floored_prices(prices).to_numpy()), quantiles).tolist())))
     return FeatureSpec(
         profile={name: _vocabulary(users[name]) for name in profile_columns if name in users.columns},
         items={
@@ -255,7 +265,7 @@ def fit_vocabularies(
 
 
 def _category_prices(items: pl.DataFrame) -> dict[str, float]:
-    """Median log-price of each category's items, and of all items as that of ""; 0 where no price is known."""
+    """Median log-price of the items by category; the key "" holds that of all items, 0 if no price is known."""
     priced = items.select("category", price=pl.Series(log_prices(items["price"]), nan_to_null=True)).drop_nulls()
     medians = priced.group_by("category").agg(pl.col("price").median()).sort("category")
     overall = priced["price"].median()

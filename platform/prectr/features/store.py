@@ -1,7 +1,7 @@
-"""The online state in LMDB: users, queries, items and pairs as they were at the end of the log, read-only to replicas.
+"""The online state in LMDB: users, queries, items and pairs as of the end of the log. Replicas only read it.
 
-Keys are `kind:name`; values are MessagePack maps of numbers and strings (floats exact, no pickle). Every replica maps
-the same file, so the state lies in memory once a machine.
+Keys are `kind:name`; values are MessagePack maps of numbers and strings (floats exact, no pickle). All replicas of a
+machine map the same file, so its pages are in memory once.
 """
 
 import errno
@@ -25,7 +25,7 @@ NamedEntry = tuple[str, dict[str, Any]]
 
 
 def store_key(kind: str, name: str) -> bytes:
-    """The key of an entry; LMDB bounds keys, so a name too long for it is replaced by its hash."""
+    """Build the key of an entry. LMDB limits the length of keys, so a name that is too long is replaced by its hash."""
     key = f"{kind}:{name}".encode()
     if len(key) <= _LONGEST_KEY:
         return key
@@ -35,27 +35,31 @@ def store_key(kind: str, name: str) -> bytes:
 
 
 def pair_name(query: str, item_id: str) -> str:
-    """Name of a pair's entry; `query` in normal form."""
+    """Build the name of a pair's entry; `query` must be normalised."""
     return f"{query}{_PAIR_SEPARATOR}{item_id}"
 
 
 def write_store(path: Path, entries: Iterable[tuple[str, str, dict[str, Any]]]) -> dict[str, int]:
-    """Write (kind, name, value) entries; returns how many of each kind."""
+    """Write (kind, name, value) entries; returns the number of entries by kind."""
     return write_keys(path, ((store_key(kind, name), value) for kind, name, value in entries))
 
 
 def kind_of(key: bytes) -> str:
-    """The kind of an entry, by its key."""
+    """Read the kind of an entry from its key."""
     return re.split(b"[:#]", key, maxsplit=1)[0].decode()
 
 
 def write_keys(path: Path, entries: Iterable[tuple[bytes, dict[str, Any]]]) -> dict[str, int]:
-    """As `write_store`, of entries by their key."""
+    """Write (key, value) entries; returns the number of entries by kind.
+
+    Raises:
+        OSError: the disk is full.
+    """
     packed = sorted((key, msgpack.packb(value), kind_of(key)) for key, value in entries)
     size = sum(len(key) + len(value) for key, value, _ in packed)
     path.mkdir(parents=True)
     counts: dict[str, int] = {}
-    # Twice the content: pages are not filled to the brim. The file is truncated to what is used when it is closed.
+    # Pages are never quite full, so the map is larger than the content. LMDB cuts the file to the used size on closing.
     try:
         with (
             lmdb.open(str(path), map_size=4 * size + _MAP_SLACK, subdir=True, lock=False) as environment,
@@ -65,7 +69,7 @@ def write_keys(path: Path, entries: Iterable[tuple[bytes, dict[str, Any]]]) -> d
                 transaction.put(key, value, append=True)
                 counts[kind] = counts.get(kind, 0) + 1
     except lmdb.Error as error:
-        # LMDB calls a write that a full disk cut short an input/output error.
+        # LMDB reports a write to a full disk as an input/output error.
         if shutil.disk_usage(path).free < 2 * size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
@@ -73,37 +77,37 @@ def write_keys(path: Path, entries: Iterable[tuple[bytes, dict[str, Any]]]) -> d
 
 
 class FeatureStore(Protocol):
-    """What online features read; `prectr.serving.states` has more of them."""
+    """Interface of the stores that online features read; `prectr.serving.states` holds more implementations."""
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
-        """One entry, or None where nothing is known."""
+        """Read one entry; None if there is none."""
 
     def get_many(self, kind: str, names: Iterable[str]) -> list[dict[str, Any] | None]:
-        """Entries of one kind."""
+        """Entries of one kind in the order of `names`."""
 
     def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
-        """Entries of one kind in the order of their names, from the one after `after`; see `OnlineStore.scan`."""
+        """Entries of one kind in the order of their names, beginning after `after`; see `OnlineStore.scan`."""
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Release the store."""
 
 
 class OnlineStore:
     """Reads an online state.
 
     Raises:
-        PrectrError: there is none at `path`.
+        PrectrError: `path` holds no online state.
     """
 
     def __init__(self, path: Path) -> None:
         if not (path / "data.mdb").is_file():
             raise PrectrError(
-                f"{path}: no online state here; `prectr build-samples` writes it, `prectr train` bundles it."
+                f"{path}: no online state here; `prectr build-samples` writes it, `prectr train` copies it to bundles."
             )
         self._environment = lmdb.open(str(path), readonly=True, lock=False, subdir=True, max_readers=512)
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
-        """One entry, or None where nothing is known."""
+        """Read one entry; None if there is none."""
         with self._environment.begin(buffers=True) as transaction:
             value = transaction.get(store_key(kind, name))
             return None if value is None else msgpack.unpackb(value)
@@ -115,39 +119,39 @@ class OnlineStore:
             return [None if value is None else msgpack.unpackb(value) for value in values]
 
     def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
-        """Entries of one kind in the order of their names, for lists that people choose from.
+        """Read entries of one kind in the order of their names, for lists that people choose from.
 
-        Names that were too long for a key are not among them. A long list is read in several calls, so that whatever
-        else the thread has to do comes in between.
+        Names that are too long for a key are left out. Read a long list in several calls, so that the thread can do
+        other work in between.
 
         Args:
-            kind: of the entries.
-            prefix: that their names begin with.
-            after: the name that the last call ended with; empty: from the first.
-            most: entries of a call.
+            kind: kind of the entries.
+            prefix: beginning of their names.
+            after: last name of the previous call; empty: begin with the first name.
+            most: largest number of entries to return.
         """
         head = f"{kind}:".encode()
-        wanted, start = head + prefix.encode(), head + (after or prefix).encode()
-        found: list[NamedEntry] = []
+        key_prefix, start = head + prefix.encode(), head + (after or prefix).encode()
+        entries: list[NamedEntry] = []
         if len(start) > _LONGEST_KEY:
-            return found
+            return entries
         with self._environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
             if not cursor.set_range(start):
-                return found
+                return entries
             for raw, value in cursor:
                 key = bytes(raw)
-                if len(found) == most or not key.startswith(wanted):
+                if len(entries) == most or not key.startswith(key_prefix):
                     break
                 if not after or key != start:
-                    found.append((key[len(head) :].decode(), msgpack.unpackb(value)))
-        return found
+                    entries.append((key[len(head) :].decode(), msgpack.unpackb(value)))
+        return entries
 
     def close(self) -> None:
         """Unmap the file."""
         self._environment.close()
 
     def entries(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """All keys, in order, with their entries."""
+        """Iterate over all keys, in order, with their entries."""
         with self._environment.begin(buffers=True) as transaction:
             for key, value in transaction.cursor():
                 yield bytes(key), msgpack.unpackb(value)

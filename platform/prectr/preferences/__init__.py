@@ -1,4 +1,5 @@
-"""Relevance preferences: which relevance levels people really click, per user, query and category.
+"""Relevance preferences: which relevance levels users click, by user, query and category.
 
-Pure vectorised code on one block of rows; distribution over blocks is the job's business (`jobs/mine_preferences.py`).
+Vectorised functions on one block of rows or one range of keys. They start no Ray tasks: `jobs/mine_preferences.py`
+spreads the blocks over the machines.
 """

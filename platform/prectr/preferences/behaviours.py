@@ -1,7 +1,8 @@
-"""S_q: what other users did under the same query, as of any day.
+"""S_q: the behaviours of other users under a query, as of any day.
 
-A state (query, date) lists at most `limit + 1` behaviours of distinct users, clicked ones first, then the most recent.
-One more than is used, because a row's own user is taken out when the list is read, and is in it at most once.
+The list of a query on a day holds at most `limit + 1` behaviours of distinct users: clicked ones first, then the most
+recent. Readers use `limit` of them. The spare one is there because a reader removes its own user, who is in the list
+at most once.
 """
 
 from collections.abc import Iterator
@@ -26,14 +27,14 @@ _BEST_FIRST = ["query", "clicked", "ts", "user_id", "item_id"]
 _DESCENDING = [False, True, True, False, False]
 
 
-def of_part(rows: ShownRows, index: PairIndex, activity: np.ndarray, limit: int) -> pl.DataFrame:
-    """The best behaviours of a part: for every query one of each user, the `limit + 1` best.
+def best_of_part(rows: ShownRows, index: PairIndex, activity: np.ndarray, limit: int) -> pl.DataFrame:
+    """Select the `limit + 1` best behaviours of each query in a part, at most one for each user.
 
     Args:
         rows: shown rows with request_id and ts.
         index: the scored pairs.
         activity: [users] activity group of each user before the day.
-        limit: behaviours that a list will hold.
+        limit: behaviours that a reader of the list uses.
     """
     best = _best_of_requests(rows, index)
     user = rows.user.codes[best]
@@ -53,42 +54,43 @@ def of_part(rows: ShownRows, index: PairIndex, activity: np.ndarray, limit: int)
 
 
 def states(days: Iterator[tuple[date, pl.DataFrame]], limit: int) -> Iterator[tuple[date | None, pl.DataFrame]]:
-    """Go through the days and say what was known before each.
+    """Compute the behaviour lists before each day, and after the last.
 
     Args:
         days: in order, each with its best behaviours.
-        limit: behaviours that a list will hold.
+        limit: behaviours that a reader of a list uses.
 
     Yields:
-        for each day, the best behaviours of all days before it, of the queries that it shows; at the end, with None for
-        the day, those of all days and queries.
+        for each day, the best behaviours of all earlier days, for the queries that the day shows. At the end, with None
+        for the day, the best behaviours of all days and queries.
     """
-    known = pl.DataFrame(schema=BEHAVIOUR_SCHEMA)
+    lists = pl.DataFrame(schema=BEHAVIOUR_SCHEMA)
     for day, today in days:
-        shown = today["query"].unique().implode()
-        touched, rest = known.filter(pl.col("query").is_in(shown)), known.filter(~pl.col("query").is_in(shown))
-        yield day, touched
-        known = pl.concat([rest, best_behaviours(pl.concat([touched, today]), limit)])
-    yield None, known.sort(_BEST_FIRST, descending=_DESCENDING)
+        queries = today["query"].unique().implode()
+        shown, rest = lists.filter(pl.col("query").is_in(queries)), lists.filter(~pl.col("query").is_in(queries))
+        yield day, shown
+        lists = pl.concat([rest, best_behaviours(pl.concat([shown, today]), limit)])
+    yield None, lists.sort(_BEST_FIRST, descending=_DESCENDING)
 
 
 def best_behaviours(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
-    """One behaviour of each user for every query, the `limit + 1` best, best first."""
+    """Keep the best behaviour of each user and query, then the `limit + 1` best of each query; best first."""
     ordered = rows.select(list(BEHAVIOUR_SCHEMA)).sort(_BEST_FIRST, descending=_DESCENDING)
-    one_a_user = ordered.unique(["query", "user_id"], keep="first", maintain_order=True)
-    return one_a_user.filter(pl.int_range(pl.len()).over("query") <= limit)
+    best_of_users = ordered.unique(["query", "user_id"], keep="first", maintain_order=True)
+    return best_of_users.filter(pl.int_range(pl.len()).over("query") <= limit)
 
 
 def _best_of_requests(rows: ShownRows, index: PairIndex) -> np.ndarray:
-    """The row of each request that counts: a click if there is one, then the first pair in the order of the index.
+    """Row number of the best row of each request: clicked rows first, then the first pair in the index.
 
-    A request shows ten rows of one user and query, of which a list holds one, so this leaves a tenth to be sorted.
+    A list holds one behaviour for each user and query, and a request shows about ten rows of one user and query. So
+    about a tenth of the rows is left to sort.
     """
     request = rows.request
-    worth = np.where(rows.clicked, 0, len(index.key)) + rows.place
-    best = np.full(len(request), np.iinfo(np.int64).max)
-    np.minimum.at(best, request.codes, worth)
-    candidates = np.flatnonzero(worth == best[request.codes])
+    rank = np.where(rows.clicked, 0, len(index.key)) + rows.place
+    best_rank = np.full(len(request), np.iinfo(np.int64).max)
+    np.minimum.at(best_rank, request.codes, rank)
+    candidates = np.flatnonzero(rank == best_rank[request.codes])
     _, first = np.unique(request.codes[candidates], return_index=True)
     return np.asarray(candidates[first])
 
@@ -97,5 +99,5 @@ ACTIVITY_GROUPS = 8
 
 
 def activity_group(requests: np.ndarray) -> np.ndarray:
-    """1..ACTIVITY_GROUPS from a user's number of earlier requests (doubling buckets); [n]."""
+    """Activity group 1..ACTIVITY_GROUPS of users by their number of earlier requests, in doubling buckets; [n]."""
     return np.minimum(np.floor(np.log2(1.0 + requests)), ACTIVITY_GROUPS - 1).astype(np.int32) + 1

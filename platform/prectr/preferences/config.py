@@ -8,31 +8,41 @@ from prectr.core.config import FrozenConfig
 
 
 class PreferencesConfig(FrozenConfig):
-    """How tolerances and cross-user statistics are mined."""
+    """Settings of tolerances and of statistics over users, which `mine-preferences` computes from the log."""
 
     half_life_days: float | None = Field(default=30.0, ge=0.5)
-    """What was seen so many days ago counts half; null: nothing fades."""
+    """Age in days at which a logged row counts half. Null: rows of any age count in full."""
     holdout_days: int = Field(default=2, ge=0)
-    """Last days that the parameters (a, s, eps, examination, priors) are not fitted on: validation and test."""
+    """Days at the end of the log that parameters are not fitted on, because they are for validation and test. The
+    parameters are the click curve (a, s, eps), the examination exponent and the priors."""
     fit_rows: int = Field(default=60_000, ge=1)
-    """Rows that the click curve and the priors are fitted on; whole users are drawn."""
+    """Rows, approximately, that the click curve and the priors are fitted on. The sample holds whole users."""
     fit_window_rows: int = Field(default=10_000_000, ge=1)
-    """The fit looks at the latest training days that hold so many rows, at least one day."""
+    """Rows of the log that the fit reads: the latest training days that hold at least this many together, and at least
+    one day."""
     examination: Literal["auto", "randomised", "logged", "fixed"] = "auto"
-    """Where exam(position) comes from: the randomised slice (`auto` falls back to the logged rows where there is none
-    or it has too few clicks), the logged rows, or the fixed exponent below."""
+    """Rows that the examination exponent is estimated from. `randomised`: the randomised slice. `logged`: all logged
+    rows, compared within a relevance level. `auto`: the randomised slice if it has at least `min_randomised_clicks`
+    clicks, otherwise the logged rows. `fixed`: none, `examination_exponent` is used."""
     examination_exponent: float = Field(default=1.0, ge=0)
+    """Exponent eta of the examination probability exam(position) = position^-eta. Used with `examination: fixed`, and
+    if the log has no clicks. 0 means that users look at all positions."""
     min_randomised_clicks: int = 100
+    """Clicks of the randomised slice from which `examination: auto` uses it instead of the logged rows."""
     alternate: bool = True
-    """Correct users for the queries they typed and queries for the users who typed them [ours, once]."""
+    """Correct the tolerance of users for the queries that they typed, and that of queries for the users who typed them
+    [ours, once]. False: both are computed from uncorrected relevance."""
     parameters_from: str | None = None
-    """Another preferences artifact whose fitted parameters are used as they are; null: fit them."""
+    """Path of a preferences artifact whose fitted parameters are used unchanged. Null: fit them on this log."""
     late_days: Literal["alone", "renew"] = "alone"
-    """When a day was corrected: mine it alone, and leave the corrections (`alternate`) of the days after it as they
-    were known then; or renew them too, at the cost of reading those days again."""
+    """What happens to later days after an earlier day was added or changed. `alone`: only that day is read again, and
+    later days keep the tolerance corrections (`alternate`) of the time when they were mined. `renew`: later days are
+    read again with the new corrections, which takes longer."""
     smoothing_clicks: float = Field(default=2.0, gt=0)
-    """Prior clicks that smooth the click rates of users, queries, items and pairs towards the one above."""
+    """Prior clicks that smooth the click rates of users, queries, items and pairs towards a more general rate. More
+    clicks smooth more strongly."""
     level_prior_clicks: float | None = Field(default=None, gt=0)
-    """Prior clicks of the back-off of rates by relevance level, query -> category -> whole log; null: for each level so
-    many as make the clicks of the training days' queries most probable (`prectr.preferences.smoothing`)."""
+    """Prior clicks that smooth click rates by relevance level, from query to category to the whole log. Null: fit them
+    for each level by maximum likelihood on the queries of the training days (`prectr.preferences.smoothing`)."""
     behaviours_per_query: int = Field(default=30, ge=1)
+    """Behaviours of other users that a query's list S_q holds, at most. Rankers read them as a sequence."""

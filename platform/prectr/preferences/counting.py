@@ -1,6 +1,7 @@
-"""Counting shown rows by dense codes, in whole numbers: mining counts by query or item, sampling by a user's own part.
+"""Sums of shown rows by dense codes, in whole numbers.
 
-Both count through here, so that a user's part can be taken out of a query's sums exactly.
+Mining sums by query, category, item and pair, and `build-samples` sums the rows of one user with the same functions.
+So the user's share can be subtracted from a query's sums exactly.
 """
 
 import numpy as np
@@ -20,14 +21,14 @@ def level_sums(
     log_price: np.ndarray,
     table: LogLikelihoodTable,
 ) -> np.ndarray:
-    """LEVEL_NAMES by key, int64 [count, LEVEL_WIDTH].
+    """Compute the columns LEVEL_NAMES of each key, int64 [count, LEVEL_WIDTH].
 
     Args:
         codes: [n] key of each row, 0..count-1.
         count: number of keys.
-        cells: [n] of `table`, with the relevance as the key's tolerance sees it.
+        cells: [n] cells of `table`, with the relevance corrected for the key's tolerance.
         level: [n] relevance level.
-        position: [n] bounded.
+        position: [n] from `bounded_position`.
         clicked: [n] bool.
         log_price: [n] NaN where unknown.
         table: the fitted click curve.
@@ -41,7 +42,7 @@ def level_sums(
         np.bincount(cell[clicked], minlength=by_level),
         np.bincount(cell[clicked], weights=debiased, minlength=by_level),
     )
-    # Sums in doubles are exact below 2^53: a part is far from so many rows.
+    # Doubles hold whole numbers exactly below 2^53, and the rows of a part sum to far less.
     return np.concatenate(
         [
             table.sums(codes, count, cells),
@@ -53,7 +54,7 @@ def level_sums(
 
 
 def price_sums(codes: np.ndarray, count: int, clicked: np.ndarray, log_price: np.ndarray) -> np.ndarray:
-    """Log-price of clicks in units of 2^-20, and clicks whose price is known: int64 [count, 2]."""
+    """Sum the log-prices of clicks (units of 2^-20) and count the clicks with a known price: int64 [count, 2]."""
     priced = clicked & ~np.isnan(log_price)
     weights = np.rint(log_price[priced] * UNIT)
     sums = np.bincount(codes[priced], weights=weights, minlength=count)
@@ -63,6 +64,6 @@ def price_sums(codes: np.ndarray, count: int, clicked: np.ndarray, log_price: np
 def examined_and_clicks(
     codes: np.ndarray, count: int, position: np.ndarray, clicked: np.ndarray, table: LogLikelihoodTable
 ) -> np.ndarray:
-    """Sum of exam(pos) in units of 2^-20, and clicks: int64 [count, 2]."""
+    """Sum exam(pos) (units of 2^-20) and count the clicks of each key: int64 [count, 2]."""
     examined = np.bincount(codes, weights=table.examined[position], minlength=count).astype(np.int64)
     return np.stack([examined, np.bincount(codes[clicked], minlength=count)], axis=1)

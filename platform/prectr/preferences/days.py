@@ -1,8 +1,8 @@
-"""The partial aggregates of each day, kept in the artifact so that a new or corrected day costs one day's work.
+"""The partial aggregates of each day in a preferences artifact, so that a new or changed day costs one day's work.
 
-`days/date=D/` holds a folder of Parquet parts for every kind of partial and a `day.json` that says what they were made
-of: the day's files, the fitted parameters, and the relevance of the pairs that the day shows. A day of which all this
-is still so is taken over from the artifact that is being replaced.
+`days/date=D/` holds a folder of Parquet parts for every kind of partial. Its `day.json` holds hashes of their inputs:
+the day's files, the fitted parameters, and the relevance of the pairs that the day shows. If none of them changed, a
+new artifact reuses the day's partials.
 """
 
 import hashlib
@@ -25,18 +25,18 @@ from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.shown import ShownReader
 
 FORMAT = 1
-"""Raise it when what partials hold changes: days mined before are then mined again."""
+"""Version of the partials' contents. Raise it when they change; earlier days are then mined again."""
 
 
 @dataclass(frozen=True)
 class KeptDay:
-    """What `day.json` says.
+    """Content of `day.json`.
 
     Attributes:
         source: hash of the files, the parameters and the settings that the partials depend on.
-        relevance: hash of the relevance of the pairs shown.
+        relevance: hash of the relevance of the pairs that the day shows.
         centres: hash of the tolerances that the second pass corrected for.
-        samples: for each key column some evenly spaced keys, to cut the key space by.
+        samples: evenly spaced keys of each key column; the driver splits the key space by them.
     """
 
     source: str
@@ -46,97 +46,98 @@ class KeptDay:
 
 
 def day_folder(artifact: Path, day: date) -> Path:
-    """Where a day's partials lie."""
+    """Folder of a day's partials."""
     return artifact / "days" / f"date={day}"
 
 
 def read_day(artifact: Path, day: date) -> KeptDay | None:
-    """A day's `day.json`; None where it is not there or of another version."""
+    """Read a day's `day.json`; None if it is missing or has other fields."""
     try:
         return KeptDay(**json.loads((day_folder(artifact, day) / "day.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def write_day(artifact: Path, day: date, kept: KeptDay) -> None:
-    """Write a day's `day.json`, last of all."""
-    write_json(day_folder(artifact, day) / "day.json", vars(kept))
+def write_day(artifact: Path, day: date, content: KeptDay) -> None:
+    """Write a day's `day.json`. Call it last: the file marks the day as complete."""
+    write_json(day_folder(artifact, day) / "day.json", vars(content))
 
 
 def take_over(old: Path, new: Path, day: date) -> None:
-    """Bring a day's partials into a new artifact; they are linked, not copied, where the file system allows it."""
+    """Reuse a day's partials in a new artifact: link the files, or copy them if the file system has no links."""
     shutil.copytree(day_folder(old, day), day_folder(new, day), copy_function=link_or_copy)
 
 
 def source_hashes(
     tables: Tables, days: Sequence[date], model: PreferenceModel, settings: dict[str, Any]
 ) -> dict[date, str]:
-    """`KeptDay.source` of each day.
+    """Compute `KeptDay.source` of each day.
 
     Raises:
-        PrectrError: two files of a day are the same.
+        PrectrError: two files of a day have the same content.
     """
     files = {day: tables.day_files("impressions", day) for day in days}
-    digests = file_digests([file for of_day in files.values() for file in of_day])
-    partials_read = {name: value for name, value in model.to_json().items() if "_clicks" not in name}
-    basis = json.dumps([FORMAT, pl.__version__, partials_read, settings], sort_keys=True)
+    digests = file_digests([file for day_files in files.values() for file in day_files])
+    # Prior clicks smooth rates after the days are merged: partials do not depend on them.
+    parameters = {name: value for name, value in model.to_json().items() if "_clicks" not in name}
+    common = json.dumps([FORMAT, pl.__version__, parameters, settings], sort_keys=True)
     hashes = {}
-    for day, of_day in files.items():
-        seen: dict[str, Path] = {}
-        for file in of_day:
-            twin = seen.setdefault(digests[file], file)
-            if twin != file:
+    for day, day_files in files.items():
+        first_files: dict[str, Path] = {}
+        for file in day_files:
+            first = first_files.setdefault(digests[file], file)
+            if first != file:
                 raise PrectrError(
-                    f"{file}: is the same as {twin.name} of that day, so its impressions would count twice. "
-                    "Take one of the two away."
+                    f"{file}: has the same content as {first.name} of the same day, so its impressions would count "
+                    "twice. Remove one of the two files."
                 )
-        hashes[day] = _hash(basis, *sorted(seen))
+        hashes[day] = _hash(common, *sorted(first_files))
     return hashes
 
 
-def relevance_hash(reader: ShownReader, place: np.ndarray) -> int:
-    """A hash of what is known of some pairs: their text, relevance, level and category.
+def relevance_hash(reader: ShownReader, index_row: np.ndarray) -> int:
+    """Hash the text, relevance, level and category of some pairs.
 
-    Hashes of single pairs are added up, so those of the parts of a day may be added too.
+    The result is the sum of the pairs' hashes, so the results of the parts of a day can be added.
 
     Args:
-        reader: knows the pairs.
-        place: [m] distinct places in its index; a negative one is a pair that is not there.
+        reader: holds the index of pairs and the catalogue.
+        index_row: [m] distinct rows of the index; negative for a pair that is not in it.
     """
     index, catalogue = reader.index, reader.catalogue
-    there = place[place >= 0]
-    item = index.key[there] % max(len(index.items), 1)
-    known = pl.DataFrame(
+    indexed = index_row[index_row >= 0]
+    item = index.key[indexed] % max(len(index.items), 1)
+    pairs = pl.DataFrame(
         [
-            index.queries.gather(index.key[there] // max(len(index.items), 1)),
+            index.queries.gather(index.key[indexed] // max(len(index.items), 1)),
             index.items.gather(item),
-            pl.Series("expected", index.expected[there]),
-            pl.Series("level", index.level[there]),
+            pl.Series("expected", index.expected[indexed]),
+            pl.Series("level", index.level[indexed]),
             catalogue.categories.gather(catalogue.category[item]).alias("category"),
         ]
     )
-    hashes = known.hash_rows(seed=0).to_numpy()
-    return (int(np.sum(hashes, dtype=np.uint64)) + len(place) - len(there)) % 2**64
+    hashes = pairs.hash_rows(seed=0).to_numpy()
+    return (int(np.sum(hashes, dtype=np.uint64)) + len(index_row) - len(indexed)) % 2**64
 
 
 def kept_relevance(artifact: Path, day: date, reader: ShownReader) -> str:
-    """`KeptDay.relevance` of a day's partials, by what the relevance artifact says now."""
+    """Compute `KeptDay.relevance` of a day's partials from the present relevance artifact."""
     total = 0
     for file in (day_folder(artifact, day) / "pair").glob("*.parquet"):
         pairs = pl.read_parquet(file, columns=["query", "item_id"])
-        place = reader.index.find(code_column(pairs["query"]), code_column(pairs["item_id"]))
-        total += relevance_hash(reader, place)
+        index_row = reader.index.find(code_column(pairs["query"]), code_column(pairs["item_id"]))
+        total += relevance_hash(reader, index_row)
     return str(total % 2**64)
 
 
 def centres_hash(centres: dict[str, pl.DataFrame]) -> str:
-    """`KeptDay.centres`: of a day's rows of `centres/user` and `centres/query`."""
+    """Compute `KeptDay.centres` from a day's rows of `centres/user` and `centres/query`."""
     return _hash(*(np.asarray(frame.hash_rows(seed=0)).tobytes() for frame in centres.values()))
 
 
 def _hash(*parts: str | bytes) -> str:
-    total = hashlib.blake2b(digest_size=12)
+    digest = hashlib.blake2b(digest_size=12)
     for part in parts:
-        total.update(part.encode() if isinstance(part, str) else part)
-        total.update(b"\x1f")
-    return total.hexdigest()
+        digest.update(part.encode() if isinstance(part, str) else part)
+        digest.update(b"\x1f")
+    return digest.hexdigest()

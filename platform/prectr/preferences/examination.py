@@ -1,9 +1,10 @@
-"""How often a position is looked at: exam(pos) = pos^-eta, estimated by maximum likelihood [ours].
+"""Examination probability of a position, exam(pos) = pos^-eta, estimated by maximum likelihood [ours].
 
     clicks at (level, pos) ~ Poisson(base_level * sum of pos^-eta over the shown rows)
 
-One rate a relevance level absorbs that better items stand higher. On the randomised slice the estimate is unbiased; on
-logged rows it is confounded by whatever the policy knows beyond the level, and the report says which was used.
+The rate base_level of each relevance level accounts for rankings that put more relevant items higher. On the randomised
+slice the estimate is unbiased. On logged rows it is confounded by what the ranking policy knows beyond the level. The
+report names the source of the estimate.
 """
 
 from dataclasses import dataclass
@@ -19,21 +20,21 @@ MAX_EXPONENT = 3.0
 
 @dataclass(frozen=True)
 class Examination:
-    """The fitted curve and where it came from."""
+    """The fitted examination curve, the source of its estimate and the clicks it was estimated from."""
 
     exponent: float
     source: str
     clicks: int
 
     def __call__(self, position: np.ndarray) -> np.ndarray:
-        """exam(pos) in (0, 1] for 1-based positions, shape [n]."""
+        """Compute exam(pos) in (0, 1] for 1-based positions, shape [n]."""
         return np.asarray(position, dtype=np.float64) ** -self.exponent
 
 
 def examination_counts(
     level: np.ndarray, position: np.ndarray, clicked: np.ndarray, explore: np.ndarray
 ) -> pl.DataFrame:
-    """What the fit needs of rows: level, position, explored, shown and clicks; may be added up over parts.
+    """Count shown rows and clicks by level, position and explored; counts of parts can be added.
 
     Args:
         level: [n] relevance level.
@@ -51,22 +52,22 @@ def fit_examination(counts: pl.DataFrame, config: PreferencesConfig) -> Examinat
     """Estimate the exponent.
 
     Args:
-        counts: of `examination_counts`, of any number of parts.
-        config: which rows to use.
+        counts: results of `examination_counts` of any number of parts.
+        config: the rows to use.
     """
     if config.examination == "fixed":
         return Examination(config.examination_exponent, "fixed by configuration", 0)
     randomised = counts.filter("explored")
     clicks = int(randomised["clicks"].sum())
-    enough = clicks >= config.min_randomised_clicks
-    if config.examination == "randomised" or (config.examination == "auto" and enough):
-        used, source = randomised, "randomised slice"
+    sufficient = clicks >= config.min_randomised_clicks
+    if config.examination == "randomised" or (config.examination == "auto" and sufficient):
+        source_counts, source = randomised, "randomised slice"
     else:
-        used, source = counts, "logged rows, level-stratified (no sufficient randomised slice)"
+        source_counts, source = counts, "logged rows, level-stratified (no sufficient randomised slice)"
         clicks = int(counts["clicks"].sum())
     if clicks == 0:
         return Examination(config.examination_exponent, "fixed: no clicks to estimate from", 0)
-    return Examination(_fit_exponent(used), source, clicks)
+    return Examination(_fit_exponent(source_counts), source, clicks)
 
 
 def _fit_exponent(counts: pl.DataFrame) -> float:

@@ -1,4 +1,8 @@
-"""Fitting the click curve and the priors on a sample: marginal likelihood, then EM, twice [ours, MODEL.md 3a]."""
+"""The fitted preference model, and its fit on a sample of shown rows [ours, MODEL.md 3a].
+
+The fit maximises the users' marginal likelihood over the click curve, then estimates the user prior by
+expectation-maximisation (EM). It does both twice. The query priors follow from the fitted curve.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -19,28 +23,28 @@ from prectr.preferences.tolerance import GRID, GRID_SIZE, ClickParameters, log_l
 
 EM_STEPS = 8
 CATEGORY_PRIOR_QUERIES = 10.0
-"""Queries that a category must have before its own prior weighs as much as the global one."""
+"""Queries at which a category's own average and the global prior weigh the same in the category's prior."""
 _START = ClickParameters(a=0.3, s=0.15, eps=0.01)
 
 
 @dataclass(frozen=True)
 class PreferenceModel:
-    """All that turns shown rows into posteriors; stored as `parameters.json` of the preferences artifact."""
+    """Parameters that turn shown rows into posteriors; stored as `parameters.json` of the preferences artifact."""
 
     click: ClickParameters
     examination: Examination
     user_prior: np.ndarray
     query_prior: np.ndarray
     category_query_prior: dict[str, np.ndarray]
-    """Prior of queries whose results mostly lie in that category: the back-off query -> category -> global."""
+    """Prior of the queries whose results mostly belong to a category, by category."""
     smoothing_clicks: float = 2.0
-    """Prior clicks of the rates of users, queries, items and pairs; a setting."""
+    """Prior clicks of the rates of users, queries, items and pairs; set by the user, not fitted."""
     level_prior_clicks: np.ndarray = field(default_factory=lambda: np.full(LEVELS, 2.0))
     """[k] prior clicks of the back-off of rates by relevance level (`prectr.preferences.smoothing`)."""
 
     @property
     def user_centre(self) -> float:
-        """Mean of the user prior: what a user without history is taken for."""
+        """Mean of the user prior: the tolerance of a user without history."""
         return float(self.user_prior @ GRID)
 
     @property
@@ -49,13 +53,13 @@ class PreferenceModel:
         return float(self.query_prior @ GRID)
 
     def query_priors(self, categories: list[str | None]) -> np.ndarray:
-        """[m, G] prior of each query by its category; global where the category is unknown."""
-        known, default = self.category_query_prior, self.query_prior
-        priors = [default if name is None else known.get(name, default) for name in categories]
+        """Select the prior of each query by its category, [m, G]; the global prior if the category is unknown."""
+        by_category, default = self.category_query_prior, self.query_prior
+        priors = [default if name is None else by_category.get(name, default) for name in categories]
         return np.array(priors, dtype=np.float64).reshape(len(categories), GRID_SIZE)
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; `load` reads it back."""
+        """Convert to a JSON object, which `load` reads."""
         return {
             "click": self.click.to_json(),
             "examination": {
@@ -92,16 +96,16 @@ def fit_preference_model(sample: pl.DataFrame, examination: Examination, categor
     Args:
         sample: user_id, query, position, clicked, expected (0..1); whole users.
         examination: the fitted curve.
-        categories: query -> category, for the back-off of query priors.
+        categories: columns query and category; a query's prior is smoothed towards its category's.
     """
-    # Rows with the same click, position and relevance are equally likely, so likelihoods are computed once for each.
+    # Rows with equal click, position and relevance have the same likelihood: compute it once for each such kind.
     kind = ["clicked", "position", "expected"]
     kinds = sample.select(kind).unique().sort(kind)
-    places = sample.join(kinds.with_row_index("kind"), on=kind, how="left", maintain_order="left")["kind"].to_numpy()
+    codes = sample.join(kinds.with_row_index("kind"), on=kind, how="left", maintain_order="left")["kind"].to_numpy()
     clicked, relevance = kinds["clicked"].to_numpy(), kinds["expected"].to_numpy().astype(np.float64)
     exam = examination(kinds["position"].to_numpy())
-    by_user, _ = _counted(sample["user_id"], places)
-    by_query, queries = _counted(sample["query"], places)
+    by_user, _ = _count_kinds(sample["user_id"], codes)
+    by_query, queries = _count_kinds(sample["query"], codes)
 
     click, user_prior = _START, _normal_prior()
     for _ in range(2):
@@ -115,12 +119,12 @@ def fit_preference_model(sample: pl.DataFrame, examination: Examination, categor
 
 
 def draw_users(users: pl.Series, share: float) -> np.ndarray:
-    """[m] which of some distinct users belong to the sample; always the same for a user."""
+    """Select a share of distinct users by a hash of their id, bool [m]; a user's result never changes."""
     return np.array([hash_fraction(user, "fit-preferences") < share for user in users], dtype=bool)
 
 
-def _counted(keys: pl.Series, kinds: np.ndarray) -> tuple[csr_array, list[str]]:
-    """Rows counted by key and kind, a sparse matrix [keys, kinds], and the keys."""
+def _count_kinds(keys: pl.Series, kinds: np.ndarray) -> tuple[csr_array, list[str]]:
+    """Count rows by key and kind; returns a sparse matrix [keys, kinds] and the keys."""
     names, codes = np.unique(keys.to_numpy(), return_inverse=True)
     ones = np.ones(len(codes))
     return coo_array((ones, (codes, kinds)), shape=(len(names), int(kinds.max()) + 1)).tocsr(), names.tolist()
@@ -139,7 +143,7 @@ def _fit_click_curve(
     prior: np.ndarray,
     start: ClickParameters,
 ) -> ClickParameters:
-    """Maximise the users' marginal likelihood over (a, s, eps) with the prior held."""
+    """Maximise the users' marginal likelihood over (a, s, eps) with a fixed prior."""
     log_prior = np.log(np.maximum(prior, 1e-12))
 
     def unpack(point: np.ndarray) -> ClickParameters:
@@ -159,7 +163,7 @@ def _fit_click_curve(
 
 
 def _expectation_maximisation(sums: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Prior over the grid that explains the keys' sums; a trace of the start keeps every threshold possible."""
+    """Fit a prior over the grid to the keys' sums. A share of the start keeps every threshold possible."""
     prior = start
     for _ in range(EM_STEPS):
         prior = 0.98 * posterior(sums, prior).mean(axis=0) + 0.02 * start
@@ -169,11 +173,12 @@ def _expectation_maximisation(sums: np.ndarray, start: np.ndarray) -> np.ndarray
 def _category_priors(
     categories: pl.DataFrame, query_names: list[str], query_sums: np.ndarray, query_prior: np.ndarray
 ) -> dict[str, np.ndarray]:
+    """Average the queries' posteriors by category, smoothed towards the global query prior; [G] by category."""
     category_of = dict(categories.iter_rows())
     posteriors = posterior(query_sums, query_prior)
     names, codes = np.unique([category_of.get(name, "") for name in query_names], return_inverse=True)
-    totals = sum_by(codes, posteriors)
+    sums = sum_by(codes, posteriors)
     queries = np.bincount(codes)[:, None]
-    blended = (totals + CATEGORY_PRIOR_QUERIES * query_prior) / (queries + CATEGORY_PRIOR_QUERIES)
-    assert blended.shape == (len(names), GRID_SIZE)
-    return dict(zip(names.tolist(), blended, strict=True))
+    priors = (sums + CATEGORY_PRIOR_QUERIES * query_prior) / (queries + CATEGORY_PRIOR_QUERIES)
+    assert priors.shape == (len(names), GRID_SIZE)
+    return dict(zip(names.tolist(), priors, strict=True))

@@ -1,9 +1,9 @@
-"""Merging days: from the partial aggregates of single days to what was known before each day, and after the last.
+"""Merging of days: from the partial aggregates of each day to decayed sums before each day and after the last.
 
-    known(D) = sum over days d < D of 2^(-(D - d) / half_life) * day(d)
+    sums(D) = sum over days d < D of 2^(-(D - d) / half_life) * day(d)
 
-A fold holds the state of a range of keys and goes from day to day, vectorised over the keys. Its memory is that of the
-range, whatever the log.
+A fold holds the sums of a range of keys and goes from day to day, vectorised over the keys. Its memory grows with the
+range, not with the log.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from prectr.preferences.sums import columns, fades, matrix, scale
 
 @dataclass(frozen=True)
 class Folded:
-    """What was known of some keys.
+    """Decayed sums of some keys.
 
     Attributes:
-        before: keys, date and sums: known before each day that has rows of the key.
-        after: keys and sums: known on the morning after the log's last day.
+        before: keys, date and sums of the earlier days, for each day that has rows of the key.
+        after: keys and sums on the morning after the log's last day.
     """
 
     before: pl.DataFrame
@@ -34,17 +34,18 @@ class Folded:
 
 
 def read_days(folder: Path, kind: str, days: Sequence[date], key: str, keys: KeyRange) -> pl.DataFrame:
-    """One kind of partials of some days in a range of keys, with the column `date`; a key may have several parts a day.
+    """Read one kind of partials of some days in a range of keys, with the column `date`.
 
-    Files are sorted by key, so that only the row groups of the range are read.
+    A key may have several rows a day, one for each part. Files are sorted by key, so only the row groups of the range
+    are read.
     """
-    wanted = pl.lit(True)
+    in_range = pl.lit(True)
     if keys.low is not None:
-        wanted &= pl.col(key) >= keys.low
+        in_range &= pl.col(key) >= keys.low
     if keys.high is not None:
-        wanted &= pl.col(key) < keys.high
+        in_range &= pl.col(key) < keys.high
     scans = [
-        pl.scan_parquet(file, hive_partitioning=False).filter(wanted).with_columns(pl.lit(day).alias("date"))
+        pl.scan_parquet(file, hive_partitioning=False).filter(in_range).with_columns(pl.lit(day).alias("date"))
         for day in days
         for file in sorted((folder / f"date={day}" / kind).glob("*.parquet"))
     ]
@@ -54,40 +55,40 @@ def read_days(folder: Path, kind: str, days: Sequence[date], key: str, keys: Key
 def fold(
     partials: pl.DataFrame, keys: list[str], names: tuple[str, ...], days: Sequence[date], half_life: float | None
 ) -> Folded:
-    """Fold partial sums, a day after the other.
+    """Fold the partial sums of days into decayed sums.
 
-    What is known fades from each day of the log to the next, whether the keys have rows or not: so a result does not
-    depend on which other keys are folded with it.
+    All sums decay from each day of the log to the next, also of keys without rows that day. So the result of a key does
+    not depend on the other keys in the fold.
 
     Args:
         partials: keys, date and the whole numbers `names`, in any order, several rows for a key and day allowed.
         keys: the key columns, text.
         names: the columns to add up.
         days: all days of the log, in order.
-        half_life: in days; None: nothing fades.
+        half_life: in days; None: no decay.
     """
     ordered = partials if partials["date"].is_sorted() else partials.sort("date", maintain_order=True)
     code, first = key_codes(ordered, keys)
     bounds = np.searchsorted(ordered["date"].to_numpy(), np.array(days, dtype="datetime64[D]"), side="right")
-    known, fading = np.zeros((len(first), len(names))), fades(names)
+    sums, fading = np.zeros((len(first), len(names))), fades(names)
     rows, before = [np.zeros(0, np.int64)], [np.zeros((0, len(names)))]
     morning_after = days[-1] + timedelta(days=1)
     for start, end, day, next_day in zip([0, *bounds], bounds, days, [*days[1:], morning_after], strict=False):
-        shown, place, daily = _of_day(code[start:end], matrix(ordered[start:end], names))
-        rows.append(start + place)
-        before.append(known[shown])
-        known[shown] += daily * scale(names)
+        shown, first_row, day_sums = _sum_day(code[start:end], matrix(ordered[start:end], names))
+        rows.append(start + first_row)
+        before.append(sums[shown])
+        sums[shown] += day_sums * scale(names)
         if half_life is not None:
-            known[:, fading] *= np.exp2(-(next_day - day).days / half_life)
+            sums[:, fading] *= np.exp2(-(next_day - day).days / half_life)
     cells = ordered.select(*keys, "date")
     return Folded(
         cells[np.concatenate(rows)].with_columns(columns(np.concatenate(before), names)),
-        cells.drop("date")[first].with_columns(columns(known, names)).sort(keys),
+        cells.drop("date")[first].with_columns(columns(sums, names)).sort(keys),
     )
 
 
 def key_codes(rows: pl.DataFrame, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Dense codes [n] of the rows' keys, of one or two text columns, and the first row [m] of each code."""
+    """Code the rows' keys, one or two text columns: dense codes [n], and the first row [m] of each code."""
     parts = [code_column(rows[key]) for key in keys]
     code = parts[0].codes.astype(np.int64)
     for part in parts[1:]:
@@ -98,13 +99,13 @@ def key_codes(rows: pl.DataFrame, keys: list[str]) -> tuple[np.ndarray, np.ndarr
         .group_by("code", maintain_order=True)
         .agg(pl.col("row").first())
     )
-    places = pl.DataFrame({"code": code}).join(
-        dense.select("code").with_row_index("place"), on="code", how="left", maintain_order="left"
-    )["place"]
-    return places.to_numpy().astype(np.int64), dense["row"].to_numpy().astype(np.int64)
+    dense_code = pl.DataFrame({"code": code}).join(
+        dense.select("code").with_row_index("dense"), on="code", how="left", maintain_order="left"
+    )["dense"]
+    return dense_code.to_numpy().astype(np.int64), dense["row"].to_numpy().astype(np.int64)
 
 
-def _of_day(code: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct codes of a day [m], a row of each [m], and their sums over the day's parts [m, w]."""
-    shown, place, dense = np.unique(code, return_index=True, return_inverse=True)
-    return shown, place, sums[place] if len(shown) == len(code) else sum_by(dense, sums)
+def _sum_day(code: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sum a day's parts: the distinct codes [m], the first row of each [m], and their sums [m, w]."""
+    shown, first_row, dense = np.unique(code, return_index=True, return_inverse=True)
+    return shown, first_row, sums[first_row] if len(shown) == len(code) else sum_by(dense, sums)

@@ -1,9 +1,11 @@
-"""Reading a `mine-preferences` artifact: what was known of some keys before some days, or at the end of the log."""
+"""Readers of a `mine-preferences` artifact: sums of some keys before some days, and snapshots after the log's last day.
+
+They read only the rows and columns that the caller names.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +30,12 @@ KEYS = {
 }
 
 
-_EARLIER = "mined by an earlier version of the project; run its stage again with --force."
+_EARLIER = "was mined by an earlier version of the project; run `prectr mine-preferences` again with --force."
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """An opened artifact; its tables are read when they are asked for, and as far as they are."""
+    """An opened preferences artifact. The methods read its tables, or the rows of them that the caller names."""
 
     path: Path
     config: PreferencesConfig
@@ -43,17 +45,17 @@ class Preferences:
 
     @classmethod
     def open(cls, path: Path) -> "Preferences":
-        """Read what is small of the artifact.
+        """Read the parameters, the query categories and the days of an artifact.
 
         Raises:
-            PrectrError: it is not a `mine-preferences` artifact.
+            PrectrError: `path` holds no `mine-preferences` artifact, or one of an earlier version.
         """
         manifest = read_manifest(path)
         if manifest is None or manifest["stage"] != "mine-preferences":
-            raise PrectrError(f"{path}: no preferences here; make them with `prectr mine-preferences --out {path}`.")
+            raise PrectrError(f"{path}: no preferences artifact here; run `prectr mine-preferences --out {path}`.")
         if "days" not in manifest:
             raise PrectrError(f"{path}: {_EARLIER}")
-        days = sorted(date.fromisoformat(day) for of in manifest["days"].values() for day in of)
+        days = sorted(date.fromisoformat(day) for names in manifest["days"].values() for day in names)
         return cls(
             path,
             PreferencesConfig.model_validate(manifest["config"]),
@@ -67,29 +69,30 @@ class Preferences:
         """The fitted click curve."""
         return log_likelihood_table(self.model.click, self.model.examination.exponent)
 
-    def before(self, kind: str, wanted: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
-        """What was known before some days.
+    def before(self, kind: str, key_days: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
+        """Read the sums of some keys before some days.
 
         Args:
             kind: query, category, total, item or pair.
-            wanted: its keys and `date`, distinct, [m] rows.
+            key_days: the kind's keys and `date`, distinct, [m] rows.
 
         Returns:
-            the rows found in the order of `wanted`, null where nothing was known; and their sums, zero there.
+            the table's rows in the order of `key_days`, null where the table has none; and their sums [m, w], zero
+            there.
         """
         keys = [*KEYS[kind], "date"]
-        known = pl.scan_parquet(self.path / "before" / kind / "*.parquet", hive_partitioning=False)
-        found = known.join(wanted.lazy(), on=keys, how="semi").collect(engine="streaming")
-        rows = wanted.join(found, on=keys, how="left", maintain_order="left")
+        table = pl.scan_parquet(self.path / "before" / kind / "*.parquet", hive_partitioning=False)
+        stored = table.join(key_days.lazy(), on=keys, how="semi").collect(engine="streaming")
+        rows = key_days.join(stored, on=keys, how="left", maintain_order="left")
         return rows, np.nan_to_num(matrix(rows.select(pl.col(NAMES[kind]).fill_null(0.0)), NAMES[kind]))
 
-    def behaviours_before(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        """S_q of some queries before some days (query, date, distinct): a row a behaviour, best first."""
-        known = pl.scan_parquet(self.path / "before" / "behaviour" / "*.parquet", hive_partitioning=False)
-        return known.join(wanted.lazy(), on=["query", "date"], how="semi", maintain_order="left").collect()
+    def behaviours_before(self, query_days: pl.DataFrame) -> pl.DataFrame:
+        """Read S_q of some queries before some days (distinct query and date): a row for each behaviour, best first."""
+        table = pl.scan_parquet(self.path / "before" / "behaviour" / "*.parquet", hive_partitioning=False)
+        return table.join(query_days.lazy(), on=["query", "date"], how="semi", maintain_order="left").collect()
 
     def snapshot(self, kind: str) -> pl.DataFrame:
-        """What is known on the morning after the log's last day.
+        """Read the whole table of a kind, as of the morning after the log's last day.
 
         Raises:
             PrectrError: the artifact is of an earlier version, which had no such table.
@@ -99,61 +102,55 @@ class Preferences:
         return read_table(self.path / "snapshot" / kind)
 
     def query_priors(self, queries: pl.Series) -> np.ndarray:
-        """[m, G] tolerance prior of some distinct queries, by the category mostly shown for each."""
+        """Select the tolerance prior of distinct queries by the category most often shown for each, [m, G]."""
         named = queries.alias("query").to_frame().join(
             self.query_category, on="query", how="left", maintain_order="left"
         )  # fmt: skip
         return self.model.query_priors(named["category"].to_list())
 
 
-@lru_cache(maxsize=1)
-def opened(path: Path) -> Preferences:
-    """The artifact, opened once a process: its tasks share it."""
-    return Preferences.open(path)
-
-
 def require_mined_from(preferences: Path, **inputs: Path) -> None:
-    """Refuse inputs that the artifact was not mined from.
+    """Check that the artifact was mined from the given inputs.
 
     Args:
         preferences: a `mine-preferences` artifact.
         inputs: `tables`, `relevance`, or both.
 
     Raises:
-        UsageError: one is another one, or changed since.
+        UsageError: the artifact was mined from another input, or the input changed since.
     """
     mined_from = require_artifact(preferences, "mine-preferences")["inputs"]
-    for name, given in inputs.items():
-        if mined_from[name] != fingerprint(given):
+    for name, path in inputs.items():
+        if mined_from[name] != fingerprint(path):
             raise UsageError(
-                f"{preferences}: was mined from other {name} than {given}, or they changed since. Give those that it "
-                "was mined from, or run `prectr mine-preferences` again."
+                f"{preferences}: was mined from other {name} than {path}, or they changed since. Use the {name} that "
+                "it was mined from, or run `prectr mine-preferences` again."
             )
 
 
 def rows(preferences: Preferences, table: str, **keys: str) -> pl.DataFrame:
-    """Rows of a snapshot table whose key columns have these values; of sorted parts only their row groups are read."""
-    wanted = [pl.col(name) == value for name, value in keys.items()]
-    return _scan(preferences, table).filter(wanted).collect()
+    """Read the rows of a snapshot table whose key columns have these values; other row groups are skipped."""
+    conditions = [pl.col(name) == value for name, value in keys.items()]
+    return _scan(preferences, table).filter(conditions).collect()
 
 
 def columns(preferences: Preferences, table: str, names: Sequence[str]) -> pl.DataFrame:
-    """Some columns of a whole snapshot table."""
+    """Read some columns of a whole snapshot table."""
     return _scan(preferences, table).select(names).collect()
 
 
 def prior_strength(preferences: Preferences) -> np.ndarray:
-    """[k] examined impressions of each level that the back-off of its rate weighs as much as, at the log's rates."""
+    """Examined impressions that weigh as much as the back-off of each level's rate, at the log's rates; [k]."""
     return np.asarray(preferences.model.level_prior_clicks / overall_rates(preferences))
 
 
 def mean_prior_strength(preferences: Preferences) -> float:
-    """`prior_strength`, weighted by how often each level was looked at."""
+    """Mean of `prior_strength` over levels, weighted by the examined impressions of each level."""
     return float(np.average(prior_strength(preferences), weights=_total(preferences).examined[0] + 1e-9))
 
 
 def overall_rates(preferences: Preferences) -> np.ndarray:
-    """[k] clicks per examined impression of the whole log by level: where the back-off ends."""
+    """Clicks per examined impression of the whole log by level, [k]: the last step of the back-off."""
     return np.asarray(total_rates(_total(preferences))[0])
 
 

@@ -1,4 +1,7 @@
-"""The three passes over the log, each the work of one task on one part of a day."""
+"""The three passes over the log. Each function is the work of one task on one part of a day.
+
+Tasks write Parquet parts; only keys and hashes return to the driver.
+"""
 
 from dataclasses import dataclass
 from datetime import date
@@ -22,13 +25,13 @@ from prectr.preferences.shown import ShownReader, ShownRows, explored
 from prectr.preferences.tolerance import LATTICE, LogLikelihoodTable, log_likelihood_table
 
 SAMPLE_ROWS = 5_000
-"""Every so manieth key of a sorted partial is told the driver, which cuts the key space by them."""
+"""Tasks report every 5,000th key of a sorted partial; the driver splits the key space by them."""
 KEYS_OF = {"plain_user": "user_id", "pair": "query", "item": "item_id"}
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What all tasks of a pass share; small, because it is sent with every task."""
+    """Arguments that all tasks of a pass share. It is small, because it is sent with every task."""
 
     out: Path
     """The artifact being built."""
@@ -39,7 +42,7 @@ class Pass:
     alternate: bool = True
 
     def open_reader(self) -> ShownReader:
-        """The reader."""
+        """Return the reader; fetch it from the object store if necessary."""
         return fetch_reader(self.reader)
 
     @property
@@ -50,12 +53,12 @@ class Pass:
 
 
 def fetch_reader(reader: Any) -> ShownReader:
-    """The `ShownReader` behind a reference; its arrays are mapped from the object store, once a process."""
-    return reader if isinstance(reader, ShownReader) else _fetched(reader)
+    """Return the `ShownReader` behind a reference; each process maps its arrays from the object store once."""
+    return reader if isinstance(reader, ShownReader) else _fetch_once(reader)
 
 
 @lru_cache(maxsize=1)
-def _fetched(reference: Any) -> ShownReader:
+def _fetch_once(reference: Any) -> ShownReader:
     import ray
 
     reader: ShownReader = ray.get(reference)
@@ -63,14 +66,14 @@ def _fetched(reference: Any) -> ShownReader:
 
 
 def fit_pass(part: Part, shared: Pass, share: float) -> None:
-    """Count what the parameters are fitted from, and draw rows of a share of the users; writes `.fit/`."""
+    """Count clicks by level and position and categories by query, and sample a share of the users; writes `.fit/`."""
     reader = shared.open_reader()
     rows = reader.read(part, ["policy"])
     level = reader.index.level[rows.place]
     drawn = np.flatnonzero(draw_users(rows.user.keys, share)[rows.user.codes])
     category = reader.catalogue.category[rows.item_place]
     shown = pl.DataFrame({"query": rows.query.codes, "category": category}).group_by("query", "category").len("shown")
-    made = {
+    frames = {
         "examination": examination_counts(level, rows.frame["position"].to_numpy(), rows.clicked, explored(rows.frame)),
         "category": shown.with_columns(
             rows.query.keys.gather(shown["query"]), reader.catalogue.categories.gather(shown["category"])
@@ -85,17 +88,17 @@ def fit_pass(part: Part, shared: Pass, share: float) -> None:
             ]
         ),
     }
-    for name, frame in made.items():
+    for name, frame in frames.items():
         write_part(shared.out / ".fit" / f"date={part.day}" / name, part.number, frame)
 
 
 @dataclass(frozen=True)
 class Passed:
-    """What a task tells the driver of its part.
+    """What a task returns to the driver.
 
     Attributes:
         keys: every SAMPLE_ROWS-th key of the sorted partials, by key column.
-        relevance: `relevance_hash` of the pairs shown.
+        relevance: `relevance_hash` of the pairs that the part shows.
     """
 
     keys: dict[str, list[str]]
@@ -103,30 +106,30 @@ class Passed:
 
 
 def plain_pass(part: Part, shared: Pass) -> Passed:
-    """Tolerances before either side is corrected for the other."""
+    """Write the partials of the first pass, from uncorrected relevance."""
     reader = shared.open_reader()
     rows = reader.read(part, partials.PLAIN_COLUMNS)
     return Passed(_write(shared.out, part, partials.plain_partials(rows, reader, shared.table)))
 
 
 def main_pass(part: Part, shared: Pass) -> Passed:
-    """All partial aggregates."""
+    """Write the partials of the second pass, corrected by the tolerances on the morning of the day."""
     reader = shared.open_reader()
     rows = reader.read(part, partials.COLUMNS)
     _refuse_repeats(rows, part)
     centres = known_centres(rows, day_centres(shared.out, part.day), shared.alternate)
-    made = partials.partials(rows, reader, shared.table, centres, shared.behaviours_per_query)
+    frames = partials.partials(rows, reader, shared.table, centres, shared.behaviours_per_query)
     shown = distinct(rows.place, len(reader.index.key))
-    return Passed(_write(shared.out, part, made), relevance_hash(reader, shown))
+    return Passed(_write(shared.out, part, frames), relevance_hash(reader, shown))
 
 
 def relevance_of_day(day: date, artifact: Path, shared: Pass) -> str:
-    """What `KeptDay.relevance` of a kept day would be now."""
+    """Compute `KeptDay.relevance` of a stored day from the present relevance artifact."""
     return kept_relevance(artifact, day, shared.open_reader())
 
 
 def day_centres(artifact: Path, day: date) -> dict[str, pl.DataFrame]:
-    """The rows of `centres/user` and `centres/query` of one day, sorted by key."""
+    """Read the rows of `centres/user` and `centres/query` of one day, sorted by key."""
     return {
         kind: read_table(artifact / "centres" / kind, [day]).sort(key)
         for kind, key in (("user", "user_id"), ("query", "query"))
@@ -134,34 +137,35 @@ def day_centres(artifact: Path, day: date) -> dict[str, pl.DataFrame]:
 
 
 def known_centres(rows: ShownRows, centres: dict[str, pl.DataFrame], alternate: bool) -> Centres:
-    """Look up what was known of the rows' users and queries; without `alternate` nothing is corrected."""
+    """Look up the centres of the rows' users and queries; without `alternate` all shifts are 0."""
 
-    def looked_up(keys: pl.Series, known: pl.Series, values: pl.Series) -> np.ndarray:
-        place = find_codes(keys, known)
-        return np.where(place < 0, 0, values.to_numpy()[place]) if len(values) else np.zeros(len(keys), np.int16)
+    def look_up(keys: pl.Series, stored: pl.Series, values: pl.Series) -> np.ndarray:
+        row = find_codes(keys, stored)
+        return np.where(row < 0, 0, values.to_numpy()[row]) if len(values) else np.zeros(len(keys), np.int16)
 
     user, query = centres["user"], centres["query"]
-    found = Centres(
-        user=looked_up(rows.user.keys, user["user_id"], user["shift"]).astype(np.int16),
-        query=looked_up(rows.query.keys, query["query"], query["shift"]).astype(np.int16),
-        requests=looked_up(rows.user.keys, user["user_id"], user["requests"]),
+    stored = Centres(
+        user=look_up(rows.user.keys, user["user_id"], user["shift"]).astype(np.int16),
+        query=look_up(rows.query.keys, query["query"], query["shift"]).astype(np.int16),
+        requests=look_up(rows.user.keys, user["user_id"], user["requests"]),
     )
-    return found if alternate else Centres(np.zeros_like(found.user), np.zeros_like(found.query), found.requests)
+    return stored if alternate else Centres(np.zeros_like(stored.user), np.zeros_like(stored.query), stored.requests)
 
 
 def _refuse_repeats(rows: ShownRows, part: Part) -> None:
-    """One impression twice in a part: a day that is there twice, or a log that nobody validated."""
+    """Refuse a part that holds an impression twice: the log holds a day twice, or it was not validated."""
     key = np.sort(rows.request.codes.astype(np.int64) * max(len(rows.item), 1) + rows.item.codes)
     repeats = int((key[1:] == key[:-1]).sum())
     if repeats:
         files = ", ".join(str(piece.file) for piece in part.slices)
         raise PrectrError(
-            f"{files}: {repeats:,} impressions (request_id, item_id) stand there twice; is the day there twice? "
-            "Run `prectr validate` on the log: it sets repeats aside with their file and row."
+            f"{files}: {repeats:,} impressions (request_id, item_id) occur more than once; the log may hold the day "
+            "twice. Run `prectr validate` on the log: it sets repeats aside with their file and row."
         )
 
 
 def _write(out: Path, part: Part, frames: Frames) -> dict[str, list[str]]:
+    """Write the frames as parts of the day; returns every SAMPLE_ROWS-th key, by key column."""
     for kind, frame in frames.items():
         write_part(day_folder(out, part.day) / kind, part.number, frame)
     return {

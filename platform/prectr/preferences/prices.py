@@ -1,6 +1,6 @@
-"""Quantiles of the prices that people click, as sums that may be merged: a histogram over the logarithm.
+"""Quantiles of clicked prices, from histograms over the log-price that can be added.
 
-A bin is a tenth wide (1.1 times the price below), so a quantile is off by at most about 5 %.
+The upper edge of a bin is 1.1 times its lower edge, so a quantile is off by at most about 5 %.
 """
 
 import numpy as np
@@ -15,28 +15,28 @@ QUANTILE_NAMES = tuple(f"price_p{round(100 * quantile)}" for quantile in QUANTIL
 
 
 def clicked_prices(rows: ShownRows, category: Coded, log_price: np.ndarray) -> pl.DataFrame:
-    """Clicks by price bin: of (query or category), key, bin int32, clicks int64; sorted.
+    """Count clicks by price bin: of (query or category), key, bin int32, clicks int64; sorted.
 
     Args:
         rows: shown rows.
-        category: their items' categories.
+        category: the categories of their items.
         log_price: [n] NaN where unknown.
     """
     priced = np.flatnonzero(rows.clicked & ~np.isnan(log_price))
     bins = pl.Series("bin", np.floor(log_price[priced] / BIN).astype(np.int32))
-    made = []
+    frames = []
     for of, by in (("category", category), ("query", rows.query)):
         clicks = pl.DataFrame([pl.Series("code", by.codes[priced]), bins]).group_by("code", "bin").len("clicks")
         keys = by.keys.gather(clicks["code"]).alias("key")
-        made.append(clicks.select(pl.lit(of).alias("of"), keys, "bin", pl.col("clicks").cast(pl.Int64)))
-    return pl.concat(made).sort("of", "key", "bin")
+        frames.append(clicks.select(pl.lit(of).alias("of"), keys, "bin", pl.col("clicks").cast(pl.Int64)))
+    return pl.concat(frames).sort("of", "key", "bin")
 
 
 def quantiles(histogram: pl.DataFrame) -> pl.DataFrame:
-    """Price quantiles of each key.
+    """Compute the price quantiles of each key.
 
     Args:
-        histogram: key, bin and clicks (a decayed number), one row a bin.
+        histogram: key, bin and clicks (decayed), one row for each key and bin.
 
     Returns:
         key and QUANTILE_NAMES: the middle of the bin that holds the quantile, in units of the log's price.
@@ -45,7 +45,7 @@ def quantiles(histogram: pl.DataFrame) -> pl.DataFrame:
     ordered = histogram.sort("key", "bin").with_columns(
         share=share, price=(((pl.col("bin") + 0.5) * BIN).exp()).round(4)
     )
-    # The last bin's share may miss 1 by a rounding error; every quantile is below it.
+    # The last bin's share may differ from 1 by a rounding error, but every quantile is below it.
     return ordered.group_by("key", maintain_order=True).agg(
         pl.col("price").filter(pl.col("share") >= quantile).first().alias(name)
         for quantile, name in zip(QUANTILES, QUANTILE_NAMES, strict=True)

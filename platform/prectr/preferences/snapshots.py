@@ -1,10 +1,10 @@
-"""Folding the days of a range of keys into the tables that later stages read.
+"""Folds of the days' partials, by range of keys, into the tables that later stages read.
 
-    centres/{user,query}            keys, date, shift (lattice steps; of users also requests): tolerances on the morning
-                                    of each day that shows the key, before either side is corrected for the other
-    before/{query,category,total,item,pair}   keys, date, sums: known before each day that shows the key
+    centres/{user,query}            keys, date, shift (lattice steps; users also have requests): uncorrected tolerances
+                                    on the morning of each day that shows the key
+    before/{query,category,total,item,pair}   keys, date, sums of the earlier days, for each day that shows the key
     before/behaviour                date, query and the columns of S_q, best first
-    snapshot/...                    the same after the log's last day, with what a person wants to read off them
+    snapshot/...                    the same after the log's last day, with tolerances, rates and prices for reports
 
 Each function is the work of one task: it reads a range of the sorted day partials and writes one part of each table.
 """
@@ -36,10 +36,10 @@ SHARE_NAMES = tuple(f"click_share_{level}" for level in range(LEVELS))
 
 @dataclass(frozen=True)
 class Folding:
-    """What all folds of a run share."""
+    """Arguments that all folds of a run share."""
 
     out: Path
-    """The artifact being built: reads `days/`, writes `centres/`, `before/` and `snapshot/`."""
+    """The artifact being built: folds read `days/` and write `centres/`, `before/` and `snapshot/`."""
     days: tuple[date, ...]
     model: PreferenceModel
     query_category: pl.DataFrame
@@ -47,20 +47,20 @@ class Folding:
     behaviours_per_query: int
 
     def read(self, kind: str, key: str, keys: KeyRange) -> pl.DataFrame:
-        """Day partials of a range."""
+        """Read one kind of day partials in a range of keys."""
         return read_days(self.out / "days", kind, self.days, key, keys)
 
     def fold(self, kind: str, by: list[str], names: tuple[str, ...], keys: KeyRange) -> Folded:
-        """Fold one kind of a range."""
+        """Fold one kind of partials in a range of keys."""
         return fold(self.read(kind, by[0], keys), by, names, self.days, self.half_life)
 
     def tolerance(self, sums: np.ndarray, prior: np.ndarray) -> list[pl.Series]:
-        """Posterior mean and deviation columns from [m, >= G] sums."""
+        """Compute columns of posterior mean and deviation from sums [m, >= G]."""
         mean, deviation = moments(posterior(sums[:, :GRID_SIZE], prior))
         return [pl.Series("tolerance", mean), pl.Series("tolerance_sd", deviation)]
 
     def query_priors(self, queries: pl.Series) -> tuple[pl.Series, np.ndarray]:
-        """Category (null where unknown) and tolerance prior [m, G] of each query."""
+        """Look up category (null if unknown) and tolerance prior [m, G] of each query."""
         named = queries.alias("query").to_frame().join(
             self.query_category, on="query", how="left", maintain_order="left"
         )["category"]  # fmt: skip
@@ -68,35 +68,35 @@ class Folding:
 
 
 def centres_of_users(keys: KeyRange, folding: Folding) -> None:
-    """`centres/user` of a range of users."""
+    """Write `centres/user` of a range of users."""
     before = folding.fold("plain_user", ["user_id"], USER_NAMES, keys).before
     sums = matrix(before, USER_NAMES)
     mean, _ = moments(posterior(sums[:, :GRID_SIZE], folding.model.user_prior))
-    made = before.select(
+    centres = before.select(
         "user_id",
         "date",
         pl.Series("shift", on_lattice(mean - folding.model.user_centre)),
         pl.Series("requests", sums[:, GRID_SIZE]),
     )
-    write_part(folding.out / "centres" / "user", keys.number, made.sort("date", "user_id"))
+    write_part(folding.out / "centres" / "user", keys.number, centres.sort("date", "user_id"))
 
 
 def centres_of_queries(keys: KeyRange, folding: Folding) -> None:
-    """`centres/query` of a range of queries, and `snapshot/centre`, which serving corrects what users click by."""
+    """Write `centres/query` of a range of queries, and `snapshot/centre`, by which serving corrects users' clicks."""
     folded = folding.fold("plain_query", ["query"], GRID_NAMES, keys)
 
-    def shifted(known: pl.DataFrame, key: list[str]) -> pl.DataFrame:
-        _, prior = folding.query_priors(known["query"])
-        mean, _ = moments(posterior(matrix(known, GRID_NAMES), prior))
-        return known.select(*key, pl.Series("shift", on_lattice(mean - folding.model.query_centre)))
+    def shifts(sums: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+        _, prior = folding.query_priors(sums["query"])
+        mean, _ = moments(posterior(matrix(sums, GRID_NAMES), prior))
+        return sums.select(*key, pl.Series("shift", on_lattice(mean - folding.model.query_centre)))
 
-    before = shifted(folded.before, ["query", "date"]).sort("date", "query")
+    before = shifts(folded.before, ["query", "date"]).sort("date", "query")
     write_part(folding.out / "centres" / "query", keys.number, before)
-    write_part(folding.out / "snapshot" / "centre", keys.number, shifted(folded.after, ["query"]).sort("query"))
+    write_part(folding.out / "snapshot" / "centre", keys.number, shifts(folded.after, ["query"]).sort("query"))
 
 
 def fold_users(keys: KeyRange, folding: Folding) -> dict[str, int]:
-    """`snapshot/user` of a range: sums, tolerance and deviation. Returns row counts by table, as all folds do."""
+    """Write `snapshot/user` of a range: sums, tolerance and deviation. Returns row counts by table, as all folds."""
     after = folding.fold("user", ["user_id"], USER_NAMES, keys).after
     after = after.with_columns(folding.tolerance(matrix(after, USER_NAMES), folding.model.user_prior))
     write_part(folding.out / "snapshot" / "user", keys.number, after)
@@ -104,7 +104,7 @@ def fold_users(keys: KeyRange, folding: Folding) -> dict[str, int]:
 
 
 def fold_items(keys: KeyRange, folding: Folding) -> dict[str, int]:
-    """`before/item` and `snapshot/item` of a range."""
+    """Write `before/item` and `snapshot/item` of a range; returns row counts by table."""
     folded = folding.fold("item", ["item_id"], COUNT_NAMES, keys)
     write_part(folding.out / "before" / "item", keys.number, folded.before.sort("date", "item_id"))
     write_part(folding.out / "snapshot" / "item", keys.number, folded.after)
@@ -112,7 +112,7 @@ def fold_items(keys: KeyRange, folding: Folding) -> dict[str, int]:
 
 
 def fold_categories(folding: Folding) -> int:
-    """Categories and the whole log, which are few: `before/` and `snapshot/` of both. Returns how many categories."""
+    """Write `before/` and `snapshot/` of all categories and of the whole log; returns the number of categories."""
     everything = KeyRange(None, None, 0)
     days = folding.read("category", "category", everything)
     folded = fold(days, ["category"], LEVEL_NAMES, folding.days, folding.half_life)
@@ -124,12 +124,12 @@ def fold_categories(folding: Folding) -> int:
     seen = folding.read("seen_category", "key", everything)
     total, after = (matrix(part.after, LEVEL_NAMES) for part in (whole, folded))
     overall = LevelSums.split(total)
-    of_total = total_rates(overall)
+    rates = total_rates(overall)
     for name, table, sums, key in (
         ("total", whole.after, total, pl.lit("")),
         ("category", folded.after, after, pl.col("key")),
     ):
-        above = np.repeat(of_total, len(sums), axis=0)
+        above = np.repeat(rates, len(sums), axis=0)
         readable = table.with_columns(
             *folding.tolerance(sums, folding.model.query_prior),
             *_readable_rates(level_rates(LevelSums.split(sums), above, folding.model.level_prior_clicks)),
@@ -143,17 +143,17 @@ def fold_categories(folding: Folding) -> int:
 
 
 def _readable_rates(smoothed: LevelRates) -> list[pl.Series]:
-    """Columns RATE_NAMES and SHARE_NAMES."""
+    """Convert smoothed rates to the columns RATE_NAMES and SHARE_NAMES."""
     return [*columns(smoothed.rate, RATE_NAMES), *columns(smoothed.click_share, SHARE_NAMES)]
 
 
 def _users_in_all(counts: pl.DataFrame) -> pl.DataFrame:
-    """key and users after the last day, of what `counts_before` gave."""
+    """Select key and users after the last day from the result of `counts_before`."""
     return counts.filter(pl.col("date").is_null()).drop("date")
 
 
 def fitted_prior_clicks(folding: Folding) -> np.ndarray:
-    """`level_prior_clicks` [k], fitted on the queries of the folding's days."""
+    """Fit `level_prior_clicks` [k] on the queries of the folding's days."""
     names = LEVEL_NAMES[GRID_SIZE:]
     partials = [
         pl.scan_parquet(folding.out / "days" / f"date={day}" / "query" / "*.parquet", hive_partitioning=False)
@@ -166,12 +166,12 @@ def fitted_prior_clicks(folding: Folding) -> np.ndarray:
     by_category = LevelSums.split(sum_by(category, sums))
     total = total_rates(LevelSums.split(sums.sum(axis=0, keepdims=True)))
     # Categories hold many queries: two clicks keep the rates of the small ones from being extreme.
-    of_category = smoothed_rates(by_category, total, np.full(LEVELS, 2.0))
-    return fit_prior_clicks(LevelSums.split(sums), of_category[category])
+    category_rates = smoothed_rates(by_category, total, np.full(LEVELS, 2.0))
+    return fit_prior_clicks(LevelSums.split(sums), category_rates[category])
 
 
 def fold_queries(keys: KeyRange, folding: Folding) -> dict[str, int]:
-    """Queries, their pairs, users and behaviours of a range."""
+    """Write `before/` and `snapshot/` of the queries, pairs and behaviours in a range; returns row counts by table."""
     folded = folding.fold("query", ["query"], LEVEL_NAMES, keys)
     users = distinct_users.counts_before(folding.read("seen_query", "key", keys)).rename({"key": "query"})
     before = folded.before.join(users, on=["query", "date"], how="left", maintain_order="left")
@@ -197,12 +197,12 @@ def _readable_queries(after: pl.DataFrame, keys: KeyRange, folding: Folding) -> 
     by_category = _snapshot(folding, "category").select("category", *RATE_NAMES)
     above = categories.alias("category").to_frame().join(by_category, on="category", how="left", maintain_order="left")
     unknown = above[RATE_NAMES[0]].is_null().to_numpy()[:, None]
-    of_category = np.where(unknown, total_rates(total), matrix(above, RATE_NAMES))
+    parent_rates = np.where(unknown, total_rates(total), matrix(above, RATE_NAMES))
     sums = matrix(after, LEVEL_NAMES)
     readable = after.with_columns(
         categories.alias("category"),
         *folding.tolerance(sums, prior),
-        *_readable_rates(level_rates(LevelSums.split(sums), of_category, folding.model.level_prior_clicks)),
+        *_readable_rates(level_rates(LevelSums.split(sums), parent_rates, folding.model.level_prior_clicks)),
     )
     clicked = folding.read("price", "key", keys).filter(pl.col("of") == "query").drop("of")
     price = _price_quantiles(folding, clicked).rename({"key": "query"})
@@ -210,7 +210,7 @@ def _readable_queries(after: pl.DataFrame, keys: KeyRange, folding: Folding) -> 
 
 
 def _price_quantiles(folding: Folding, histogram: pl.DataFrame) -> pl.DataFrame:
-    """Quantiles of clicked prices by key; the days' histograms fade as all sums do."""
+    """Compute quantiles of clicked prices by key; the days' histograms decay like all sums."""
     if folding.half_life is not None:
         age = (pl.lit(folding.days[-1]) - pl.col("date")).dt.total_days() + 1
         histogram = histogram.with_columns(pl.col("clicks") * (-age / folding.half_life * np.log(2.0)).exp())
@@ -220,6 +220,7 @@ def _price_quantiles(folding: Folding, histogram: pl.DataFrame) -> pl.DataFrame:
 
 
 def _fold_behaviours(keys: KeyRange, folding: Folding) -> int:
+    """Write `before/behaviour` and `snapshot/behaviour` of a range; returns the snapshot's rows."""
     days = folding.read("behaviour", "query", keys).partition_by("date", as_dict=True, include_key=False)
 
     def in_order() -> Iterator[tuple[date, pl.DataFrame]]:
@@ -230,11 +231,11 @@ def _fold_behaviours(keys: KeyRange, folding: Folding) -> int:
     limit = folding.behaviours_per_query
     before: list[pl.DataFrame] = []
     after = 0
-    for day, known in behaviours.states(in_order(), limit):
+    for day, lists in behaviours.states(in_order(), limit):
         if day is None:
-            write_part(folding.out / "snapshot" / "behaviour", keys.number, known)
-            after = known.height
-        dated = known.with_columns(pl.lit(day, dtype=pl.Date).alias("date"))
+            write_part(folding.out / "snapshot" / "behaviour", keys.number, lists)
+            after = lists.height
+        dated = lists.with_columns(pl.lit(day, dtype=pl.Date).alias("date"))
         before.append(dated if day is not None else dated.clear())
     write_part(folding.out / "before" / "behaviour", keys.number, pl.concat(before))
     return after

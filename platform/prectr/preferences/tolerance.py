@@ -4,17 +4,17 @@
 
     symbol   variable          shape
     th       GRID              [G]     thresholds on the relevance scale 0..1
-    rel      relevance         [n]     expected relevance level / (k - 1), shifted where the other side is known
+    rel      relevance         [n]     expected relevance level / (k - 1), corrected for the other side's tolerance
     exam     examination       [n]
     log L    log_likelihood    [n, G]  one row's log-likelihood of every threshold
 
-The log-likelihood of a user, query or category is the sum over all shown rows, clicked or not: additive, so partial
-sums may be merged, and one user's part may be taken out of a query's sum exactly.
+The log-likelihood of a user, query or category is the sum over all shown rows, clicked or not. So partial sums can be
+merged, and one user's share can be subtracted from a query's sum exactly.
 
-Mining adds up hundreds of millions of rows on any number of machines, so it looks the log-likelihood of a row up in a
-table (`LogLikelihoodTable`) of whole numbers: relevance is rounded to a lattice of 1/200 (a fortieth of a level's
-width in `s`, far below the error of any relevance model), a log-likelihood to 2^-20. Sums of whole numbers do not
-depend on their order, so the same log gives the same bytes however it was split.
+Mining sums hundreds of millions of rows on any number of machines. It reads a row's log-likelihood from a table of
+whole numbers (`LogLikelihoodTable`): relevance is rounded to a lattice of 1/200 (a fortieth of a level's width in `s`,
+far below the error of any relevance model), a log-likelihood to 2^-20. Sums of whole numbers do not depend on their
+order, so the same log gives the same bytes for any split into parts.
 """
 
 from dataclasses import asdict, dataclass
@@ -27,32 +27,32 @@ from scipy.sparse import coo_array
 GRID = np.linspace(0.0, 1.1, 23)
 GRID_SIZE = len(GRID)
 LATTICE = 200
-"""Steps of relevance from 0 to 1."""
+"""Lattice steps of relevance from 0 to 1."""
 UNIT = 2**20
-"""One, in the whole numbers that log-likelihoods and examinations are added up in."""
+"""The number one in the unit of whole-number sums of log-likelihoods and examinations, 2^-20."""
 MAX_POSITION = 64
-"""Positions from here on are taken as examined alike."""
+"""Positions beyond this one have its examination probability."""
 _REACH = round(GRID[-1] * LATTICE)
-"""A tolerance is at most so many lattice steps away from its prior's centre, either way."""
+"""Largest distance of a tolerance from its prior's centre, in lattice steps."""
 _TINY = 1e-9
 
 
 @dataclass(frozen=True)
 class ClickParameters:
-    """Parameters of the click curve: ceiling `a`, softness `s` (absorbs the relevance model's error), floor `eps`."""
+    """Parameters of the click curve: ceiling `a`, softness `s` (includes the relevance model's error), floor `eps`."""
 
     a: float
     s: float
     eps: float
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Convert to a JSON object."""
         return asdict(self)
 
 
 def acceptance(relevance: np.ndarray, parameters: ClickParameters) -> np.ndarray:
-    """Click probability given examination for every grid threshold, shape [n, G]."""
-    # At most 2.2 / 0.02 either way, the fit's least softness: far from what overflows.
+    """Compute the click probability given examination for every grid threshold, shape [n, G]."""
+    # At most 2.2 / 0.02 (the smallest softness that the fit allows) in size, so exp does not overflow.
     distance = (relevance[:, None] - GRID[None, :]) / parameters.s
     return parameters.eps + parameters.a / (1.0 + np.exp(-distance))
 
@@ -60,7 +60,7 @@ def acceptance(relevance: np.ndarray, parameters: ClickParameters) -> np.ndarray
 def log_likelihood(
     clicked: np.ndarray, relevance: np.ndarray, examination: np.ndarray, parameters: ClickParameters
 ) -> np.ndarray:
-    """Log-likelihood of every threshold for every shown row.
+    """Compute the log-likelihood of every threshold for every shown row.
 
     Args:
         clicked: [n] bool.
@@ -99,30 +99,31 @@ def moments(distribution: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def predictive(distribution: np.ndarray, relevance: np.ndarray, parameters: ClickParameters) -> np.ndarray:
-    """Posterior-predictive click probability at the first position, `sum_th post(th) P(click | rel, th)`, shape [n].
+    """Compute the posterior-predictive click probability at position 1, `sum_th post(th) P(click | rel, th)`, [n].
 
     Args:
         distribution: [n, G] posterior of each row's user.
-        relevance: [n], already shifted by what is known of the query.
+        relevance: [n], corrected for the query's tolerance.
         parameters: the click curve.
     """
     return (distribution * acceptance(relevance, parameters)).sum(axis=1)
 
 
 def on_lattice(relevance: np.ndarray) -> np.ndarray:
-    """Relevance on 0..1, or a shift of it, in lattice steps; int16 of any shape."""
+    """Convert relevance on 0..1, or a shift of it, to lattice steps; int16 of any shape."""
     return np.rint(np.asarray(relevance, dtype=np.float64) * LATTICE).astype(np.int16)
 
 
 def bounded_position(position: np.ndarray) -> np.ndarray:
-    """1-based positions with the far ones drawn in to MAX_POSITION, int32 [n]."""
+    """Cap 1-based positions at MAX_POSITION; int32 [n]."""
     return np.minimum(position, MAX_POSITION).astype(np.int32)
 
 
 class LogLikelihoodTable:
     """Log-likelihoods of every threshold in units of 2^-20, for every click, position and relevance on the lattice.
 
-    A *cell* numbers (clicked, position, relevance); relevance may be shifted by what is known of the other side.
+    A *cell* is the number of a combination (clicked, position, relevance). Relevance may be corrected for the other
+    side's tolerance.
     """
 
     def __init__(self, click: ClickParameters, exponent: float) -> None:
@@ -139,12 +140,12 @@ class LogLikelihoodTable:
         """[MAX_POSITION + 1] exam(pos) in the same units, by position."""
 
     def cells(self, clicked: np.ndarray, position: np.ndarray, relevance: np.ndarray) -> np.ndarray:
-        """Cells of rows, int32 [n].
+        """Compute the cells of rows, int32 [n].
 
         Args:
             clicked: [n] bool.
-            position: [n] as `bounded_position` gives it.
-            relevance: [n] lattice steps, shifted by at most 1.1 either way.
+            position: [n] from `bounded_position`.
+            relevance: [n] lattice steps, shifted by at most 1.1 in either direction.
         """
         row = clicked.astype(np.int32) * MAX_POSITION + (position.astype(np.int32) - 1)
         return row * np.int32(self._relevances) + (relevance.astype(np.int32) + _REACH)
@@ -152,23 +153,22 @@ class LogLikelihoodTable:
     def sums(self, codes: np.ndarray, count: int, cells: np.ndarray) -> np.ndarray:
         """Sum the rows' log-likelihoods by key: int64 [count, G].
 
-        Rows are counted by (key, cell) into a sparse matrix, which multiplies the table: the [n, G] log-likelihoods
-        of single rows are never laid out.
+        The function counts rows by (key, cell) in a sparse matrix and multiplies it with the table, so that the
+        [n, G] log-likelihoods of single rows need no memory.
 
         Args:
             codes: [n] key of each row, 0..count-1.
             count: number of keys.
-            cells: [n] from `cells`.
+            cells: [n] results of `cells`.
         """
         ones = np.ones(len(cells), dtype=np.int64)
         counted = coo_array((ones, (codes, cells)), shape=(count, len(self.values)))
-        counted.has_canonical_format = (
-            True  # it is not, but to multiply it need not be, and sorting takes half the time
-        )
+        # The matrix is not in canonical format, but the product does not need it, and sorting takes half the time.
+        counted.has_canonical_format = True
         return np.asarray(counted.tocsr() @ self.values)
 
 
 @lru_cache(maxsize=4)
 def log_likelihood_table(click: ClickParameters, exponent: float) -> LogLikelihoodTable:
-    """The table of a fitted curve; made once a process."""
+    """Return the table of a fitted curve; each process computes it once."""
     return LogLikelihoodTable(click, exponent)

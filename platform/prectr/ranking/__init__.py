@@ -1,4 +1,4 @@
-"""A bundle answers requests: features as of now, the scorer, and the final order.
+"""Ranking with a bundle: features of a request as of now, the scorer, and the final order.
 
-The same code scores offline and online.
+The same code scores offline and online. HTTP and Ray Serve are in `serve_apps/`.
 """

@@ -1,7 +1,7 @@
-"""Many requests at once through the features and the Scorer that serving uses: the order serving would have given.
+"""Scoring of many requests with the features and the Scorer that serving uses.
 
-Requests of one query share their candidates, so a batch holds each pair of query and item once, and its text is encoded
-once. Bundles made of the same samples share their online state, so features are made once for all of them.
+Requests of one query share their candidates, so a batch holds each pair of query and item once and encodes its text
+once. Bundles of the same samples have the same online state, so their features are computed once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,16 +13,18 @@ import numpy as np
 from prectr.core.artifacts import file_digests
 from prectr.core.errors import PrectrError
 from prectr.features.inputs import Histories, PaddedBehaviours, PairArrays, RowArrays
-from prectr.ranking.features import CandidatePool, OnlineFeatures, RequestFeatures
+from prectr.ranking.candidates import CandidatePool
+from prectr.ranking.features import OnlineFeatures, RequestFeatures
 from prectr.ranking.scoring import Scorer
 from prectr.relevance.tokenisation import PairTokens
 
 BATCH_REQUESTS = 512
+"""Requests that the models score in one call."""
 
 
 @dataclass(frozen=True)
 class PoolRequest:
-    """One request; requests of the same `pool` have the same query, however typed, and the same candidates."""
+    """A request. Requests with the same `pool` have the same normalised query and the same candidates."""
 
     user_id: str
     query: str
@@ -32,14 +34,14 @@ class PoolRequest:
 
 
 class BatchRanking:
-    """Scores requests with several bundles; close it when done.
+    """Scores requests with several bundles. Call `close` at the end.
 
     Args:
         bundles: directories that `prectr train` published.
         threads: ONNX Runtime threads; 0 = all cores.
 
     Raises:
-        UsageError: no bundle there.
+        UsageError: a directory holds no bundle.
     """
 
     def __init__(self, bundles: Sequence[Path], threads: int = 0) -> None:
@@ -48,12 +50,12 @@ class BatchRanking:
         states: dict[tuple[str, ...], int] = {}
         for number, scorer in enumerate(self._scorers):
             path = scorer.bundle.path
-            read = [path / "feature_spec.json", path / "preferences.json"]
-            read += [file for part in ("online", "relevance") for file in sorted((path / part).iterdir())]
-            known = states.setdefault(tuple(file_digests(read).values()), len(self._features))
-            if known == len(self._features):
+            files = [path / "feature_spec.json", path / "preferences.json"]
+            files += [file for part in ("online", "relevance") for file in sorted((path / part).iterdir())]
+            state = states.setdefault(tuple(file_digests(files).values()), len(self._features))
+            if state == len(self._features):
                 self._features.append((OnlineFeatures(scorer.bundle, scorer.relevance), []))
-            self._features[known][1].append(number)
+            self._features[state][1].append(number)
 
     def close(self) -> None:
         """Unmap the bundles' online states."""
@@ -63,30 +65,30 @@ class BatchRanking:
     def click_logits(
         self, requests: Sequence[PoolRequest], advance: Callable[[int], None] | None = None
     ) -> list[list[np.ndarray]]:
-        """Position-free click logits, float32 [bundle][request][candidate].
+        """Compute position-free click logits, float32 [bundle][request][candidate].
 
         Args:
-            requests: in any order; quickest where many share a pool.
-            advance: told how many requests were scored.
+            requests: in any order; scoring is faster if many share a pool.
+            advance: called with the number of requests of each scored batch.
 
         Raises:
-            PrectrError: a bundle does not know a candidate.
+            PrectrError: a bundle's catalogue lacks a candidate.
         """
         logits = [[np.empty(0, np.float32)] * len(requests) for _ in self._scorers]
         for batch in _batches(requests):
             for online, numbers in self._features:
-                features = self._of(online, [requests[place] for place in batch])
-                rows, pairs, tokens = stack(features, [requests[place].pool for place in batch])
-                ends = np.cumsum([len(made.rows) for made in features])[:-1]
+                features = self._read_features(online, [requests[row] for row in batch])
+                rows, pairs, tokens = stack_requests(features, [requests[row].pool for row in batch])
+                ends = np.cumsum([len(request.rows) for request in features])[:-1]
                 for number in numbers:
                     scores = self._scorers[number].score(rows, pairs, tokens)
-                    for place, part in zip(batch, np.split(scores.click_logit, ends), strict=True):
-                        logits[number][place] = part
+                    for row, part in zip(batch, np.split(scores.click_logit, ends), strict=True):
+                        logits[number][row] = part
             if advance is not None:
                 advance(len(batch))
         return logits
 
-    def _of(self, online: OnlineFeatures, requests: Sequence[PoolRequest]) -> list[RequestFeatures]:
+    def _read_features(self, online: OnlineFeatures, requests: Sequence[PoolRequest]) -> list[RequestFeatures]:
         pools: dict[int, CandidatePool] = {}
         try:
             for request in requests:
@@ -98,50 +100,54 @@ class BatchRanking:
 
 
 def _batches(requests: Sequence[PoolRequest]) -> Iterator[list[int]]:
-    """Places of the requests, those of a pool next to each other."""
+    """Split the requests' numbers into batches, with the requests of a pool next to each other."""
     order = np.argsort([request.pool for request in requests], kind="stable").tolist()
     for start in range(0, len(order), BATCH_REQUESTS):
         yield order[start : start + BATCH_REQUESTS]
 
 
-def stack(features: Sequence[RequestFeatures], pools: Sequence[int]) -> tuple[RowArrays, PairArrays, PairTokens]:
-    """The rows of several requests as one; what is fixed about a pair is kept once a pool.
+def stack_requests(
+    features: Sequence[RequestFeatures], pools: Sequence[int]
+) -> tuple[RowArrays, PairArrays, PairTokens]:
+    """Concatenate the rows of several requests; the pairs of a pool are stored once.
 
     Args:
-        features: of each request.
-        pools: which requests have the same candidates; one a request.
+        features: features of each request.
+        pools: number of each request's pool; requests of a pool have the same query and candidates.
     """
-    first: dict[int, tuple[int, RequestFeatures]] = {}
-    kept = 0
-    for made, pool in zip(features, pools, strict=True):
-        if pool not in first:
-            first[pool] = (kept, made)
-            kept += len(made.rows)
-    distinct = [made for _, made in first.values()]
-    candidates = [len(made.rows) for made in distinct]
+    first_of_pool: dict[int, tuple[int, RequestFeatures]] = {}
+    pair_count = 0
+    for request, pool in zip(features, pools, strict=True):
+        if pool not in first_of_pool:
+            first_of_pool[pool] = (pair_count, request)
+            pair_count += len(request.rows)
+    distinct = [request for _, request in first_of_pool.values()]
+    candidates = [len(request.rows) for request in distinct]
     pairs = PairArrays(
-        fields=np.concatenate([made.pairs.fields[:size] for made, size in zip(distinct, candidates)]),
-        level=np.concatenate([made.pairs.level[:size] for made, size in zip(distinct, candidates)]),
-        match=np.concatenate([made.pairs.match for made in distinct]),
-        levels=np.concatenate([made.pairs.levels for made in distinct]),
+        fields=np.concatenate([request.pairs.fields[:size] for request, size in zip(distinct, candidates)]),
+        level=np.concatenate([request.pairs.level[:size] for request, size in zip(distinct, candidates)]),
+        match=np.concatenate([request.pairs.match for request in distinct]),
+        levels=np.concatenate([request.pairs.levels for request in distinct]),
     )
-    lengths = np.concatenate([made.tokens.lengths for made in distinct])
+    lengths = np.concatenate([request.tokens.lengths for request in distinct])
     tokens = PairTokens(
-        np.concatenate([made.tokens.values for made in distinct]),
+        np.concatenate([request.tokens.values for request in distinct]),
         np.concatenate([[0], np.cumsum(lengths)]),
-        np.concatenate([made.tokens.query_tokens for made in distinct]),
+        np.concatenate([request.tokens.query_tokens for request in distinct]),
     )
-    rows = [made.rows for made in features]
+    parts = [request.rows for request in features]
+    offsets = [first_of_pool[pool][0] for pool in pools]
     return (
         RowArrays(
-            pair=np.concatenate([first[pool][0] + made.pair for made, pool in zip(rows, pools)]).astype(np.int32),
-            request=np.repeat(np.arange(len(rows)), [len(made) for made in rows]),
-            categorical=np.concatenate([made.categorical for made in rows]),
-            numeric=np.concatenate([made.numeric for made in rows]),
-            tolerance=np.concatenate([made.tolerance for made in rows]),
-            query_preference=np.concatenate([made.query_preference for made in rows]),
+            pair=np.concatenate([offset + part.pair for offset, part in zip(offsets, parts)]).astype(np.int32),
+            request=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+            categorical=np.concatenate([part.categorical for part in parts]),
+            numeric=np.concatenate([part.numeric for part in parts]),
+            tolerance=np.concatenate([part.tolerance for part in parts]),
+            query_preference=np.concatenate([part.query_preference for part in parts]),
             histories=Histories(
-                _joined([made.histories.user for made in rows]), _joined([made.histories.query for made in rows])
+                _concatenate([part.histories.user for part in parts]),
+                _concatenate([part.histories.query for part in parts]),
             ),
         ),
         pairs,
@@ -149,7 +155,7 @@ def stack(features: Sequence[RequestFeatures], pools: Sequence[int]) -> tuple[Ro
     )
 
 
-def _joined(parts: Sequence[PaddedBehaviours]) -> PaddedBehaviours:
+def _concatenate(parts: Sequence[PaddedBehaviours]) -> PaddedBehaviours:
     return PaddedBehaviours(
         np.concatenate([part.fields for part in parts]), np.concatenate([part.lengths for part in parts])
     )

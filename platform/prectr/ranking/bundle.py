@@ -1,17 +1,17 @@
-"""A bundle: all that serving needs of one trained ranker, in one directory, without pickles.
+"""A bundle: the files that serving needs of one trained ranker, in one directory, without pickles.
 
 ranker.onnx            the ranker: arrays of `RankerInputs` and text in, `RankerOutput` out
-encoder.onnx           the text encoder tuned with it; absent where the encoder stayed frozen or is not read
-encoder.int8.onnx      its int8 form, where the distilled encoder has one too
-relevance/             the distilled encoder and tokenizer, for pairs that the log never saw
+encoder.onnx           the text encoder tuned with the ranker; absent if the encoder was frozen or is not used
+encoder.int8.onnx      its int8 form, if the distilled encoder has one too
+relevance/             the distilled encoder and tokenizer, for pairs that the log never showed
 model.safetensors      the same weights for further training
-config.json            model configuration, feature sizes, position bias, and how long each file is that serving needs
+config.json            model configuration, feature sizes, position bias, and the length of each file that serving needs
 feature_spec.json      vocabularies and scalers
-preferences.json       click curve, examination, priors: what tolerance posteriors need
+preferences.json       click curve, examination and priors, from which tolerance posteriors are computed
 online/                LMDB state of users, queries, items and pairs at the end of the log
-golden.json            a few requests and what the bundle said of them (`prectr.ranking.golden`)
-reference.json         how scores and levels of the validation day were spread (`prectr.ranking.drift`)
-model_card.json        what it was trained on and how well it did on the validation day
+golden.json            a few requests and the bundle's scores of them (`prectr.ranking.golden`)
+reference.json         distribution of scores and levels on the validation day (`prectr.ranking.drift`)
+model_card.json        training data, training settings and metrics of the validation day
 """
 
 import hashlib
@@ -38,35 +38,35 @@ PREFERENCES_FILE = "preferences.json"
 RELEVANCE_FILES = (ONNX_FILE, SETTINGS_FILE, TOKENIZER_FILE)
 ONLINE_FILE = Path("online") / "data.mdb"
 NOT_SERVED = (CONFIG_FILE, CARD_FILE, "model.safetensors", "learning_curve.jsonl", MANIFEST)
-"""Files that people and further training need; a copy for serving may leave out all but the first and the last."""
+"""Files that serving does not score with. A copy for serving needs only the first and the last of them."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its configuration; the models are loaded by the scorer."""
+    """Configuration of an opened bundle. The scorer loads the models."""
 
     path: Path
     name: str
     version: str
-    """Identity of the artifact that was published; changes with every training."""
+    """Identity of the published artifact; it changes with every training."""
     model: ModelConfig
     sizes: FeatureSizes
     spec: FeatureSpec
     preferences: PreferenceModel
     position_form: str
     position_logits: tuple[float, ...]
-    """Bias of each position on the logit, or its log examination probability; from position 1."""
+    """Logit bias or log examination probability (by `position_form`) of each position, from position 1."""
     alternate: bool = True
-    """Whether users' tolerances are corrected for the queries they typed (`preferences.alternate`)."""
+    """Whether users' tolerances are corrected for the queries that they typed (`preferences.alternate`)."""
 
     @cached_property
     def state_identity(self) -> str:
-        """What numbers of an online state mean hangs on the specification and the preferences; hash of both."""
+        """Hash of feature specification and preferences; bundles with equal hashes can share an online state."""
         return _digest(self.path / SPEC_FILE, self.path / PREFERENCES_FILE)
 
     @cached_property
     def tokenizer_identity(self) -> str:
-        """Hash of the tokenizer: token ids of a published state are read with the same one only."""
+        """Hash of the tokenizer; the token ids in a published state fit only bundles with the same hash."""
         return _digest(self.path / "relevance" / TOKENIZER_FILE)
 
     @classmethod
@@ -74,22 +74,22 @@ class Bundle:
         """Open a bundle.
 
         Raises:
-            UsageError: `path` is no bundle.
-            PrectrError: it was written by another version of the project, or a file of it is missing or cut short.
+            UsageError: `path` holds no bundle.
+            PrectrError: another version of the project wrote the bundle, or a file of it is missing or too short.
         """
         return cls.read(path, require_artifact(path, "train")["identity"])
 
     @classmethod
     def read(cls, path: Path, version: str) -> "Bundle":
-        """As `open`, for a bundle that is not published yet."""
+        """Open a bundle that is not published yet under a version name; errors as in `open`."""
         try:
             content = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise PrectrError(f"{path / CONFIG_FILE}: cannot be read ({error}); train the bundle again.") from None
         if content.get("bundle_version") != BUNDLE_VERSION:
             raise PrectrError(
-                f"{path}: a bundle of version {content.get('bundle_version')}, this project reads {BUNDLE_VERSION}; "
-                "train it again."
+                f"{path}: the bundle has version {content.get('bundle_version')}, but this project reads version "
+                f"{BUNDLE_VERSION}; train it again."
             )
         _require_whole(path, content["files"])
         return cls(
@@ -107,10 +107,10 @@ class Bundle:
 
 
 def require_bundle(path: Path, int8: bool = False) -> None:
-    """Refuse what cannot be served, before Ray starts.
+    """Check that a directory holds a bundle that can be served, before Ray starts.
 
     Raises:
-        UsageError: no bundle there, or int8 is asked for and its encoders have no such form.
+        UsageError: the directory holds no bundle, or `int8` is set and its encoders have no int8 form.
     """
     require_artifact(path, "train")
     if int8:
@@ -118,14 +118,14 @@ def require_bundle(path: Path, int8: bool = False) -> None:
 
 
 def require_online_state(samples: Path) -> None:
-    """Refuse samples that no bundle can be made of, before a ranker is trained on them.
+    """Check that samples hold the online state that a bundle needs, before a ranker is trained on them.
 
     Raises:
-        UsageError: they were built without the state that serving starts from.
+        UsageError: the samples were built without an online state.
     """
     if not (samples / ONLINE_FILE).is_file():
         raise UsageError(
-            f"{samples}: holds no online state ({ONLINE_FILE}), which a bundle needs; build the samples again with "
+            f"{samples}: holds no online state ({ONLINE_FILE}), which a bundle needs. Build the samples again with "
             "`prectr build-samples --set samples.online=true`."
         )
 
@@ -138,11 +138,11 @@ def _digest(*files: Path) -> str:
 
 
 def _require_whole(path: Path, sizes: Mapping[str, int]) -> None:
-    """Lengths only: a bundle is opened often, its online state may be large, and a copy that broke off is short."""
+    """Check the files' lengths, which finds incomplete copies; hashing a large online state at each start is slow."""
     for name, size in sizes.items():
         file = path / name
         if not file.is_file():
-            raise PrectrError(f"{file}: is missing from the bundle; copy it again or train it again.")
+            raise PrectrError(f"{file}: is missing from the bundle; copy the bundle again or train it again.")
         if file.stat().st_size != size:
             raise PrectrError(
                 f"{file}: holds {file.stat().st_size:,} bytes of {size:,}; copy the bundle again or train it again."

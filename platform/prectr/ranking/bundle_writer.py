@@ -1,4 +1,4 @@
-"""Write a bundle: the files that serving needs, gathered from training and the stages before it."""
+"""Writer of bundles: collects the files that serving needs from training and earlier stages."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ from prectr.relevance.quantisation import quantise
 
 
 def bundle_figures(bundle: Any, samples: Path) -> dict[str, Any]:
-    """What int8 costs a bundle on the validation day: AUC and log loss of both forms, and how far a logit moves.
+    """Compare the float32 and int8 forms of a bundle on the validation day: AUC, log loss, largest logit difference.
 
     Args:
         bundle: an opened `Bundle` that holds both forms.
@@ -68,7 +68,7 @@ def write_bundle(
     model: ModelConfig,
     facts: dict[str, Any],
 ) -> None:
-    """Assemble a bundle from what training left in `trained` and from the stages before it."""
+    """Write a bundle to `out` from the files of training in `trained` and the artifacts of earlier stages."""
     for file in trained.iterdir():
         if file.is_file() and file.name != "position.json":
             shutil.copy2(file, out / file.name)
@@ -96,7 +96,7 @@ def write_bundle(
             "files": {str(file.relative_to(out)): file.stat().st_size for file in _served(out, trained)},
         },
     )
-    measured = {"int8": bundle_figures(Bundle.read(out, "unpublished"), samples)} if int8 else {}
+    int8_figures = {"int8": bundle_figures(Bundle.read(out, "unpublished"), samples)} if int8 else {}
     samples_manifest = read_manifest(samples) or {}
     write_json(
         out / CARD_FILE,
@@ -105,7 +105,7 @@ def write_bundle(
             "training": facts,
             "days": samples_manifest.get("days", {}),
             "validation": facts["best"],
-            **measured,
+            **int8_figures,
             "definitions": {
                 "auc": "with the logged position, ties count one half",
                 "gauc": "by user, impression-weighted, one-class users dropped",
@@ -116,7 +116,7 @@ def write_bundle(
 
 
 def _served(out: Path, trained: Path) -> list[Path]:
-    """The files of a bundle that serving needs, besides its configuration."""
+    """List the files of a bundle that serving needs, besides its configuration."""
     return [
         file
         for file in sorted(out.rglob("*"))
@@ -125,7 +125,7 @@ def _served(out: Path, trained: Path) -> list[Path]:
 
 
 def _share(source: Path, target: Path) -> None:
-    """Rankers on the same samples share their state on disk, where the file system allows it."""
+    """Link a file, or copy it if the file system has no links, so that bundles of the same samples share it on disk."""
     if not source.is_file():
-        raise UsageError(f"{source}: is missing; build its artifact again.")
+        raise UsageError(f"{source}: is missing; run the stage that writes it again.")
     link_or_copy(source, target)

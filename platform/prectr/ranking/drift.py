@@ -1,12 +1,12 @@
-"""How far what is served has moved from the day the model was validated on: population stability index.
+"""Drift of served scores and levels from the validation day, by the population stability index (PSI).
 
     PSI = sum_b (s_b - t_b) ln(s_b / t_b)
 
     symbol  variable  meaning
-    t_b     shares    share of the validation day's rows in bin b, bins cut at its deciles
-    s_b     served    share of the rows served of late
+    t_b     shares    share of the validation day's rows in bin b; bins are cut at its deciles
+    s_b     served    share of the recently served rows in bin b
 
-Below 0.1 nothing moved to speak of, above 0.25 something did: the usual reading.
+By convention, an index below 0.1 means no drift, and one above 0.25 clear drift.
 """
 
 import json
@@ -25,13 +25,13 @@ from prectr.ranking.scoring import Scorer
 BINS = 10
 REFERENCE_ROWS = 20_000
 _LEAST_SHARE = 1e-4
-"""Of a bin without rows, whose logarithm would not exist."""
+"""Share of a bin without rows, so that its logarithm exists."""
 _HALF_LIFE_ROWS = 100_000
-"""Rows after which what was served counts half."""
+"""Served rows after which earlier rows count half."""
 
 
 def write_reference(bundle: Path, samples: Path) -> None:
-    """Keep how click logits (position-free) and expected levels of the validation day were spread."""
+    """Write the distribution of position-free click logits and expected levels on the validation day."""
     opened = Samples.open(samples)
     _, day, _ = split_days(opened.days())
     frame = opened.frame([day]).head(REFERENCE_ROWS)
@@ -47,10 +47,10 @@ def _spread(values: np.ndarray) -> dict[str, Any]:
 
 
 class Drift:
-    """Population stability indices of what is served, by what is looked at (score, level).
+    """Population stability indices of served rows, by quantity (score, level).
 
     Raises:
-        PrectrError: the bundle has no reference.
+        PrectrError: the bundle's reference cannot be read.
     """
 
     def __init__(self, bundle: Path) -> None:
@@ -63,14 +63,14 @@ class Drift:
         self._served = {name: np.zeros(len(shares)) for name, shares in self._shares.items()}
 
     def add(self, **values: Sequence[float] | np.ndarray) -> None:
-        """Rows that were served: `score` [n] click logits, `level` [n] expected levels."""
+        """Add served rows: `score` [n] click logits, `level` [n] expected levels."""
         for name, array in values.items():
             served = self._served[name]
             served *= 0.5 ** (len(array) / _HALF_LIFE_ROWS)
             served += np.bincount(np.searchsorted(self._edges[name], array), minlength=len(served))
 
     def index(self, name: str) -> float:
-        """The index; 0 before anything was served."""
+        """Compute the index of a quantity; 0 before the first served row."""
         total = self._served[name].sum()
         if not total:
             return 0.0

@@ -1,7 +1,7 @@
-"""Golden requests: what a bundle said of a few requests when it was published, so that it can be refused where it does
-not say the same any more (another processor, another ONNX Runtime, a file that was changed).
+"""Golden requests: a few requests with the bundle's scores at publication.
 
-They are scored with the bundle's own state, whatever the features of a server come from.
+A server scores them again at start and refuses a bundle whose scores differ (another processor, another ONNX Runtime, a
+changed file). They are scored with the state in the bundle, whichever store a server reads features from.
 """
 
 import json
@@ -20,10 +20,11 @@ from prectr.ranking.ranking import Ranking
 from prectr.relevance.encoder_session import INT8_FILE
 
 CANDIDATES = 20
+"""Largest number of candidates of a golden request."""
 TOLERANCE = 1e-3
-"""Largest difference of a click logit; processors sum up in different orders."""
+"""Largest allowed difference of a click logit. Processors add numbers in different orders."""
 INT8_TOLERANCE = 0.1
-"""The same of int8 forms, whose roundings differ more from processor to processor."""
+"""Largest allowed difference of the int8 form, whose rounding varies more between processors."""
 
 
 class GoldenScores(BaseModel):
@@ -31,12 +32,12 @@ class GoldenScores(BaseModel):
 
     requests: list[ScoreRequest]
     click_logits: list[list[float]]
-    """Of each request's candidates, in the request's order."""
+    """Logits of each request's candidates, in the request's order."""
     int8_click_logits: list[list[float]] | None = None
 
 
 def write_golden(bundle: Path, samples: Path) -> None:
-    """Score golden requests of the validation day with a bundle that is being built, and keep what it says."""
+    """Score golden requests of the validation day with an unpublished bundle, and write `golden.json`."""
     requests = choose_requests(Samples.open(samples))
     int8 = any((bundle / name).is_file() for name in (INT8_ENCODER_FILE, Path("relevance") / INT8_FILE))
     forms = {form: _logits(bundle, requests, form) for form in ((False, True) if int8 else (False,))}
@@ -45,7 +46,7 @@ def write_golden(bundle: Path, samples: Path) -> None:
 
 
 def choose_requests(samples: Samples) -> list[ScoreRequest]:
-    """A request of the validation day's most active user, one of its least active, and one of nobody that is known."""
+    """Choose requests of the validation day's most and least active user, and make one of an unknown user."""
     _, day, _ = split_days(samples.days())
     rows = samples.frame([day], ["request_id", "user_id", "query", "item_id", "ts", "user_requests", "position"])
     of_request = rows.group_by("ts", "request_id", maintain_order=True).agg(
@@ -63,13 +64,13 @@ def choose_requests(samples: Samples) -> list[ScoreRequest]:
         for row in chosen
     ]
     first = requests[0]
-    unseen = {"item_id": "golden-unseen", "title": first.query, "price": 10.0}
-    nobody = {"user_id": "golden-nobody", "query": f"{first.query} golden", "candidates": [*first.candidates, unseen]}
-    return [*requests, ScoreRequest.model_validate(nobody | {"context": first.context})]
+    item = {"item_id": "golden-unseen", "title": first.query, "price": 10.0}
+    unknown = {"user_id": "golden-nobody", "query": f"{first.query} golden", "candidates": [*first.candidates, item]}
+    return [*requests, ScoreRequest.model_validate(unknown | {"context": first.context})]
 
 
 def golden_scores(bundle: Path) -> GoldenScores:
-    """What the bundle said when it was published.
+    """Read the golden requests and scores of a bundle.
 
     Raises:
         PrectrError: the file is missing or cannot be read.
@@ -81,29 +82,29 @@ def golden_scores(bundle: Path) -> GoldenScores:
 
 
 def require_golden(golden: GoldenScores, ranking: Ranking, int8: bool, name: str) -> None:
-    """Refuse a bundle that does not score as it did when it was published.
+    """Check that a bundle scores its golden requests as at publication.
 
     Args:
-        golden: what it said then.
-        ranking: the bundle, opened with its own state.
+        golden: the golden requests and scores.
+        ranking: the bundle, opened with the state in it.
         int8: whether `ranking` runs the int8 form.
-        name: of the bundle, for the message.
+        name: name of the bundle for the message.
 
     Raises:
-        PrectrError: a golden score is off; says which and by how much.
+        PrectrError: a score differs by more than the tolerance; the message names the request and both scores.
     """
-    wanted = golden.int8_click_logits if int8 else golden.click_logits
-    if wanted is None:
+    published = golden.int8_click_logits if int8 else golden.click_logits
+    if published is None:
         raise PrectrError(f"{name}: {GOLDEN_FILE} holds no int8 scores; train the bundle again.")
     tolerance = INT8_TOLERANCE if int8 else TOLERANCE
-    for number, (request, expected) in enumerate(zip(golden.requests, wanted, strict=True)):
-        found = ranking.click_logits(request)
-        off = np.abs(found - np.array(expected))
-        if not (off <= tolerance).all():  # NaN is refused, too
-            place = int(np.nanargmax(np.where(np.isnan(off), np.inf, off)))
+    for number, (request, expected) in enumerate(zip(golden.requests, published, strict=True)):
+        logits = ranking.click_logits(request)
+        difference = np.abs(logits - np.array(expected))
+        if not (difference <= tolerance).all():  # refuses NaN, too
+            worst = int(np.nanargmax(np.where(np.isnan(difference), np.inf, difference)))
             raise PrectrError(
-                f"{name}: golden request {number + 1} ({request.query!r}) scores {found[place]:.5f} where "
-                f"{expected[place]:.5f} was published (at most {tolerance:g} off); a file of the bundle or ONNX "
+                f"{name}: golden request {number + 1} ({request.query!r}) scores {logits[worst]:.5f}, but "
+                f"{expected[worst]:.5f} was published (allowed difference {tolerance:g}); a file of the bundle or ONNX "
                 "Runtime has changed. Copy the bundle again, or train it again."
             )
 

@@ -1,4 +1,7 @@
-"""A bundle answering requests: features as of now, the Scorer, the final order. HTTP and batch both end here."""
+"""Answers to requests with one bundle: features as of now, the Scorer and the final order.
+
+The HTTP service and `prectr score` both answer requests here.
+"""
 
 import time
 import uuid
@@ -18,30 +21,39 @@ from prectr.contracts.protocol import (
     Tolerance,
 )
 from prectr.features.store import FeatureStore
-from prectr.ranking.batch_ranking import stack
+from prectr.ranking.batch_ranking import stack_requests
 from prectr.ranking.bundle import Bundle
-from prectr.ranking.features import OnlineFeatures, RequestFeatures, UnknownItems, UserReader
+from prectr.ranking.candidates import UnknownItems
+from prectr.ranking.features import OnlineFeatures, RequestFeatures, UserReader
 from prectr.ranking.scoring import Scorer, Scores
 
 _RATES = ("user", "query", "item", "pair", "user_brand", "user_category")
 
 
 class Ranking:
-    """Scores requests with one bundle. For one thread.
+    """Ranks the candidates of requests with one bundle. Use it from one thread only.
 
     Args:
-        bundle: the directory that `prectr train` published, or the bundle opened; or a scorer of one, which several
-            rankings may share, and whose settings then are the next two.
+        bundle: a directory that `prectr train` published, an opened bundle, or a scorer. Several rankings may share a
+            scorer; `threads` and `int8` are then those of the scorer.
         threads: ONNX Runtime threads of one call; 0 = all cores.
         int8: run the encoders in their int8 form.
-        store: where features come from; by default the state in the bundle.
-        users: what is known of a user; by default the store's entry.
-        cached_pools: queries with their candidates that are kept.
-        degraded: what could not be had since it was last asked; where features may be missing.
+        store: online state that features are read from; by default the state in the bundle.
+        users: reader of users' entries; by default the store's.
+        cached_pools: queries with their candidates to cache.
+        degraded: returns the names of features that have been missing since its last call; by default none.
 
     Raises:
-        UsageError: no bundle there, or it has no int8 encoders.
-        PrectrError: the bundle is of another version, or a file of it is missing or cut short.
+        UsageError: the directory holds no bundle, or the bundle has no int8 encoders.
+        PrectrError: another version of the project wrote the bundle, or a file of it is missing or too short.
+
+    Example::
+
+        ranking = Ranking(Path("work/bundle"))
+        request = ScoreRequest(user_id="u1", query="red shoes", candidates=["i1", "i2"])
+        for candidate in ranking.rank(request).results:
+            print(candidate.rank, candidate.item_id, candidate.click_probability)
+        ranking.close()
     """
 
     def __init__(
@@ -59,14 +71,14 @@ class Ranking:
         self._degraded = degraded
 
     def close(self) -> None:
-        """Let go of the state."""
+        """Unmap the online state."""
         self.features.close()
 
     def rank(self, request: ScoreRequest) -> ScoreResponse:
-        """Score and order the candidates of a request by click probability; ties keep the request's order.
+        """Order the candidates of a request by click probability; ties keep the request's order.
 
         Raises:
-            UnknownItems: no candidate is known, or came with a title.
+            UnknownItems: no candidate is in the catalogue or has a title.
         """
         (answer,) = self.rank_many([request])
         if isinstance(answer, ValueError):
@@ -74,30 +86,32 @@ class Ranking:
         return answer
 
     def rank_many(self, requests: Sequence[ScoreRequest]) -> list[ScoreResponse | ValueError]:
-        """Answer several requests in one call of the models; a request that cannot be scored gets its error."""
+        """Answer several requests in one call of the models; the answer is an error if no candidate is known."""
         answers: list[ScoreResponse | ValueError | None] = [None] * len(requests)
-        made: list[_Made] = []
-        for place, request in enumerate(requests):
+        prepared: list[_Prepared] = []
+        for number, request in enumerate(requests):
             try:
-                made.append(self._make(place, request))
+                prepared.append(self._prepare(number, request))
             except ValueError as error:
-                answers[place] = error
-        if made:
+                answers[number] = error
+        if prepared:
             started = time.perf_counter()
-            scores = self.scorer.score(*stack([one.features for one in made], range(len(made))))
+            rows, pairs, tokens = stack_requests([entry.features for entry in prepared], range(len(prepared)))
+            scores = self.scorer.score(rows, pairs, tokens)
             seconds = time.perf_counter() - started
-            ends = np.cumsum([len(one.features.rows) for one in made])
-            for one, end in zip(made, ends.tolist()):
-                own = scores.slice(end - len(one.features.rows), end)
-                answers[one.place] = self._response(requests[one.place], one, own, seconds)
+            ends = np.cumsum([len(entry.features.rows) for entry in prepared])
+            for entry, end in zip(prepared, ends.tolist()):
+                part = scores.slice(end - len(entry.features.rows), end)
+                answers[entry.number] = self._response(requests[entry.number], entry, part, seconds)
         return [answer for answer in answers if answer is not None]
 
     def click_logits(self, request: ScoreRequest) -> np.ndarray:
-        """Position-free click logits of a request's candidates in their order, float32 [n]."""
+        """Compute position-free click logits of a request's candidates in the request's order, float32 [n]."""
         features = self._features(request)
         return self.scorer.score(features.rows, features.pairs, features.tokens).click_logit
 
-    def _make(self, place: int, request: ScoreRequest) -> "_Made":
+    def _prepare(self, number: int, request: ScoreRequest) -> "_Prepared":
+        """Read the features of the candidates that are known."""
         started = time.perf_counter()
         unscored: list[str] = []
         try:
@@ -105,20 +119,20 @@ class Ranking:
         except UnknownItems as error:
             unscored = error.item_ids
             unknown = set(unscored)
-            kept = [entry for entry in request.candidates if _item_id(entry) not in unknown]
-            if not kept:
+            known = [entry for entry in request.candidates if _item_id(entry) not in unknown]
+            if not known:
                 raise
-            request = request.model_copy(update={"candidates": kept})
+            request = request.model_copy(update={"candidates": known})
             features = self._features(request)
         degraded = self._degraded() if self._degraded else []
-        return _Made(place, features, unscored, degraded, time.perf_counter() - started)
+        return _Prepared(number, features, unscored, degraded, time.perf_counter() - started)
 
     def _features(self, request: ScoreRequest) -> RequestFeatures:
         now = time.time() if request.context.ts is None else request.context.ts
         return self.features.request(request.user_id, request.query, request.plain_candidates(), now)
 
-    def _response(self, request: ScoreRequest, made: "_Made", scores: Scores, seconds: float) -> ScoreResponse:
-        bundle, features = self.scorer.bundle, made.features
+    def _response(self, request: ScoreRequest, prepared: "_Prepared", scores: Scores, seconds: float) -> ScoreResponse:
+        bundle, features = self.scorer.bundle, prepared.features
         return ScoreResponse(
             request_id=request.context.request_id or uuid.uuid4().hex,
             model=bundle.name,
@@ -129,17 +143,17 @@ class Ranking:
             user_tolerance=Tolerance(mean=features.user_tolerance[0], deviation=features.user_tolerance[1]),
             query_tolerance=Tolerance(mean=features.query_tolerance[0], deviation=features.query_tolerance[1]),
             results=_ordered(request, features, scores),
-            unscored=made.unscored,
-            degraded=made.degraded,
-            seconds={"features": round(made.seconds, 5), "model": round(seconds, 5)},
+            unscored=prepared.unscored,
+            degraded=prepared.degraded,
+            seconds={"features": round(prepared.seconds, 5), "model": round(seconds, 5)},
         )
 
 
 @dataclass(frozen=True)
-class _Made:
-    """A request's features, and what was missing for them."""
+class _Prepared:
+    """The features of a request, its number among the requests, and what was missing."""
 
-    place: int
+    number: int
     features: RequestFeatures
     unscored: list[str]
     degraded: list[str]
@@ -165,30 +179,30 @@ def _ordered(request: ScoreRequest, features: RequestFeatures, scores: Scores) -
     return [
         ScoredCandidate(
             rank=rank,
-            item_id=features.items[place].item_id,
-            title=features.items[place].title,
-            price=features.items[place].price,
-            score=score[place],
-            click_probability=probability[place],
-            level_probabilities=levels[place],
-            expected_level=expected[place],
-            tau=tau[place],
-            relevance_source=features.sources[place],
-            in_catalogue=features.items[place].in_catalogue,
-            explanation=_explanation(features, scores, place) if request.explain else None,
+            item_id=features.items[row].item_id,
+            title=features.items[row].title,
+            price=features.items[row].price,
+            score=score[row],
+            click_probability=probability[row],
+            level_probabilities=levels[row],
+            expected_level=expected[row],
+            tau=tau[row],
+            relevance_source=features.sources[row],
+            in_catalogue=features.items[row].in_catalogue,
+            explanation=_explanation(features, scores, row) if request.explain else None,
         )
-        for rank, place in enumerate(order, start=1)
+        for rank, row in enumerate(order, start=1)
     ]
 
 
-def _explanation(features: RequestFeatures, scores: Scores, place: int) -> Explanation:
+def _explanation(features: RequestFeatures, scores: Scores, row: int) -> Explanation:
     numeric, tolerance = features.derived["numeric"], features.derived["tolerance"]
-    priced = features.user_known and features.items[place].price is not None
+    priced = features.user_known and features.items[row].price is not None
     return Explanation(
-        level_click_probabilities=scores.level_click_probabilities[place].tolist(),
-        without_tau=float(expit(scores.click_logit[place] - scores.incentive[place])),
-        acceptance=float(np.exp(tolerance["predictive_click"][place])),
-        above_threshold=float(tolerance["above_threshold"][place]),
-        rates={name: float(np.exp(numeric[f"{name}_rate"][place])) for name in _RATES},
-        price_above_usual=float(numeric["price_above_user"][place]) if priced else None,
+        level_click_probabilities=scores.level_click_probabilities[row].tolist(),
+        without_tau=float(expit(scores.click_logit[row] - scores.incentive[row])),
+        acceptance=float(np.exp(tolerance["predictive_click"][row])),
+        above_threshold=float(tolerance["above_threshold"][row]),
+        rates={name: float(np.exp(numeric[f"{name}_rate"][row])) for name in _RATES},
+        price_above_usual=float(numeric["price_above_user"][row]) if priced else None,
     )

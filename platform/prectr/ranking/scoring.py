@@ -1,4 +1,4 @@
-"""The Scorer: one class that scores logged rows offline and requests online, with ONNX Runtime and no torch."""
+"""The Scorer, which scores logged rows offline and requests online with ONNX Runtime. It does not import torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +17,16 @@ ROW_BATCH = 4096
 
 @dataclass(frozen=True)
 class Scores:
-    """What a ranker says of n rows, position-free."""
+    """Position-free scores of n rows."""
 
     click_logit: np.ndarray  # float32 [n]
     level_probabilities: np.ndarray  # float32 [n, k]
-    level_click_probabilities: np.ndarray  # float32 [n, k] click probability if the level were known
+    level_click_probabilities: np.ndarray  # float32 [n, k] click probability given the level
     incentive: np.ndarray  # float32 [n] tau
 
     @property
     def click_probability(self) -> np.ndarray:
-        """float64 [n]."""
+        """Click probability, float64 [n]."""
         return expit(self.click_logit.astype(np.float64))
 
     @property
@@ -35,7 +35,7 @@ class Scores:
         return self.level_probabilities @ np.arange(self.level_probabilities.shape[1])
 
     def slice(self, start: int, end: int) -> "Scores":
-        """Of some rows that follow each other."""
+        """Select the scores of rows `start` to `end`."""
         parts = (self.click_logit, self.level_probabilities, self.level_click_probabilities, self.incentive)
         return Scores(*(part[start:end] for part in parts))
 
@@ -47,11 +47,18 @@ class Scorer:
         bundle: the bundle, or its directory.
         threads: ONNX Runtime threads of one call; 0 = all cores.
         int8: run the encoders in their int8 form.
-        cached_pairs: pairs whose text vectors are kept.
+        cached_pairs: pairs whose text vectors to cache.
 
     Raises:
-        UsageError: there is no bundle, or it has no int8 encoders.
-        PrectrError: the bundle is of another version, or a file of it is missing or cut short.
+        UsageError: the directory holds no bundle, or the bundle has no int8 encoders.
+        PrectrError: another version of the project wrote the bundle, or a file of it is missing or too short.
+
+    Example::
+
+        samples = Samples.open(Path("work/samples"))
+        rows = samples.rows(samples.frame([samples.days()[-1]]))
+        scores = Scorer(Path("work/bundle")).score(rows, samples.pairs, samples.tokens)
+        scores.click_probability  # [n], in the order of the rows
     """
 
     def __init__(self, bundle: Path | Bundle, threads: int = 0, int8: bool = False, cached_pairs: int = 0) -> None:
@@ -63,14 +70,14 @@ class Scorer:
         tuned = path / (INT8_ENCODER_FILE if int8 else ENCODER_FILE)
         tuned_pairs = PairEncoder(tuned, ("text",), threads, cached_pairs=cached_pairs) if tuned.is_file() else None
         self.text = tuned_pairs or self.relevance.pairs
-        """The encoder that the ranker reads: tuned with it, or the distilled one."""
+        """Text encoder of the ranker: the one tuned with it, or the distilled encoder."""
 
     def score(self, rows: RowArrays, pairs: PairArrays, tokens: PairTokens) -> Scores:
         """Score rows.
 
         Args:
-            rows: n rows; `rows.pair` points into `pairs` and `tokens`.
-            pairs: what is known of the pairs.
+            rows: n rows; `rows.pair` is an index of `pairs` and `tokens`.
+            pairs: features of the pairs.
             tokens: token ids of the same pairs.
         """
         text = self._text(rows.pair, tokens)
@@ -87,7 +94,7 @@ class Scorer:
         return Scores(logit, softmax(levels, axis=1), expit(level_clicks), incentive)
 
     def with_position(self, click_logit: np.ndarray, position: np.ndarray) -> np.ndarray:
-        """Logits as trained, with the bias of a logged position (from 1), [n]; for offline figures only."""
+        """Add the bias of logged positions (from 1) to click logits, [n]; for offline metrics only."""
         table = np.array(self.bundle.position_logits)
         bias = table[np.minimum(position, len(table)) - 1]
         if self.bundle.position_form == "additive":
@@ -96,8 +103,8 @@ class Scorer:
         return np.log(probability) - np.log1p(-probability)
 
     def _text(self, pair: np.ndarray, tokens: PairTokens) -> np.ndarray:
-        """Text vectors of the rows' pairs, float32 [n, d]; each distinct pair is encoded once."""
+        """Encode the text of the rows' pairs, float32 [n, d]; each distinct pair is encoded once."""
         if "text" not in self._ranker_inputs:
             return np.zeros((len(pair), 0), np.float32)
-        distinct, place = np.unique(pair, return_inverse=True)
-        return np.asarray(self.text.encode(tokens, distinct)[0][place])
+        distinct, code = np.unique(pair, return_inverse=True)
+        return np.asarray(self.text.encode(tokens, distinct)[0][code])

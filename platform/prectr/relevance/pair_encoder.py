@@ -3,13 +3,13 @@
 It knows token pairs and output names only, no artifact: `encoder_session` and the ranker's scorer build on it.
 """
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prectr.core.errors import PrectrError
+from prectr.core.lru import LruCache
 from prectr.relevance.tokenisation import PairTokens
 
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
@@ -85,43 +85,44 @@ class PairEncoder:
 
 
 class OutputCache:
-    """Cache of outputs by token ids, one array per output. When it is full, the least recently used slot is reused.
+    """Cache of outputs by token ids: one array for each output, with a slot for each pair.
 
-    Attributes:
-        hits: look-ups that found a slot.
-        misses: look-ups that found none.
+    A new pair gets the slot of the least recently used one once all slots are full.
     """
 
     def __init__(self, capacity: int, widths: list[int]) -> None:
-        self._capacity = capacity
-        self._slots: OrderedDict[bytes, int] = OrderedDict()
+        self._slots: LruCache[bytes, int] = LruCache(capacity)
         self._values = [np.empty((capacity, width), np.float32) for width in widths]
-        self.hits = self.misses = 0
 
     def __len__(self) -> int:
         return len(self._slots)
 
+    @property
+    def hits(self) -> int:
+        """Look-ups that found their pair."""
+        return self._slots.hits
+
+    @property
+    def misses(self) -> int:
+        """Look-ups that did not find their pair."""
+        return self._slots.misses
+
     def find(self, key: bytes) -> int:
-        """Look up the slot of a pair and mark it as the most recently used; -1 if there is none."""
-        slot = self._slots.get(key, -1)
-        if slot < 0:
-            self.misses += 1
-        else:
-            self.hits += 1
-            self._slots.move_to_end(key)
-        return slot
+        """Return the slot of a pair, which becomes the most recently used one; -1 if there is none."""
+        slot = self._slots.get(key)
+        return -1 if slot is None else slot
 
     def read(self, slots: np.ndarray) -> list[np.ndarray]:
         """Copy the values of some slots; the values for a slot of -1 are arbitrary."""
         return [values[slots] for values in self._values]
 
     def write(self, keys: list[bytes], outputs: list[np.ndarray]) -> None:
-        """Store the outputs [len(keys), width] of some pairs. Of more pairs than the capacity, the last ones remain."""
+        """Store the outputs [len(keys), width] of pairs; of more than the capacity, the last ones stay."""
         for row, key in enumerate(keys):
-            slot = self._slots.get(key, -1)
-            if slot < 0:
-                slot = len(self._slots) if len(self._slots) < self._capacity else self._slots.popitem(last=False)[1]
-            self._slots[key] = slot
+            slot = self._slots.peek(key)
+            if slot is None:
+                slot = len(self._slots) if len(self._slots) < self._slots.capacity else self._slots.pop_oldest()
+                self._slots.put(key, slot)
             for values, output in zip(self._values, outputs):
                 values[slot] = output[row]
 

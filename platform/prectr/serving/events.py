@@ -5,7 +5,8 @@ import numpy as np
 from prectr.contracts.protocol import Event, ShownItem
 from prectr.preferences.tolerance import LogLikelihoodTable, log_likelihood_table, on_lattice
 from prectr.ranking.bundle import Bundle
-from prectr.ranking.features import CandidatePool, OnlineFeatures, UnknownItems
+from prectr.ranking.candidates import CandidatePool, UnknownItems
+from prectr.ranking.features import OnlineFeatures
 from prectr.serving.user_delta import SeenItem, SeenList
 
 

@@ -51,37 +51,37 @@ def _state(model: PreferenceModel) -> RawState:
 
 
 def test_rates_are_smoothed_towards_the_one_above(model: PreferenceModel) -> None:
-    found = {name: values[0] for name, values in derive(_state(model), model, 2.0)["numeric"].items()}
+    features = {name: values[0] for name, values in derive(_state(model), model, 2.0)["numeric"].items()}
     overall = (9 + 1) / (80 + 20)  # 0.1
     strength = 2.0 / overall  # 20 examined impressions
     user = (2 + strength * overall) / (10 + strength)  # 4 / 30
     query = (2 + strength * overall) / (10 + strength)
-    assert found["user_rate"] == pytest.approx(np.log(4 / 30))
-    assert found["user_brand_rate"] == pytest.approx(np.log((2 + strength * user) / (4 + strength)))
-    assert found["user_category_rate"] == pytest.approx(np.log(user)), "nothing known: the user's own rate"
-    assert found["pair_rate"] == pytest.approx(np.log(query)), "nothing known: the query's rate"
-    assert found["item_rate"] == pytest.approx(np.log((1 + strength * overall) / (4 + strength)))
-    assert found["price_above_query"] == pytest.approx(3.0 - 4.0 / 2.0)
-    assert found["price_above_user"] == pytest.approx(0.5 - 5.0 / 2.0)
-    assert (found["discount"], found["relative_price"]) == (pytest.approx(0.25), pytest.approx(0.5))
-    assert (found["judged"], found["taught"]) == (0.0, 1.0)
-    assert found["user_requests"] == pytest.approx(np.log(4))
+    assert features["user_rate"] == pytest.approx(np.log(4 / 30))
+    assert features["user_brand_rate"] == pytest.approx(np.log((2 + strength * user) / (4 + strength)))
+    assert features["user_category_rate"] == pytest.approx(np.log(user)), "no earlier rows: the user's rate"
+    assert features["pair_rate"] == pytest.approx(np.log(query)), "no earlier rows: the query's rate"
+    assert features["item_rate"] == pytest.approx(np.log((1 + strength * overall) / (4 + strength)))
+    assert features["price_above_query"] == pytest.approx(3.0 - 4.0 / 2.0)
+    assert features["price_above_user"] == pytest.approx(0.5 - 5.0 / 2.0)
+    assert (features["discount"], features["relative_price"]) == (pytest.approx(0.25), pytest.approx(0.5))
+    assert (features["judged"], features["taught"]) == (0.0, 1.0)
+    assert features["user_requests"] == pytest.approx(np.log(4))
 
 
 def test_levels_of_a_query_back_off_to_category_and_log(model: PreferenceModel) -> None:
-    found = {name: values[0] for name, values in derive(_state(model), model, 2.0)["query_preference"].items()}
-    of_total = np.array([2, 2, 3, 6]) / 40  # the category knows nothing: its rates are the log's
+    features = {name: values[0] for name, values in derive(_state(model), model, 2.0)["query_preference"].items()}
+    of_total = np.array([2, 2, 3, 6]) / 40  # the category has no rows: its rates are the log's
     prior = model.level_prior_clicks
     expected = (np.array([0, 0, 0, 2]) + prior) / (np.array([5, 0, 0, 5]) + prior / of_total)
     share = (np.array([0, 0, 0, 2]) + of_total / of_total.sum()) / 3
     for level in range(4):
-        assert found[f"level_{level}_rate"] == pytest.approx(np.log(expected[level]))
-        assert found[f"level_{level}_click_share"] == pytest.approx(share[level])
-    assert found["level_0_impressions"] == pytest.approx(np.log(11))
-    assert (found["query_users"], found["backed_off"]) == (pytest.approx(np.log(4)), 0.0)
+        assert features[f"level_{level}_rate"] == pytest.approx(np.log(expected[level]))
+        assert features[f"level_{level}_click_share"] == pytest.approx(share[level])
+    assert features["level_0_impressions"] == pytest.approx(np.log(11))
+    assert (features["query_users"], features["backed_off"]) == (pytest.approx(np.log(4)), 0.0)
 
 
-def test_unknown_price_and_nothing_known_stay_finite(model: PreferenceModel) -> None:
+def test_unknown_prices_and_zero_sums_give_finite_features(model: PreferenceModel) -> None:
     blank = {
         "log_price": np.array([np.nan]),
         "relative_price": np.array([np.nan]),
@@ -95,7 +95,7 @@ def test_unknown_price_and_nothing_known_stay_finite(model: PreferenceModel) -> 
         assert groups["numeric"][name][0] == 0.0
     assert groups["query_preference"]["backed_off"][0] == 1.0
     assert groups["tolerance"]["user_tolerance"][0] == pytest.approx(model.user_centre)
-    # The threshold is the user's centre, moved by how far the query lies from its own: not at all.
+    # The threshold is the user's centre plus the query's shift, which is 0.
     assert groups["tolerance"]["threshold"][0] == pytest.approx(model.user_centre)
     assert groups["tolerance"]["above_threshold"][0] == pytest.approx(0.7 - model.user_centre)
 

@@ -1,4 +1,4 @@
-"""Ids as features: hashed, or by a vocabulary of what the training days showed often enough."""
+"""Ids as features: hashed, or by a vocabulary of the frequent ids of the training days."""
 
 import json
 from datetime import date
@@ -42,7 +42,7 @@ def test_a_vocabulary_holds_the_most_frequent_ids_of_the_training_days(
     assert space.cardinality == len(kept) + 1
 
 
-def test_what_a_vocabulary_lacks_is_unknown() -> None:
+def test_ids_outside_the_vocabulary_are_unknown() -> None:
     space = IdSpace(kind="vocabulary", size=2, values={"b": 1, "a": 2})
     np.testing.assert_array_equal(space.codes("item_id", pl.Series(["a", "zebra", "b", "a", ""])), [2, 0, 1, 2, 0])
     assert len(space.codes("item_id", pl.Series([], dtype=pl.String))) == 0

@@ -1,9 +1,9 @@
-"""Point in time: a sample holds only what was known before its row, proven against a slow oracle in plain Python.
+"""Point in time: a sample depends only on earlier rows, checked against a slow oracle in plain Python.
 
-The oracle knows no running totals, no as-of joins and no blocks: for every row it walks through the whole log and takes
+The oracle uses no running totals, no as-of joins and no blocks: for every row it goes through the whole log and selects
 the rows that the definition allows. A user's own history: strictly earlier moments. Queries, pairs and S_q: other users
 on strictly earlier days. Items, categories and the whole log: strictly earlier days. A row of an earlier day counts
-2^(-days / half-life), but for the number of requests and of users.
+2^(-days / half-life), except in the numbers of requests and of users.
 """
 
 import math
@@ -26,7 +26,7 @@ from prectr.preferences.tolerance import GRID, GRID_SIZE, LATTICE, UNIT, log_lik
 SEEDS = range(4)
 HALF_LIVES = (None, 1.5)
 OF_REQUEST = ("user", "user_price", "query", "query_users", "total", "query_prior")
-"""Columns of the state that are held once a request."""
+"""Fields of the state with one row for each request."""
 Row = dict[str, Any]
 
 
@@ -57,7 +57,7 @@ class Oracle:
             row["query_relevance"] = row["plain"] - _steps(self._centre(row, "user_id"))
 
     def _centre(self, now: Row, key: str) -> float:
-        """How far the row's query or user lay from its prior on the morning of the row's day, uncorrected."""
+        """Uncorrected tolerance of the row's query or user minus the prior's mean, on the morning of the row's day."""
         prior = self.model.user_prior if key == "user_id" else self._prior(now)
         centre = self.model.user_centre if key == "user_id" else self.model.query_centre
         earlier = [row for row in self.rows if row[key] == now[key] and row["date"] < now["date"]]
@@ -111,7 +111,7 @@ class Oracle:
         ]
 
     def state(self) -> RawState:
-        """The state with a request of its own, and a category of its own, for every row."""
+        """The state, with a separate request and category for every row."""
 
         def table(make: Any, width: int) -> np.ndarray:
             return np.array([make(row) for row in self.rows], dtype=np.float64).reshape(len(self.rows), width)
@@ -129,14 +129,14 @@ class Oracle:
         def users(now: Row) -> int:
             return len({row["user_id"] for row in self._others(now, "query")})
 
-        known = [self.pairs[row["pair"]] for row in self.rows]
+        pairs = [self.pairs[row["pair"]] for row in self.rows]
         places = np.arange(len(self.rows))
         return RawState(
             request=places,
             expected=np.array([row["expected"] for row in self.rows]),
-            encoder_expected=np.array([pair["encoder_expected"] for pair in known], dtype=np.float64),
-            levels=np.array([[pair[f"level_{level}"] for level in range(4)] for pair in known]),
-            source=np.array([SOURCES.index(pair["source"]) for pair in known]),
+            encoder_expected=np.array([pair["encoder_expected"] for pair in pairs], dtype=np.float64),
+            levels=np.array([[pair[f"level_{level}"] for level in range(4)] for pair in pairs]),
+            source=np.array([SOURCES.index(pair["source"]) for pair in pairs]),
             log_price=_numbers(row["log_price"] for row in self.rows),
             log_list_price=_numbers(
                 None if (price := self.list_price[row["item_id"]]) is None else math.log(price) for row in self.rows
@@ -202,7 +202,7 @@ def _rank(row: Row) -> tuple[bool, float, int]:
 
 
 def _samples(log: Any) -> pl.DataFrame:
-    """Sample rows of the whole log, made in two blocks that split the users."""
+    """Sample rows of the whole log, computed in two blocks of users."""
     first = pl.col("user_id").is_in(["u0", "u3"])
     blocks = [
         sample_rows(log.rows.filter(part), log.context) for part in (first, ~first) if log.rows.filter(part).height
@@ -223,9 +223,9 @@ def test_state_before_each_row_equals_the_oracle(
     laboratory: SimpleNamespace, seed: int, half_life: float | None
 ) -> None:
     log = laboratory.mine(*laboratory.draw_log(seed), half_life=half_life)
-    found, expected = raw_state(log.context.block(log.rows), log.context), Oracle(log).state()
+    state, expected = raw_state(log.context.block(log.rows), log.context), Oracle(log).state()
     for name in vars(expected).keys() - {"request", "category_of"}:
-        np.testing.assert_allclose(_by_row(found, name), _by_row(expected, name), atol=2e-6, err_msg=name)
+        np.testing.assert_allclose(_by_row(state, name), _by_row(expected, name), atol=2e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("half_life", HALF_LIVES)
@@ -249,7 +249,7 @@ def test_sample_rows_of_blocks_equal_the_oracle(
 
 
 def test_the_logs_exercise_what_they_should(laboratory: SimpleNamespace) -> None:
-    """Otherwise the comparisons above could hold for want of cases."""
+    """Check that the random logs hold the cases that the comparisons above are about."""
     logs = [laboratory.mine(*laboratory.draw_log(seed)) for seed in SEEDS]
     samples = pl.concat([_samples(log) for log in logs])
     rows = pl.concat([log.rows for log in logs])
@@ -265,7 +265,7 @@ def test_the_logs_exercise_what_they_should(laboratory: SimpleNamespace) -> None
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_flipping_a_click_changes_no_earlier_and_no_own_feature(laboratory: SimpleNamespace, seed: int) -> None:
-    """No row's features know its own click, those of its moment or of a later one; other users learn of it next day."""
+    """Features depend on no click of their own or a later moment, and on other users' clicks only of earlier days."""
     shown, items, pairs = laboratory.draw_log(seed)
     before = _samples(laboratory.mine(shown, items, pairs))
     features = [name for name in before.columns if name != "clicked"]
@@ -285,7 +285,7 @@ def test_flipping_a_click_changes_no_earlier_and_no_own_feature(laboratory: Simp
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_query_statistics_never_hold_the_rows_own_user(laboratory: SimpleNamespace, seed: int) -> None:
-    """Turning all clicks of a user round changes neither S_q nor the query and pair sums of that user's rows."""
+    """Flipping all clicks of a user changes neither S_q nor the query and pair sums of that user's rows."""
     shown, items, pairs = laboratory.draw_log(seed)
     own = pl.col("user_id") == "u1"
     logs = [
@@ -296,5 +296,5 @@ def test_query_statistics_never_hold_the_rows_own_user(laboratory: SimpleNamespa
     assert before[0].select(lists).equals(after[0].select(lists))
     rows = logs[0].context.block(logs[0].rows).rows.select(own).to_series().to_numpy()
     for name in ("query", "pair"):
-        expected, found = (_by_row(part[1], name)[rows] for part in (before, after))
-        np.testing.assert_allclose(found, expected, atol=1e-9, err_msg=name)
+        expected, flipped = (_by_row(part[1], name)[rows] for part in (before, after))
+        np.testing.assert_allclose(flipped, expected, atol=1e-9, err_msg=name)

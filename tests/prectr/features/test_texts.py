@@ -1,4 +1,4 @@
-"""Token ids are stored once per distinct text and put together to the very pairs that were scored."""
+"""Token ids are stored once for each distinct text and joined again to the pairs that were scored."""
 
 import numpy as np
 import polars as pl
@@ -29,6 +29,6 @@ def test_pairs_are_put_together_as_they_were(pairs: list[tuple[str, str]], max_l
     texts, stored = split_texts(table, items)
     assert texts.height == 2 + len(set(queries)) + len(set(titles))
     assert not {"input_ids", "query_tokens", "title"} & set(stored.columns)
-    found = join_texts(texts, stored)
+    joined = join_texts(texts, stored)
     for name in ("values", "offsets", "query_tokens"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(tokens, name))
+        np.testing.assert_array_equal(getattr(joined, name), getattr(tokens, name))

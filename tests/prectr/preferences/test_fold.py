@@ -1,4 +1,4 @@
-"""Merging days: sums, distinct users and S_q as of any day, against plain loops."""
+"""Folds of days: sums, distinct users and S_q before each day, against plain loops."""
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -26,13 +26,13 @@ NAMES = ("impressions", "requests")
     st.sampled_from([None, 1.0, 3.0]),
 )
 def test_fold_equals_a_loop(rows: list[tuple[str, int, int]], half_life: float | None) -> None:
-    """Several rows of a key and day are parts of it; what is named `requests` does not fade."""
+    """A key may have several rows a day, one for each part; the column `requests` does not decay."""
     frame = pl.DataFrame(
         [(key, DAYS[day], value, value) for key, day, value in rows], ("key", "date", *NAMES), orient="row"
     )
     folded = fold(frame.sample(fraction=1, shuffle=True, seed=1), ["key"], NAMES, DAYS, half_life)
 
-    def known(key: str, day: int) -> list[float]:
+    def expected(key: str, day: int) -> list[float]:
         earlier = [(day - other, value) for name, other, value in rows if name == key and other < day]
         return [
             sum(value * (1.0 if half_life is None else 2.0 ** (-age / half_life)) for age, value in earlier),
@@ -42,10 +42,10 @@ def test_fold_equals_a_loop(rows: list[tuple[str, int, int]], half_life: float |
     assert folded.before.select("key", "date").n_unique() == folded.before.height
     assert set(folded.before.select("key", "date").iter_rows()) == {(key, DAYS[day]) for key, day, _ in rows}
     for key, day, *sums in folded.before.select("key", "date", *NAMES).iter_rows():
-        assert sums == pytest.approx(known(key, DAYS.index(day)))
+        assert sums == pytest.approx(expected(key, DAYS.index(day)))
     assert folded.after["key"].to_list() == sorted({key for key, *_ in rows})
     for key, *sums in folded.after.iter_rows():
-        assert sums == pytest.approx(known(key, len(DAYS)))
+        assert sums == pytest.approx(expected(key, len(DAYS)))
 
 
 def test_two_key_columns_are_one_key() -> None:
@@ -86,7 +86,7 @@ def few_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _seen(users: dict[int, list[int]], query: str = "q") -> pl.DataFrame:
-    """What `seen` keeps of each day's users of a query."""
+    """The hashes that `seen` stores of each day's users of a query."""
     frames = []
     for day, numbers in users.items():
         hashes = pl.Series([f"u{number}" for number in numbers]).hash(seed=0)
@@ -97,8 +97,8 @@ def _seen(users: dict[int, list[int]], query: str = "q") -> pl.DataFrame:
 
 def test_few_users_are_counted_exactly() -> None:
     days = pl.concat([_seen({0: [1, 2, 2], 1: [2, 3], 3: [1, 9]}), _seen({1: [5]}, "other")])
-    found = {(query, day): users for query, day, users in distinct_users.counts_before(days).iter_rows()}
-    assert found == {
+    counts = {(query, day): users for query, day, users in distinct_users.counts_before(days).iter_rows()}
+    assert counts == {
         ("q", DAYS[0]): 0, ("q", DAYS[1]): 2, ("q", DAYS[3]): 3, ("q", None): 4,
         ("other", DAYS[1]): 0, ("other", None): 1,
     }  # fmt: skip
@@ -106,10 +106,10 @@ def test_few_users_are_counted_exactly() -> None:
 
 def test_many_users_are_estimated(few_kept: None) -> None:
     days = _seen({0: list(range(5000)), 1: list(range(2500, 9000)), 2: [1]})
-    found = dict(distinct_users.counts_before(days).select("date", "users").iter_rows())
-    assert found[DAYS[1]] == pytest.approx(5000, rel=4 / 62**0.5)
-    assert found[DAYS[2]] == pytest.approx(9000, rel=4 / 62**0.5)
-    assert found[None] == found[DAYS[2]], "a user who was there before adds nothing"
+    counts = dict(distinct_users.counts_before(days).select("date", "users").iter_rows())
+    assert counts[DAYS[1]] == pytest.approx(5000, rel=4 / 62**0.5)
+    assert counts[DAYS[2]] == pytest.approx(9000, rel=4 / 62**0.5)
+    assert counts[None] == counts[DAYS[2]], "a user of an earlier day adds nothing"
 
 
 # S_q
@@ -143,17 +143,17 @@ def test_behaviour_lists_equal_a_loop(rows: list[tuple[int, int, bool, int]], li
     frame, part = _behaviours(rows), pl.Series([part for *_, part in rows])
     days = sorted(frame["ts"].dt.date().unique())
     date_of = frame["ts"].dt.date()
-    kept = [
+    best_of_days = [
         (day, pl.concat([best_behaviours(frame.filter((part == k) & (date_of == day)), limit) for k in (0, 1)]))
         for day in days
     ]
     events = list(frame.iter_rows(named=True))
-    for day, known in states(iter(kept), limit):
+    for day, lists in states(iter(best_of_days), limit):
         earlier = [event for event in events if day is None or event["ts"].date() < day]
         shown = {event["query"] for event in events if day is None or event["ts"].date() == day}
-        assert set(known["query"]) == {event["query"] for event in earlier} & shown
-        for query in known["query"].unique():
-            listed = known.filter(pl.col("query") == query)
+        assert set(lists["query"]) == {event["query"] for event in earlier} & shown
+        for query in lists["query"].unique():
+            listed = lists.filter(pl.col("query") == query)
             best: dict[str, tuple[bool, datetime]] = {}
             for event in (event for event in earlier if event["query"] == query):
                 rank = (event["clicked"], event["ts"])

@@ -1,4 +1,4 @@
-"""Sums by key and what was known before each row, against plain loops."""
+"""Sums by key and sums of earlier rows, against plain loops."""
 
 import numpy as np
 from hypothesis import given
@@ -18,7 +18,7 @@ def test_sum_by_equals_a_loop(codes: list[int], random) -> None:  # type: ignore
 
 
 @given(CODES, st.sampled_from([None, 2.0]), st.randoms(use_true_random=False))
-def test_what_was_known_equals_a_loop(codes: list[int], half_life: float | None, random) -> None:  # type: ignore[no-untyped-def]
+def test_sums_of_earlier_rows_equal_a_loop(codes: list[int], half_life: float | None, random) -> None:  # type: ignore[no-untyped-def]
     ordered = np.array(sorted(codes), dtype=np.int64)
     day = np.zeros(len(codes), np.int64)
     for row in range(1, len(codes)):
@@ -35,7 +35,7 @@ def test_what_was_known_equals_a_loop(codes: list[int], half_life: float | None,
     np.testing.assert_allclose(before_each(ordered, values, fading(ordered, day, half_life))[:, 0], expected)
 
 
-def test_what_was_known_does_not_depend_on_the_rest_of_the_block() -> None:
+def test_sums_of_earlier_rows_do_not_depend_on_the_rest_of_the_block() -> None:
     rng = np.random.default_rng(0)
     values = rng.random((30, 2)) * 10.0 ** rng.integers(-8, 8, (30, 1))
     codes = np.repeat([0, 1, 2], 10)

@@ -1,4 +1,4 @@
-"""The partial aggregates of parts: equal to plain group-bys, and the same however a day is cut."""
+"""Partial aggregates of parts: equal to plain group-bys, and the same for any cut of a day into parts."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -12,7 +12,7 @@ from prectr.core.coding import code_column, find_codes
 from prectr.preferences import partials, prices
 from prectr.preferences.pair_index import PairIndex
 from prectr.preferences.partials import Centres
-from prectr.preferences.shown import ShownReader
+from prectr.preferences.shown import ShownReader, log_price, log_prices
 from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, NAMES, USER_NAMES, LevelSums, matrix, scale
 from prectr.preferences.tolerance import (
     GRID_SIZE,
@@ -55,7 +55,7 @@ def reader() -> ShownReader:
 
 
 def _shown(requests: int, seed: int) -> pl.DataFrame:
-    """Requests of a few users and queries, up to six items each, typed in various ways."""
+    """Requests of a few users with queries typed in two ways, up to six items each."""
     rng = np.random.default_rng(seed)
     rows = []
     for request in range(requests):
@@ -76,8 +76,8 @@ def _partials(reader: ShownReader, rows: pl.DataFrame) -> partials.Frames:
     return plain | partials.partials(coded, reader, TABLE, Centres.none(coded), 3)
 
 
-def _direct(reader: ShownReader, rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows with all that is counted, joined by plain means."""
+def _joined(reader: ShownReader, rows: pl.DataFrame) -> pl.DataFrame:
+    """Join the rows with everything that partials sum, without coded keys."""
     index, catalogue = reader.index, reader.catalogue
     coded = reader.code(rows, "test")
     price = reader.price(coded)
@@ -95,38 +95,38 @@ def _direct(reader: ShownReader, rows: pl.DataFrame) -> pl.DataFrame:
 
 def test_sums_equal_a_group_by(reader: ShownReader) -> None:
     rows = _shown(60, 1)
-    found, direct = _partials(reader, rows), _direct(reader, rows)
+    frames, joined = _partials(reader, rows), _joined(reader, rows)
     for kind, key in (("query", "query"), ("category", "category")):
-        assert found[kind][key].to_list() == sorted(direct[key].unique())
-        for place, (name, *_) in enumerate(found[kind].iter_rows()):
-            own = direct.filter(pl.col(key) == name)
-            sums = matrix(found[kind], LEVEL_NAMES)[place : place + 1] * scale(LEVEL_NAMES)
+        assert frames[kind][key].to_list() == sorted(joined[key].unique())
+        for place, (name, *_) in enumerate(frames[kind].iter_rows()):
+            key_rows = joined.filter(pl.col(key) == name)
+            sums = matrix(frames[kind], LEVEL_NAMES)[place : place + 1] * scale(LEVEL_NAMES)
             named = LevelSums.split(sums)
             for level in range(4):
-                of_level = own.filter(pl.col("level") == level)
+                of_level = key_rows.filter(pl.col("level") == level)
                 assert named.impressions[0, level] == of_level.height
                 assert named.clicks[0, level] == of_level["clicked"].sum()
                 assert named.examined[0, level] == pytest.approx(of_level["exam"].sum())
                 assert named.debiased_clicks[0, level] == pytest.approx(of_level["debiased"].sum())
-            grid = log_likelihood(*(own[name].to_numpy() for name in ("clicked", "relevance", "exam")), CLICK)
-            np.testing.assert_allclose(named.grid[0], grid.sum(axis=0), atol=own.height / UNIT * 4)
-            clicked = own.filter("clicked").drop_nulls("log_price")
+            grid = log_likelihood(*(key_rows[name].to_numpy() for name in ("clicked", "relevance", "exam")), CLICK)
+            np.testing.assert_allclose(named.grid[0], grid.sum(axis=0), atol=key_rows.height / UNIT * 4)
+            clicked = key_rows.filter("clicked").drop_nulls("log_price")
             assert named.priced_clicks[0] == clicked.height
             assert named.log_price[0] == pytest.approx(clicked["log_price"].sum(), abs=1e-4)
 
 
 def test_user_item_and_pair_sums_equal_a_group_by(reader: ShownReader) -> None:
     rows = _shown(60, 2)
-    found, direct = _partials(reader, rows), _direct(reader, rows)
+    frames, joined = _partials(reader, rows), _joined(reader, rows)
     for kind, keys in (("user", ["user_id"]), ("item", ["item_id"]), ("pair", ["query", "item_id"])):
-        expected = direct.group_by(keys).agg(
+        expected = joined.group_by(keys).agg(
             pl.len(), pl.col("request_id").n_unique(), pl.col("exam").sum(), pl.col("clicked").sum()
         ).sort(keys)  # fmt: skip
         first = "request_id" if kind == "user" else "len"
-        assert found[kind].select(keys).equals(expected.select(keys))
-        sums = matrix(found[kind], NAMES[kind]) * scale(NAMES[kind])
+        assert frames[kind].select(keys).equals(expected.select(keys))
+        sums = matrix(frames[kind], NAMES[kind]) * scale(NAMES[kind])
         np.testing.assert_allclose(sums[:, -3:], expected.select(first, "exam", "clicked").to_numpy(), atol=1e-5)
-    assert found["user"].equals(found["plain_user"]), "nothing to correct for"
+    assert frames["user"].equals(frames["plain_user"]), "without centres the second pass corrects nothing"
 
 
 @settings(max_examples=30)
@@ -146,7 +146,7 @@ def test_any_cut_between_requests_gives_the_same_sums_to_the_last_bit(
         assert together.select(whole[kind].columns).equals(whole[kind]), kind
 
 
-def test_rows_of_a_request_need_not_stand_together(reader: ShownReader) -> None:
+def test_the_order_of_rows_changes_nothing(reader: ShownReader) -> None:
     rows = _shown(30, 3)
     mixed = rows.sample(fraction=1, shuffle=True, seed=1)
     for kind, frame in _partials(reader, rows).items():
@@ -157,22 +157,22 @@ def test_shifts_move_the_relevance_that_the_other_side_sees(reader: ShownReader)
     rows = reader.code(_shown(20, 4), "test")
     centres = Centres.none(rows)
     centres.user[:] = on_lattice(np.array(0.1))
-    made = partials.partials(rows, reader, TABLE, centres, 3)
+    frames = partials.partials(rows, reader, TABLE, centres, 3)
     moved = TABLE.cells(rows.clicked, rows.position, reader.index.expected[rows.place] - 20)
     expected = TABLE.sums(rows.query.codes, len(rows.query), moved)
     order = rows.query.keys.arg_sort().to_numpy()
-    np.testing.assert_array_equal(matrix(made["query"], LEVEL_NAMES[:GRID_SIZE]), expected[order])
+    np.testing.assert_array_equal(matrix(frames["query"], LEVEL_NAMES[:GRID_SIZE]), expected[order])
     plain = partials.plain_partials(rows, reader, TABLE)["plain_user"]
-    assert made["user"].equals(plain), "users are corrected for queries, which were left where they are"
+    assert frames["user"].equals(plain), "users are corrected for queries, whose centres are 0"
 
 
 def test_the_table_holds_the_rounded_log_likelihoods() -> None:
     rng = np.random.default_rng(5)
     clicked, position = rng.random(200) < 0.5, rng.integers(1, MAX_POSITION + 1, 200)
     relevance = rng.integers(-220, 421, 200)
-    found = TABLE.values[TABLE.cells(clicked, position, relevance)]
+    frames = TABLE.values[TABLE.cells(clicked, position, relevance)]
     expected = log_likelihood(clicked, relevance / LATTICE, position**-0.7, CLICK)
-    np.testing.assert_array_equal(found, np.rint(expected * UNIT).astype(np.int64))
+    np.testing.assert_array_equal(frames, np.rint(expected * UNIT).astype(np.int64))
 
 
 def test_price_quantiles_are_within_a_bin() -> None:
@@ -180,8 +180,15 @@ def test_price_quantiles_are_within_a_bin() -> None:
     price = np.exp(rng.normal(3, 1, 5000))
     bins = np.floor(np.log(price) / prices.BIN).astype(np.int32)
     histogram = pl.DataFrame({"key": "q", "bin": bins}).group_by("key", "bin").len("clicks")
-    found = prices.quantiles(histogram).row(0)[1:]
-    np.testing.assert_allclose(found, np.quantile(price, prices.QUANTILES), rtol=0.06)
+    frames = prices.quantiles(histogram).row(0)[1:]
+    np.testing.assert_allclose(frames, np.quantile(price, prices.QUANTILES), rtol=0.06)
+
+
+@given(st.lists(st.none() | st.floats(0, 1e9), max_size=20))
+def test_one_log_price_equals_that_of_a_column(prices: list[float | None]) -> None:
+    np.testing.assert_array_equal(
+        [log_price(price) for price in prices], log_prices(pl.Series(prices, dtype=pl.Float64))
+    )
 
 
 @given(st.lists(st.text(max_size=3), max_size=30), st.lists(st.text(max_size=3), max_size=10, unique=True))
@@ -201,5 +208,5 @@ def test_a_pair_that_was_not_scored_is_an_error(reader: ShownReader) -> None:
         reader.code(rows, "log.parquet")
 
 
-def test_count_names_stand_where_samples_read_them() -> None:
+def test_count_names_have_the_order_that_samples_read() -> None:
     assert COUNT_NAMES == ("impressions", "examined", "clicks")

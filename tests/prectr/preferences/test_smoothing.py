@@ -1,4 +1,4 @@
-"""The back-off of click rates: its strength is recovered from clicks that were drawn with a known one."""
+"""The back-off of click rates: the fit recovers the known strength that clicks were drawn with."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ RATES = np.array([0.01, 0.03, 0.08, 0.15])
 
 
 def _drawn(shape: np.ndarray, queries: int = 2500, seed: int = 0) -> LevelSums:
-    """Queries whose rates of each level are drawn from Gamma(shape, mean = RATES); inf: they are RATES themselves."""
+    """Queries whose rates at each level are drawn from Gamma(shape, mean = RATES); inf: all have RATES."""
     rng = np.random.default_rng(seed)
     examined = rng.exponential(250, (queries, 4))
     finite = np.where(np.isinf(shape), 1.0, shape)
@@ -24,14 +24,14 @@ def _drawn(shape: np.ndarray, queries: int = 2500, seed: int = 0) -> LevelSums:
 
 @pytest.mark.parametrize("shape", [[0.5, 3.0, 8.0, 20.0], [20.0, 1.0, 1.0, 3.0]])
 def test_prior_clicks_of_each_level_are_recovered(shape: list[float]) -> None:
-    found = fit_prior_clicks(_drawn(np.array(shape)), np.tile(RATES, (2500, 1)))
-    np.testing.assert_allclose(found, shape, rtol=0.3)
+    prior_clicks = fit_prior_clicks(_drawn(np.array(shape)), np.tile(RATES, (2500, 1)))
+    np.testing.assert_allclose(prior_clicks, shape, rtol=0.3)
 
 
 def test_levels_at_which_queries_do_not_differ_are_smoothed_as_much_as_may_be() -> None:
-    found = fit_prior_clicks(_drawn(np.array([np.inf, 0.02, np.inf, 2.0])), np.tile(RATES, (2500, 1)))
-    assert found[2] > MOST_PRIOR_CLICKS / 2
-    assert found[1] == pytest.approx(LEAST_PRIOR_CLICKS, rel=0.1)
+    prior_clicks = fit_prior_clicks(_drawn(np.array([np.inf, 0.02, np.inf, 2.0])), np.tile(RATES, (2500, 1)))
+    assert prior_clicks[2] > MOST_PRIOR_CLICKS / 2
+    assert prior_clicks[1] == pytest.approx(LEAST_PRIOR_CLICKS, rel=0.1)
 
 
 def test_smoothed_rates_by_hand() -> None:

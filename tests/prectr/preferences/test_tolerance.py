@@ -30,7 +30,7 @@ def _probability(relevance: float, exam: float, threshold: float) -> float:
 
 
 def _draw(rng: np.random.Generator, threshold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clicks, relevance and examination of one row a threshold."""
+    """Draw clicks, relevance and examination, one row for each threshold."""
     relevance = rng.random(len(threshold))
     exam = rng.integers(1, 11, len(threshold)).astype(float) ** -1.0
     probability = exam * (CLICK.eps + CLICK.a / (1 + np.exp(-(relevance - threshold) / CLICK.s)))
@@ -40,16 +40,16 @@ def _draw(rng: np.random.Generator, threshold: np.ndarray) -> tuple[np.ndarray, 
 @given(ROWS)
 def test_log_likelihood_equals_a_loop(rows: list[tuple[bool, float, float]]) -> None:
     clicked, relevance, exam = (np.array(column) for column in zip(*rows))
-    found = log_likelihood(clicked, relevance, exam, CLICK)
+    likelihoods = log_likelihood(clicked, relevance, exam, CLICK)
     for i, (was_clicked, rel, looked) in enumerate(rows):
         for j, threshold in enumerate(GRID):
             p = _probability(rel, looked, threshold)
-            assert found[i, j] == pytest.approx(math.log(p if was_clicked else 1 - p), rel=1e-9)
+            assert likelihoods[i, j] == pytest.approx(math.log(p if was_clicked else 1 - p), rel=1e-9)
 
 
 @given(ROWS, st.integers(0, 12))
 def test_rows_add_up(rows: list[tuple[bool, float, float]], cut: int) -> None:
-    """Two days' posteriors, one after the other, are the posterior of both."""
+    """Updating by one day after the other gives the posterior of both days."""
     clicked, relevance, exam = (np.array(column) for column in zip(*rows))
     sums = [
         log_likelihood(clicked[part], relevance[part], exam[part], CLICK).sum(axis=0)[None, :]
@@ -138,8 +138,8 @@ def test_priors_are_distributions(fitted: tuple[PreferenceModel, float]) -> None
 
 def test_queries_back_off_to_their_category_then_to_all(fitted: tuple[PreferenceModel, float]) -> None:
     model = fitted[0]
-    found = model.query_priors(["c", None, "never seen"])
-    np.testing.assert_array_equal(found, [model.category_query_prior["c"], model.query_prior, model.query_prior])
+    priors = model.query_priors(["c", None, "never seen"])
+    np.testing.assert_array_equal(priors, [model.category_query_prior["c"], model.query_prior, model.query_prior])
 
 
 def test_parameters_read_back(tmp_path, fitted: tuple[PreferenceModel, float]) -> None:  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Bundles: what is refused when one is opened, the int8 encoders, and requests that are strange."""
+"""Bundles: broken bundles are refused, int8 encoders score nearly the same, unusual requests are answered."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def copy(world: World, tmp_path: Path) -> Iterator[Path]:
-    """The bundle, to be spoilt."""
+    """A copy of the bundle that a test may break."""
     shutil.copytree(world.bundle, tmp_path / "bundle")
     yield tmp_path / "bundle"
 
@@ -67,7 +67,7 @@ def test_a_bundle_of_an_older_version_is_refused(copy: Path) -> None:
     content = json.loads(file.read_text())
     file.write_text(json.dumps({key: content[key] for key in ("model", "sizes", "position")} | {"bundle_version": 2}))
     with pytest.raises(
-        PrectrError, match=f"a bundle of version 2, this project reads {BUNDLE_VERSION}; train it again"
+        PrectrError, match=f"has version 2, but this project reads version {BUNDLE_VERSION}; train it again"
     ):
         Scorer(copy)
     file.write_text("{")
@@ -89,7 +89,7 @@ def _logits(bundle: Path, samples: Path, int8: bool) -> np.ndarray:
     return Scorer(bundle, int8=int8).score(rows, opened.pairs, opened.tokens).click_logit
 
 
-def test_int8_encoders_score_nearly_the_same_and_the_card_says_how_nearly(world: World) -> None:
+def test_int8_encoders_score_nearly_the_same_and_the_card_holds_the_difference(world: World) -> None:
     exact, rounded = (_logits(world.bundle, world.samples, int8) for int8 in (False, True))
     assert np.std(exact) > 1e-3 and 0 < np.abs(exact - rounded).max() < 0.05
     card = json.loads((world.bundle / "model_card.json").read_text())
@@ -98,16 +98,16 @@ def test_int8_encoders_score_nearly_the_same_and_the_card_says_how_nearly(world:
     for name in ("auc", "auc_position_free", "logloss"):
         assert figures["float32"][name] == pytest.approx(card["validation"][name], abs=1e-4)
         assert figures["int8"][name] == pytest.approx(figures["float32"][name], abs=0.05)
-    told = json.loads((world.encoder / "manifest.json").read_text())["int8"]
-    assert told["rank_correlation"] > 0.7  # of ten pairs
-    assert told["int8"]["validation_loss"] == pytest.approx(told["float32"]["validation_loss"], abs=0.02)
+    manifest = json.loads((world.encoder / "manifest.json").read_text())["int8"]
+    assert manifest["rank_correlation"] > 0.7  # of ten pairs
+    assert manifest["int8"]["validation_loss"] == pytest.approx(manifest["float32"]["validation_loss"], abs=0.02)
     texts = (["nokia 3310"] * 2, ["item 0 nokia 3310", "sofa"])
     scores = [RelevanceEncoder(world.encoder, int8=int8).score(*texts)[0] for int8 in (False, True)]
     np.testing.assert_allclose(*scores, atol=0.02)
     assert not np.array_equal(*scores)
 
 
-def test_pairs_are_scored_with_the_form_that_is_asked_for(world: World) -> None:
+def test_pairs_are_scored_with_the_configured_form(world: World) -> None:
     titles = ["nokia 3310", "sofa"]
     pairs = pl.DataFrame({"pair": [0, 1], "query": "nokia 3310", "item_id": ["a", "b"], "title": titles})
     unknown = {name: pl.lit(None, pl.Float32) for name in LEVEL_COLUMNS} | {"source": pl.lit(None, pl.String)}
@@ -120,7 +120,7 @@ def test_pairs_are_scored_with_the_form_that_is_asked_for(world: World) -> None:
     assert not np.array_equal(scored[False], scored[True])
 
 
-def test_requests_are_answered_with_the_form_that_is_asked_for(world: World) -> None:
+def test_requests_are_answered_with_the_configured_form(world: World) -> None:
     request = ScoreRequest(user_id="u0", query="nokia 3310", candidates=["i0", "i1"], context={"ts": 1.8e9})
     logits = {}
     for int8 in (False, True):
@@ -148,8 +148,8 @@ def rank(world: World) -> Iterator[Callable[..., dict[str, float]]]:
     service = Ranking(world.bundle)
 
     def answer(**request: object) -> dict[str, float]:
-        given = {"user_id": "u0", "query": "nokia 3310", "candidates": ["i0"], "context": {"ts": 1.8e9}} | request
-        response = service.rank(ScoreRequest.model_validate(given))
+        fields = {"user_id": "u0", "query": "nokia 3310", "candidates": ["i0"], "context": {"ts": 1.8e9}} | request
+        response = service.rank(ScoreRequest.model_validate(fields))
         return {result.item_id: result.click_probability for result in response.results}
 
     yield answer
@@ -183,7 +183,7 @@ def test_a_candidate_alone_scores_as_among_others(rank: Callable[..., dict[str, 
 
 
 def test_a_title_of_ten_kilobytes_counts_by_its_beginning(world: World) -> None:
-    """Over HTTP it is refused; where it is in a catalogue or a log, the encoder reads its first tokens."""
+    """HTTP requests with it are refused. In a catalogue or log, the encoder reads the first tokens of the title."""
     long = "nokia 3310 " * 1000
     with pytest.raises(ValidationError, match="at most 2000 characters"):
         ScoreRequest.model_validate({"user_id": "u", "query": "q", "candidates": [{"item_id": "i", "title": long}]})

@@ -1,4 +1,4 @@
-"""Serving's features of a request equal build-samples' features of the same request, array by array.
+"""Online features of a request equal the features in the samples of the same request, array by array.
 
 The store holds the log up to the day before the last; the requests are their users' first of the last day, because a
 store that is written once a day cannot know the same day's earlier requests.
@@ -15,7 +15,6 @@ import polars as pl
 import pytest
 
 from prectr.contracts.model_config import ModelConfig
-from prectr.data.tables import Tables
 from prectr.features.build import FEATURE_GROUPS, sample_rows
 from prectr.features.end_state import online_entries, user_states
 from prectr.features.inputs import INPUT_NAMES, PairArrays, ranker_inputs
@@ -28,7 +27,7 @@ from prectr.relevance.tokenisation import PairTokens
 
 
 class StubEncoder:
-    """Stands in for the distilled encoder: one token a text, and a level for pairs that the log never saw."""
+    """Replaces the distilled encoder: one token for each text, and fixed levels for pairs that the log never showed."""
 
     def __init__(self) -> None:
         self.scored: list[tuple[str, str]] = []
@@ -84,7 +83,7 @@ class Both:
         context = replace(known.context, spec=self.spec)
         rows = known.rows.filter(pl.col("date") < last)
         users = [user_states(context.block(rows.filter(part)), context) for part in _halves(rows)]
-        entries = online_entries(users, Tables(context.tables), context)
+        entries = online_entries(users, context.tables, context)
         self.counts = write_store(folder / "bundle" / "online", entries)
         self.features = OnlineFeatures(self._bundle(folder / "bundle", known), self.encoder)  # type: ignore[arg-type]
 
@@ -107,7 +106,7 @@ class Both:
         return [rows.sort("position") for rows in first.partition_by("request_id")]
 
     def online(self, request: pl.DataFrame) -> RequestFeatures:
-        """The request's rows as serving makes them; the price at exposure comes with the candidate."""
+        """Compute the features of the request's rows as serving does; candidates carry the price at exposure."""
         row = request.row(0, named=True)
         candidates = [
             item if price is None else {"item_id": item, "price": price}
@@ -129,19 +128,19 @@ def test_arrays_of_a_request_are_equal(
     requests = both.first_requests()
     assert requests
     for request in requests:
-        found = both.online(request)
+        features = both.online(request)
         expected = ranker_inputs(row_arrays(request, both.spec, both.pairs), both.pairs)
-        arrays = ranker_inputs(found.rows, found.pairs)
+        arrays = ranker_inputs(features.rows, features.pairs)
         for name in INPUT_NAMES:
             np.testing.assert_allclose(arrays[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
-        own = found.pairs.levels[found.rows.pair]
+        own = features.pairs.levels[features.rows.pair]
         np.testing.assert_allclose(own, both.pairs.levels[request["pair"].to_numpy()], atol=1e-6)
-        assert found.earlier_requests == request["user_requests"][0]
-    assert both.encoder.scored == [], "every logged pair is looked up"
+        assert features.earlier_requests == request["user_requests"][0]
+    assert both.encoder.scored == [], "the state holds every logged pair"
 
 
 def test_the_requests_exercise_what_they_should(laboratory: SimpleNamespace, tmp_path: Path) -> None:
-    """Known users and queries, with behaviours on both sides: otherwise equality would be that of zeros."""
+    """Check that the requests have known users and queries with behaviours, so that equality is not that of zeros."""
     seen = [Both(laboratory, seed, tmp_path / str(seed)) for seed in range(6)]
     rows = pl.concat([request for both in seen for request in both.first_requests()], how="diagonal_relaxed")
     assert rows["su_pair"].list.len().max() == 2 and rows["sq_pair"].list.len().max() == 2
@@ -152,31 +151,31 @@ def test_the_requests_exercise_what_they_should(laboratory: SimpleNamespace, tmp
 
 @pytest.fixture
 def both(laboratory: SimpleNamespace, tmp_path: Path) -> Both:
-    """Equal sides of one log, whose match features have the names that the encoder path computes."""
+    """One log whose match features have the names that serving computes for unscored pairs."""
     names = {"match_a": "match_phrase", "match_b": "match_query_words"}
     return Both(laboratory, 1, tmp_path, lambda name: names[name])
 
 
 def test_unknown_user_is_served_from_the_priors(both: Both) -> None:
-    found = both.features.request("stranger", "phone", ["i0", "i1"], 1.8e9)
-    assert (found.user_known, found.query_known, found.earlier_requests) == (False, True, 0)
+    features = both.features.request("stranger", "phone", ["i0", "i1"], 1.8e9)
+    assert (features.user_known, features.query_known, features.earlier_requests) == (False, True, 0)
     model = both.features._bundle.preferences
-    assert found.user_tolerance[0] == pytest.approx(model.user_centre)
-    assert found.rows.histories.user.lengths.tolist() == [0]
+    assert features.user_tolerance[0] == pytest.approx(model.user_centre)
+    assert features.rows.histories.user.lengths.tolist() == [0]
 
 
 def test_user_with_a_profile_but_no_history_is_not_known(both: Both) -> None:
-    found = both.features.request("u9", "phone", ["i0"], 1.8e9)
-    assert not found.user_known
+    features = both.features.request("u9", "phone", ["i0"], 1.8e9)
+    assert not features.user_known
     device = both.spec.categorical_fields.index("device")
-    assert found.rows.categorical[0, device] == both.spec.profile["device"]["desk"]
+    assert features.rows.categorical[0, device] == both.spec.profile["device"]["desk"]
 
 
 def test_unknown_query_backs_off(both: Both) -> None:
-    found = both.features.request("u0", "garden gnome", ["i0"], 1.8e9)
+    features = both.features.request("u0", "garden gnome", ["i0"], 1.8e9)
     model = both.features._bundle.preferences
-    assert not found.query_known and found.sources == ["encoder"]
-    assert found.query_tolerance[0] == pytest.approx(model.query_centre)
+    assert not features.query_known and features.sources == ["encoder"]
+    assert features.query_tolerance[0] == pytest.approx(model.query_centre)
     assert both.encoder.scored == [("garden gnome", "item 0 nokia 3310")]
 
 
@@ -184,15 +183,15 @@ def test_item_outside_the_catalogue_needs_a_title(both: Both) -> None:
     with pytest.raises(ValueError, match="item 'new' is not in the catalogue; send it as an object"):
         both.features.request("u0", "phone", ["i0", "new"], 1.8e9)
     item = {"item_id": "new", "title": "phone cover", "category": "never seen", "price": 3.0}
-    found = both.features.request("u0", "phone", ["i0", item], 1.8e9)
-    assert found.titles == ["item 0 nokia 3310", "phone cover"]
+    features = both.features.request("u0", "phone", ["i0", item], 1.8e9)
+    assert [item.title for item in features.items] == ["item 0 nokia 3310", "phone cover"]
     assert both.encoder.scored == [("phone", "phone cover")]
-    assert np.isfinite(found.rows.numeric).all() and np.isfinite(found.pairs.match).all()
-    assert found.pairs.levels[1] == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    # phrase 1 and every query word found, standardised
+    assert np.isfinite(features.rows.numeric).all() and np.isfinite(features.pairs.match).all()
+    assert features.pairs.levels[1] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    # phrase 1 and every query word features, standardised
     scaler = both.spec.scalers["match"]
     expected = scaler.scale(np.array([[0.0] * 4 + [1.0, 1.0]]))[0, 4:]
-    np.testing.assert_allclose(found.pairs.match[1, 4:], expected, atol=1e-6)
+    np.testing.assert_allclose(features.pairs.match[1, 4:], expected, atol=1e-6)
 
 
 def test_one_candidate_does_not_change_another(both: Both) -> None:
@@ -203,7 +202,7 @@ def test_one_candidate_does_not_change_another(both: Both) -> None:
 
 
 def test_unknown_query_is_not_changed_by_its_candidates(both: Both) -> None:
-    """A back-off by the candidates' categories would make an item's score depend on what it is compared with."""
+    """With a back-off by the candidates' categories, an item's score would depend on the other candidates."""
     alone = both.features.request("u0", "garden gnome", ["i0"], 1.8e9)
     among = both.features.request("u0", "garden gnome", ["i0", "i2", "i4"], 1.8e9)
     np.testing.assert_array_equal(alone.rows.tolerance[0], among.rows.tolerance[0])

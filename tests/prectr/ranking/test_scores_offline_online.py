@@ -1,5 +1,8 @@
-"""A thousand logged rows scored from samples, and the same as requests from the state of the morning with the day's
-earlier lists told as events: one model, one score."""
+"""A thousand logged rows get the same score offline and online.
+
+Offline they are scored from samples. Online they are scored as requests, with the state of the morning and the day's
+earlier lists sent as events.
+"""
 
 import json
 import shutil
@@ -13,7 +16,6 @@ import polars as pl
 import pytest
 
 from prectr.contracts.protocol import CandidateItem, Context, ScoreRequest
-from prectr.data.tables import Tables
 from prectr.features.build import FEATURE_GROUPS, sample_rows
 from prectr.features.end_state import online_entries, user_states
 from prectr.features.load import match_columns, pair_arrays, row_arrays
@@ -37,7 +39,7 @@ ROWS = 1_000
 
 @pytest.fixture
 def log(laboratory: SimpleNamespace, world: World) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Many tiny logs as one, with users of their own, over one catalogue whose pairs the bundle's tokenizer reads."""
+    """Many tiny logs with distinct users as one log, over one catalogue tokenised by the bundle's tokenizer."""
     _, items, pairs = laboratory.draw_log(3)
     shown = pl.concat(
         laboratory.draw_log(seed)[0].with_columns(
@@ -76,7 +78,7 @@ def test_a_thousand_rows_score_online_as_offline(
     shutil.rmtree(bundle / "online")
     context = replace(known.context, spec=spec)
     rows = known.rows.filter(pl.col("date") < last)
-    entries = online_entries([user_states(context.block(rows), context)], Tables(context.tables), context)
+    entries = online_entries([user_states(context.block(rows), context)], context.tables, context)
     write_store(bundle / "online", entries)
     spec.save(bundle / "feature_spec.json")
     (bundle / "preferences.json").write_text(json.dumps(MODEL.to_json()))
@@ -89,11 +91,11 @@ def test_a_thousand_rows_score_online_as_offline(
     tokens = _tokens(pairs)
     offline = Scorer(bundle).score(row_arrays(today, spec, pair_arrays(table, spec)), pair_arrays(table, spec), tokens)
     online = pl.concat(_ask(bundle, today, tmp_path / "events"))
-    found = today.select("request_id", "item_id").join(
+    online_logits = today.select("request_id", "item_id").join(
         online, on=["request_id", "item_id"], how="left", maintain_order="left"
     )["logit"]  # fmt: skip
-    assert np.std(offline.click_logit) > 0.01, "a constant score would make the comparison empty"
-    np.testing.assert_allclose(found.to_numpy(), offline.click_logit, atol=1e-5)
+    assert np.std(offline.click_logit) > 0.01, "constant scores would make the comparison meaningless"
+    np.testing.assert_allclose(online_logits.to_numpy(), offline.click_logit, atol=1e-5)
 
 
 def _is_of(name: str, group: str) -> bool:
@@ -110,7 +112,7 @@ def _tokens(pairs: pl.DataFrame) -> PairTokens:
 
 
 def _ask(bundle: Path, today: pl.DataFrame, events: Path) -> Iterator[pl.DataFrame]:
-    """Each request of the day in its turn, then the list that it showed as an event."""
+    """Score the day's requests in order, and send each request's list as an event after it."""
     deltas, opened = LmdbDeltas(events), Bundle.open(bundle)
     plain = Ranking(opened)
     store, morning = plain.features._store, today["date"][0]
@@ -125,14 +127,14 @@ def _ask(bundle: Path, today: pl.DataFrame, events: Path) -> Iterator[pl.DataFra
         requests = [rows.sort("position") for rows in moment.partition_by("request_id", maintain_order=True)]
         for request in requests:
             row = request.row(0, named=True)
-            asked = ScoreRequest(
+            score_request = ScoreRequest(
                 user_id=row["user_id"],
                 query=row["query"],
                 candidates=[_candidate(*pair) for pair in request.select("item_id", "price").iter_rows()],
                 context=Context(ts=row["ts"].timestamp()),
             )
             yield request.select("request_id", "item_id").with_columns(
-                pl.Series("logit", ranking.click_logits(asked).astype(np.float64))
+                pl.Series("logit", ranking.click_logits(score_request).astype(np.float64))
             )
         for request in requests:
             event = told(request)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prectr.ranking.drift import Drift
-from prectr.ranking.features import Lru
 from prectr.relevance.pair_encoder import OutputCache, PairEncoder
 from prectr.relevance.tokenisation import PairTokens
 from prectr.serving.assignment import assigned_model, treatment_of
@@ -70,22 +69,6 @@ def test_a_wrong_routing_is_refused(models: dict[str, object], message: str) -> 
 def test_a_falling_range_of_replicas_is_refused() -> None:
     with pytest.raises(ValidationError, match="must be at least 1"):
         ServeConfig(replicas=(3, 2))
-
-
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=60), st.integers(0, 4))
-def test_lru_keeps_what_was_used_last(steps: list[tuple[str, bool]], capacity: int) -> None:
-    cache: Lru[str, str] = Lru(capacity)
-    used: list[str] = []  # brute force: the most recent last
-    for key, puts in steps:
-        if puts:
-            cache.put(key, key)
-            used = ([*(one for one in used if one != key), key])[-capacity:] if capacity else []
-        else:
-            assert (cache.get(key) is not None) == (key in used)
-            if key in used:
-                used = [*(one for one in used if one != key), key]
-    assert len(cache) == len(used)
-    assert cache.hits + cache.misses == sum(not puts for _, puts in steps)
 
 
 class _Session:

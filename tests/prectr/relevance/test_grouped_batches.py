@@ -1,9 +1,11 @@
+"""Batches of the distillation: every row once an epoch, the rows of a query together."""
+
 import numpy as np
 
 from prectr.relevance.distillation_data import GroupedBatches
 
 
-def test_an_epoch_holds_every_row_once_and_keeps_queries_together():
+def test_an_epoch_holds_every_row_once_and_keeps_queries_together() -> None:
     query = np.repeat(np.arange(40), 12)
     lengths = np.random.default_rng(0).integers(5, 40, len(query))
     batches = GroupedBatches(query, lengths, batch_size=32, group_size=4).epoch(np.random.default_rng(1))

@@ -1,0 +1,242 @@
+"""Candidates of a request: their items and pairs, from the online state or as the request describes them.
+
+Nothing here depends on the user, so requests with the same query and candidates share the result.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from prectr.core.lru import LruCache
+from prectr.core.text import normalise_query
+from prectr.features.derive import MATCH_LEVELS, SOURCES
+from prectr.features.store import FeatureStore, pair_name
+from prectr.preferences.shown import log_price
+from prectr.preferences.sums import LEVEL_WIDTH
+from prectr.ranking.bundle import Bundle
+from prectr.relevance.encoder_session import RelevanceEncoder
+from prectr.relevance.lexical import match_features
+from prectr.relevance.tokenisation import PairTokens
+
+_CACHED_ITEMS = 200_000
+
+
+class UnknownItems(ValueError):
+    """Candidates that neither the catalogue nor the request describes.
+
+    Attributes:
+        item_ids: ids of all these candidates.
+    """
+
+    def __init__(self, item_ids: list[str]) -> None:
+        super().__init__(f"item {item_ids[0]!r} is not in the catalogue; send it as an object with item_id and title.")
+        self.item_ids = item_ids
+
+
+@dataclass(frozen=True)
+class Item:
+    """A candidate as rankers read it. Items of the catalogue are cached."""
+
+    item_id: str
+    title: str
+    category: str
+    brand: str | None
+    price: float | None
+    in_catalogue: bool
+    codes: tuple[int, int, int]
+    """Ids of top category, category and brand."""
+    list_price_bucket: int
+    log_price: float
+    """NaN if unknown, like the next two."""
+    log_list_price: float
+    relative_price: float
+    sums: list[float] | None
+    """Examined impressions and clicks."""
+    tokens: np.ndarray
+    """Token ids of the title, int32."""
+
+
+@dataclass(frozen=True)
+class CandidatePairs:
+    """The n pairs of a query and its candidates."""
+
+    levels: np.ndarray
+    """[n, k] level probabilities."""
+    encoder_expected: np.ndarray
+    source: np.ndarray
+    """[n] index into SOURCES."""
+    match: np.ndarray
+    """[n, M] lexical match features, unscaled."""
+    sums: np.ndarray
+    """[n, 2] examined impressions and clicks."""
+    names: list[str]
+    tokens: PairTokens
+
+
+@dataclass(frozen=True)
+class CandidatePool:
+    """A query with its candidates. Arrays are [n] unless noted."""
+
+    query: str
+    """Normalised."""
+    known_query: dict[str, Any] | None
+    """The query's entry in the online state."""
+    items: list[Item]
+    pairs: CandidatePairs
+    codes: dict[str, np.ndarray]
+    fields: list[list[int]]
+    category_sums: np.ndarray
+    """[c, LEVEL_WIDTH] sums of the candidates' c categories."""
+    category_of: np.ndarray
+    """Row of `category_sums` of each candidate."""
+    log_price: np.ndarray
+    log_list_price: np.ndarray
+    relative_price: np.ndarray
+
+
+class CandidateReader:
+    """Reads queries and candidates from an online state.
+
+    Args:
+        bundle: the bundle whose specification is used.
+        relevance: the bundle's distilled encoder, for pairs that the state lacks.
+        store: the online state.
+        cached_pools: queries with candidates of the catalogue to cache.
+    """
+
+    def __init__(self, bundle: Bundle, relevance: RelevanceEncoder, store: FeatureStore, cached_pools: int) -> None:
+        self._spec, self._relevance, self._store = bundle.spec, relevance, store
+        self._match_names = bundle.spec.scalers["match"].names[len(MATCH_LEVELS) :]
+        self._items: LruCache[str, Item] = LruCache(_CACHED_ITEMS)
+        self.pools: LruCache[tuple[str, ...], CandidatePool] = LruCache(cached_pools)
+
+    def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidatePool:
+        """Read a query and its candidates; arguments and errors as in `OnlineFeatures.request`."""
+        query = normalise_query(query)
+        if not all(isinstance(entry, str) for entry in candidates):
+            return self._read_pool(query, candidates)
+        key = (query, *map(str, candidates))
+        pool = self.pools.get(key)
+        if pool is None:
+            pool = self._read_pool(query, candidates)
+            self.pools.put(key, pool)
+        return pool
+
+    def clear(self) -> None:
+        """Empty the caches, because the store holds another state now."""
+        self._items.clear()
+        self.pools.clear()
+
+    def _read_pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidatePool:
+        items = self._read_items(candidates)
+        codes = np.array([item.codes for item in items], np.int32)
+        buckets = np.array([item.list_price_bucket for item in items], np.int32)
+        query_bucket = np.full(len(items), self._spec.query_bucket(query))
+        fields = np.stack([query_bucket, codes[:, 1], codes[:, 2], buckets], axis=1)
+        categories = {name: row for row, name in enumerate(dict.fromkeys(item.category for item in items))}
+        category_sums = self._store.get_many("category", categories)
+        return CandidatePool(
+            query=query,
+            known_query=self._store.get("query", query),
+            items=items,
+            pairs=self._read_pairs(query, items),
+            codes=dict(zip(("top_category", "category", "brand"), codes.T)),
+            fields=fields.tolist(),
+            category_sums=table([value and value["sums"] for value in category_sums], LEVEL_WIDTH),
+            category_of=np.array([categories[item.category] for item in items], np.int64),
+            log_price=np.array([item.log_price for item in items]),
+            log_list_price=np.array([item.log_list_price for item in items]),
+            relative_price=np.array([item.relative_price for item in items]),
+        )
+
+    def _read_items(self, candidates: Sequence[str | Mapping[str, Any]]) -> list[Item]:
+        """Describe the candidates; what the request says of an item goes before what the catalogue says."""
+        items = [self._items.get(entry) if isinstance(entry, str) else None for entry in candidates]
+        missing = [number for number, item in enumerate(items) if item is None]
+        entries = [candidates[number] for number in missing]
+        ids = [entry if isinstance(entry, str) else entry["item_id"] for entry in entries]
+        stored_items = self._store.get_many("item", ids)
+        untitled = [
+            name
+            for name, entry, stored in zip(ids, entries, stored_items, strict=True)
+            if stored is None and (isinstance(entry, str) or not entry.get("title"))
+        ]
+        if untitled:
+            raise UnknownItems(untitled)
+        for number, entry, stored in zip(missing, entries, stored_items, strict=True):
+            item = items[number] = self._describe({"item_id": entry} if isinstance(entry, str) else entry, stored)
+            if isinstance(entry, str):
+                self._items.put(entry, item)
+        return [item for item in items if item is not None]
+
+    def _describe(self, entry: Mapping[str, Any], stored: Mapping[str, Any] | None) -> Item:
+        """Describe an item by its entry in the request and its entry in the state."""
+        spec = self._spec
+        catalogue_entry = stored or {}
+        title: str = entry.get("title") or catalogue_entry["title"]
+        category, brand, price = (entry.get(name, catalogue_entry.get(name)) for name in ("category", "brand", "price"))
+        list_price = catalogue_entry["price"] if stored else price
+        exposure_price, log_list_price = log_price(price), log_price(list_price)
+        category = category or ""
+        median = spec.category_prices.get(category, spec.category_prices[""])
+        token_bytes = None if "title" in entry else catalogue_entry.get("tokens")
+        tokens = (
+            self._relevance.tokeniser.ids([title])[0] if token_bytes is None else np.frombuffer(token_bytes, np.int32)
+        )
+        return Item(
+            item_id=entry["item_id"],
+            title=title,
+            category=category,
+            brand=brand,
+            price=price,
+            in_catalogue=stored is not None,
+            codes=spec.item_code(category, brand),
+            list_price_bucket=int(spec.price_bucket(np.array([log_list_price]))[0]),
+            log_price=exposure_price,
+            log_list_price=log_list_price,
+            relative_price=exposure_price - median,
+            sums=catalogue_entry.get("sums"),
+            tokens=tokens,
+        )
+
+    def _read_pairs(self, query: str, items: list[Item]) -> CandidatePairs:
+        """Read the pairs' relevance from the state; the distilled encoder scores pairs that the log never showed."""
+        names = [pair_name(query, item.item_id) for item in items]
+        stored = self._store.get_many("pair", names)
+        tokens = self._relevance.tokeniser.join(
+            self._relevance.tokeniser.ids([query])[0], [item.tokens for item in items]
+        )
+        unscored = [number for number, entry in enumerate(stored) if entry is None]
+        if unscored:
+            logits, _ = self._relevance.score_tokens(tokens, np.array(unscored))
+            probabilities = softmax(logits, axis=1)
+            overlaps = match_features([query] * len(unscored), [items[number].title for number in unscored])
+            for row, number in enumerate(unscored):
+                stored[number] = {
+                    "levels": probabilities[row].tolist(),
+                    "encoder_expected": float(probabilities[row] @ np.arange(4) / 3),
+                    "source": "encoder",
+                    "match": [float(overlaps[name][row]) for name in self._match_names],
+                    "sums": None,
+                }
+        entries = [entry for entry in stored if entry is not None]
+        match = np.array([entry["match"] for entry in entries], dtype=np.float64)
+        return CandidatePairs(
+            levels=np.array([entry["levels"] for entry in entries], dtype=np.float64).reshape(-1, 4),
+            encoder_expected=np.array([entry["encoder_expected"] for entry in entries], dtype=np.float64),
+            source=np.array([SOURCES.index(entry["source"]) for entry in entries], dtype=np.int64),
+            match=match.reshape(len(entries), len(self._match_names)),
+            sums=table([entry["sums"] for entry in entries], 2),
+            names=names,
+            tokens=tokens,
+        )
+
+
+def table(values: Sequence[Any], width: int) -> np.ndarray:
+    """Stack lists of numbers to float64 [n, width]; None becomes a row of zeros."""
+    return np.array([value if value is not None else [0.0] * width for value in values], dtype=np.float64).reshape(
+        -1, width
+    )
