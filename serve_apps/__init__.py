@@ -1,1 +1,1 @@
-"""Ray Serve applications: thin HTTP fronts of what the library does. They hold no model code."""
+"""HTTP applications of the library, with Ray Serve and without. They hold no model code."""

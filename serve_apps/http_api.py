@@ -1,10 +1,10 @@
-"""The scoring API over a `ScoringService`: routes, limits, tokens; one application with Ray Serve and without.
+"""The scoring API: routes, limits and tokens around a `ScoringService`; the same with Ray Serve and without.
 
-POST /v1/score     candidates of a query, scored and ordered for a user
-POST /v1/events    lists that were shown, and clicks
-GET  /v1/models    what is served, and to whom
-GET  /healthz      up, and with which models
-GET  /metrics      Prometheus (without Ray only: Ray exports the figures of all replicas by node)
+POST /v1/score     score and order the candidates of a query for a user
+POST /v1/events    record shown lists and clicks
+GET  /v1/models    served models and the experiment
+GET  /healthz      health and default model
+GET  /metrics      Prometheus metrics (without Ray only: Ray exports the metrics of all replicas by node)
 GET  /             the playground
 """
 
@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +32,7 @@ from prectr.serving.service import ModelsAnswer, ScoringService, UnknownModel
 from serve_apps.playground import add_playground
 
 _TOKEN_MINIMUM = 16
+"""Fewest characters of a bearer token."""
 
 
 def create_app(
@@ -40,13 +41,13 @@ def create_app(
     instruments: PrometheusInstruments | None = None,
     watch: Path | None = None,
 ) -> FastAPI:
-    """The application.
+    """Create the application.
 
     Args:
-        service: what answers.
-        config: of serving.
-        instruments: what `/metrics` shows; None: there is no such path.
-        watch: a YAML file of models that is watched; see `ScoringService.watch`.
+        service: answers the requests.
+        config: settings of serving.
+        instruments: metrics that `/metrics` returns; None: no such path.
+        watch: YAML file of models to watch; see `ScoringService.watch`. None: no file.
 
     Raises:
         UsageError: the tokens cannot be read.
@@ -60,7 +61,7 @@ def create_app(
         await service.close()
 
     app = FastAPI(title="PRECTR-V2 ranker", version=__version__, lifespan=lifespan)
-    app.add_exception_handler(RequestValidationError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
     _add_scoring(app, service, config)
     if instruments is not None:
 
@@ -84,11 +85,11 @@ def create_app(
 
 def _add_scoring(app: FastAPI, service: ScoringService, config: ServeConfig) -> None:
     problems: dict[int | str, dict[str, Any]] = {
-        401: {"description": "a bearer token is asked for"},
+        401: {"description": "a valid bearer token is required"},
         413: {"description": "the body is too large"},
     }
     shed: dict[int | str, dict[str, Any]] = {
-        429: {"description": "too many requests wait; try again after Retry-After seconds"},
+        429: {"description": "the queue is full; try again after Retry-After seconds"},
         504: {"description": "the request waited longer than its deadline"},
     }
 
@@ -96,58 +97,62 @@ def _add_scoring(app: FastAPI, service: ScoringService, config: ServeConfig) -> 
     async def score(
         request: ScoreRequest,
         x_request_timeout_seconds: Annotated[
-            float | None, Header(gt=0, le=3600, description="how long the request may wait")
+            float | None, Header(gt=0, le=3600, description="seconds that the request may wait")
         ] = None,
     ) -> Response:
         """Click probability, relevance levels, tau and final order of a query's candidates."""
         try:
-            answer = await service.score(request, x_request_timeout_seconds)
+            response = await service.score(request, x_request_timeout_seconds)
         except Overloaded:
             retry = {"Retry-After": str(config.retry_after_seconds)}
-            raise HTTPException(429, "too many requests wait", retry) from None
+            raise HTTPException(429, "too many requests wait; try again later", retry) from None
         except TooLate:
             raise HTTPException(504, "the request waited longer than its deadline") from None
         except UnknownModel as error:
             raise HTTPException(422, [_problem("model", f"no model {str(error)!r} is served")]) from None
         except ValueError as error:
             raise HTTPException(422, [_problem("candidates", str(error))]) from None
-        # Serialised here: FastAPI would validate every number of the answer again.
-        return Response(answer.model_dump_json(), media_type="application/json")
+        # Serialised here, because FastAPI would validate every number of the response again.
+        return Response(response.model_dump_json(), media_type="application/json")
 
     @app.post("/v1/events", responses=problems)
     async def events(request: EventsRequest) -> EventsResponse:
-        """Shown lists and clicks: the next request of a user is scored with them."""
-        return await service.tell(request.events)
+        """Record shown lists and clicks; the next request of a user is scored with them."""
+        return await service.record_events(request.events)
 
     @app.get("/v1/models", responses={401: problems[401]})
     async def models() -> ModelsAnswer:
-        """What is served, and to whom."""
+        """Served models, the experiment, and the age of the state."""
         return service.describe()
 
     @app.get("/healthz")
     async def health() -> dict[str, str]:
-        """Up, and with which model; `prectr serve` and load balancers ask this."""
+        """Health and default model, for `prectr serve` and load balancers."""
         default = service.default
         return {"status": "ok", "model": default.name, "version": default.bundle.version}
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    """What is wrong with a request, by field. What was sent is not sent back: it may be large, or no text at all."""
+async def _invalid(_: Request, error: Exception) -> Response:
+    """Answer an invalid request with its problems by field, without its content, which may be large or not text."""
     assert isinstance(error, RequestValidationError)
     detail = [{name: problem[name] for name in ("type", "loc", "msg")} for problem in error.errors()]
     return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
 
 
 def _problem(field: str, message: str) -> dict[str, Any]:
-    """In the form of FastAPI's own."""
+    """A problem of a field, in the form of FastAPI's validation errors."""
     return {"type": "value_error", "loc": ["body", field], "msg": message}
 
 
-def read_tokens(security: SecurityConfig, environment: Mapping[str, str]) -> list[bytes]:
-    """Digests of the bearer tokens; empty: none is asked for.
+def read_tokens(security: SecurityConfig, environment: Mapping[str, str]) -> list[str]:
+    """Read the bearer tokens that the server accepts; an empty list: the server requires no token.
+
+    Args:
+        security: names the file or the environment variable of the tokens.
+        environment: environment variables.
 
     Raises:
-        UsageError: the file cannot be read or holds none, or a token is too short to be one.
+        UsageError: the file cannot be read or holds no token, or a token is too short.
     """
     if security.tokens_file is not None:
         source = str(security.tokens_file)
@@ -157,65 +162,68 @@ def read_tokens(security: SecurityConfig, environment: Mapping[str, str]) -> lis
             raise UsageError(f"{source}: the tokens cannot be read ({error}).") from None
         tokens = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not tokens:
-            raise UsageError(f"{source}: holds no token; write one a line.")
+            raise UsageError(f"{source}: holds no token; write one token per line.")
     else:
         source = security.tokens_environment
         tokens = [token.strip() for token in environment.get(source, "").split(",") if token.strip()]
     if any(len(token) < _TOKEN_MINIMUM for token in tokens):
         raise UsageError(
-            f"{source}: a token has fewer than {_TOKEN_MINIMUM} characters; `openssl rand -hex 32` makes one."
+            f"{source}: a token has fewer than {_TOKEN_MINIMUM} characters; `openssl rand -hex 32` generates one."
         )
-    return [hashlib.sha256(token.encode()).digest() for token in tokens]
+    return tokens
 
 
 class Guard:
-    """What every request passes first: its token, and the size of its body; what every answer gets: safe headers."""
+    """Middleware that checks the token and the body size of a request and adds security headers to the response."""
 
-    def __init__(self, app: ASGIApp, tokens: list[bytes], max_body_bytes: int) -> None:
-        self._app, self._tokens, self._max_body_bytes = app, tokens, max_body_bytes
+    def __init__(self, app: ASGIApp, tokens: Sequence[str], max_body_bytes: int) -> None:
+        self._app, self._max_body_bytes = app, max_body_bytes
+        self._digests = [hashlib.sha256(token.encode()).digest() for token in tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it."""
+        """Pass a request to the application, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         protected = scope["path"].startswith("/v1/") and scope["method"] != "OPTIONS"
         if protected and not self._allowed(headers.get(b"authorization", b"")):
-            await _refuse(send, 401, "a valid bearer token is asked for", [(b"www-authenticate", b"Bearer")])
+            await _refuse(send, 401, "a valid bearer token is required", [(b"www-authenticate", b"Bearer")])
             return
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._max_body_bytes:
-            await _refuse(send, 413, f"the body may have {self._max_body_bytes} bytes", [(b"connection", b"close")])
+            await _refuse(
+                send, 413, f"the body has more than {self._max_body_bytes} bytes", [(b"connection", b"close")]
+            )
             return
         await self._app(scope, self._bounded(receive), _with_headers(send))
 
     def _allowed(self, header: bytes) -> bool:
-        if not self._tokens:
+        if not self._digests:
             return True
         scheme, _, token = header.partition(b" ")
         digest = hashlib.sha256(token.strip()).digest()
-        # All are compared, each in constant time: how long it takes tells nothing of any.
-        matches = [hmac.compare_digest(digest, known) for known in self._tokens]
+        # Compares with all tokens, each in constant time, so that the time reveals no token.
+        matches = [hmac.compare_digest(digest, valid) for valid in self._digests]
         return scheme.lower() == b"bearer" and any(matches)
 
     def _bounded(self, receive: Receive) -> Receive:
-        """A body without an honest length is cut off where it becomes too large."""
-        seen = 0
+        """Limit the body while it is received, because the content-length header may be missing or wrong."""
+        received = 0
 
         async def bounded() -> Message:
-            nonlocal seen
+            nonlocal received
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._max_body_bytes:
-                raise HTTPException(413, f"the body may have {self._max_body_bytes} bytes")
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise HTTPException(413, f"the body has more than {self._max_body_bytes} bytes")
             return message
 
         return bounded
 
 
 def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [
                 *message.get("headers", []),
@@ -224,7 +232,7 @@ def _with_headers(send: Send) -> Send:
             ]
         await send(message)
 
-    return sending
+    return send_with_headers
 
 
 async def _refuse(send: Send, status: int, detail: str, headers: list[tuple[bytes, bytes]]) -> None:

@@ -1,4 +1,4 @@
-"""The same API under plain uvicorn: one process, no Ray. For a container that scales by itself, and to compare with."""
+"""The scoring API under uvicorn: one process without Ray, for containers that a platform scales, and as a baseline."""
 
 from pathlib import Path
 
@@ -9,15 +9,13 @@ from prectr.serving.instruments import PrometheusInstruments
 from prectr.serving.service import ScoringService
 from serve_apps.http_api import create_app
 
-MODULE = "serve_apps.plain"
-
 
 def make_server(config: ServeConfig, watch: Path | None = None) -> uvicorn.Server:
-    """A server that is not started yet; the models are loaded.
+    """Load the models and create a server that is not started yet.
 
     Args:
-        config: of serving.
-        watch: a YAML file with the content of `serve.models`; the server changes to what it says whenever it changes.
+        config: settings of serving.
+        watch: YAML file with the content of `serve.models`; the server reloads it when it changes. None: no file.
 
     Raises:
         UsageError, PrectrError: as `ScoringService`.

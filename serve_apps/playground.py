@@ -1,12 +1,12 @@
-"""The playground at `/`: one page to try a ranker by hand, and what the page asks the server for.
+"""The playground at `/`: a page to try a ranker by hand, and the routes that serve its data.
 
-    GET /                            the page; everything it needs is in it
-    GET /v1/playground/start         users and queries to begin with
+    GET /                            the page, self-contained
+    GET /v1/playground/start         example users and queries
     GET /v1/playground/search        candidates of a query
-    GET /v1/playground/preferences   what was mined for a query
+    GET /v1/playground/preferences   mined preferences of a query
 
-The rest is the API that everybody uses: /v1/score, /v1/events, /v1/models. All that is listed comes from the state of
-the default model; where that lies in Redis, from the bundle's own state.
+For scores, events and models the page uses the public API: /v1/score, /v1/events, /v1/models. The lists come from the
+state of the default model, or from the state in its bundle if the published state is in Redis.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from prectr.serving.service import ScoringService
 PAGE = Path(__file__).with_name("playground.html")
 MOST_CANDIDATES = 200
 CHUNK = 1_000
-"""Entries that are listed in one go: requests are scored in between."""
+"""Entries that are read at once; requests are scored between two chunks."""
 LISTED_USERS, LISTED_QUERIES = 2_000, 5_000
-"""That examples are chosen from."""
+"""Users and queries that the examples are chosen from."""
 _REQUESTS = USER_NAMES.index("requests")
 _ACTIVE_REQUESTS = 10
 _COMPARED_USERS = 100
@@ -42,18 +42,19 @@ QueryText = Annotated[str, Query(min_length=1, max_length=MAX_TEXT)]
 
 
 class ExampleUser(BaseModel):
-    """A user that the state knows."""
+    """A user in the state."""
 
     user_id: str
     kind: Literal["active", "picky", "tolerant", "new"] = Field(
-        description="of the active ones: the most active, the highest and the lowest threshold; new: one request or few"
+        description="active: most requests; picky, tolerant: highest and lowest threshold of active users; "
+        "new: at most three requests"
     )
     earlier_requests: int
     tolerance: Tolerance
 
 
 class ExampleQuery(BaseModel):
-    """A query that the state knows."""
+    """A query in the state."""
 
     query: str
     users: float
@@ -61,63 +62,65 @@ class ExampleQuery(BaseModel):
 
 
 class StartAnswer(BaseModel):
-    """What to begin with."""
+    """Examples to start with."""
 
     users: list[ExampleUser]
-    cold_user: str = Field(description="a name that nothing is known of; another one each time")
+    cold_user: str = Field(description="id of an unknown user, random in each answer")
     queries: list[ExampleQuery]
     models: list[str]
     default_model: str
 
 
 class FoundItem(BaseModel):
-    """A candidate."""
+    """A candidate of a query."""
 
     item_id: str
     title: str
     price: float | None
-    source: Literal["seen", "words"] = Field(description="seen with the query, or shares words with it")
+    source: Literal["seen", "words"] = Field(
+        description="seen: logged with the query; words: its title shares words with it"
+    )
 
 
 class SearchAnswer(BaseModel):
-    """Candidates of a query: those that were seen with it, then those that share words with it."""
+    """Candidates of a query: items logged with it, then items whose titles share words with it."""
 
     query: str
     candidates: list[FoundItem]
-    catalogue_items: int = Field(description="that were searched for words")
-    catalogue_cut: bool = Field(description="the catalogue holds more items, which were not searched")
+    catalogue_items: int = Field(description="items that were searched for words")
+    catalogue_cut: bool = Field(description="true: the catalogue has more items, which were not searched")
 
 
 def add_playground(app: FastAPI, service: ScoringService) -> None:
-    """Add the page and its routes."""
+    """Add the page and its routes to an application."""
     page = PAGE.read_text(encoding="utf-8")
     headers = {"Content-Security-Policy": content_policy(page), "Referrer-Policy": "no-referrer"}
-    offers = Offers(service)
-    refused: dict[int | str, dict[str, Any]] = {401: {"description": "a bearer token is asked for"}}
+    examples = Examples(service)
+    problems: dict[int | str, dict[str, Any]] = {401: {"description": "a valid bearer token is required"}}
 
     @app.get("/", include_in_schema=False)
     async def playground() -> HTMLResponse:
         """The page."""
         return HTMLResponse(page, headers=headers)
 
-    @app.get("/v1/playground/start", responses=refused)
+    @app.get("/v1/playground/start", responses=problems)
     async def start() -> StartAnswer:
-        """Users, queries and models to begin with."""
-        return await offers.start()
+        """Example users and queries, and the served models."""
+        return await examples.start()
 
-    @app.get("/v1/playground/search", responses=refused)
+    @app.get("/v1/playground/search", responses=problems)
     async def search(query: QueryText, limit: Annotated[int, Query(ge=1, le=MOST_CANDIDATES)] = 100) -> SearchAnswer:
-        """Candidates of a query. The first call reads the catalogue, in pieces between which others are scored."""
-        return await offers.search(query, limit)
+        """Candidates of a query. The first call indexes the catalogue in chunks, between which requests are scored."""
+        return await examples.search(query, limit)
 
-    @app.get("/v1/playground/preferences", responses=refused)
+    @app.get("/v1/playground/preferences", responses=problems)
     async def preferences(query: QueryText) -> QueryPreference:
-        """What was mined for a query: by level the smoothed click rate, share of clicks, impressions; tolerance."""
-        return await service.run(offers.preference, query)
+        """Mined preferences of a query: smoothed click rate, share of clicks and impressions by level; tolerance."""
+        return await service.run(examples.preference, query)
 
 
 def content_policy(page: str) -> str:
-    """Content-Security-Policy under which the page runs its own script and style and nothing else."""
+    """Content-Security-Policy that allows only the page's own script and style."""
     script, style = (
         " ".join(f"'sha256-{_digest(text)}'" for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL))
         for tag in ("script", "style")
@@ -132,23 +135,24 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-class Offers:
-    """What the page lets people choose from. Worked out on first use, and anew when another state is served.
+class Examples:
+    """Example users, queries and candidates for the page, computed on first use and again for a new state.
 
-    Models and states belong to the service's thread, so all that touches them runs there, in small pieces.
+    Models and states belong to the service's thread, so all code that uses them runs there, in small chunks.
     """
 
     def __init__(self, service: ScoringService) -> None:
         self._service = service
-        self._starting, self._indexing = asyncio.Lock(), asyncio.Lock()
+        self._examples_lock, self._index_lock = asyncio.Lock(), asyncio.Lock()
         self._examples: tuple[str, list[ExampleUser], list[ExampleQuery]] | None = None
-        self._index, self._index_of, self._indexed_to = CatalogueIndex(), "", ""
+        """Version of the state, users, queries."""
+        self._index, self._index_version, self._last_item = CatalogueIndex(), "", ""
         self._complete = False
 
     async def start(self) -> StartAnswer:
-        """Users, queries and models to begin with."""
+        """Example users and queries, and the served models."""
         version = self._service.default.state.info.version
-        async with self._starting:
+        async with self._examples_lock:
             if self._examples is None or self._examples[0] != version:
                 self._examples = (version, await self._choose_users(), await self._choose_queries())
         _, users, queries = self._examples
@@ -163,60 +167,59 @@ class Offers:
 
     async def search(self, query: str, limit: int) -> SearchAnswer:
         """Candidates of a query."""
-        async with self._indexing:
+        async with self._index_lock:
             while not await self._service.run(self._index_more):
                 pass
         return await self._service.run(self._find, query, limit)
 
     def preference(self, query: str) -> QueryPreference:
-        """In the service's thread: what was mined for a query."""
+        """Mined preferences of a query. Runs in the service's thread."""
         model = self._service.default
         return query_preference(model.state, model.bundle.preferences, query)
 
     def _find(self, query: str, limit: int) -> SearchAnswer:
-        """In the service's thread."""
+        """Candidates of a query. Runs in the service's thread."""
         state, index = self._service.default.state, self._index
         seen = dict.fromkeys(seen_candidates(state, query, limit), "seen")
         names = (seen | dict.fromkeys(index.search(query, limit), "words") | seen) if len(seen) < limit else seen
         items = state.get_many("item", names)
-        found = [
+        candidates = [
             FoundItem(item_id=name, title=item["title"], price=item["price"], source=source)
             for (name, source), item in zip(names.items(), items, strict=True)
             if item is not None
         ]
-        return SearchAnswer(query=query, candidates=found[:limit], catalogue_items=len(index), catalogue_cut=index.cut)
+        return SearchAnswer(
+            query=query, candidates=candidates[:limit], catalogue_items=len(index), catalogue_cut=index.cut
+        )
 
     def _index_more(self) -> bool:
-        """In the service's thread: whether the index is complete."""
+        """Add a chunk to the index; returns whether it is complete. Runs in the service's thread."""
         state = self._service.default.state
-        if self._index_of != state.info.version:
-            self._index, self._index_of, self._indexed_to, self._complete = (
-                CatalogueIndex(),
-                state.info.version,
-                "",
-                False,
-            )
+        if self._index_version != state.info.version:
+            self._index, self._index_version = CatalogueIndex(), state.info.version
+            self._last_item, self._complete = "", False
         if not self._complete:
-            chunk = state.scan("item", after=self._indexed_to, most=CHUNK)
+            chunk = state.scan("item", after=self._last_item, most=CHUNK)
             self._index.extend(chunk)
             self._complete = len(chunk) < CHUNK or self._index.cut
-            self._indexed_to = chunk[-1][0] if chunk else ""
+            self._last_item = chunk[-1][0] if chunk else ""
         return self._complete
 
     async def _list(self, kind: str, most: int) -> list[NamedEntry]:
-        found: list[NamedEntry] = []
-        while len(found) < most:
-            chunk = await self._service.run(self._scan, kind, found[-1][0] if found else "")
-            found += chunk
+        """The first entries of a kind, about `most` of them."""
+        entries: list[NamedEntry] = []
+        while len(entries) < most:
+            chunk = await self._service.run(self._scan, kind, entries[-1][0] if entries else "")
+            entries += chunk
             if len(chunk) < CHUNK:
                 break
-        return found
+        return entries
 
     def _scan(self, kind: str, after: str) -> list[NamedEntry]:
-        """In the service's thread; of users the sums only, the rest of them is large."""
+        """A chunk of entries with the fields that examples need. Runs in the service's thread."""
         chunk = self._service.default.state.scan(kind, after=after, most=CHUNK)
-        kept = {"user": ("sums",), "query": ("users",)}[kind]
-        return [(name, {key: value.get(key) for key in kept}) for name, value in chunk]
+        fields = {"user": ("sums",), "query": ("users",)}[kind]
+        return [(name, {key: value.get(key) for key in fields}) for name, value in chunk]
 
     async def _choose_users(self) -> list[ExampleUser]:
         requests = {
@@ -237,10 +240,10 @@ class Offers:
         ]
 
     def _tolerances(self, names: list[str]) -> dict[str, Tolerance]:
-        """In the service's thread."""
+        """Tolerances of users. Runs in the service's thread."""
         features = self._service.default.ranking.features
-        found = {name: features.tolerance_of(name) for name in names}
-        return {name: Tolerance(mean=mean, deviation=deviation) for name, (mean, deviation) in found.items()}
+        moments = {name: features.tolerance_of(name) for name in names}
+        return {name: Tolerance(mean=mean, deviation=deviation) for name, (mean, deviation) in moments.items()}
 
     async def _choose_queries(self) -> list[ExampleQuery]:
         users = {name: entry["users"] or 0.0 for name, entry in await self._list("query", LISTED_QUERIES)}

@@ -1,7 +1,7 @@
 """The ranker on Ray Serve: replicas of a `ScoringService` behind HAProxy, each with the whole HTTP API.
 
-Deploy with `prectr serve RANKER`, or with `serve deploy serve_apps/ranker.yaml`, whose `user_config` says which models
-are served to whom; deploying it again with another one changes that without a restart.
+Deploy it with `prectr serve RANKER`, or with `serve deploy serve_apps/ranker.yaml`. The `user_config` in that file
+names the models and the experiment; deploy the file again to change them without a restart.
 """
 
 from pathlib import Path
@@ -22,40 +22,40 @@ from serve_apps.http_api import create_app
 
 
 class AppArguments(BaseModel):
-    """Arguments of the application."""
+    """Arguments of the Ray Serve application."""
 
     model_config = ConfigDict(extra="forbid")
 
     serve: ServeConfig = ServeConfig()
-    """As the section `serve` of the configuration."""
+    """Settings of serving, as the section `serve` of the configuration."""
     watch: str | None = None
-    """A YAML file with the content of `serve.models`: replicas change to what it says whenever it changes."""
+    """YAML file with the content of `serve.models`; replicas reload it when it changes. Null: no file."""
 
 
 @serve.ingress()
 class Ranker:
-    """A replica."""
+    """One replica: a scoring service with the HTTP API."""
 
     def __init__(self, config: dict[str, Any], watch: str | None) -> None:
         self._config, self._watch = ServeConfig.model_validate(config), None if watch is None else Path(watch)
         self.service = ScoringService(self._config, RayInstruments())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Made here, because Serve would pickle an application that is made before."""
+        """Create the application in the replica, because Serve would pickle one that is created earlier."""
         return create_app(self.service, self._config, watch=self._watch)
 
     async def reconfigure(self, models: dict[str, Any]) -> None:
-        """Serve calls this with `user_config`, at the start and whenever it was changed."""
+        """Change the models; Serve calls this with `user_config` at the start and after a change."""
         if models:
             await self.service.reconfigure(ModelsConfig.model_validate(models))
 
     async def check_health(self) -> None:
-        """Serve replaces a replica whose golden requests do not score as they did."""
+        """Score the golden requests; Serve replaces a replica that fails this check."""
         await self.service.check_health()
 
 
 def build_app(arguments: AppArguments) -> Application:
-    """The ranker as a Serve application."""
+    """Build the ranker as a Ray Serve application."""
     config = arguments.serve
     deployment: Any = serve.deployment(
         name="Ranker",
@@ -66,23 +66,24 @@ def build_app(arguments: AppArguments) -> Application:
         user_config={},
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
         ray_actor_options={"num_cpus": config.cpus, "memory": memory_bytes(config.memory_gib)},
-        **_copies(config),
+        **_replica_options(config),
     )(Ranker)
     application: Application = deployment.bind(config.model_dump(mode="json"), arguments.watch)
     return application
 
 
-def _copies(config: ServeConfig) -> dict[str, Any]:
+def _replica_options(config: ServeConfig) -> dict[str, Any]:
+    """Options of a Serve deployment for the number of replicas."""
     if isinstance(config.replicas, int):
         return {"num_replicas": config.replicas}
     least, most = config.replicas
-    scale = config.autoscale
+    autoscale = config.autoscale
     return {
         "autoscaling_config": {
             "min_replicas": least,
             "max_replicas": most,
-            "target_ongoing_requests": scale.target_ongoing_requests,
-            "upscale_delay_s": scale.upscale_delay_seconds,
-            "downscale_delay_s": scale.downscale_delay_seconds,
+            "target_ongoing_requests": autoscale.target_ongoing_requests,
+            "upscale_delay_s": autoscale.upscale_delay_seconds,
+            "downscale_delay_s": autoscale.downscale_delay_seconds,
         }
     }

@@ -1,7 +1,7 @@
-"""The teacher over HTTP, to judge one pair and see why: `POST /judge`, a page with a form at `GET /`, `GET /health`.
+"""The teacher on Ray Serve, to judge single pairs: `POST /judge`, a page with a form at `GET /`, `GET /health`.
 
-Deploy with `prectr teacher serve --teacher TEACHER`, or with `serve run serve_apps.teacher:build_app teacher=DIR`. The
-port has no authentication: it listens on the loopback address unless a gateway stands before it.
+Deploy it with `prectr teacher serve --teacher TEACHER`, or with `serve run serve_apps.teacher:build_app teacher=DIR`.
+The API has no authentication, so it listens on the loopback address; put a gateway before it to open it.
 """
 
 from pathlib import Path
@@ -32,22 +32,22 @@ PAGE_HEADERS = {
 
 
 class AppArguments(BaseModel):
-    """Arguments of the application."""
+    """Arguments of the Ray Serve application."""
 
     model_config = ConfigDict(extra="forbid")
 
     teacher: str
-    """A checkpoint directory, a model's name on the hub, or the URL of an OpenAI-compatible server."""
+    """Checkpoint directory, name of a model on the Hugging Face hub, or URL of an OpenAI-compatible server."""
     labels: str | None = None
-    """An artifact of `label`, for its calibration."""
+    """Artifact of `label` whose calibration is used. Null: probabilities are not calibrated."""
     label: LabelConfig = LabelConfig()
-    """How to ask; `replicas` says how many copies of the teacher are served, and on what."""
+    """Settings of labelling: prompt, engine, and `replicas` with the number and resources of replicas."""
     max_ongoing_requests: int = 100
-    """Ray's default of 5 makes throughput collapse under concurrent requests."""
+    """Most requests that Ray Serve sends to one replica at a time. At Ray's default of 5, throughput collapses."""
 
 
 class JudgeRequest(BaseModel):
-    """A pair. Category and brand are read only if the teacher's prompt shows them."""
+    """A pair of query and title. Category and brand are used only if the teacher's prompt shows them."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"query": "nokia 3310", "title": "Nokia 3310, blue"}]}
@@ -60,7 +60,7 @@ class JudgeRequest(BaseModel):
 
 
 class Level(BaseModel):
-    """One grade of the rubric and how likely it is."""
+    """One grade of the rubric with its probability."""
 
     grade: int
     definition: str
@@ -68,58 +68,58 @@ class Level(BaseModel):
 
 
 class JudgeResponse(BaseModel):
-    """What the teacher says of the pair, and what it was asked."""
+    """The teacher's judgement of a pair, with its prompt."""
 
-    grade: int = Field(description="the likeliest, 0..3")
-    label: str = Field(description="the token that stands for it")
+    grade: int = Field(description="most probable grade, 0..3")
+    label: str = Field(description="token of the grade")
     definition: str
     levels: list[Level]
     raw_levels: list[float] = Field(description="probability of each grade before calibration")
     expected: float = Field(description="expected level, 0..1")
-    outside_mass: float = Field(description="probability of an answer that is no label")
-    prompt: str = Field(description="as the teacher read it")
+    outside_mass: float = Field(description="probability of answers that are not a label")
+    prompt: str = Field(description="prompt as the teacher read it")
     prompt_version: str
     teacher: str
 
 
 def build_app(arguments: AppArguments) -> Application:
-    """One teacher as a Serve application.
+    """Build one teacher as a Ray Serve application.
 
     Raises:
-        UsageError: the teacher cannot answer, or the labels are not its own.
+        UsageError: the teacher cannot answer, or the labels come from another teacher.
     """
     labels = None if arguments.labels is None else Path(arguments.labels)
-    ready, calibration = prepare_scorer(arguments.teacher, labels, arguments.label)
+    scorer, calibration = prepare_scorer(arguments.teacher, labels, arguments.label)
     http = FastAPI(title="PRECTR-V2 teacher", version=__version__)
 
     @serve.ingress(http)
     class Teacher:
-        """A replica: one loaded teacher."""
+        """One replica: a loaded teacher."""
 
         def __init__(self, question: Question, calibration: Calibration) -> None:
             self.scorer = TeacherScorer(question, calibration)
 
         @http.post("/judge")
         async def judge(self, request: JudgeRequest) -> JudgeResponse:
-            """Grade one pair, with the probability of each grade beside its definition."""
+            """Grade one pair; returns the definition and probability of each grade."""
             pair = pl.DataFrame([request.model_dump()], schema=dict.fromkeys(JudgeRequest.model_fields, pl.String))
             try:
                 (judgement,) = await self.scorer.judge(pair)
             except TooLong as error:
-                where = {"type": "too_long", "loc": ["body", "query"], "msg": str(error)}
-                raise HTTPException(status_code=422, detail=[where]) from None
+                problem = {"type": "too_long", "loc": ["body", "query"], "msg": str(error)}
+                raise HTTPException(status_code=422, detail=[problem]) from None
             if judgement.error:
                 raise HTTPException(status_code=502, detail=f"the teacher gave no answer: {judgement.error}")
             return _response(self.scorer.question, judgement)
 
         @http.get("/", response_class=HTMLResponse)
         def page(self) -> HTMLResponse:
-            """A form, for people."""
+            """Page with a form."""
             return HTMLResponse(render_page(self.scorer.question), headers=PAGE_HEADERS)
 
         @http.get("/health")
         def health(self) -> dict[str, Any]:
-            """Which teacher is loaded."""
+            """Health and loaded teacher."""
             question = self.scorer.question
             return {
                 "status": "ok",
@@ -130,28 +130,28 @@ def build_app(arguments: AppArguments) -> Application:
             }
 
         async def check_health(self) -> None:
-            """Serve replaces a replica whose engine died."""
+            """Check the engine; Serve replaces a replica that fails this check."""
             await self.scorer.check_health()
 
         def __del__(self) -> None:
-            if hasattr(self, "scorer"):  # it is missing if it could not be made
+            if hasattr(self, "scorer"):  # missing if the constructor failed
                 self.scorer.close()
 
-    replicas = ready.question.config.replicas
+    replicas = scorer.question.config.replicas
     deployment: Any = serve.deployment(
         name="Teacher",
-        **_copies(replicas.at_least, replicas.at_most),
+        **_replica_options(replicas.at_least, replicas.at_most),
         max_ongoing_requests=arguments.max_ongoing_requests,
-        # What cannot be loaded once cannot be loaded the tenth time either.
+        # A teacher that fails to load once fails again, so do not repeat it.
         max_constructor_retry_count=1,
-        ray_actor_options=_resources(ready.question, ready.engine == "http"),
+        ray_actor_options=_actor_options(scorer.question, scorer.engine == "http"),
     )(Teacher)
-    application: Application = deployment.bind(ready.question, calibration)
+    application: Application = deployment.bind(scorer.question, calibration)
     return application
 
 
 def render_page(question: Question) -> str:
-    """The page of the form; everything it needs is in it."""
+    """Render the page with the form, self-contained."""
     folders = [Path(__file__).parent, TEMPLATES]
     environment = Environment(loader=FileSystemLoader(folders), undefined=StrictUndefined, autoescape=True)
     template = question.template
@@ -165,7 +165,7 @@ def render_page(question: Question) -> str:
 
 
 def teacher_name(question: Question) -> str:
-    """The teacher's name; of a directory the last part only, since the rest is the server's own affair."""
+    """Name of the teacher; for a directory only its last part, because clients need not see the server's paths."""
     path = Path(question.teacher)
     return path.name if path.is_dir() else question.teacher
 
@@ -189,14 +189,14 @@ def _response(question: Question, judgement: Judgement) -> JudgeResponse:
     )
 
 
-def _copies(at_least: int, at_most: int) -> dict[str, Any]:
+def _replica_options(at_least: int, at_most: int) -> dict[str, Any]:
     if at_least == at_most:
         return {"num_replicas": at_least}
     return {"autoscaling_config": {"min_replicas": at_least, "max_replicas": at_most, "target_ongoing_requests": 8}}
 
 
-def _resources(question: Question, over_http: bool) -> dict[str, Any]:
-    """What one replica takes; one that asks a server only waits."""
+def _actor_options(question: Question, over_http: bool) -> dict[str, Any]:
+    """Resources of one replica; a replica that asks a server over HTTP only waits and takes few."""
     config = question.config
     if over_http:
         return {"num_cpus": min(0.25, config.replicas.cpus), "resources": config.replicas.resources}

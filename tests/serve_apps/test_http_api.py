@@ -143,7 +143,7 @@ def test_a_body_that_is_too_large_is_refused(world: World) -> None:
         large = json.dumps(_body(query="q" * 2000)).encode()
         refused = http.post("/v1/score", content=large, headers={"content-type": "application/json"})
         assert refused.status_code == 413 and "1000 bytes" in refused.json()["detail"]
-        parts = (large[start : start + 100] for start in range(0, len(large), 100))  # chunked: no length is told
+        parts = (large[start : start + 100] for start in range(0, len(large), 100))  # chunked: without a length
         assert http.post("/v1/score", content=parts).status_code == 413
         assert http.post("/v1/score", json=_body()).status_code == 200
 
@@ -180,11 +180,11 @@ def test_a_server_that_ends_finishes_what_it_has(world: World, free_port: int) -
 
     async def scenario() -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{free_port}", timeout=30) as http:
-            asked = [asyncio.create_task(http.post("/v1/score", json=_body(user_id=f"u{one}"))) for one in range(20)]
-            while not any(task.done() for task in asked):
+            tasks = [asyncio.create_task(http.post("/v1/score", json=_body(user_id=f"u{one}"))) for one in range(20)]
+            while not any(task.done() for task in tasks):
                 await asyncio.sleep(0.001)
             server.should_exit = True
-            return list(await asyncio.gather(*asked))
+            return list(await asyncio.gather(*tasks))
 
     answers = asyncio.run(scenario())
     thread.join(timeout=30)
@@ -214,8 +214,8 @@ def test_clients_speak_the_protocol(world: World, free_port: int, monkeypatch: p
         with Client(url, token=TOKEN) as client:
             answer = client.score("reader", "nokia 3310", [*ITEMS, new], ts=1.8e9, explain=True, top_k=3)
             assert len(answer.results) == 3 and answer.results[0].explanation is not None
-            told = client.tell(shown(answer, "reader", "nokia 3310", clicked={answer.results[1].item_id}))
-            assert told.accepted == 1 and set(told.tolerances) == {"reader"}
+            recorded = client.tell(shown(answer, "reader", "nokia 3310", clicked={answer.results[1].item_id}))
+            assert recorded.accepted == 1 and set(recorded.tolerances) == {"reader"}
             assert client.score("reader", "nokia 3310", ITEMS).earlier_requests == 1
             with pytest.raises(RankerError, match=r"answered 422: .*no model 'x' is served") as error:
                 client.score("reader", "nokia 3310", ITEMS, model="x")
@@ -239,9 +239,11 @@ def test_fuzzed_requests_never_break_the_server(http: TestClient, mode: schemath
     seen: set[tuple[str, int]] = set()
 
     def ask(case: Any, documented: set[int]) -> None:
-        wanted = case.as_transport_kwargs(base_url="http://testserver")
-        known = {name: wanted[name] for name in ("method", "url", "params", "json", "headers") if name in wanted}
-        answer = http.request(**known, content=wanted.get("data"))
+        arguments = case.as_transport_kwargs(base_url="http://testserver")
+        supported = {
+            name: arguments[name] for name in ("method", "url", "params", "json", "headers") if name in arguments
+        }
+        answer = http.request(**supported, content=arguments.get("data"))
         seen.add((case.path, answer.status_code))
         assert answer.status_code in documented, f"{case.path}: {answer.status_code} {answer.text}"
 

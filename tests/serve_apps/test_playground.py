@@ -65,8 +65,8 @@ def served(bundles: dict[str, Path]) -> Iterator[Served]:
 
 @pytest.fixture
 def client(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.address, timeout=30) as made:
-        yield made
+    with httpx.Client(base_url=served.address, timeout=30) as client:
+        yield client
 
 
 def test_what_to_begin_with_is_known_and_the_cold_user_is_not(client: httpx.Client) -> None:
@@ -74,14 +74,14 @@ def test_what_to_begin_with_is_known_and_the_cold_user_is_not(client: httpx.Clie
     assert start["models"] == ["prectr-v2", "wide-deep"] and start["default_model"] == "prectr-v2"
     assert {entry["query"] for entry in start["queries"]} == {"nokia 3310", "phone", "sofa"}
     assert start["cold_user"] != again["cold_user"] and start["users"] == again["users"]
-    known = {entry["user_id"]: entry for entry in start["users"]}
-    assert len(known) == len(start["users"]) >= 3
-    for user in [*known, start["cold_user"]]:
+    users = {entry["user_id"]: entry for entry in start["users"]}
+    assert len(users) == len(start["users"]) >= 3
+    for user in [*users, start["cold_user"]]:
         answer = client.post("v1/score", json={"user_id": user, "query": "phone", "candidates": ["i0"]}).json()
-        assert answer["user_known"] == (user in known)
-        if user in known:
-            assert answer["earlier_requests"] == known[user]["earlier_requests"]
-            assert answer["user_tolerance"] == known[user]["tolerance"]
+        assert answer["user_known"] == (user in users)
+        if user in users:
+            assert answer["earlier_requests"] == users[user]["earlier_requests"]
+            assert answer["user_tolerance"] == users[user]["tolerance"]
     picky, tolerant = (
         next(entry["tolerance"]["mean"] for entry in start["users"] if entry["kind"] == kind)
         for kind in ("picky", "tolerant")
@@ -104,30 +104,32 @@ def test_candidates_are_those_seen_with_the_query_then_those_that_share_words(cl
 
 @pytest.mark.parametrize("query", ["nokia 3310", "sofa", "never typed"])
 def test_preferences_are_the_numbers_that_ranking_reads(served: Served, client: httpx.Client, query: str) -> None:
-    told = client.get("v1/playground/preferences", params={"query": f" {query.upper()} "}).json()
+    preferences = client.get("v1/playground/preferences", params={"query": f" {query.upper()} "}).json()
     bundle = served.bundles["prectr-v2"].parent / "copy"
     shutil.copytree(served.bundles["prectr-v2"], bundle, dirs_exist_ok=True)  # a process maps a state once
     ranking = Ranking(Bundle.open(bundle))
     try:
         # An item of the query's own category. An unknown query has none, and an unknown category backs off like none.
-        category = {"category": told["category"] or "unheard of"}
+        category = {"category": preferences["category"] or "unheard of"}
         item = {"item_id": "x", "title": "x", **category}
         features = ranking.features.request("nobody", query, [item], 1.8e9)
     finally:
         ranking.close()
     read = {name: features.derived["query_preference"][name][0] for name in QUERY_PREFERENCE}
     for level in range(LEVELS):
-        entry = told["levels"][level]
+        entry = preferences["levels"][level]
         assert np.log(entry["rate"]) == pytest.approx(read[f"level_{level}_rate"])
         assert entry["click_share"] == pytest.approx(read[f"level_{level}_click_share"])
         assert np.log1p(entry["impressions"]) == pytest.approx(read[f"level_{level}_impressions"])
-    assert told["backed_off"] == bool(read["backed_off"])
-    assert np.log1p(told["users"]) == pytest.approx(read["query_users"])
-    assert (told["tolerance"]["mean"], told["tolerance"]["deviation"]) == pytest.approx(features.query_tolerance)
-    assert told["known"] == (query != "never typed") == features.query_known
-    if not told["known"]:
-        assert all(entry["rate"] == pytest.approx(entry["rate_above"]) for entry in told["levels"])
-        assert told["tolerance"] == told["usual_tolerance"]
+    assert preferences["backed_off"] == bool(read["backed_off"])
+    assert np.log1p(preferences["users"]) == pytest.approx(read["query_users"])
+    assert (preferences["tolerance"]["mean"], preferences["tolerance"]["deviation"]) == pytest.approx(
+        features.query_tolerance
+    )
+    assert preferences["known"] == (query != "never typed") == features.query_known
+    if not preferences["known"]:
+        assert all(entry["rate"] == pytest.approx(entry["rate_above"]) for entry in preferences["levels"])
+        assert preferences["tolerance"] == preferences["usual_tolerance"]
 
 
 @pytest.mark.parametrize(
@@ -163,10 +165,10 @@ def browser() -> Iterator[Any]:
         lacking("playwright is not installed")
     with sync_playwright() as playwright:
         names = ("chromium", "chromium-browser", "google-chrome")
-        found = next(filter(None, map(shutil.which, names)), None) or playwright.chromium.executable_path
-        if not Path(found).exists():
+        executable = next(filter(None, map(shutil.which, names)), None) or playwright.chromium.executable_path
+        if not Path(executable).exists():
             lacking("no Chromium is installed")
-        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield opened
         opened.close()
 
@@ -209,13 +211,15 @@ def opened(browser: Any, served: Served) -> Iterator[Opened]:
 
 
 def _open(browser: Any, address: str, **options: Any) -> Opened:
-    made = Opened(browser.new_page(reduced_motion="reduce", **options))
-    made.tab.set_default_timeout(20_000)
-    made.tab.on("request", lambda request: made.requests.append(request))
-    made.tab.on("console", lambda line: made.problems.append(line.text) if line.type in ("error", "warning") else None)
-    made.tab.on("pageerror", lambda error: made.problems.append(str(error)))
-    made.tab.goto(address)
-    return made
+    opened = Opened(browser.new_page(reduced_motion="reduce", **options))
+    opened.tab.set_default_timeout(20_000)
+    opened.tab.on("request", lambda request: opened.requests.append(request))
+    opened.tab.on(
+        "console", lambda line: opened.problems.append(line.text) if line.type in ("error", "warning") else None
+    )
+    opened.tab.on("pageerror", lambda error: opened.problems.append(str(error)))
+    opened.tab.goto(address)
+    return opened
 
 
 def _check_and_close(opened: Opened, address: str) -> None:
@@ -258,7 +262,7 @@ def test_a_typed_query_is_ranked_and_explained(opened: Opened, client: httpx.Cli
 def test_what_is_not_known_is_said(opened: Opened) -> None:
     opened.rank("nokia never typed")
     assert "unknown query" in opened.text("#facts")
-    assert "Nobody typed this query" in opened.text("#mined")
+    assert "No user typed this query" in opened.text("#mined")
     opened.tab.fill("#query", "unheard of")
     opened.tab.press("#query", "Enter")
     opened.tab.wait_for_selector("#results .empty")
@@ -292,8 +296,8 @@ def test_a_click_is_told_and_moves_tolerance_and_order(opened: Opened, client: h
     with opened.tab.expect_response("**/v1/score") as second:
         last.click()
     opened.settle()
-    (told,) = opened.bodies("v1/events")
-    (event,) = told["events"]
+    (body,) = opened.bodies("v1/events")
+    (event,) = body["events"]
     assert event["request_id"] == shown["request_id"] and event["query"] == "phone"
     assert [item["item_id"] for item in event["shown"]] == [entry["item_id"] for entry in shown["results"]]
     assert [item["position"] for item in event["shown"]] == [1, 2, 3, 4, 5]
@@ -333,12 +337,12 @@ def test_everything_can_be_done_with_the_keyboard(opened: Opened) -> None:
     keys = opened.tab.keyboard
     focused = "document.activeElement.id || document.activeElement.className"
 
-    def tab_to(wanted: str) -> None:
+    def tab_to(selector: str) -> None:
         for _ in range(60):
-            if opened.tab.evaluate(focused) == wanted:
+            if opened.tab.evaluate(focused) == selector:
                 return
             keys.press("Tab")
-        pytest.fail(f"Tab does not reach {wanted}")
+        pytest.fail(f"Tab does not reach {selector}")
 
     tab_to("query")
     keys.type("sofa")
@@ -399,7 +403,7 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(
         opened.tab.wait_for_selector("#token-dialog[open]")
         opened.tab.keyboard.type("not the right one")
         opened.tab.keyboard.press("Enter")
-        opened.tab.wait_for_selector("#token-problem:has-text('does not take')")
+        opened.tab.wait_for_selector("#token-problem:has-text('does not accept')")
         opened.tab.keyboard.type(TOKEN)
         opened.tab.keyboard.press("Enter")
         opened.tab.wait_for_selector("#users .chip")

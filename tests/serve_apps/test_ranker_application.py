@@ -14,7 +14,7 @@ from ray.serve.schema import DeploymentSchema, HTTPOptionsSchema, ServeApplicati
 from jobs.serve import require_servable, with_rankers
 from prectr.core.errors import PrectrError, UsageError
 from prectr.serving.config import ModelsConfig, ServeConfig
-from prectr.serving.instruments import BY_NAME, METRICS
+from prectr.serving.instruments import METRICS
 from serve_apps.ranker import AppArguments, build_app
 from tests.prectr.bundle_world import World
 
@@ -81,13 +81,14 @@ def test_a_replica_takes_the_cpus_and_memory_that_are_configured() -> None:
 
 def test_every_figure_of_the_dashboard_is_kept() -> None:
     dashboard = json.loads((FOLDER / "grafana.json").read_text(encoding="utf-8"))
+    by_name = {metric.name: metric for metric in METRICS}
     shown = set()
     for panel in dashboard["panels"]:
         for target in panel["targets"]:
             names = re.findall(r"ray_(prectr_\w+)", target["expr"])
             assert names, target
             for name in names:
-                metric = BY_NAME.get(name) or BY_NAME[name[: -len(next(s for s in _SUFFIXES if name.endswith(s)))]]
+                metric = by_name.get(name) or by_name[name[: -len(next(s for s in _SUFFIXES if name.endswith(s)))]]
                 shown.add(metric.name)
                 for label in re.findall(r"by \(([^)]*)\)", target["expr"]):
                     assert set(label.replace(" ", "").split(",")) <= {*metric.labels, "le"}, target

@@ -16,6 +16,12 @@ def quadratic_kappa(grades: np.ndarray, predicted: np.ndarray) -> float | None:
 
     Returns:
         At most 1 (full agreement); 0 is agreement by chance. None if both sides are the same constant.
+
+    Example:
+        >>> quadratic_kappa(np.array([0, 1, 2, 3]), np.array([0, 1, 2, 3]))
+        1.0
+        >>> quadratic_kappa(np.array([0, 1, 2, 3]), np.array([3, 2, 1, 0]))
+        -1.0
     """
     chance = np.var(grades) + np.var(predicted) + (np.mean(grades) - np.mean(predicted)) ** 2
     return None if chance == 0 else float(1 - np.mean((grades - predicted) ** 2) / chance)

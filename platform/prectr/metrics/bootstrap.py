@@ -1,18 +1,18 @@
-"""How far a metric would move with other users: the bootstrap, users drawn with replacement.
+"""The bootstrap: the spread of a metric when users are drawn with replacement.
 
-Rows of one user hang together, so users are drawn and not rows: a resample draws as many users as there are, and a user
-who is drawn twice counts twice. Every statistic sees the same draws, so the difference of two models is paired.
+Rows of one user are correlated, so the bootstrap draws users, not rows. A resample draws as many users as the sample
+has; a user drawn twice counts twice. All statistics get the same draws, so the difference of two models is paired.
 
-No resample sorts anything. A statistic keeps what does not depend on the draw and then takes [users] counts:
+A resample does not sort. A statistic keeps all that is independent of the draw and takes [users] counts:
 
-    AUC   how many negatives lie below each positive is a place in the negatives sorted by score, so one running sum of
-          the users' counts gives the weighted rank sum. This is exact, ties included; the DeLong (influence) form would
-          be quicker still, but is right only to first order, and cold slices are small.
-    GAUC  per user the sum of weight * AUC over the user's groups, and of weight: two dot products.
-    mean  per user the sum over rows, and their number: two dot products. So for ratios of sums, and means over lists.
-    NE    log loss over the entropy of the resample's own click rate: three sums.
-    ECE   in the bins of the whole sample, per user and bin the sums of clicks and of probabilities.
-    coverage  the candidates of the users that were drawn, however often: to be seen twice is to be seen.
+    AUC   the number of negatives below a positive is an index into the negatives sorted by score, so one running sum of
+          the users' counts gives the weighted rank sum. This is exact, also with ties. The DeLong (influence) form
+          would be faster, but holds to first order only, and cold slices are small.
+    GAUC  per user the sum of weight * AUC over the user's groups, and the sum of weight: two dot products.
+    mean  per user the sum over rows and the number of rows: two dot products. Also for ratios of sums.
+    NE    log loss over the entropy of the resample's click rate: three sums.
+    ECE   per user and bin of the whole sample, the sum of probability minus click.
+    coverage  the candidates of the users drawn; drawing a user twice covers nothing more.
 """
 
 from collections.abc import Sequence
@@ -28,21 +28,21 @@ from prectr.metrics.roc import AucInGroups, GroupWeight
 
 
 class UserStatistic(Protocol):
-    """A figure of rows that can be had again with some users counted several times and some not at all."""
+    """A metric of rows that can be computed again with other counts of users."""
 
     def of_counts(self, counts: np.ndarray) -> float:
-        """The figure with user u counted `counts[u]` times, [users]; NaN where it has no value."""
+        """The metric with user u counted `counts[u]` times, [users]; NaN if it has no value."""
 
 
 @dataclass(frozen=True)
 class _Auc:
     positive_user: np.ndarray
     below: np.ndarray
-    """Per positive, how many negatives score less."""
+    """Number of negatives with a lower score, for each positive."""
     not_above: np.ndarray
-    """Per positive, how many negatives score no more."""
+    """Number of negatives with a lower or equal score, for each positive."""
     negative_user: np.ndarray
-    """Of the negatives in the order of their scores."""
+    """User of each negative, in the order of scores."""
 
     def of_counts(self, counts: np.ndarray) -> float:
         negatives = np.empty(len(self.negative_user) + 1, dtype=np.int64)
@@ -57,7 +57,7 @@ class _Auc:
 
 @dataclass(frozen=True)
 class _Ratio:
-    """Sum over users of `above` over that of `below`, each [users]."""
+    """Sum of `above` divided by sum of `below`, each [users]."""
 
     above: np.ndarray
     below: np.ndarray
@@ -69,7 +69,7 @@ class _Ratio:
 
 @dataclass(frozen=True)
 class _NormalisedEntropy:
-    """Losses, clicks and rows of each user, [users]."""
+    """Sums of losses, clicks and rows of each user, [users]."""
 
     loss: np.ndarray
     clicks: np.ndarray
@@ -86,7 +86,7 @@ class _NormalisedEntropy:
 
 @dataclass(frozen=True)
 class _CalibrationError:
-    """Sum of probability minus click of each user in each bin, [users, bins], and all rows of each user."""
+    """Sum of probability minus click, [users, bins], and number of rows, [users]."""
 
     excess: np.ndarray
     rows: np.ndarray
@@ -99,11 +99,12 @@ class _CalibrationError:
 @dataclass(frozen=True)
 class _Coverage:
     user: np.ndarray
-    """Of each relevant row."""
+    """User of each relevant row."""
     candidate: np.ndarray
+    """Candidate number of each relevant row."""
     candidates: int
     missed: np.ndarray
-    """Of each relevant row, the logarithm of the chance that it is not among the first."""
+    """Logarithm of the chance that a relevant row is not in the first k."""
 
     def of_counts(self, counts: np.ndarray) -> float:
         drawn = counts[self.user] > 0
@@ -111,31 +112,41 @@ class _Coverage:
 
 
 class UserRows:
-    """Labelled rows with their users, and the statistics of a model's scores of them.
+    """Labelled rows with their users; makes a statistic of a model's scores on them.
+
+    Args:
+        user: [n] integers or texts.
+        clicked: [n] labels.
 
     Attributes:
-        users: how many different users there are.
+        users: number of distinct users.
 
     Raises:
         ValueError: a row has no user, a label is neither 0 nor 1, or the lengths differ.
+
+    Example:
+        >>> rows = UserRows(np.array(["a", "a", "b", "b"]), np.array([1, 0, 0, 1]))
+        >>> statistic = rows.auc(np.array([0.9, 0.2, 0.4, 0.3]))
+        >>> [float(statistic.of_counts(np.array(counts))) for counts in ([1, 1], [2, 0])]
+        [0.75, 1.0]
     """
 
     def __init__(self, user: np.ndarray, clicked: np.ndarray) -> None:
         if len(user) != len(clicked):
-            raise ValueError(f"{len(user)} users for {len(clicked)} labels; both must be of the same rows.")
+            raise ValueError(f"{len(user)} users for {len(clicked)} labels; pass columns of equal length.")
         self.codes, self.users = group_codes(user)
         self.clicked = checked_labels(clicked)
 
     def auc(self, score: np.ndarray) -> UserStatistic:
-        """AUC over all rows of scores [n]."""
+        """AUC of scores [n] over all rows."""
         score = checked_scores(score, self.clicked)
         negative = np.flatnonzero(~self.clicked)
         negative = negative[np.argsort(score[negative])]
-        ordered, positive_scores = score[negative], score[self.clicked]
+        negative_scores, positive_scores = score[negative], score[self.clicked]
         return _Auc(
             positive_user=self.codes[self.clicked],
-            below=np.searchsorted(ordered, positive_scores, side="left"),
-            not_above=np.searchsorted(ordered, positive_scores, side="right"),
+            below=np.searchsorted(negative_scores, positive_scores, side="left"),
+            not_above=np.searchsorted(negative_scores, positive_scores, side="right"),
             negative_user=self.codes[negative],
         )
 
@@ -147,7 +158,7 @@ class UserRows:
         Args:
             score: [n].
             group: [n] groups that each belong to one user, such as requests; users by default.
-            weight: what a group counts.
+            weight: weight of a group.
 
         Raises:
             ValueError: a group has rows of several users; or as `prectr.metrics.group_auc`.
@@ -155,20 +166,20 @@ class UserRows:
         score = checked_scores(score, self.clicked)
         codes, groups = (self.codes, self.users) if group is None else group_codes(group)
         owner = self._owners(codes, groups)
-        found = AucInGroups.of(codes, groups, self.clicked, score, weight)
-        above = np.bincount(owner, weights=found.weight * np.nan_to_num(found.value), minlength=self.users)
-        return _Ratio(above, np.bincount(owner, weights=found.weight, minlength=self.users))
+        by_group = AucInGroups.of(codes, groups, self.clicked, score, weight)
+        above = np.bincount(owner, weights=by_group.weight * np.nan_to_num(by_group.value), minlength=self.users)
+        return _Ratio(above, np.bincount(owner, weights=by_group.weight, minlength=self.users))
 
     def log_loss(self, probability: np.ndarray) -> UserStatistic:
         """Log loss of click probabilities [n]."""
         return self.mean(row_losses(self.clicked, probability))
 
     def mean(self, value: np.ndarray) -> UserStatistic:
-        """Mean of any value of rows, [n]."""
+        """Mean of a value of rows [n]."""
         return _Ratio(self._sums(checked_scores(value, self.clicked)), self._rows())
 
     def predicted_over_actual(self, probability: np.ndarray) -> UserStatistic:
-        """Sum of click probabilities [n] over the number of clicks."""
+        """Sum of click probabilities [n] divided by the number of clicks."""
         return _Ratio(self._sums(checked_scores(probability, self.clicked)), self._sums(self.clicked))
 
     def normalised_entropy(self, probability: np.ndarray) -> UserStatistic:
@@ -177,37 +188,36 @@ class UserRows:
         return _NormalisedEntropy(losses, self._sums(self.clicked), self._rows())
 
     def calibration_error(self, probability: np.ndarray, bins: int = 20) -> UserStatistic:
-        """ECE of click probabilities [n], in the bins that all rows together have."""
-        of_row = bins_of_rows(self.clicked, probability, bins)
-        place = self.codes * bins + of_row
-        excess = np.bincount(place, weights=probability - self.clicked, minlength=self.users * bins)
+        """ECE of click probabilities [n]; every resample uses the bins of the whole sample."""
+        cell = self.codes * bins + bins_of_rows(self.clicked, probability, bins)
+        excess = np.bincount(cell, weights=probability - self.clicked, minlength=self.users * bins)
         return _CalibrationError(excess.reshape(self.users, bins), self._rows())
 
     def mean_of_lists(self, group: np.ndarray, by_list: np.ndarray) -> UserStatistic:
-        """Mean of lists' values, those that are NaN left out.
+        """Mean of the values of lists, without NaN.
 
         Args:
-            group: [n] the list of each row; a list belongs to one user.
-            by_list: [lists], in the order of `prectr.metrics.columns.group_codes`.
+            group: [n] list of each row; a list belongs to one user.
+            by_list: [lists] values, in the order of `prectr.metrics.columns.group_codes`.
 
         Raises:
             ValueError: a list has rows of several users.
         """
         owner = self._owners(*group_codes(group))
-        known = ~np.isnan(by_list)
-        above = np.bincount(owner, weights=np.where(known, by_list, 0.0), minlength=self.users)
-        return _Ratio(above, np.bincount(owner, weights=known, minlength=self.users))
+        has_value = ~np.isnan(by_list)
+        above = np.bincount(owner, weights=np.where(has_value, by_list, 0.0), minlength=self.users)
+        return _Ratio(above, np.bincount(owner, weights=has_value, minlength=self.users))
 
     def coverage(self, candidate: np.ndarray, relevant: np.ndarray, chance: np.ndarray) -> UserStatistic:
         """Coverage of relevant candidates.
 
         Args:
-            candidate: [n] what is distinct.
+            candidate: [n] integers or texts that identify a candidate.
             relevant: [n] booleans.
             chance: [n] `prectr.metrics.lists.top_chance` of a model's scores.
         """
-        number, candidates = group_codes(candidate[relevant])
-        return _Coverage(self.codes[relevant], number, candidates, log_missed(chance[relevant]))
+        codes, candidates = group_codes(candidate[relevant])
+        return _Coverage(self.codes[relevant], codes, candidates, log_missed(chance[relevant]))
 
     def _rows(self) -> np.ndarray:
         return np.bincount(self.codes, minlength=self.users).astype(np.float64)
@@ -216,22 +226,26 @@ class UserRows:
         return np.bincount(self.codes, weights=value, minlength=self.users)
 
     def _owners(self, codes: np.ndarray, groups: int) -> np.ndarray:
-        """The user of each group, [groups]."""
+        """User of each group, [groups].
+
+        Raises:
+            ValueError: a group has rows of several users.
+        """
         owner = np.zeros(groups, dtype=np.int64)
         owner[codes] = self.codes
         shared = int((owner[codes] != self.codes).sum())
         if shared:
-            raise ValueError(f"{shared} rows are in a group of another user; users cannot be drawn one by one.")
+            raise ValueError(f"{shared} rows are in a group of another user; each group must belong to one user.")
         return owner
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """Statistics and what resamples made of them.
+    """Values of m statistics on the sample and on its resamples.
 
     Attributes:
-        value: [m] of the sample itself.
-        resamples: [count, m]; row r of all statistics is of the same users.
+        value: [m] values on the sample.
+        resamples: [count, m] values on the resamples; row r has the same users for all statistics.
     """
 
     value: np.ndarray
@@ -239,31 +253,41 @@ class Resampled:
 
 
 def resample(statistics: Sequence[UserStatistic], users: int, count: int = 1000, seed: int = 0) -> Resampled:
-    """Draw users again and again.
+    """Compute statistics on bootstrap resamples of users.
 
     Args:
         statistics: m statistics of the same `UserRows`.
-        users: how many users there are.
-        count: resamples.
-        seed: of the draws; equal seeds draw the same users.
+        users: number of users.
+        count: number of resamples.
+        seed: seed of the draws; equal seeds draw the same users.
+
+    Example:
+        >>> rows = UserRows(np.array([0, 1, 2]), np.array([1, 0, 0]))
+        >>> draws = resample([rows.mean(np.array([1.0, 2.0, 6.0]))], rows.users, count=5)
+        >>> draws.value.tolist(), draws.resamples.shape
+        ([3.0], (5, 1))
     """
     random = np.random.default_rng(seed)
     resamples = np.empty((count, len(statistics)))
     for row in resamples:
-        drawn = np.bincount(random.integers(users, size=users), minlength=users) if users else np.zeros(0, np.int64)
-        row[:] = [statistic.of_counts(drawn) for statistic in statistics]
+        counts = np.bincount(random.integers(users, size=users), minlength=users) if users else np.zeros(0, np.int64)
+        row[:] = [statistic.of_counts(counts) for statistic in statistics]
     once = np.ones(users, dtype=np.int64)
     return Resampled(np.array([statistic.of_counts(once) for statistic in statistics]), resamples)
 
 
 def percentile_interval(resamples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The middle `level` of resamples [count].
+    """Bounds of the central share `level` of resamples [count].
 
-    Resamples without a value are left out; NaN where they are more than one in a hundred, for then a handful of users
-    decides (of five that matter, a resample in 150 has none).
+    Resamples that are NaN are left out. If they are more than one in a hundred, the bounds are NaN, because then a few
+    users decide the metric (with five such users, one resample in 150 has none of them).
+
+    Example:
+        >>> percentile_interval(np.arange(101.0), level=0.5)
+        (25.0, 75.0)
     """
-    known = resamples[~np.isnan(resamples)]
-    if len(known) < 0.99 * len(resamples) or not len(known):
+    values = resamples[~np.isnan(resamples)]
+    if len(values) < 0.99 * len(resamples) or not len(values):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

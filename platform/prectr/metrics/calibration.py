@@ -1,4 +1,4 @@
-"""How far click probabilities are to be believed; definitions are in `prectr.metrics`."""
+"""Metrics of click probabilities: log loss, normalised entropy, calibration; `prectr.metrics` defines them."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ from prectr.metrics.columns import checked_labels, checked_scores
 from prectr.metrics.ties import Ties
 
 LEAST_PROBABILITY = 1e-7
-"""Probabilities are read as at least this and at most one minus this, so that no single row makes log loss infinite."""
+"""Log loss clips probabilities to this and 1 minus this, so that one row cannot make it infinite."""
 
 
 @dataclass(frozen=True)
 class CalibrationBins:
-    """Predicted and actual click rate in bins of about equal numbers of rows, from the lowest probability.
+    """Predicted and actual click rate in b bins with about equal numbers of rows, the lowest probabilities first.
 
-    Bins are at most as many as asked for; those without rows are left out.
+    Bins without rows are left out, so b can be less than the number requested.
 
     Attributes:
-        rows: [b] rows of each bin.
+        rows: [b] number of rows.
         predicted: [b] mean probability.
         actual: [b] share of clicked rows.
     """
@@ -32,7 +32,11 @@ def log_loss(clicked: np.ndarray, probability: np.ndarray) -> float:
     """Mean negative log-likelihood of clicks in nats; NaN without rows.
 
     Raises:
-        ValueError: a probability is NaN or not one, a label is neither 0 nor 1, or the lengths differ.
+        ValueError: a probability is NaN or not between 0 and 1, a label is neither 0 nor 1, or the lengths differ.
+
+    Example:
+        >>> round(log_loss(np.array([1, 0]), np.array([0.8, 0.2])), 4)  # -ln 0.8
+        0.2231
     """
     losses = row_losses(clicked, probability)
     return float(losses.mean()) if len(losses) else float("nan")
@@ -46,7 +50,15 @@ def row_losses(clicked: np.ndarray, probability: np.ndarray) -> np.ndarray:
 
 
 def normalised_entropy(clicked: np.ndarray, probability: np.ndarray) -> float:
-    """Log loss over the entropy of the rows' click rate; NaN where only one class is there, errors as `log_loss`."""
+    """Log loss divided by the entropy of the rows' click rate; NaN for rows of one class, errors as `log_loss`.
+
+    Example:
+        >>> clicked = np.array([1, 0, 0, 0])
+        >>> round(normalised_entropy(clicked, np.full(4, 0.25)), 4)  # predicts the click rate
+        1.0
+        >>> round(normalised_entropy(clicked, np.array([0.7, 0.1, 0.1, 0.1])), 4)
+        0.2991
+    """
     loss = log_loss(clicked, probability)
     rate = float(np.mean(checked_labels(clicked))) if len(clicked) else 0.0
     if not 0 < rate < 1:
@@ -55,9 +67,13 @@ def normalised_entropy(clicked: np.ndarray, probability: np.ndarray) -> float:
 
 
 def predicted_over_actual(clicked: np.ndarray, probability: np.ndarray) -> float:
-    """Sum of predicted click probabilities over the number of clicks; 1 is calibrated in the large.
+    """Sum of click probabilities divided by the number of clicks; NaN without clicks, errors as `log_loss`.
 
-    NaN without clicks; errors as `log_loss`.
+    1 means that the mean prediction is right; above 1 the model predicts too many clicks.
+
+    Example:
+        >>> predicted_over_actual(np.array([1, 0, 0, 0]), np.full(4, 0.5))
+        2.0
     """
     probability = _checked_probabilities(clicked, probability)
     clicks = int(checked_labels(clicked).sum())
@@ -65,18 +81,35 @@ def predicted_over_actual(clicked: np.ndarray, probability: np.ndarray) -> float
 
 
 def calibration_error(clicked: np.ndarray, probability: np.ndarray, bins: int = 20) -> float:
-    """Expected calibration error of click probabilities [n]; NaN without rows, errors as `log_loss`."""
-    found = calibration_bins(clicked, probability, bins)
-    if not len(found.rows):
+    """Expected calibration error (ECE) of click probabilities [n]; NaN without rows, errors as `log_loss`.
+
+    Args:
+        clicked: [n] labels.
+        probability: [n].
+        bins: number of bins, with about equal numbers of rows.
+
+    Example:
+        >>> clicked, probability = np.array([0, 0, 1, 1]), np.array([0.1, 0.1, 0.6, 0.6])
+        >>> round(calibration_error(clicked, probability, bins=2), 4)  # (|0.1 - 0| + |0.6 - 1|) / 2
+        0.25
+    """
+    curve = calibration_bins(clicked, probability, bins)
+    if not len(curve.rows):
         return float("nan")
-    return float(np.average(np.abs(found.predicted - found.actual), weights=found.rows))
+    return float(np.average(np.abs(curve.predicted - curve.actual), weights=curve.rows))
 
 
 def calibration_bins(clicked: np.ndarray, probability: np.ndarray, bins: int = 20) -> CalibrationBins:
-    """The calibration curve of click probabilities [n]; errors as `log_loss`."""
-    of_row = bins_of_rows(clicked, probability, bins)
+    """Calibration curve of click probabilities [n]; arguments as `calibration_error`, errors as `log_loss`.
+
+    Example:
+        >>> curve = calibration_bins(np.array([0, 0, 1, 1]), np.array([0.1, 0.1, 0.6, 0.6]), bins=2)
+        >>> curve.rows.tolist(), curve.predicted.tolist(), curve.actual.tolist()
+        ([2, 2], [0.1, 0.6], [0.0, 1.0])
+    """
+    bin_of_row = bins_of_rows(clicked, probability, bins)
     rows, predicted, actual = (
-        np.bincount(of_row, weights=weights, minlength=bins)
+        np.bincount(bin_of_row, weights=weights, minlength=bins)
         for weights in (None, np.asarray(probability, np.float64), checked_labels(clicked))
     )
     used = rows > 0
@@ -85,16 +118,16 @@ def calibration_bins(clicked: np.ndarray, probability: np.ndarray, bins: int = 2
 
 
 def bins_of_rows(clicked: np.ndarray, probability: np.ndarray, bins: int = 20) -> np.ndarray:
-    """The bin 0 .. bins - 1 of each row, int64 [n], from the lowest probability up; errors as `log_loss`."""
+    """Bin of each row, int64 [n], 0 for the lowest probabilities to `bins` - 1; errors as `log_loss`."""
     probability = _checked_probabilities(clicked, probability)
     ties = Ties.of(np.zeros(len(probability), dtype=np.int64), probability)
-    # The bin of a block of equal probabilities is that of its middle row.
+    # A block of equal probabilities goes to the bin of its middle row.
     middle = 2 * ties.before + ties.size
     return np.minimum(middle * bins // (2 * max(len(probability), 1)), bins - 1)[ties.block_of_row()]
 
 
 def _checked_probabilities(clicked: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """[n] float64, with room for the rounding of a single-precision sigmoid."""
+    """Check probabilities and return them as float64 [n]; allows the rounding of a single-precision sigmoid."""
     probability = checked_scores(probability, clicked).astype(np.float64)
     bad = int(((probability < -1e-6) | (probability > 1 + 1e-6)).sum())
     if bad:

@@ -1,17 +1,17 @@
-"""Is one model better than another: by how much, how sure, and in one plain word.
+"""Comparison of models: the difference of a metric, its interval, and a verdict in one word.
 
-Two things make a measured difference uncertain, and they are told apart:
+A measured difference has two sources of error, kept apart:
 
-    sampling  other users would have come on the test day: the paired bootstrap by user of the mean over seeds
-    training  other seeds would have given other weights: the spread over seeds of the difference on the same rows
+    sampling  another test day has other users: paired bootstrap by user of the mean over seeds
+    training  another seed gives other weights: spread over seeds of the difference on the same rows
 
-The verdict needs both. Independent errors add as squares, so on each side of the difference d, with s seeds,
+The verdict uses both. Independent errors add as squares, so on each side of the difference d, with s seeds,
 
     reach = sqrt(sampling reach^2 + (t * spread / sqrt(s))^2)
 
-t being Student's quantile for s - 1 degrees of freedom [ours]. "Better" or "worse" is said where d +- reach leaves zero
-out, "no difference" where it does not: none was shown, which is not that there is none. One seed says nothing of
-training: `seed_spread` is NaN then and the verdict is about these very weights.
+where t is Student's quantile for s - 1 degrees of freedom [ours]. The verdict is "better" or "worse" if d +- reach
+excludes zero, else "no difference": no difference was shown, which does not prove that there is none. One seed has no
+training error: `seed_spread` is NaN and the verdict holds for these weights only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,17 +24,17 @@ from scipy.special import stdtrit
 from prectr.metrics.bootstrap import UserStatistic, percentile_interval, resample
 
 LEAST_USERS = 10
-"""With fewer users, resamples of them are too much alike to say anything: intervals are NaN."""
+"""Fewest users of an interval. Resamples of fewer users are too alike, so intervals are NaN."""
 
 Contrast = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""What is said of a model's figures against the base's, element by element; 0 is "the same"."""
+"""Function of a model's and the base's values, element by element, such as the difference; 0 means equal."""
 
 Verdict = Literal["better", "worse", "no difference", "undefined"]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure that may lie between two bounds."""
+    """Lower and upper bound of a value."""
 
     low: float
     high: float
@@ -46,10 +46,10 @@ class Estimate:
 
     Attributes:
         value: mean over seeds.
-        sampling: where it would be with other users.
-        seeds: how many there are.
+        sampling: interval for other users.
+        seeds: number of seeds.
         seed_spread: standard deviation over seeds; NaN for one seed.
-        both: where it would be with other users and other seeds; `sampling` for one seed.
+        both: interval for other users and other seeds; equal to `sampling` for one seed.
     """
 
     value: float
@@ -65,7 +65,7 @@ class Comparison:
 
     Attributes:
         difference: model minus base, or another contrast of the two.
-        verdict: what may be said; "undefined" where a metric has no value on these rows, or too few users decide it.
+        verdict: conclusion; "undefined" if a metric has no value on these rows or depends on too few users.
     """
 
     difference: Estimate
@@ -74,7 +74,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ModelFigure:
-    """One cell of a table: a metric of a model, and against the base (None for the base itself)."""
+    """One cell of a table: a model's metric and its comparison with the base (None for the base)."""
 
     estimate: Estimate
     against_base: Comparison | None
@@ -96,71 +96,41 @@ def compare(
 
     Args:
         measure: makes the statistic of one score vector, such as `UserRows.gauc`.
-        users: of those rows.
-        scores: [seeds][n] of the model.
-        base: [seeds][n] of the other; as many seeds.
-        contrast: what is compared; `relative_improvements` for RelaImpr.
+        users: number of users of the rows.
+        scores: [seeds][n] scores of the model.
+        base: [seeds][n] scores of the base model, with equally many seeds.
+        contrast: value to compare; `relative_improvements` for RelaImpr.
         higher_is_better: False for a loss.
-        level: of all intervals.
-        resamples: of users.
-        seed: of the resampling.
+        level: confidence level of all intervals.
+        resamples: bootstrap resamples of users.
+        seed: seed of the resampling.
 
     Raises:
         ValueError: unequal numbers of seeds, or none; or as `measure`.
+
+    Example:
+        >>> from prectr.metrics.bootstrap import UserRows
+        >>> user, clicked = np.arange(40) // 2, np.arange(40) % 2 == 0
+        >>> rows = UserRows(user, clicked)
+        >>> good, bad = np.where(clicked, 0.9, 0.1), np.where(clicked, 0.1, 0.9)
+        >>> compare(rows.auc, rows.users, [good], [bad], resamples=50).verdict
+        'better'
     """
-    figures = compare_models(
-        measure,
-        users,
-        {"model": scores, "base": base},
-        "base",
-        contrast=contrast,
-        higher_is_better=higher_is_better,
-        level=level,
-        resamples=resamples,
-        seed=seed,
-    )
-    compared = figures["model"].against_base
-    assert compared is not None
-    return compared
-
-
-def compare_models(
-    measure: Callable[[np.ndarray], UserStatistic],
-    users: int,
-    scores: Mapping[str, Sequence[np.ndarray]],
-    base: str,
-    *,
-    contrast: Contrast = np.subtract,
-    higher_is_better: bool = True,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, ModelFigure]:
-    """One metric of many models, all with the same resamples of users; arguments and errors as `compare`.
-
-    Args:
-        measure: see `compare`.
-        users: see `compare`.
-        scores: [seeds][n] by the model's name.
-        base: the model that the others are held against.
-        contrast: see `compare`.
-        higher_is_better: see `compare`.
-        level: see `compare`.
-        resamples: see `compare`.
-        seed: see `compare`.
-    """
-    statistics = {name: [measure(of_seed) for of_seed in of_model] for name, of_model in scores.items()}
-    drawn = DrawnModels.of(statistics, users, resamples=resamples, seed=seed)
-    return drawn.figures(base, contrast=contrast, higher_is_better=higher_is_better, level=level)
+    statistics = {"model": [measure(score) for score in scores], "base": [measure(score) for score in base]}
+    models = DrawnModels.of(statistics, users, resamples=resamples, seed=seed)
+    figures = models.figures("base", contrast=contrast, higher_is_better=higher_is_better, level=level)
+    comparison = figures["model"].against_base
+    assert comparison is not None
+    return comparison
 
 
 @dataclass(frozen=True)
 class DrawnModels:
-    """One metric of many models and of all resamples of users, from which several contrasts can be taken.
+    """One metric of several models on the rows and on all resamples of users; gives any contrast of the models.
 
     Attributes:
-        value: [seeds] of the rows themselves, by the model's name.
-        resamples: [count, seeds] by the model's name; resample r of all models is of the same users.
+        value: model's name -> [seeds] values on the rows.
+        resamples: model's name -> [count, seeds] values; resample r has the same users for all models.
     """
 
     value: dict[str, np.ndarray]
@@ -170,55 +140,62 @@ class DrawnModels:
     def of(
         cls, statistics: Mapping[str, Sequence[UserStatistic]], users: int, *, resamples: int = 1000, seed: int = 0
     ) -> "DrawnModels":
-        """Draw users for statistics by model, one for each seed; with fewer than `LEAST_USERS`, resamples are NaN.
+        """Compute all statistics on the same resamples; with fewer than `LEAST_USERS` users, resamples are NaN.
+
+        Args:
+            statistics: model's name -> one statistic for each seed.
+            users: number of users of the rows.
+            resamples: bootstrap resamples of users.
+            seed: seed of the resampling.
 
         Raises:
             ValueError: unequal numbers of seeds, or none.
         """
-        seeds = {name: len(of_model) for name, of_model in statistics.items()}
+        seeds = {name: len(by_seed) for name, by_seed in statistics.items()}
         if len(set(seeds.values())) > 1 or not all(seeds.values()):
-            told = ", ".join(f"{name} {number}" for name, number in seeds.items())
-            raise ValueError(f"Models must have equal numbers of seeds, at least one; got {told}.")
-        found = resample([of_seed for of_model in statistics.values() for of_seed in of_model], users, resamples, seed)
+            counts = ", ".join(f"{name} {count}" for name, count in seeds.items())
+            raise ValueError(f"Models must have equal numbers of seeds, at least one; got {counts}.")
+        flat = [statistic for by_seed in statistics.values() for statistic in by_seed]
+        draws = resample(flat, users, resamples, seed)
         if users < LEAST_USERS:
-            found.resamples.fill(np.nan)
-        count = len(statistics)
+            draws.resamples.fill(np.nan)
+        models = len(statistics)
         return cls(
-            dict(zip(statistics, found.value.reshape(count, -1))),
-            dict(zip(statistics, found.resamples.reshape(resamples, count, -1).swapaxes(0, 1))),
+            dict(zip(statistics, draws.value.reshape(models, -1))),
+            dict(zip(statistics, draws.resamples.reshape(resamples, models, -1).swapaxes(0, 1))),
         )
 
     def figures(
         self, base: str, *, contrast: Contrast = np.subtract, higher_is_better: bool = True, level: float = 0.95
     ) -> dict[str, ModelFigure]:
-        """Each model's metric, and against `base`; arguments as `compare`.
+        """Each model's metric and its comparison with `base`; other arguments as `compare`.
 
         Raises:
             ValueError: `base` is none of the models.
         """
         if base not in self.value:
-            raise ValueError(f"No scores of the base model {base!r}; there are {', '.join(self.value) or 'none'}.")
+            raise ValueError(f"No scores of the base model {base!r}; models are {', '.join(self.value) or 'none'}.")
         sign = 1.0 if higher_is_better else -1.0
-        made = {}
+        figures = {}
         for name, value in self.value.items():
-            against = None
+            comparison = None
             if name != base:
                 difference = _estimate(
                     contrast(value, self.value[base]), contrast(self.resamples[name], self.resamples[base]), level
                 )
-                against = Comparison(difference, _verdict(difference, sign))
-            made[name] = ModelFigure(_estimate(value, self.resamples[name], level), against)
-        return made
+                comparison = Comparison(difference, _verdict(difference, sign))
+            figures[name] = ModelFigure(_estimate(value, self.resamples[name], level), comparison)
+        return figures
 
 
 def relative_improvements(value: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """RelaImpr in percent of AUCs against a base's, any shape; NaN where `prectr.metrics` refuses the base."""
+    """RelaImpr in percent of AUCs against those of a base, any shape; NaN for a base at or below 0.5."""
     above_chance = np.where(base > 0.5, base - 0.5, np.nan)
     return (value - base) / above_chance * 100.0
 
 
 def _estimate(by_seed: np.ndarray, resamples: np.ndarray, level: float) -> Estimate:
-    """Of values [seeds] and their resamples [count, seeds]."""
+    """Estimate from values [seeds] and their resamples [count, seeds]."""
     seeds = len(by_seed)
     value = float(by_seed.mean())
     sampling = Interval(*percentile_interval(resamples.mean(1), level))

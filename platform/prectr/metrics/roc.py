@@ -1,4 +1,4 @@
-"""AUC, AUC inside groups, and RelaImpr; definitions are in `prectr.metrics`."""
+"""AUC, GAUC (AUC in groups) and RelaImpr; `prectr.metrics` defines them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,27 +9,29 @@ from prectr.metrics.columns import checked_labels, checked_scores, group_codes
 from prectr.metrics.ties import Ties
 
 GroupWeight = Literal["impressions", "clicks", "uniform"]
-"""What a group counts in GAUC: its rows, its clicks, or one."""
+"""Weight of a group in GAUC: its rows, its clicks, or 1."""
 
 
 @dataclass(frozen=True)
 class GroupAuc:
-    """GAUC with what was left out of it."""
+    """GAUC, its standard error, and the numbers of used and dropped groups."""
 
     value: float
     error: float
-    """Standard error of the value, groups as the sample."""
+    """Standard error of `value`; the sample is the groups."""
     groups: int
+    """Groups with both classes, which `value` is the mean of."""
     dropped: int
+    """Groups of one class, which have no AUC."""
 
 
 @dataclass(frozen=True)
 class AucInGroups:
-    """The AUC of each of g groups; NaN for a group of one class.
+    """AUC of each of g groups.
 
     Attributes:
-        value: [g].
-        weight: [g] what the group counts in GAUC; 0 for a group of one class.
+        value: [g] AUC; NaN for a group of one class.
+        weight: [g] weight of the group in GAUC; 0 for a group of one class.
     """
 
     value: np.ndarray
@@ -39,81 +41,96 @@ class AucInGroups:
     def of(
         cls, codes: np.ndarray, groups: int, clicked: np.ndarray, score: np.ndarray, weight: GroupWeight
     ) -> "AucInGroups":
-        """Of rows.
+        """Compute the AUC of each group from rows.
 
         Args:
             codes: int64 [n] group of each row.
-            groups: how many groups there are.
+            groups: number of groups.
             clicked: [n] booleans.
             score: [n] without NaN.
-            weight: what a group counts.
+            weight: weight of a group.
 
         Raises:
-            ValueError: no such weight.
+            ValueError: `weight` is unknown.
         """
         impressions = np.bincount(codes, minlength=groups)
         clicks = np.bincount(codes[clicked], minlength=groups)
         pairs = clicks * (impressions - clicks)
-        known = pairs > 0
-        if not known.all():  # most groups have no click, and to sort their rows is most of the work
-            rows = known[codes]
+        both_classes = pairs > 0
+        if not both_classes.all():  # most groups have no click, and sorting rows is most of the work
+            rows = both_classes[codes]
             codes, clicked, score = codes[rows], clicked[rows], score[rows]
         ties = Ties.of(codes, score)
         middle = ties.before + (ties.size + 1) / 2
         rank_sum = np.bincount(ties.group, weights=ties.total(clicked) * middle, minlength=groups)
         value = np.full(groups, np.nan)
-        np.divide(rank_sum - clicks * (clicks + 1) / 2, pairs, out=value, where=known)
+        np.divide(rank_sum - clicks * (clicks + 1) / 2, pairs, out=value, where=both_classes)
         weights = {"impressions": impressions, "clicks": clicks, "uniform": np.ones(groups)}
         if weight not in weights:
-            raise ValueError(f"GAUC has no weight {weight!r}; take one of {', '.join(weights)}.")
-        return cls(value, np.where(known, weights[weight], 0.0))
+            raise ValueError(f"GAUC has no weight {weight!r}; use one of {', '.join(weights)}.")
+        return cls(value, np.where(both_classes, weights[weight], 0.0))
 
 
 def auc(clicked: np.ndarray, score: np.ndarray) -> float:
-    """Area under the ROC curve of scores [n] for labels [n]; NaN where only one class is there.
+    """Area under the ROC curve of scores [n] for labels [n]; NaN if the rows have one class only.
 
     Raises:
         ValueError: a score is NaN, a label is neither 0 nor 1, or the lengths differ.
+
+    Example:
+        >>> auc(np.array([1, 0, 1, 0]), np.array([0.9, 0.1, 0.3, 0.3]))  # the tie counts one half
+        0.875
     """
     score = checked_scores(score, clicked)
     clicked = checked_labels(clicked)
-    everyone = np.zeros(len(score), dtype=np.int64)
-    return float(AucInGroups.of(everyone, 1, clicked, score, "uniform").value[0])
+    codes = np.zeros(len(score), dtype=np.int64)
+    return float(AucInGroups.of(codes, 1, clicked, score, "uniform").value[0])
 
 
 def group_auc(
     group: np.ndarray, clicked: np.ndarray, score: np.ndarray, weight: GroupWeight = "impressions"
 ) -> GroupAuc:
-    """Weighted mean of the AUC inside groups; NaN where every group has one class only.
+    """GAUC: weighted mean of the AUC in each group; NaN if every group has one class only.
 
     Args:
-        group: [n] integers or texts, users or requests; rows of one value are one group.
+        group: [n] integers or texts, users or requests; rows with equal values form one group.
         clicked: [n] labels.
         score: [n].
-        weight: what a group counts.
+        weight: weight of a group.
 
     Raises:
         ValueError: a score is NaN, a row has no group, a label is neither 0 nor 1, or the lengths differ.
+
+    Example:
+        >>> user = np.array(["a", "a", "a", "b", "b", "c"])
+        >>> clicked = np.array([1, 0, 0, 0, 1, 0])
+        >>> gauc = group_auc(user, clicked, np.array([0.8, 0.1, 0.2, 0.7, 0.6, 0.5]))
+        >>> gauc.value, gauc.groups, gauc.dropped  # 3/5 x 1 + 2/5 x 0; user c never clicked
+        (0.6, 2, 1)
     """
     score = checked_scores(score, clicked, group)
     codes, groups = group_codes(group)
-    found = AucInGroups.of(codes, groups, checked_labels(clicked), score, weight)
-    known = found.weight > 0
-    kept = int(known.sum())
-    if not kept:
+    by_group = AucInGroups.of(codes, groups, checked_labels(clicked), score, weight)
+    used = by_group.weight > 0
+    used_groups = int(used.sum())
+    if not used_groups:
         return GroupAuc(float("nan"), float("nan"), 0, groups)
-    weights = found.weight[known] / found.weight.sum()
-    within = found.value[known]
-    value = float(weights @ within)
-    error = float(np.sqrt((weights**2) @ (within - value) ** 2))
-    return GroupAuc(value, error, kept, groups - kept)
+    weights = by_group.weight[used] / by_group.weight.sum()
+    values = by_group.value[used]
+    value = float(weights @ values)
+    error = float(np.sqrt((weights**2) @ (values - value) ** 2))
+    return GroupAuc(value, error, used_groups, groups - used_groups)
 
 
 def relative_improvement(value: float, base: float) -> float:
     """RelaImpr = ((AUC - 0.5) / (AUC_base - 0.5) - 1) * 100, in percent [paper].
 
     Raises:
-        ValueError: the base is at or below 0.5, where the ratio means nothing, or NaN.
+        ValueError: the base is NaN, or at or below 0.5, where the ratio has no meaning.
+
+    Example:
+        >>> round(relative_improvement(0.66, 0.65), 2)
+        6.67
     """
     if not base > 0.5:
         raise ValueError(f"RelaImpr needs a base AUC above 0.5, got {base:.4f}.")

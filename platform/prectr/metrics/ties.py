@@ -1,7 +1,7 @@
-"""Rows of equal score inside a group: the one structure that all rankings here are computed from.
+"""Blocks of rows with equal scores in a group, from which all ranking metrics are computed.
 
-A block is the rows of one group that share a score. Whatever is said of a rank is said of a block: its rows take the
-places `before + 1` to `before + size` of their group, in an order that nobody knows.
+A block holds the rows of one group that share a score. Its rows occupy ranks `before + 1` to `before + size` of the
+group, in random order, so a metric works on blocks and not on single ranks.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Ties:
 
     Attributes:
         order: [n] the rows, block by block.
-        first: [m] where each block begins in `order`.
+        first: [m] index in `order` of each block's first row.
         size: [m] rows of the block.
         before: [m] rows of the block's group that come before it.
         group: [m] the block's group.
@@ -29,7 +29,7 @@ class Ties:
 
     @classmethod
     def of(cls, codes: np.ndarray, score: np.ndarray) -> "Ties":
-        """Sort rows.
+        """Sort rows into blocks.
 
         Args:
             codes: int64 [n] group of each row.
@@ -37,17 +37,17 @@ class Ties:
         """
         rows = len(score)
         by_score = np.argsort(score)
-        # One number holds a row's group and its place by score. Two sorts of plain numbers take half the time of
-        # one sort of rows by two columns, and sorting is most of what a metric costs.
+        # One integer holds a row's group and its rank by score. Two sorts of integers take half the time of one sort
+        # by two columns, and sorting dominates the cost of a metric.
         key = codes[by_score]
         key *= rows
         key += np.arange(rows)
         key.sort()
         key %= max(rows, 1)
         order = by_score[key]
-        in_order, scores = codes[order], score[order]
-        starts_group = np.r_[True, in_order[1:] != in_order[:-1]][:rows]
-        starts_block = starts_group | np.r_[True, scores[1:] != scores[:-1]][:rows]
+        sorted_codes, sorted_scores = codes[order], score[order]
+        starts_group = np.r_[True, sorted_codes[1:] != sorted_codes[:-1]][:rows]
+        starts_block = starts_group | np.r_[True, sorted_scores[1:] != sorted_scores[:-1]][:rows]
         first = np.flatnonzero(starts_block)
         group_first = np.flatnonzero(starts_group)
         group_of_block = np.cumsum(starts_group[first]) - 1
@@ -56,7 +56,7 @@ class Ties:
             first=first,
             size=np.diff(np.r_[first, rows]),
             before=first - group_first[group_of_block],
-            group=in_order[first],
+            group=sorted_codes[first],
         )
 
     def total(self, values: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ class Ties:
         return np.add.reduceat(ordered, self.first) if len(self.first) else np.zeros(0)
 
     def block_of_row(self) -> np.ndarray:
-        """[n] the block of each row, in the rows' own order."""
+        """Block of each row, int64 [n], in the original order of rows."""
         blocks = np.empty(len(self.order), dtype=np.int64)
         blocks[self.order] = np.repeat(np.arange(len(self.size)), self.size)
         return blocks

@@ -1,9 +1,9 @@
-"""Online scoring without HTTP: what a replica of `serve` is made of, and a server without Ray is, too.
+"""Online scoring without HTTP: the parts of a replica of `serve` and of a server without Ray.
 
-Reading order: `config`; `states` and `publish` (what is known of users, queries, items and pairs); `user_delta`,
-`user_deltas` and `events` (what became known since); `service` (one request's way), `batcher` (scoring requests
-together), `assignment` (who sees which model), `served_models` and `golden` (loading one, or refusing it); `exposures`
-(the log), `instruments` and `drift` (what is counted).
+Reading order: `config` (settings, assignment of users to models); `states` and `publish` (published features of users,
+queries, items and pairs); `user_delta`, `delta_stores` and `events` (updates of users since the publication);
+`service` (the path of a request), `batcher` (scoring requests together), `served_models` (loading and checking
+models); `exposures` (the log), `instruments` (metrics); `query_preference` and `search` (for the playground); `client`.
 
-The room must not know Ray or HTTP: `serve_apps` puts both around it.
+The room must not know Ray or HTTP servers: `serve_apps` adds both.
 """

@@ -1,6 +1,6 @@
-"""Requests that arrive together are scored together: one thread works, what arrives meanwhile is its next batch.
+"""Dynamic batching: one thread scores a batch, and requests that arrive meanwhile form its next batch.
 
-So the batch grows with the load by itself, a lone request waits for nobody, and the models are used by one thread only.
+The batch size so follows the load, a single request does not wait, and one thread only uses the models.
 """
 
 import asyncio
@@ -15,19 +15,19 @@ from prectr.serving.config import BatchConfig
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Made = TypeVar("Made")
+Output = TypeVar("Output")
 
 
 class Overloaded(Exception):
-    """Too many requests wait already; this one was not taken."""
+    """The queue is full; the request was refused."""
 
 
 class TooLate(Exception):
-    """The request waited longer than its deadline and was not worked on."""
+    """The request waited longer than its deadline and was not scored."""
 
 
 @dataclass
-class _Waiting(Generic[Item, Result]):
+class _Entry(Generic[Item, Result]):
     item: Item
     weight: int
     deadline: float
@@ -36,12 +36,13 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs `work` over batches of items in a thread of its own; to be used from one event loop.
+    """Runs `work` on batches of items in a separate thread. Use it from one event loop.
 
     Args:
-        work: a batch in, a result for each item, in order, out. What it raises, all items of the batch get.
-        config: how large a batch may be, and how long it may wait.
-        max_queued: items that may wait.
+        work: takes a batch and returns one result per item, in order. If it raises, all items of the batch get the
+            error.
+        config: largest batch, and time to wait for more items.
+        max_queued: most items that may wait.
     """
 
     def __init__(
@@ -49,32 +50,32 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._work, self._config, self._max_queued = work, config, max_queued
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
-        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        self._waiting: deque[_Entry[Item, Result]] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._arrival: asyncio.Event | None = None
-        self._working: list[_Waiting[Item, Result]] = []
+        self._working: list[_Entry[Item, Result]] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     @property
     def busy(self) -> bool:
-        """Whether anything is being worked on or waits."""
+        """Whether an item is in work or waits."""
         return bool(self._working or self._waiting)
 
     async def submit(self, item: Item, weight: int, patience: float) -> tuple[Result, float]:
-        """The item's result, and the seconds that it waited.
+        """Queue an item; returns its result and the seconds that it waited.
 
         Args:
-            item: what `work` gets.
-            weight: its candidates; a batch holds `config.candidates` at most.
+            item: input of `work`.
+            weight: number of its candidates; a batch holds `config.candidates` at most.
             patience: seconds that it may wait.
 
         Raises:
             Overloaded: the queue is full.
-            TooLate: it waited longer than its patience.
+            TooLate: the item waited longer than `patience`.
         """
-        # The queue counts what cannot begin at once: with nobody waiting and the thread idle there is always room.
+        # An idle thread with an empty queue always accepts an item, even with max_queued = 0.
         if self.busy and len(self._waiting) >= self._max_queued:
             raise Overloaded
         loop = asyncio.get_running_loop()
@@ -82,23 +83,23 @@ class Batcher(Generic[Item, Result]):
             self._arrival = asyncio.Event()
             self._worker = loop.create_task(self._serve())
         now = time.perf_counter()
-        waiting: _Waiting[Item, Result] = _Waiting(item, weight, now + patience, now, loop.create_future())
-        self._waiting.append(waiting)
+        entry: _Entry[Item, Result] = _Entry(item, weight, now + patience, now, loop.create_future())
+        self._waiting.append(entry)
         assert self._arrival is not None
         self._arrival.set()
-        return await waiting.answer
+        return await entry.answer
 
-    async def run(self, work: Callable[..., Made], *arguments: Any) -> Made:
-        """Do something else in the thread, when what it is doing is done."""
+    async def run(self, work: Callable[..., Output], *arguments: Any) -> Output:
+        """Run another function in the thread, after the current batch."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     async def drained(self) -> None:
-        """Until everything that waits now has been answered."""
-        pending = [waiting.answer for waiting in (*self._working, *self._waiting)]
+        """Wait until all items that are queued now have their answers."""
+        pending = [entry.answer for entry in (*self._working, *self._waiting)]
         await asyncio.gather(*pending, return_exceptions=True)
 
     async def close(self) -> None:
-        """Stop working; what waits is abandoned."""
+        """Stop the thread; waiting items get no answer."""
         if self._worker is not None:
             self._worker.cancel()
         self._thread.shutdown(wait=True, cancel_futures=True)
@@ -117,19 +118,19 @@ class Batcher(Generic[Item, Result]):
                 self._working = []
 
     def _full(self) -> bool:
-        waiting = list(self._waiting)
-        return len(waiting) >= self._config.requests or sum(one.weight for one in waiting) >= self._config.candidates
+        weight = sum(entry.weight for entry in self._waiting)
+        return len(self._waiting) >= self._config.requests or weight >= self._config.candidates
 
-    def _take(self) -> list[_Waiting[Item, Result]]:
-        """The next batch: at least one item, more as long as there is room. Late and abandoned ones are let go."""
-        batch: list[_Waiting[Item, Result]] = []
+    def _take(self) -> list[_Entry[Item, Result]]:
+        """Take the next batch from the queue, at least one item if any is left; drops late and cancelled items."""
+        batch: list[_Entry[Item, Result]] = []
         weight, now = 0, time.perf_counter()
         while self._waiting and len(batch) < self._config.requests:
             first = self._waiting[0]
             if batch and weight + first.weight > self._config.candidates:
                 break
             self._waiting.popleft()
-            if first.answer.done():  # the client went away
+            if first.answer.done():  # the client disconnected
                 continue
             if now > first.deadline:
                 first.answer.set_exception(TooLate())
@@ -138,15 +139,15 @@ class Batcher(Generic[Item, Result]):
             weight += first.weight
         return batch
 
-    async def _answer(self, batch: list[_Waiting[Item, Result]]) -> None:
+    async def _answer(self, batch: list[_Entry[Item, Result]]) -> None:
         started = time.perf_counter()
         try:
-            results = await self.run(self._work, [one.item for one in batch])
+            results = await self.run(self._work, [entry.item for entry in batch])
         except Exception as error:
-            for one in batch:
-                if not one.answer.done():
-                    one.answer.set_exception(error)
+            for entry in batch:
+                if not entry.answer.done():
+                    entry.answer.set_exception(error)
             return
-        for one, result in zip(batch, results, strict=True):
-            if not one.answer.done():
-                one.answer.set_result((result, started - one.arrived))
+        for entry, result in zip(batch, results, strict=True):
+            if not entry.answer.done():
+                entry.answer.set_result((result, started - entry.arrived))

@@ -1,10 +1,6 @@
-"""A typed client of the scoring API, with connections that are kept open; needs httpx and pydantic only.
+"""A typed client of the scoring API, with persistent connections; needs httpx and pydantic only.
 
-    with Client("http://127.0.0.1:8000") as ranker:
-        response = ranker.score("u1", "nokia 3310", ["i1", "i2"])
-        ranker.tell(shown(response, "u1", "nokia 3310", clicked={"i2"}))
-
-`AsyncClient` has the same methods, to be awaited.
+`Client` blocks; `AsyncClient` has the same methods for asyncio.
 """
 
 from collections.abc import Collection, Sequence
@@ -33,7 +29,7 @@ class RankerError(PrectrError):
 
     Attributes:
         status: HTTP status code.
-        retry_after: seconds after which to try again, where the server says so (429).
+        retry_after: seconds to wait before the next attempt, if the server states them (429).
     """
 
     def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
@@ -42,12 +38,19 @@ class RankerError(PrectrError):
 
 
 class Client:
-    """Talks to one server.
+    """Client of one server.
 
     Args:
-        url: of the server, such as http://127.0.0.1:8000.
-        token: bearer token, where the server asks for one.
-        timeout: seconds of one answer.
+        url: address of the server, such as http://127.0.0.1:8000.
+        token: bearer token, if the server requires one.
+        timeout: seconds to wait for an answer.
+
+    Example::
+
+        with Client("http://127.0.0.1:8000") as ranker:
+            response = ranker.score("u1", "nokia 3310", ["i1", "i2"])
+            print(response.results[0].item_id, response.results[0].click_probability)
+            ranker.tell(shown(response, "u1", "nokia 3310", clicked={"i2"}))
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
@@ -57,20 +60,20 @@ class Client:
         """Score and order candidates.
 
         Args:
-            user_id: an unknown user is scored from the priors.
-            query: as typed.
-            candidates: item ids, or `CandidateItem`s for what the catalogue does not hold.
+            user_id: id of the user; an unknown user is scored from the priors.
+            query: query as typed.
+            candidates: item ids, or `CandidateItem`s for items that the catalogue does not hold.
             options: `top_k`, `explain`, `model`, `ts`, `request_id` (see `ScoreRequest`).
 
         Raises:
-            RankerError: the server refused or could not answer.
-            httpx.HTTPError: there is no server, or it did not answer in time.
+            RankerError: the server refused the request or could not answer it.
+            httpx.HTTPError: no server listens at the URL, or it did not answer in time.
         """
         request = _request(user_id, query, candidates, options)
         return _read(self._http.post("/v1/score", **_body(request)), ScoreResponse)
 
     def tell(self, *events: Event) -> EventsResponse:
-        """Tell shown lists and clicks; errors as `score`."""
+        """Send shown lists and clicks to the server; errors as `score`."""
         return _read(self._http.post("/v1/events", **_body(EventsRequest(events=list(events)))), EventsResponse)
 
     def close(self) -> None:
@@ -85,7 +88,7 @@ class Client:
 
 
 class AsyncClient:
-    """As `Client`, for asyncio."""
+    """Client of one server for asyncio; arguments as `Client`."""
 
     def __init__(self, url: str, token: str | None = None, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self._http = httpx.AsyncClient(base_url=url, headers=_headers(token), timeout=timeout)
@@ -96,7 +99,7 @@ class AsyncClient:
         return _read(await self._http.post("/v1/score", **_body(request)), ScoreResponse)
 
     async def tell(self, *events: Event) -> EventsResponse:
-        """Tell shown lists and clicks; errors as `score`."""
+        """Send shown lists and clicks to the server; errors as `score`."""
         return _read(await self._http.post("/v1/events", **_body(EventsRequest(events=list(events)))), EventsResponse)
 
     async def close(self) -> None:
@@ -111,7 +114,14 @@ class AsyncClient:
 
 
 def shown(response: ScoreResponse, user_id: str, query: str, clicked: Collection[str] = ()) -> Event:
-    """The event that a response's list was shown in its order, and what was clicked of it."""
+    """Event of a response whose list was shown in the ranker's order.
+
+    Args:
+        response: answer of `score`.
+        user_id: user of the request.
+        query: query of the request.
+        clicked: ids of the clicked items.
+    """
     items = [
         ShownItem(item_id=entry.item_id, position=entry.rank, clicked=entry.item_id in clicked, price=entry.price)
         for entry in response.results
@@ -135,12 +145,12 @@ def _body(message: ScoreRequest | EventsRequest) -> dict[str, Any]:
     }
 
 
-def _read(answer: httpx.Response, kind: Any) -> Any:
-    if answer.is_success:
-        return kind.model_validate_json(answer.content)
+def _read(response: httpx.Response, message_class: Any) -> Any:
+    if response.is_success:
+        return message_class.model_validate_json(response.content)
     try:
-        detail = answer.json()["detail"]
+        detail = response.json()["detail"]
     except (ValueError, KeyError, TypeError):
-        detail = answer.text[:200]
-    after = answer.headers.get("retry-after")
-    raise RankerError(answer.status_code, str(detail), None if after is None else float(after))
+        detail = response.text[:200]
+    retry_after = response.headers.get("retry-after")
+    raise RankerError(response.status_code, str(detail), None if retry_after is None else float(retry_after))

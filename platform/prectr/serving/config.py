@@ -1,4 +1,4 @@
-"""Configuration of serving. Pydantic only: the command line imports this."""
+"""Settings of serving, and the assignment of users to models. Pydantic only: the command line imports this module."""
 
 from pathlib import Path
 from typing import Self
@@ -7,28 +7,38 @@ from pydantic import Field, field_validator, model_validator
 
 from prectr.core.config import FrozenConfig
 from prectr.core.mirror import LocalOrUri
+from prectr.core.text import hash_fraction
 
 
 class BatchConfig(FrozenConfig):
-    """How requests that arrive together are scored in one call."""
+    """Batching of requests that arrive together."""
 
     requests: int = Field(8, ge=1)
-    """Of one call at most."""
+    """Most requests of one batch."""
     candidates: int = Field(1000, ge=1)
-    """Of one call at most, over all of its requests: this bounds how long a call takes. One request is never cut."""
+    """Most candidates of one batch, over all of its requests; this limits the time of a batch. A larger request is a
+    batch of its own and is not split."""
     wait_ms: float = Field(0.0, ge=0)
-    """How long a call waits for company. While one is being scored others gather anyway, so 0 costs no throughput."""
+    """Milliseconds that an idle replica waits for more requests before it scores a batch. Requests also gather while a
+    batch is scored, so 0 costs no throughput."""
 
 
 class ExperimentSplit(FrozenConfig):
-    """An A/B test between the models that are served."""
+    """A/B test between served models.
+
+    A hash of the user, the experiment's name and its salt places each user on [0, 1); nothing is stored. With m
+    treatments each has a lane of width 1/m. A treatment takes the first part of its lane, as wide as its share, and the
+    default model gets the rest. So users keep their model while the settings do not change, and raising a share moves
+    users from the default model only.
+    """
 
     name: str = Field("experiment", min_length=1, max_length=100)
+    """Name of the experiment. Another name draws other users."""
     salt: str = ""
-    """Another salt is another draw of users. Keep it for as long as the experiment runs."""
+    """Text that changes the draw of users. Do not change it while the experiment runs."""
     shares: dict[str, float] = Field(default_factory=dict)
-    """Share of the users that see each model; the rest see `default_model`. Raising a share moves users from the
-    default to that model only, so a ramp takes nobody out of a treatment."""
+    """Name of a model -> share of the users who see it, from 0 to 1 / number of models; the rest see `default_model`.
+    Raising a share moves users from the default model only."""
 
     @field_validator("shares")
     @classmethod
@@ -36,135 +46,182 @@ class ExperimentSplit(FrozenConfig):
         for name, share in shares.items():
             if not 0 <= share <= 1 / len(shares):
                 raise ValueError(
-                    f"the share of {name!r} is {share:g}; with {len(shares)} treatments each has room for 0 to "
-                    f"{1 / len(shares):g}, so that a ramp of one moves nobody out of another"
+                    f"the share of {name!r} is {share:g}; with {len(shares)} treatments a share must be from 0 to "
+                    f"{1 / len(shares):g}, so that raising it takes no user from another treatment"
                 )
         return shares
 
+    def treatment_of(self, user_id: str) -> str | None:
+        """Name of the treatment that a user is assigned to, or None.
+
+        >>> split = ExperimentSplit(name="first", salt="2026", shares={"challenger": 0.5})
+        >>> [split.treatment_of(user) for user in ("u4", "u5")]
+        [None, 'challenger']
+        """
+        lanes = len(self.shares)
+        position = hash_fraction(user_id, self.name, self.salt) * lanes
+        lane = int(position)
+        name, share = list(self.shares.items())[lane]
+        return name if (position - lane) / lanes < share else None
+
 
 class ShadowConfig(FrozenConfig):
-    """A model that scores along, unseen: its answers are logged beside those that were given."""
+    """Shadow model: it scores requests in the background, and only the exposure log receives its answers."""
 
     model: str
+    """Name of the model, one of `bundles`."""
     share: float = Field(1.0, gt=0, le=1)
-    """Of requests."""
+    """Share of requests that the shadow model scores."""
 
 
 class ModelsConfig(FrozenConfig):
-    """What is served, and to whom. The part of serving that may change while requests are answered."""
+    """Served models and the users who see them. A server can change these settings while it answers requests."""
 
     bundles: dict[str, LocalOrUri] = Field(default_factory=dict)
-    """Name -> directory of a bundle. A client names a model, never a path."""
+    """Name of a model -> directory of its bundle. Clients name models, never paths."""
     default_model: str | None = None
-    """Of all users outside an experiment; the first bundle if absent."""
+    """Model of all users outside an experiment. Null: the first of `bundles`."""
     experiment: ExperimentSplit = ExperimentSplit()
+    """A/B test between the models. Without shares no experiment runs."""
     shadow: ShadowConfig | None = None
+    """Model that scores requests in the background for the exposure log. Null: none."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        for what, names in (
+        for setting, names in (
             ("default_model", [self.default_model] if self.default_model else []),
             ("experiment.shares", list(self.experiment.shares)),
             ("shadow.model", [self.shadow.model] if self.shadow else []),
         ):
             for name in names:
                 if self.bundles and name not in self.bundles:
-                    raise ValueError(f"{what} names {name!r}, which is not among bundles ({', '.join(self.bundles)})")
+                    raise ValueError(
+                        f"{setting} names {name!r}, which is not among bundles ({', '.join(self.bundles)})"
+                    )
         if self.control in self.experiment.shares:
-            raise ValueError(f"experiment.shares names the default model {self.control!r}; it gets what is left")
+            raise ValueError(
+                f"experiment.shares names the default model {self.control!r}, which gets the remaining users; "
+                "remove it from the shares"
+            )
         return self
 
     @property
     def control(self) -> str | None:
-        """The model of all who are in no treatment."""
+        """Name of the model of all users outside a treatment; None without bundles."""
         return self.default_model or next(iter(self.bundles), None)
+
+    def assigned_model(self, user_id: str) -> tuple[str, str | None]:
+        """Name of the model that a user sees, and the variant: the same name, or None if no experiment runs."""
+        assert self.control is not None
+        if not self.experiment.shares:
+            return self.control, None
+        name = self.experiment.treatment_of(user_id) or self.control
+        return name, name
 
 
 class SecurityConfig(FrozenConfig):
-    """Who may ask, and for how much."""
+    """Limits on clients: bearer tokens, size of requests, and origins."""
 
     tokens_file: Path | None = None
-    """Bearer tokens, one a line; blank lines and those that begin with # do not count. A token protects all of /v1."""
+    """File of bearer tokens, one per line; blank lines and lines that begin with # are ignored. With tokens, all of
+    /v1 requires one. Null: `tokens_environment` holds the tokens."""
     tokens_environment: str = "PRECTR_SERVE_TOKENS"
-    """Variable with tokens, separated by commas; used where there is no file. Neither: no token is asked for."""
+    """Environment variable with bearer tokens, separated by commas; used if there is no `tokens_file`. If it is unset,
+    the server requires no token."""
     max_body_bytes: int = Field(2_000_000, ge=1_000)
+    """Largest body of a request in bytes; the server answers larger ones with 413."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may call; none by default, so that browsers refuse all but the server's own page."""
+    """Web origins whose pages may call the API. Empty: browsers allow only the server's own page."""
 
 
 class AutoscaleConfig(FrozenConfig):
-    """When Ray Serve adds and takes away replicas (used where `replicas` is a range)."""
+    """When Ray Serve adds and removes replicas; used if `replicas` is a range."""
 
     target_ongoing_requests: float = Field(8.0, gt=0)
-    """Requests in a replica, waiting ones included, that it is scaled for; about half of what is queued before 429."""
+    """Target number of requests in a replica, waiting ones included. About half of the queue that leads to 429 works
+    well."""
     upscale_delay_seconds: float = Field(5.0, ge=0)
+    """Seconds of high load before Ray Serve adds replicas."""
     downscale_delay_seconds: float = Field(120.0, ge=0)
+    """Seconds of low load before Ray Serve removes replicas."""
 
 
 class ServeConfig(FrozenConfig):
-    """How `serve` answers."""
+    """Settings of `serve`."""
 
     host: str = "127.0.0.1"
-    """Ports are opened on the loopback address unless you say otherwise; see `security`."""
+    """Address to listen on. The default accepts connections of this machine only; see `security` before you open it."""
     port: int = Field(8000, ge=1, le=65535)
+    """TCP port of the API."""
     models: ModelsConfig = ModelsConfig()
+    """Served models and the users who see them."""
     replicas: int | tuple[int, int] = 1
-    """Or a range (least, most), between which Ray Serve scales."""
+    """Replicas of the ranker: a number, or a range (fewest, most) in which Ray Serve scales."""
     autoscale: AutoscaleConfig = AutoscaleConfig()
+    """When Ray Serve adds and removes replicas."""
     cpus: float = Field(1, gt=0)
     """CPUs of a replica."""
     memory_gib: float | None = Field(None, gt=0)
-    """Memory that Ray sets aside for a replica; null: not counted."""
+    """Memory in GiB that Ray reserves for a replica. Null: Ray reserves none."""
     haproxy: bool = True
-    """HAProxy before the replicas and Ray Serve's throughput mode. Off: Ray Serve's own proxy, in Python."""
+    """Put HAProxy before the replicas and use Ray Serve's throughput mode. False: Ray Serve's Python proxy."""
     threads: int = Field(1, ge=0)
-    """ONNX Runtime threads of one call."""
+    """Threads of ONNX Runtime for one call."""
     int8: bool = False
-    """`serve` and `score` run the bundle's encoders in the int8 form that `distill.int8` left; its model card says what
-    that costs in quality."""
+    """Run the bundle's encoders in the int8 form that `distill.int8` produced, in `serve` and `score`. The bundle's
+    model card states the loss of quality."""
     batch: BatchConfig = BatchConfig()
+    """Batching of requests in a replica."""
     max_ongoing_requests: int = Field(200, ge=1)
-    """In one replica. Ray's default of 5 makes throughput collapse (RAY.md section 5)."""
+    """Most requests that Ray Serve sends to one replica at a time. At Ray's default of 5, throughput collapses (RAY.md
+    section 5)."""
     max_queued_requests: int = Field(32, ge=0)
-    """Waiting in one replica; what comes on top is answered 429 with Retry-After at once."""
+    """Most requests that wait in one replica. The replica answers further ones at once with 429 and Retry-After."""
     retry_after_seconds: int = Field(1, ge=1)
+    """Value of Retry-After in an answer with 429, in seconds."""
     deadline_ms: float = Field(2000.0, gt=0)
-    """A request that waited longer is answered 504 and not scored; `x-request-timeout-seconds` asks for less."""
+    """Milliseconds that a request may wait. After them it is answered with 504 and not scored. The header
+    `x-request-timeout-seconds` sets a shorter time for one request."""
     cached_pairs: int = Field(100_000, ge=0)
-    """Text vectors that each model of a replica keeps, of the pairs of query and title that were asked for last."""
+    """Text vectors that each model of a replica keeps, of the most recently used pairs of query and title."""
     cached_pools: int = Field(1_000, ge=0)
-    """Queries with their candidates, of which a replica keeps all that does not depend on the user."""
+    """Candidate lists whose features, except those of the user, each model of a replica keeps."""
     features: str | None = None
-    """What `prectr publish` wrote: a directory, or redis://HOST:PORT/DB. The bundle's own state if absent."""
+    """Features that `prectr publish` wrote: a directory, or redis://HOST:PORT/DB. Null: the state in each bundle."""
     redis_timeout_ms: float = Field(50.0, gt=0)
-    """Of one answer of Redis. A request waits for it once at most; then Redis is left alone for `redis_retry_ms`."""
+    """Milliseconds to wait for an answer of Redis. After a timeout, `redis_retry_ms` pass without another attempt, so a
+    request waits once at most."""
     redis_retry_ms: float = Field(1000.0, gt=0)
+    """Milliseconds after a failure of Redis before the next attempt."""
     events: Path | None = None
-    """Directory for what `POST /v1/events` tells of users (LMDB, shared by the replicas of a machine). Absent: one that
-    lasts as long as the server; with features in Redis, they lie there and this is not used."""
+    """Directory of the user updates from `POST /v1/events` (LMDB, shared by the replicas of a machine). Null: a
+    temporary directory that is deleted with the server. If `features` is in Redis, so are the updates."""
     log: Path | None = None
-    """Directory of the exposure log, which `analyze-experiment` reads. Absent: nothing is logged."""
+    """Directory of the exposure log, which `analyze-experiment` reads. Null: no log."""
     log_flush_seconds: float = Field(10.0, gt=0)
+    """Seconds between writes of the exposure log. A killed replica loses the rows since the last write."""
     security: SecurityConfig = SecurityConfig()
+    """Bearer tokens, size of requests, and origins."""
     playground: bool = True
-    """The page at `/`."""
+    """Serve the playground, a page to try the ranker by hand, at `/`."""
     drain_seconds: float = Field(15.0, ge=0)
-    """How long a replica that is taken away may finish what it has."""
+    """Seconds that a replica may take to finish its requests when it is removed."""
 
     @field_validator("replicas")
     @classmethod
     def _check_replicas(cls, replicas: int | tuple[int, int]) -> int | tuple[int, int]:
         least, most = (replicas, replicas) if isinstance(replicas, int) else replicas
         if not 1 <= least <= most:
-            raise ValueError(f"replicas {replicas} must be at least 1, and a range must not fall")
+            raise ValueError(f"replicas must be at least 1, with the fewest before the most, got {replicas}")
         return replicas
 
 
 class ScoreLinesConfig(FrozenConfig):
-    """Who scores the lines that `score` reads."""
+    """Ray actors of `score`, which scores requests from a file."""
 
     actors: int = Field(1, ge=1)
+    """Ray actors that score requests."""
     cpus: float = Field(1, gt=0)
-    """Of an actor."""
+    """CPUs of an actor."""
     memory_gib: float | None = Field(None, gt=0)
-    """That Ray sets aside for an actor; null: not counted."""
+    """Memory in GiB that Ray reserves for an actor. Null: Ray reserves none."""

@@ -1,4 +1,4 @@
-"""Where users' deltas lie: LMDB on one machine, shared by its replicas, or Redis for several machines."""
+"""Stores of user deltas: LMDB, shared by the replicas of one machine, or Redis for several machines."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,83 +12,80 @@ from prectr.serving.redis_client import KEY_PREFIX, RedisGuard
 from prectr.serving.user_delta import Delta
 
 MAP_BYTES = 64 * 2**30
-"""Address space only; the file grows with what is written."""
+"""Reserved address space in bytes; the file grows only with its content."""
 REDIS_SECONDS = 30 * 86_400
-"""A user's delta is forgotten after so long without an event: by then the published state holds it."""
+"""Seconds without an event after which Redis drops a user's delta; by then the published state holds its content."""
 
 Change = Callable[[Delta | None], tuple[Delta, bool]]
+"""Function of a user's delta (None: no delta) that returns the new delta and whether it differs."""
 
 
 class UserDeltas(Protocol):
-    """What became known of users."""
+    """Store of the deltas of users."""
 
     def read(self, user_id: str) -> Delta | None:
-        """A user's delta, None where there is none."""
+        """Delta of a user; None without one."""
 
-    def change(self, user_id: str, how: Change) -> tuple[Delta, bool]:
-        """Replace a user's delta by what `how` makes of it, as one step whatever else writes; gives its result."""
+    def change(self, user_id: str, update: Change) -> tuple[Delta, bool]:
+        """Apply `update` to a user's delta atomically and return its result."""
 
     def close(self) -> None:
-        """Let go."""
+        """Release the store."""
 
 
 class LmdbDeltas:
-    """Deltas in a directory. A process that dies leaves whole deltas; a machine that loses power may lose the last."""
+    """Deltas in a directory. A killed process leaves all deltas intact; a power failure may lose the last ones."""
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self._environment = lmdb.open(str(path), map_size=MAP_BYTES, subdir=True, sync=False, max_readers=512)
 
     def read(self, user_id: str) -> Delta | None:
-        """A user's delta, None where there is none."""
+        """Delta of a user; None without one."""
         with self._environment.begin() as transaction:
             return _unpacked(transaction.get(store_key("delta", user_id)))
 
-    def change(self, user_id: str, how: Change) -> tuple[Delta, bool]:
-        """Replace a user's delta by what `how` makes of it; other writers wait."""
+    def change(self, user_id: str, update: Change) -> tuple[Delta, bool]:
+        """Apply `update` to a user's delta and return its result; other writers wait."""
         key = store_key("delta", user_id)
         with self._environment.begin(write=True) as transaction:
-            delta, new = how(_unpacked(transaction.get(key)))
+            delta, new = update(_unpacked(transaction.get(key)))
             if new:
                 transaction.put(key, msgpack.packb(delta))
             return delta, new
 
     def close(self) -> None:
-        """Write what is in memory, and unmap."""
+        """Write all changes to disk and unmap the file."""
         self._environment.sync(True)
         self._environment.close()
 
 
 class RedisDeltas:
-    """Deltas in Redis.
-
-    Raises:
-        StoreDown: by every method, while Redis does not answer.
-    """
+    """Deltas in Redis. Every method raises `StoreDown` while Redis does not answer."""
 
     def __init__(self, guard: RedisGuard) -> None:
         self._guard = guard
 
     def read(self, user_id: str) -> Delta | None:
-        """A user's delta, None where there is none."""
+        """Delta of a user; None without one."""
         return _unpacked(self._guard.call(lambda client: client.get(_redis_key(user_id))))
 
-    def change(self, user_id: str, how: Change) -> tuple[Delta, bool]:
-        """Replace a user's delta by what `how` makes of it; done again if somebody else wrote meanwhile."""
-        return self._guard.call(lambda client: _change(client, _redis_key(user_id), how))
+    def change(self, user_id: str, update: Change) -> tuple[Delta, bool]:
+        """Apply `update` to a user's delta and return its result; repeated if another writer changed it meanwhile."""
+        return self._guard.call(lambda client: _change(client, _redis_key(user_id), update))
 
     def close(self) -> None:
-        """The connection belongs to the guard."""
+        """Do nothing: the guard owns the connection."""
 
 
-def _change(client: Any, key: str, how: Change) -> tuple[Delta, bool]:
+def _change(client: Any, key: str, update: Change) -> tuple[Delta, bool]:
     import redis
 
     with client.pipeline() as pipe:
         while True:
             try:
                 pipe.watch(key)
-                delta, new = how(_unpacked(pipe.get(key)))
+                delta, new = update(_unpacked(pipe.get(key)))
                 pipe.multi()
                 if new:
                     pipe.set(key, msgpack.packb(delta), ex=REDIS_SECONDS)

@@ -1,12 +1,12 @@
-"""The exposure log: who was assigned what, what was scored, what was shown and clicked, as Parquet.
+"""The exposure log: assignments, scored lists, shown lists and clicks, as Parquet files.
 
-    LOG/assignment/    user_id, variant, ts: once a user, variant and replica
+    LOG/assignment/    user_id, variant, ts: once per user, variant and replica
     LOG/scored/        request_id, user_id, ts, query, variant, model, version, shadow, item_id, rank, score
-    LOG/events/        the columns of the canonical impressions, and told (when it was told)
+    LOG/events/        columns of the canonical impressions, and told (time of the event's arrival)
 
-`analyze-experiment --exposures LOG --assignment LOG/assignment` reads it. A list that was told twice (again, with the
-clicks that came later) stands there twice; `impressions` makes one of it. Files appear whole. What a replica that is
-killed had not written yet is lost: `log_flush_seconds` at most.
+`analyze-experiment --exposures LOG --assignment LOG/assignment` reads it. A list that was sent twice (again, with later
+clicks) is in the log twice; `prectr.data.exposure_log.impressions` merges its rows. Files are written atomically. A
+killed replica loses the rows of the last `log_flush_seconds` at most.
 """
 
 import os
@@ -23,46 +23,51 @@ from prectr.contracts.protocol import Event, ScoreResponse
 from prectr.data.exposure_log import TABLES
 
 FLUSH_ROWS = 20_000
+"""Rows of a table in memory that start a write."""
 MOST_ROWS = 500_000
-"""In memory; where the disk does not take them, more are dropped and counted rather than fill the memory."""
+"""Most rows of a table in memory. If the disk fails, further rows are dropped and counted, so that memory lasts."""
 _REMEMBERED_USERS = 1_000_000
 
 
 class ExposureLog:
-    """Collects rows and writes them every few seconds from a thread of its own.
+    """Collects rows and writes them every few seconds from a background thread.
+
+    Args:
+        folder: directory of the log.
+        flush_seconds: seconds between writes.
 
     Attributes:
-        dropped: rows that could not be kept.
-        problem: what the disk last said, if it refused.
+        dropped: number of rows that were dropped because memory was full.
+        problem: message of the last failed write; empty without one.
     """
 
     def __init__(self, folder: Path, flush_seconds: float) -> None:
         self._folder, self._flush_seconds = folder, flush_seconds
         self._rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in TABLES}
-        self._assigned: set[tuple[str, str]] = set()
+        self._assignments: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._wake, self._closed = threading.Event(), False
         self.dropped, self.problem = 0, ""
         for name in TABLES:
             (folder / name).mkdir(parents=True, exist_ok=True)
-        self._thread = threading.Thread(target=self._write_along, name="exposure-log", daemon=True)
+        self._thread = threading.Thread(target=self._flush_periodically, name="exposure-log", daemon=True)
         self._thread.start()
 
-    def scored(self, user_id: str, query: str, response: ScoreResponse, ts: float, shadow: bool = False) -> None:
-        """A response, and the assignment of its user."""
+    def add_scored(self, user_id: str, query: str, response: ScoreResponse, ts: float, shadow: bool = False) -> None:
+        """Add a response and the assignment of its user; `ts` is the request's time in seconds since 1970."""
         moment = datetime.fromtimestamp(ts, UTC)
         head = (response.request_id, user_id, moment, query, response.variant, response.model, response.version, shadow)
         self._add("scored", [(*head, entry.item_id, entry.rank, entry.score) for entry in response.results])
-        assigned = (user_id, response.variant or response.model)
-        if not shadow and response.variant and assigned not in self._assigned:
-            if len(self._assigned) >= _REMEMBERED_USERS:
-                self._assigned.clear()
-            self._assigned.add(assigned)
-            self._add("assignment", [(*assigned, moment)])
+        assignment = (user_id, response.variant or response.model)
+        if not shadow and response.variant and assignment not in self._assignments:
+            if len(self._assignments) >= _REMEMBERED_USERS:
+                self._assignments.clear()
+            self._assignments.add(assignment)
+            self._add("assignment", [(*assignment, moment)])
 
-    def told(self, events: Sequence[Event], now: float) -> None:
-        """Shown lists."""
-        told = datetime.fromtimestamp(now, UTC)
+    def add_events(self, events: Sequence[Event], now: float) -> None:
+        """Add shown lists that arrived at `now`, in seconds since 1970."""
+        arrival = datetime.fromtimestamp(now, UTC)
         rows = [
             (
                 event.request_id,
@@ -74,7 +79,7 @@ class ExposureLog:
                 item.clicked,
                 item.purchased,
                 item.price,
-                told,
+                arrival,
             )
             for event in events
             for item in event.shown
@@ -82,26 +87,26 @@ class ExposureLog:
         self._add("events", rows)
 
     def flush(self) -> None:
-        """Write what there is."""
+        """Write all rows in memory."""
         with self._lock:
-            taken = self._rows
+            tables = self._rows
             self._rows = {name: [] for name in TABLES}
-        for name, rows in taken.items():
+        for name, rows in tables.items():
             if not rows:
                 continue
             frame = pl.DataFrame(rows, schema=TABLES[name], orient="row")
             file = self._folder / name / f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex}.parquet"
-            aside = file.with_name(f".{file.name}")
+            staging = file.with_name(f".{file.name}")
             try:
-                frame.write_parquet(aside)
-                os.replace(aside, file)
+                frame.write_parquet(staging)
+                os.replace(staging, file)
             except (OSError, pl.exceptions.PolarsError) as error:
-                aside.unlink(missing_ok=True)
+                staging.unlink(missing_ok=True)
                 self.problem = f"{file.parent}: {error}"
-                self._add(name, rows)  # for the next time
+                self._add(name, rows)  # the next flush tries again
 
     def close(self) -> None:
-        """Write what there is, and end the thread."""
+        """Write all rows in memory and end the thread."""
         self._closed = True
         self._wake.set()
         self._thread.join()
@@ -109,15 +114,15 @@ class ExposureLog:
 
     def _add(self, name: str, rows: Sequence[tuple[object, ...]]) -> None:
         with self._lock:
-            kept = self._rows[name]
-            room = MOST_ROWS - len(kept)
-            kept.extend(rows[:room])
+            table = self._rows[name]
+            room = MOST_ROWS - len(table)
+            table.extend(rows[:room])
             self.dropped += max(0, len(rows) - room)
-            full = len(kept) >= FLUSH_ROWS
+            full = len(table) >= FLUSH_ROWS
         if full:
             self._wake.set()
 
-    def _write_along(self) -> None:
+    def _flush_periodically(self) -> None:
         while not self._closed:
             self._wake.wait(self._flush_seconds)
             self._wake.clear()

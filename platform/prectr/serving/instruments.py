@@ -1,4 +1,4 @@
-"""What a server counts: declared once, kept by Prometheus' own client or by Ray's metrics, under the same names."""
+"""Metrics of a server, declared once and kept under equal names by Prometheus' client or by Ray."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,32 +14,31 @@ class Metric:
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
-    what: str
+    description: str
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
 
 
 METRICS = (
-    Metric("prectr_requests", "counter", "Scoring requests by how they ended", ("model", "outcome")),
-    Metric("prectr_stage_seconds", "histogram", "Time of a request by stage", ("stage",), SECONDS),
+    Metric("prectr_requests", "counter", "Scoring requests by outcome", ("model", "outcome")),
+    Metric("prectr_stage_seconds", "histogram", "Seconds of a request by stage", ("stage",), SECONDS),
     Metric("prectr_candidates", "histogram", "Candidates of a request", (), CANDIDATES),
-    Metric("prectr_batch_requests", "histogram", "Requests that were scored in one call", (), (1, 2, 4, 8, 16, 32)),
+    Metric("prectr_batch_requests", "histogram", "Requests scored in one batch", (), (1, 2, 4, 8, 16, 32)),
     Metric("prectr_queue_requests", "gauge", "Requests that wait in a replica"),
-    Metric("prectr_cache_hits", "counter", "Cache look-ups that were answered", ("cache",)),
-    Metric("prectr_cache_misses", "counter", "Cache look-ups that were not", ("cache",)),
-    Metric("prectr_users", "counter", "Users of requests: cold or known", ("kind",)),
+    Metric("prectr_cache_hits", "counter", "Cache look-ups that found an entry", ("cache",)),
+    Metric("prectr_cache_misses", "counter", "Cache look-ups that found no entry", ("cache",)),
+    Metric("prectr_users", "counter", "Requests by kind of user: cold or known", ("kind",)),
     Metric("prectr_items_unknown", "counter", "Candidates that the catalogue does not hold"),
-    Metric("prectr_degraded", "counter", "Requests that were answered without something", ("without",)),
+    Metric("prectr_degraded", "counter", "Requests answered without features or events", ("without",)),
     Metric("prectr_drift", "gauge", "Population stability index against the validation day", ("model", "of")),
-    Metric("prectr_state_age_seconds", "gauge", "Since the published state was current"),
-    Metric("prectr_events", "counter", "Shown lists that were told"),
+    Metric("prectr_state_age_seconds", "gauge", "Age of the published state"),
+    Metric("prectr_events", "counter", "Shown lists that were new or held new clicks"),
     Metric("prectr_reloads", "counter", "Attempts to serve other models", ("outcome",)),
 )
-BY_NAME = {metric.name: metric for metric in METRICS}
 
 
 class Instruments(Protocol):
-    """Counts, without caring where to."""
+    """Receives metrics of a server."""
 
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
@@ -52,19 +51,19 @@ class Instruments(Protocol):
 
 
 class PrometheusInstruments:
-    """In this process; `text` is what a scrape gets."""
+    """Metrics in this process, for a Prometheus scrape."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self._registry = CollectorRegistry()
-        makers: Mapping[str, Any] = {"counter": Counter, "gauge": Gauge}
+        classes: Mapping[str, Any] = {"counter": Counter, "gauge": Gauge}
         self._metrics: dict[str, Any] = {
             metric.name: Histogram(
-                metric.name, metric.what, metric.labels, registry=self._registry, buckets=metric.bounds
+                metric.name, metric.description, metric.labels, registry=self._registry, buckets=metric.bounds
             )
             if metric.kind == "histogram"
-            else makers[metric.kind](metric.name, metric.what, metric.labels, registry=self._registry)
+            else classes[metric.kind](metric.name, metric.description, metric.labels, registry=self._registry)
             for metric in METRICS
         }
 
@@ -81,7 +80,7 @@ class PrometheusInstruments:
         self._of(name, labels).set(value)
 
     def text(self) -> bytes:
-        """In Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         from prometheus_client import generate_latest
 
         return generate_latest(self._registry)
@@ -92,24 +91,24 @@ class PrometheusInstruments:
 
 
 class RayInstruments:
-    """Ray's metrics, which each node exports for all of its replicas; their names begin with `ray_`."""
+    """Metrics in Ray, which each node exports for all of its replicas under names that begin with `ray_`."""
 
     def __init__(self) -> None:
         from ray.serve import metrics
 
-        makers: Mapping[str, Any] = {"counter": metrics.Counter, "gauge": metrics.Gauge}
+        classes: Mapping[str, Any] = {"counter": metrics.Counter, "gauge": metrics.Gauge}
         self._metrics: dict[str, Any] = {
             metric.name: metrics.Histogram(
-                metric.name, description=metric.what, boundaries=_list(metric.bounds), tag_keys=metric.labels
+                metric.name, description=metric.description, boundaries=_list(metric.bounds), tag_keys=metric.labels
             )
             if metric.kind == "histogram"
-            else makers[metric.kind](metric.name, description=metric.what, tag_keys=metric.labels)
+            else classes[metric.kind](metric.name, description=metric.description, tag_keys=metric.labels)
             for metric in METRICS
         }
 
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
-        if value > 0:  # Ray refuses to add nothing
+        if value > 0:  # Ray refuses to add 0
             self._metrics[name].inc(value, tags=labels)
 
     def observe(self, name: str, value: float, **labels: str) -> None:

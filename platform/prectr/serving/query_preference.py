@@ -1,4 +1,4 @@
-"""What was mined for one query, as served: clicks by relevance level, what they back off to, tolerance."""
+"""Mined preferences of one query, as the API answers them: clicks by relevance level, back-off rates, tolerance."""
 
 from typing import Any
 
@@ -16,54 +16,52 @@ from prectr.preferences.tolerance import moments, posterior
 
 
 class LevelPreference(BaseModel):
-    """Of one relevance level. Counts fade with the half-life of mining, so they are no whole numbers."""
+    """Preference for one relevance level. Counts decay with the half-life of mining, so they are not whole numbers."""
 
     level: int
     rate: float = Field(description="clicks per examined impression, smoothed")
-    rate_above: float = Field(description="what the rate backs off to: the category's, or the whole log's")
-    click_share: float = Field(description="share of the query's clicks that fall on the level, smoothed")
+    rate_above: float = Field(description="rate that `rate` backs off to: the category's or the whole log's")
+    click_share: float = Field(description="share of the query's clicks on the level, smoothed")
     impressions: float
     clicks: float
 
 
 class QueryPreference(BaseModel):
-    """All users' preferences under a query."""
+    """Preferences of all users under a query."""
 
-    query: str = Field(description="in normal form")
-    known: bool = Field(description="false: nobody typed it in the days that were mined")
-    backed_off: bool = Field(
-        description="the query has no click of its own: every rate is the one that it backs off to"
-    )
-    category: str | None = Field(description="that the query backs off to; null: to the whole log")
+    query: str = Field(description="query in normal form")
+    known: bool = Field(description="false: no user typed it on the mined days")
+    backed_off: bool = Field(description="true: the query has no clicks, so every rate equals the rate it backs off to")
+    category: str | None = Field(description="category that the query backs off to; null: the whole log")
     users: float
     levels: list[LevelPreference]
     tolerance: Tolerance
-    usual_tolerance: Tolerance = Field(description="what is assumed of a query that nothing is known of")
+    usual_tolerance: Tolerance = Field(description="tolerance assumed for an unknown query")
 
 
 def query_preference(store: FeatureStore, model: PreferenceModel, query: str) -> QueryPreference:
-    """What ranking reads of a query, without anybody's own part taken out.
+    """Preferences of a query as ranking reads them, before the requesting user's clicks are subtracted.
 
-    Candidates of other categories than the query's back off to theirs when they are ranked (`derive`).
+    In ranking, a candidate of another category than the query's backs off to its own category (`derive`).
 
     Args:
         store: the state.
-        model: the preferences that the state belongs to.
-        query: as typed.
+        model: preferences of the state's bundle.
+        query: query as typed.
     """
     query = normalise_query(query)
-    known = store.get("query", query)
-    category = (known or {}).get("category")
-    of_category = None if category is None else store.get("category", category)
-    sums, above, total = (_split(entry) for entry in (known, of_category, store.get("total", "")))
+    query_entry = store.get("query", query)
+    category = (query_entry or {}).get("category")
+    category_entry = None if category is None else store.get("category", category)
+    sums, above, total = (_split(entry) for entry in (query_entry, category_entry, store.get("total", "")))
     rate_above = smoothed_rates(above, total_rates(total), model.level_prior_clicks)
     smoothed = level_rates(sums, rate_above, model.level_prior_clicks)
     return QueryPreference(
         query=query,
-        known=known is not None,
+        known=query_entry is not None,
         backed_off=not sums.clicks.sum(),
         category=category,
-        users=(known or {}).get("users", 0.0),
+        users=(query_entry or {}).get("users", 0.0),
         levels=[
             LevelPreference(
                 level=level,

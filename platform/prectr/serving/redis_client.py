@@ -1,4 +1,4 @@
-"""Redis with little patience: a request waits for it once at most, and while it is down nobody waits at all."""
+"""Redis client with a circuit breaker: after a failure, calls fail at once until a retry time has passed."""
 
 import time
 from collections.abc import Callable
@@ -15,15 +15,15 @@ class StoreDown(Exception):
 
 
 class RedisGuard:
-    """Calls Redis; after a call that failed, `retry_seconds` pass before the next one is tried.
+    """Calls Redis; after a failed call, further calls fail at once for `retry_seconds`.
 
     Args:
         url: redis://HOST:PORT/DB, or rediss:// with TLS.
-        timeout_seconds: of one answer.
-        retry_seconds: for which Redis is left alone after a failure.
+        timeout_seconds: seconds to wait for an answer.
+        retry_seconds: seconds after a failure before the next attempt.
 
     Raises:
-        UsageError: the URL is none.
+        UsageError: the URL is not valid.
     """
 
     def __init__(self, url: str, timeout_seconds: float, retry_seconds: float) -> None:
@@ -34,24 +34,22 @@ class RedisGuard:
                 url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
             )
         except ValueError as error:
-            raise UsageError(f"{url}: no address of a Redis server ({error}); write redis://HOST:PORT/DB.") from None
+            raise UsageError(f"{url}: not a Redis address ({error}); write redis://HOST:PORT/DB.") from None
         self._retry_seconds, self._retry_at = retry_seconds, 0.0
-        self.failures = 0
 
-    def call(self, ask: Callable[[Any], Answer]) -> Answer:
-        """What `ask` gets from the client.
+    def call(self, command: Callable[[Any], Answer]) -> Answer:
+        """Call `command` with the client and return its result.
 
         Raises:
-            StoreDown: Redis does not answer, or did not a moment ago.
+            StoreDown: Redis does not answer, or failed less than `retry_seconds` ago.
         """
         import redis
 
         if time.monotonic() < self._retry_at:
             raise StoreDown
         try:
-            return ask(self._client)
+            return command(self._client)
         except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError) as error:
-            self.failures += 1
             self._retry_at = time.monotonic() + self._retry_seconds
             raise StoreDown from error
 

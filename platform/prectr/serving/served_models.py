@@ -1,4 +1,4 @@
-"""Loading the models that a service answers with: bundle, state, golden requests, and letting go of them again."""
+"""Models of a service: loading a bundle and its state, checking its golden requests, and releasing it."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from prectr.serving.user_delta import merged
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that is ready to answer. All of it is in memory or mapped: its directory may go."""
+    """A loaded model. All of it is in memory or mapped, so its directory may be deleted."""
 
     name: str
     bundle: Bundle
@@ -31,50 +31,56 @@ class ServedModel:
     events: EventReader
     drift: Drift
     state: State
-    """What its features are read from."""
-    own: State
-    """The state in the bundle, which its golden requests are scored with."""
-    own_key: tuple[int, int]
+    """State that its features are read from."""
+    bundle_state: State
+    """State in the bundle, which the golden requests are scored with."""
+    bundle_state_key: tuple[int, int]
+    """Device and inode of the bundle's state file."""
     golden: GoldenScores
 
 
 class ModelLoader:
-    """Loads models, with their features and what events told of users.
+    """Loads models with their features and user deltas.
 
     Args:
-        config: of serving.
-        deltas: what events told.
-        guard: of Redis, where features come from there.
+        config: settings of serving.
+        deltas: user deltas from events.
+        guard: client of Redis; None if features are not in Redis.
     """
 
     def __init__(self, config: ServeConfig, deltas: UserDeltas, guard: RedisGuard | None) -> None:
         self._config, self._deltas, self._guard = config, deltas, guard
         self._states: dict[Any, tuple[State, int]] = {}
-        """Open states and how many models read each; the published one stays open."""
+        """Open states with the number of models that read each; the published one stays open."""
         self._lock = threading.Lock()
-        self._without: set[str] = set()
+        self._degraded: set[str] = set()
 
     def load(self, models: ModelsConfig, before: Mapping[str, ServedModel]) -> dict[str, ServedModel]:
-        """All models of a configuration; those that are served already are taken over.
+        """Load all models of a configuration; models that are served already are reused.
+
+        Args:
+            models: the configuration.
+            before: models that are served now, by name.
 
         Raises:
-            UsageError: no bundle, no int8 form, features of other samples, or no bundle is named.
-            PrectrError: a bundle does not score as it did when it was published, or Redis does not answer.
+            UsageError: `models` names no bundle, a path holds none, a bundle has no int8 form, or the published
+                features come from other samples.
+            PrectrError: a golden request does not score as it did in training, or Redis does not answer.
         """
         loaded: dict[str, ServedModel] = {}
         opened: list[ServedModel] = []
         try:
             for name, path in models.bundles.items():
-                known, bundle = before.get(name), Bundle.open(path)
-                if known is not None and known.bundle.path == path and known.bundle.version == bundle.version:
-                    loaded[name] = known
+                served, bundle = before.get(name), Bundle.open(path)
+                if served is not None and served.bundle.path == path and served.bundle.version == bundle.version:
+                    loaded[name] = served
                     continue
                 if any(
                     model.bundle.path == path and model.bundle.version != bundle.version for model in before.values()
                 ):
                     raise UsageError(
-                        f"{path}: was replaced where it lies while the ranker before is served from there; give each "
-                        "version a directory of its own, or start the server again."
+                        f"{path}: was replaced while the earlier version is served from this directory; put each "
+                        "version into a new directory, or restart the server."
                     )
                 loaded[name] = self._load_model(name, bundle)
                 opened.append(loaded[name])
@@ -82,95 +88,98 @@ class ModelLoader:
             self.close(opened)
             raise
         if not loaded:
-            raise UsageError("serve.models.bundles: names no bundle; there is nothing to serve.")
+            raise UsageError("serve.models.bundles: is empty; name at least one bundle to serve.")
         return loaded
 
     def check(self, models: Sequence[ServedModel]) -> None:
-        """Score the golden requests of models once more.
+        """Score the golden requests of models again.
 
         Raises:
-            PrectrError: one does not score as it did.
+            PrectrError: a golden request does not score as it did in training.
         """
         for model in models:
-            require_golden(model.golden, Ranking(model.ranking.scorer, store=model.own), self._config.int8, model.name)
+            ranking = Ranking(model.ranking.scorer, store=model.bundle_state)
+            require_golden(model.golden, ranking, self._config.int8, model.name)
 
-    def take_without(self) -> list[str]:
-        """What could not be had since this was last asked: features, events."""
-        without = sorted(self._without)
-        self._without.clear()
-        return without
+    def take_degraded(self) -> list[str]:
+        """Sources that were not available since the last call: `events`, `features`."""
+        degraded = sorted(self._degraded)
+        self._degraded.clear()
+        return degraded
 
     def close(self, models: Sequence[ServedModel]) -> None:
-        """Let go of models that nothing is scored with any more."""
+        """Release models that are no longer used."""
         for model in models:
-            self._release_state(model.own_key)
+            self._release_state(model.bundle_state_key)
 
     def close_all(self) -> None:
-        """Let go of every state."""
+        """Close all states."""
         for state, _ in self._states.values():
             state.close()
         self._states.clear()
 
     def _load_model(self, name: str, bundle: Bundle) -> ServedModel:
         config = self._config
-        key, own = self._own_state(bundle)
+        key, bundle_state = self._bundle_state(bundle)
         try:
-            state, golden = self._state_of(bundle, own), golden_scores(bundle.path)
+            state, golden = self._feature_state(bundle, bundle_state), golden_scores(bundle.path)
             scorer = Scorer(bundle, config.threads, config.int8, config.cached_pairs)
-            require_golden(golden, Ranking(scorer, store=own), config.int8, str(bundle.path))
+            require_golden(golden, Ranking(scorer, store=bundle_state), config.int8, str(bundle.path))
             ranking = Ranking(
                 scorer,
                 store=state,
-                users=self._users_of(bundle, state),
+                users=self._user_reader(bundle, state),
                 cached_pools=config.cached_pools,
-                degraded=self.take_without,
+                degraded=self.take_degraded,
             )
             reader, drift = EventReader(bundle, ranking.features), Drift(bundle.path)
-            return ServedModel(name, bundle, ranking, reader, drift, state, own, key, golden)
+            return ServedModel(name, bundle, ranking, reader, drift, state, bundle_state, key, golden)
         except BaseException:
             self._release_state(key)
             raise
 
-    def _own_state(self, bundle: Bundle) -> tuple[tuple[int, int], State]:
-        """The state in a bundle, and by what it is let go. Bundles of the same samples are links to one file, which is
-        mapped once."""
+    def _bundle_state(self, bundle: Bundle) -> tuple[tuple[int, int], State]:
+        """Key and state of a bundle. Bundles of the same samples link to one file, which is mapped once."""
         file = (bundle.path / ONLINE_FILE).stat()
         key = (file.st_dev, file.st_ino)
         with self._lock:
-            state, users = self._states.get(key) or (BundleState(bundle), 0)
-            self._states[key] = (state, users + 1)
+            state, readers = self._states.get(key) or (BundleState(bundle), 0)
+            self._states[key] = (state, readers + 1)
         return key, state
 
     def _release_state(self, key: tuple[int, int]) -> None:
         with self._lock:
-            state, users = self._states[key]
-            self._states[key] = (state, users - 1)
-            if users == 1:
+            state, readers = self._states[key]
+            self._states[key] = (state, readers - 1)
+            if readers == 1:
                 del self._states[key]
                 state.close()
 
-    def _state_of(self, bundle: Bundle, own: State) -> State:
+    def _feature_state(self, bundle: Bundle, bundle_state: State) -> State:
+        """State that a bundle's features are read from: the published one, or the bundle's."""
         source = self._config.features
         if source is None:
-            return own
+            return bundle_state
         if source not in self._states:
             published: State = RedisState(source, self._guard) if self._guard else LmdbState(Path(source))
             self._states[source] = (published, 1)
         published, _ = self._states[source]
         require_readable(published, bundle, source)
-        return FallbackState(published, own) if isinstance(published, RedisState) else published
+        return FallbackState(published, bundle_state) if isinstance(published, RedisState) else published
 
-    def _users_of(self, bundle: Bundle, state: State) -> UserReader:
+    def _user_reader(self, bundle: Bundle, state: State) -> UserReader:
+        """Function that reads a user's entry with the delta added."""
+
         def read(user_id: str) -> dict[str, Any] | None:
-            known = state.get("user", user_id)
+            entry = state.get("user", user_id)
             if isinstance(state, FallbackState) and state.degraded:
-                self._without.add("features")
+                self._degraded.add("features")
                 state.degraded = False
             try:
                 delta = self._deltas.read(user_id)
             except StoreDown:
-                self._without.add("events")
+                self._degraded.add("events")
                 delta = None
-            return merged(known, delta, bundle.state_identity, state.info.as_of)
+            return merged(entry, delta, bundle.state_identity, state.info.as_of)
 
         return read

@@ -1,8 +1,8 @@
-"""A replica's whole business, without HTTP: models, who sees which, one request's way, events, changes of models.
+"""Scoring service of one replica, without HTTP: routing, batching, events, model reload.
 
-One request: assigned to a model, queued (`batcher`), features as of now (the published state and what events told
-since), scored with what else is in the batch, ordered, logged. Models, caches and states are used by the batcher's one
-thread only; everything else runs in the event loop.
+The path of a request: assignment to a model (`config`), queue (`batcher`), features as of now (the published state and
+later events), scores of the batch, order, log. Only the batcher's thread uses models, caches and states; the rest runs
+in the event loop.
 """
 
 import asyncio
@@ -22,7 +22,6 @@ from pydantic import BaseModel, ValidationError
 from prectr.contracts.protocol import Event, EventsResponse, ScoreRequest, ScoreResponse, Tolerance
 from prectr.core.errors import PrectrError
 from prectr.core.text import hash_fraction
-from prectr.serving.assignment import assigned_model
 from prectr.serving.batcher import Batcher, Overloaded, TooLate
 from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.delta_stores import LmdbDeltas, RedisDeltas, UserDeltas
@@ -34,12 +33,12 @@ from prectr.serving.served_models import ModelLoader, ServedModel
 from prectr.serving.user_delta import add_list
 
 WATCH_SECONDS = 2.0
-"""Between two looks at the file of models."""
+"""Seconds between checks of the file of models."""
 DRIFT_EVERY = 50
-"""Batches between two figures of drift."""
+"""Batches between two updates of the gauges, such as drift."""
 
 logger = logging.getLogger("ray.serve")
-"""Ray's logger of replicas, so that one structured log holds everything; without Ray an ordinary logger."""
+"""Ray's logger of replicas, so that one structured log holds all messages; without Ray an ordinary logger."""
 
 
 class UnknownModel(Exception):
@@ -53,10 +52,10 @@ class _Job:
 
 
 class ModelsAnswer(BaseModel):
-    """What is served."""
+    """Served models and their state."""
 
     models: dict[str, str]
-    """Name -> identity of the bundle."""
+    """Name of a model -> identity of its bundle."""
     default_model: str
     experiment: str
     shares: dict[str, float]
@@ -64,19 +63,19 @@ class ModelsAnswer(BaseModel):
     state_version: str
     state_age_seconds: float
     refused: str | None
-    """Why the last attempt to serve other models changed nothing."""
+    """Reason why the last change of models failed; null if it succeeded."""
 
 
 class ScoringService:
     """Answers requests with the models of a configuration.
 
     Args:
-        config: of serving; `config.models` says what to begin with.
-        instruments: where figures are kept.
+        config: settings of serving; `config.models` are the first models.
+        instruments: receives the metrics.
 
     Raises:
-        UsageError: no bundle, none of that name, or published features of other samples.
-        PrectrError: a bundle does not score as it did when it was published, or Redis does not answer.
+        UsageError: a path holds no bundle, or the published features come from other samples.
+        PrectrError: a golden request does not score as it did in training, or Redis does not answer.
     """
 
     def __init__(self, config: ServeConfig, instruments: Instruments) -> None:
@@ -95,17 +94,17 @@ class ScoringService:
         )
         self._models: Mapping[str, ServedModel] = {}
         self._routing = ModelsConfig()
-        self._refused: str | None = None
+        self._refusal: str | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._batches = 0
-        self._counted: dict[str, tuple[int, int]] = {}
+        self._cache_counts: dict[str, tuple[int, int]] = {}
         self._watcher: asyncio.Task[None] | None = None
-        self._changing = asyncio.Lock()
+        self._reload_lock = asyncio.Lock()
         if config.models.bundles:
             try:
                 self._models = self._loader.load(config.models, {})
             except BaseException:
-                self._let_go()
+                self._release()
                 raise
             self._routing = config.models
 
@@ -115,26 +114,26 @@ class ScoringService:
         """Score a request.
 
         Args:
-            request: what to score.
-            patience: seconds that it may wait; at most the deadline of the configuration, which is the default.
+            request: the request.
+            patience: seconds that it may wait, at most the deadline of the configuration; None: that deadline.
 
         Raises:
             UnknownModel: the request names a model that is not served.
-            UnknownItems: none of its candidates is known.
-            Overloaded: too many wait already.
+            UnknownItems: neither the catalogue nor the request describes any of its candidates.
+            Overloaded: the queue is full.
             TooLate: it waited too long.
         """
         name, variant = (
-            assigned_model(request.user_id, self._routing) if request.model is None else (request.model, None)
+            self._routing.assigned_model(request.user_id) if request.model is None else (request.model, None)
         )
         model = self._models.get(name)
         if model is None:
             raise UnknownModel(name)
         started, now = time.perf_counter(), time.time()
-        most = self._config.deadline_ms / 1000
+        deadline = self._config.deadline_ms / 1000
         try:
             answer, waited = await self._batcher.submit(
-                _Job(model, request), len(request.candidates), most if patience is None else min(patience, most)
+                _Job(model, request), len(request.candidates), deadline if patience is None else min(patience, deadline)
             )
         except (Overloaded, TooLate) as error:
             self._instruments.count("prectr_requests", model=name, outcome=type(error).__name__.lower())
@@ -154,20 +153,20 @@ class ScoringService:
         )
         self._count(request, response, time.perf_counter() - started)
         if self.log is not None:
-            self.log.scored(request.user_id, request.query, response, _moment(request, now))
+            self.log.add_scored(request.user_id, request.query, response, _request_time(request, now))
         self._shadow(request, response, now)
         return response
 
     def _score_batch(self, jobs: Sequence[_Job]) -> list[ScoreResponse | ValueError]:
-        """In the batcher's thread: the jobs of each model in one call."""
+        """Score jobs in the batcher's thread, those of each model in one call."""
         answers: dict[int, ScoreResponse | ValueError] = {}
-        for model in {id(job.model): job.model for job in jobs}.values():  # an old and a new one may share a name
+        for model in {id(job.model): job.model for job in jobs}.values():  # during a reload two models may share a name
             if model.state.refresh():
                 for served in self._models.values():
                     served.ranking.features.forget()
-            places = [place for place, job in enumerate(jobs) if job.model is model]
-            for place, answer in zip(places, model.ranking.rank_many([jobs[place].request for place in places])):
-                answers[place] = answer
+            numbers = [number for number, job in enumerate(jobs) if job.model is model]
+            for number, answer in zip(numbers, model.ranking.rank_many([jobs[number].request for number in numbers])):
+                answers[number] = answer
                 if isinstance(answer, ScoreResponse) and answer.results:
                     model.drift.add(
                         score=[entry.score for entry in answer.results],
@@ -176,42 +175,42 @@ class ScoringService:
         self._instruments.observe("prectr_batch_requests", len(jobs))
         self._batches += 1
         if self._batches % DRIFT_EVERY == 1:
-            self._gauge()
-        return [answers[place] for place in range(len(jobs))]
+            self._set_gauges()
+        return [answers[number] for number in range(len(jobs))]
 
-    def _shadow(self, request: ScoreRequest, given: ScoreResponse, now: float) -> None:
-        """Have the shadow model score along; it is the first to go when there is much to do."""
+    def _shadow(self, request: ScoreRequest, response: ScoreResponse, now: float) -> None:
+        """Score a request with the shadow model in the background, unless the replica is busy."""
         shadow = self._routing.shadow
-        if shadow is None or self.log is None or self._batcher.busy or shadow.model == given.model:
+        if shadow is None or self.log is None or self._batcher.busy or shadow.model == response.model:
             return
-        if hash_fraction(given.request_id, "shadow") >= shadow.share:
+        if hash_fraction(response.request_id, "shadow") >= shadow.share:
             return
         model, log = self._models[shadow.model], self.log
-        context = request.context.model_copy(update={"request_id": given.request_id})
+        context = request.context.model_copy(update={"request_id": response.request_id})
         job = _Job(model, request.model_copy(update={"context": context}))
 
-        async def along() -> None:
+        async def score_and_log() -> None:
             with suppress(Overloaded, TooLate):
                 answer, _ = await self._batcher.submit(job, len(request.candidates), self._config.deadline_ms / 1000)
                 if isinstance(answer, ScoreResponse):
-                    response = answer.model_copy(update={"model": model.name})
-                    log.scored(request.user_id, request.query, response, _moment(request, now), shadow=True)
+                    shadowed = answer.model_copy(update={"model": model.name})
+                    log.add_scored(request.user_id, request.query, shadowed, _request_time(request, now), shadow=True)
 
-        self._spawn(along())
+        self._spawn(score_and_log())
 
     # Events
 
-    async def tell(self, events: Sequence[Event]) -> EventsResponse:
-        """Take shown lists and clicks: they are in the next request's features of their users."""
+    async def record_events(self, events: Sequence[Event]) -> EventsResponse:
+        """Record shown lists and clicks; the next request of a user is scored with them."""
         now = time.time()
         if self.log is not None:
-            self.log.told(events, now)
-        response = await self._batcher.run(self._take, events, now)
+            self.log.add_events(events, now)
+        response = await self._batcher.run(self._update_users, events, now)
         self._instruments.count("prectr_events", response.accepted)
         return response
 
-    def _take(self, events: Sequence[Event], now: float) -> EventsResponse:
-        """In the batcher's thread. Numbers are those of the default model's state."""
+    def _update_users(self, events: Sequence[Event], now: float) -> EventsResponse:
+        """Update users in the batcher's thread, with the relevance and features of the default model."""
         model = self._models[self._routing.control or ""]
         accepted, degraded, users = 0, set(), {}
         for event in events:
@@ -224,21 +223,21 @@ class ScoringService:
                 continue
             accepted += new
             users[event.user_id] = model.ranking.features.tolerance_of(event.user_id)
-        degraded |= set(self._loader.take_without())
+        degraded |= set(self._loader.take_degraded())
         tolerances = {user: Tolerance(mean=mean, deviation=deviation) for user, (mean, deviation) in users.items()}
         return EventsResponse(accepted=accepted, tolerances=tolerances, degraded=sorted(degraded))
 
     # Models
 
     async def reconfigure(self, models: ModelsConfig) -> None:
-        """Serve other models, or others to others, from the next request on; no request is lost meanwhile.
+        """Change the models or their routing from the next request on, without losing a request.
 
-        A bundle that cannot be served changes nothing: the old ones go on, `describe` and a counter say so.
+        If a bundle cannot be served, the old models stay; `describe` and a counter report the refusal.
 
         Raises:
-            PrectrError: nothing is served yet, and this cannot be.
+            PrectrError: a bundle cannot be served, and no model is served yet.
         """
-        async with self._changing:
+        async with self._reload_lock:
             before = self._models
             try:
                 loaded = await asyncio.to_thread(self._loader.load, models, before)
@@ -246,10 +245,10 @@ class ScoringService:
                 self._instruments.count("prectr_reloads", outcome="refused")
                 if not before:
                     raise
-                self._refused = str(error)
+                self._refusal = str(error)
                 logger.error("models are not changed: %s", error)
                 return
-            self._models, self._routing, self._refused = loaded, models, None
+            self._models, self._routing, self._refusal = loaded, models, None
             self._instruments.count("prectr_reloads", outcome="done")
             logger.info("serving %s", ", ".join(f"{name} {model.bundle.version}" for name, model in loaded.items()))
             await self._batcher.drained()
@@ -257,16 +256,16 @@ class ScoringService:
             await self._batcher.run(self._loader.close, [old for old in before.values() if id(old) not in kept])
 
     def watch(self, file: Path) -> None:
-        """Reconfigure whenever a YAML file with the content of `ModelsConfig` changes."""
+        """Watch a YAML file with the content of `ModelsConfig` and reconfigure when it changes."""
         self._watcher = asyncio.get_running_loop().create_task(self._watch(file))
 
     async def _watch(self, file: Path) -> None:
-        seen = None
+        stamp = None
         while True:
             with suppress(OSError):
-                state = file.stat()
-                if (state.st_mtime_ns, state.st_size) != seen:
-                    seen = (state.st_mtime_ns, state.st_size)
+                status = file.stat()
+                if (status.st_mtime_ns, status.st_size) != stamp:
+                    stamp = (status.st_mtime_ns, status.st_size)
                     await self._reconfigure_from(file)
             await asyncio.sleep(WATCH_SECONDS)
 
@@ -275,15 +274,15 @@ class ScoringService:
             content = yaml.safe_load(await asyncio.to_thread(file.read_text, encoding="utf-8")) or {}
             models = ModelsConfig.model_validate(content)
         except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
-            self._refused = f"{file}: {error}"
+            self._refusal = f"{file}: {error}"
             self._instruments.count("prectr_reloads", outcome="refused")
-            logger.error("models are not changed: %s", self._refused)
+            logger.error("models are not changed: %s", self._refusal)
             return
         if models.bundles:
             await self.reconfigure(models)
 
     def describe(self) -> ModelsAnswer:
-        """What is served now."""
+        """Describe the served models."""
         control = self._routing.control or ""
         state = self._models[control].state.info
         return ModelsAnswer(
@@ -294,35 +293,35 @@ class ScoringService:
             shadow=self._routing.shadow and self._routing.shadow.model,
             state_version=state.version,
             state_age_seconds=round(max(0.0, time.time() - state.as_of), 1),
-            refused=self._refused,
+            refused=self._refusal,
         )
 
     @property
     def default(self) -> ServedModel:
-        """The model of all who are in no treatment."""
+        """The model of all users outside a treatment."""
         return self._models[self._routing.control or ""]
 
     async def run(self, work: Any, *arguments: Any) -> Any:
-        """Do something with the models in the thread that they belong to."""
+        """Run a function that uses the models, in the batcher's thread."""
         return await self._batcher.run(work, *arguments)
 
     async def check_health(self) -> None:
         """Score the golden requests of every model.
 
         Raises:
-            PrectrError: one does not score as it did.
+            PrectrError: a golden request does not score as it did in training.
         """
-        if not self._batcher.busy:  # a replica that answers is alive, and has better things to do
+        if not self._batcher.busy:  # a replica that answers requests is healthy
             await self._batcher.run(self._loader.check, list(self._models.values()))
 
     async def close(self) -> None:
-        """Finish what waits, write the log, let go of everything."""
+        """Answer the waiting requests, write the log, and release all resources."""
         if self._watcher is not None:
             self._watcher.cancel()
         await self._batcher.drained()
         await self._batcher.run(self._loader.close, list(self._models.values()))
         await self._batcher.close()
-        self._let_go()
+        self._release()
 
     def _open_deltas(self) -> UserDeltas:
         if self._guard is not None:
@@ -332,7 +331,7 @@ class ScoringService:
         self._temporary = tempfile.TemporaryDirectory(prefix="prectr-events-")
         return LmdbDeltas(Path(self._temporary.name))
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._loader.close_all()
         self._deltas.close()
         if self.log is not None:
@@ -342,22 +341,22 @@ class ScoringService:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    # Figures
+    # Metrics
 
     def _count(self, request: ScoreRequest, response: ScoreResponse, seconds: float) -> None:
-        note = self._instruments
-        note.count("prectr_requests", model=response.model, outcome="answered")
-        note.observe("prectr_candidates", len(request.candidates))
-        note.observe("prectr_stage_seconds", seconds, stage="whole")
-        for stage, spent in response.seconds.items():
-            note.observe("prectr_stage_seconds", spent, stage=stage)
-        note.count("prectr_users", kind="known" if response.user_known else "cold")
+        instruments = self._instruments
+        instruments.count("prectr_requests", model=response.model, outcome="answered")
+        instruments.observe("prectr_candidates", len(request.candidates))
+        instruments.observe("prectr_stage_seconds", seconds, stage="whole")
+        for stage, stage_seconds in response.seconds.items():
+            instruments.observe("prectr_stage_seconds", stage_seconds, stage=stage)
+        instruments.count("prectr_users", kind="known" if response.user_known else "cold")
         unknown = len(response.unscored) + sum(not entry.in_catalogue for entry in response.results)
-        note.count("prectr_items_unknown", unknown)
-        for what in response.degraded:
-            note.count("prectr_degraded", without=what)
+        instruments.count("prectr_items_unknown", unknown)
+        for source in response.degraded:
+            instruments.count("prectr_degraded", without=source)
 
-    def _gauge(self) -> None:
+    def _set_gauges(self) -> None:
         for model in self._models.values():
             for of in ("score", "level"):
                 self._instruments.set("prectr_drift", model.drift.index(of), model=model.name, of=of)
@@ -368,16 +367,16 @@ class ScoringService:
                     self._count_cache(f"{model.name}/{name}", name, cache.hits, cache.misses)
 
     def _count_cache(self, key: str, name: str, hits: int, misses: int) -> None:
-        hits_before, misses_before = self._counted.get(key, (0, 0))
+        hits_before, misses_before = self._cache_counts.get(key, (0, 0))
         self._instruments.count("prectr_cache_hits", max(0, hits - hits_before), cache=name)
         self._instruments.count("prectr_cache_misses", max(0, misses - misses_before), cache=name)
-        self._counted[key] = (hits, misses)
+        self._cache_counts[key] = (hits, misses)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)  # the loop itself holds tasks weakly
+        self._tasks.add(task)  # the event loop holds only weak references
         task.add_done_callback(self._tasks.discard)
 
 
-def _moment(request: ScoreRequest, now: float) -> float:
+def _request_time(request: ScoreRequest, now: float) -> float:
     return now if request.context.ts is None else request.context.ts

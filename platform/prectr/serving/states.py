@@ -1,9 +1,9 @@
-"""Published states: what is known of users, queries, items and pairs, and how a reader notices a newer one.
+"""Published states: features of users, queries, items and pairs, and the change of a reader to a newer version.
 
-LMDB   DIR/current.json names the version, DIR/VERSION/data.mdb holds it: replicas map the file read-only
+LMDB   DIR/current.json names the version, DIR/VERSION/data.mdb holds it; replicas map the file read-only
 Redis  prectr:current names the version, prectr:VERSION:KIND:NAME hold its entries
 
-A version is written whole before it is named, so a reader sees the old one or the new one.
+A version is written completely before it is named, so a reader sees either the old version or the new one.
 """
 
 import json
@@ -24,44 +24,47 @@ from prectr.serving.redis_client import KEY_PREFIX, RedisGuard, StoreDown
 CURRENT = "current.json"
 REDIS_CURRENT = f"{KEY_PREFIX}:current"
 LOOK_SECONDS = 1.0
-"""Between two looks for a newer version."""
+"""Seconds between checks for a newer version."""
 
 
 class StateInfo(BaseModel):
-    """What a published version is."""
+    """Description of a published version."""
 
     version: str
+    """Name of the version; later versions sort after earlier ones."""
     identity: str
-    """`Bundle.state_identity` of the bundles that read it."""
+    """`Bundle.state_identity` of the bundles that can read it."""
     tokenizer: str
-    """Hash of the tokenizer that item titles were tokenised with."""
+    """Hash of the tokenizer of the item titles."""
     as_of: float
-    """Seconds since 1970 of the morning after the last day that it holds."""
+    """End of the last day that it holds, in seconds since 1970."""
     published: float
+    """Time of publication, in seconds since 1970."""
     entries: dict[str, int]
+    """Kind -> number of entries."""
 
 
 class State(FeatureStore):
-    """A state and what it is."""
+    """A state with its description."""
 
     info: StateInfo
 
     def refresh(self) -> bool:
-        """Look for a newer version, now and then; whether one is read from now on."""
+        """Check for a newer version at intervals; True if the state has changed to one."""
         return False
 
     def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
-        """As `OnlineStore.scan`; nothing where a list would mean reading everything (Redis)."""
+        """Entries of a kind as `OnlineStore.scan`; none from Redis, where a scan would read all entries."""
         return []
 
 
 class _FileState(State):
-    """One that lies in an LMDB file, here."""
+    """A state in a local LMDB file."""
 
     _store: OnlineStore
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
-        """One entry, or None where nothing is known."""
+        """One entry; None if it does not exist."""
         return self._store.get(kind, name)
 
     def get_many(self, kind: str, names: Iterable[str]) -> list[dict[str, Any] | None]:
@@ -69,7 +72,7 @@ class _FileState(State):
         return self._store.get_many(kind, names)
 
     def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
-        """As `OnlineStore.scan`."""
+        """Entries of a kind as `OnlineStore.scan`."""
         return self._store.scan(kind, prefix, after, most)
 
     def close(self) -> None:
@@ -78,7 +81,7 @@ class _FileState(State):
 
 
 class BundleState(_FileState):
-    """The state in a bundle: always there, as old as the bundle."""
+    """The state in a bundle: always available, as old as the bundle."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._store = OnlineStore(bundle.path / "online")
@@ -86,7 +89,7 @@ class BundleState(_FileState):
 
     @staticmethod
     def describe(bundle: Bundle, store: OnlineStore) -> StateInfo:
-        """What the state in a bundle is; `entries` is left empty."""
+        """Describe the state in a bundle; `entries` stays empty."""
         as_of = (store.get("meta", "") or {}).get("as_of", "1970-01-01")
         moment = datetime.fromisoformat(as_of).replace(tzinfo=UTC).timestamp()
         return StateInfo(
@@ -100,28 +103,28 @@ class BundleState(_FileState):
 
 
 class LmdbState(_FileState):
-    """What `prectr publish` wrote into a directory.
+    """A state that `prectr publish` wrote into a directory.
 
     Raises:
-        UsageError: nothing was published there.
+        UsageError: the directory holds no published state.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.info = _current(path)
         self._store = OnlineStore(path / self.info.version)
-        self._looked = time.monotonic()
+        self._last_check = time.monotonic()
 
     def refresh(self) -> bool:
-        """Look for a newer version, now and then; whether one is read from now on."""
-        if time.monotonic() - self._looked < LOOK_SECONDS:
+        """Check for a newer version at intervals; True if the state has changed to one."""
+        if time.monotonic() - self._last_check < LOOK_SECONDS:
             return False
-        self._looked = time.monotonic()
+        self._last_check = time.monotonic()
         info = _current(self._path)
         if info.version == self.info.version:
             return False
         if info.identity != self.info.identity:
-            return False  # of another model's specification: a bundle that reads it must be served first
+            return False  # its feature specification differs: serve a bundle of it first
         newer = OnlineStore(self._path / info.version)
         self._store.close()
         self._store, self.info = newer, info
@@ -129,10 +132,10 @@ class LmdbState(_FileState):
 
 
 class RedisState(State):
-    """What `prectr publish` wrote into Redis.
+    """A state that `prectr publish` wrote into Redis.
 
     Raises:
-        UsageError: nothing was published there.
+        UsageError: Redis holds no published state.
         PrectrError: Redis does not answer.
     """
 
@@ -141,14 +144,14 @@ class RedisState(State):
         try:
             info = self._read_info()
         except StoreDown as error:
-            raise PrectrError(f"{url}: Redis does not answer ({error.__cause__}); start it, or mend the URL.") from None
+            raise PrectrError(f"{url}: Redis does not answer ({error.__cause__}); start it or fix the URL.") from None
         if info is None:
             raise UsageError(f"{url}: nothing was published there; run `prectr publish RANKER --to {url}`.")
         self.info = info
-        self._looked = time.monotonic()
+        self._last_check = time.monotonic()
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
-        """One entry, or None where nothing is known.
+        """One entry; None if it does not exist.
 
         Raises:
             StoreDown: Redis does not answer.
@@ -168,10 +171,10 @@ class RedisState(State):
         return [None if value is None else msgpack.unpackb(value) for value in values]
 
     def refresh(self) -> bool:
-        """Look for a newer version, now and then; whether one is read from now on."""
-        if time.monotonic() - self._looked < LOOK_SECONDS:
+        """Check for a newer version at intervals; True if the state has changed to one."""
+        if time.monotonic() - self._last_check < LOOK_SECONDS:
             return False
-        self._looked = time.monotonic()
+        self._last_check = time.monotonic()
         try:
             info = self._read_info()
         except StoreDown:
@@ -182,7 +185,7 @@ class RedisState(State):
         return True
 
     def close(self) -> None:
-        """The connection belongs to the guard."""
+        """Do nothing: the guard owns the connection."""
 
     def _read_info(self) -> StateInfo | None:
         value = self._guard.call(lambda client: client.get(REDIS_CURRENT))
@@ -190,43 +193,48 @@ class RedisState(State):
 
 
 class FallbackState(State):
-    """Redis, and while it is down the bundle's own state, without what that says of users: scores go on, without
-    history.
+    """The state in Redis, and while Redis is down the bundle's state without its users.
+
+    Scoring so continues without the users' history, which in the bundle may be old.
+
+    Args:
+        redis_state: published state.
+        bundle_state: state in the bundle.
 
     Attributes:
-        degraded: whether anything was answered by the fallback since this was last set to False.
+        degraded: whether the fallback has answered since this was last set to False.
     """
 
-    def __init__(self, state: RedisState, own: State) -> None:
-        self._state, self._own = state, own
-        self.info = state.info
+    def __init__(self, redis_state: RedisState, bundle_state: State) -> None:
+        self._redis_state, self._bundle_state = redis_state, bundle_state
+        self.info = redis_state.info
         self.degraded = False
         self._was_down = False
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
-        """One entry, or None where nothing is known."""
+        """One entry; None if it does not exist."""
         return self.get_many(kind, [name])[0]
 
     def get_many(self, kind: str, names: Iterable[str]) -> list[dict[str, Any] | None]:
         """Entries of one kind."""
         names = list(names)
         try:
-            return self._state.get_many(kind, names)
+            return self._redis_state.get_many(kind, names)
         except StoreDown:
             self.degraded = self._was_down = True
-            return [None] * len(names) if kind == "user" else self._own.get_many(kind, names)
+            return [None] * len(names) if kind == "user" else self._bundle_state.get_many(kind, names)
 
     def scan(self, kind: str, prefix: str = "", after: str = "", most: int = 1_000) -> list[NamedEntry]:
-        """As `OnlineStore.scan`, of the bundle's own state: Redis has no list that is cheap."""
-        return self._own.scan(kind, prefix, after, most)
+        """Entries of a kind in the bundle's state as `OnlineStore.scan`; a scan of Redis would read all entries."""
+        return self._bundle_state.scan(kind, prefix, after, most)
 
     def refresh(self) -> bool:
-        """Look for a newer version; also True when Redis is back, since what was read meanwhile is not its own."""
-        newer = self._state.refresh()
-        self.info = self._state.info
+        """Check for a newer version; also True when Redis is back, because cached entries came from the bundle."""
+        newer = self._redis_state.refresh()
+        self.info = self._redis_state.info
         if self._was_down and not self.degraded:
             try:
-                self._state.get("total", "")
+                self._redis_state.get("total", "")
             except StoreDown:
                 return newer
             self._was_down = False
@@ -234,21 +242,26 @@ class FallbackState(State):
         return newer
 
     def close(self) -> None:
-        """Close both."""
-        self._state.close()
-        self._own.close()
+        """Close both states."""
+        self._redis_state.close()
+        self._bundle_state.close()
 
 
 def redis_key(version: str, key: bytes) -> bytes:
-    """The key of an entry in Redis, by its key in LMDB."""
+    """Key of an entry in Redis from its key in LMDB."""
     return f"{KEY_PREFIX}:{version}:".encode() + key
 
 
 def require_readable(state: State, bundle: Bundle, source: str) -> None:
-    """Refuse a state whose numbers mean something else to the bundle.
+    """Check that a bundle can read a state: same feature specification, preferences and tokenizer.
+
+    Args:
+        state: the state.
+        bundle: the bundle.
+        source: address of the state, for the message.
 
     Raises:
-        UsageError: it was published from a bundle of other samples.
+        UsageError: the state was published from a bundle of other samples.
     """
     if state.info.identity != bundle.state_identity or state.info.tokenizer != bundle.tokenizer_identity:
         raise UsageError(

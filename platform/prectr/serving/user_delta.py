@@ -1,14 +1,14 @@
-"""What became known of a user since the published state: additive, so that it is merged by adding [ours, MODEL.md 3a].
+"""User deltas: updates of a user since the published state, as sums that are added to it [ours, MODEL.md 3a].
 
-    delta        one MessagePack map a user
-    identity     of the state whose numbers it speaks (`Bundle.state_identity`); another one's is not read
-    days         day number -> sums [USER_WIDTH], price [2], brands and categories (exam and clicks of each)
+    delta        one MessagePack map per user
+    identity     `Bundle.state_identity` of the state that the numbers belong to; deltas of other states are ignored
+    days         day number -> sums [USER_WIDTH], price [2], brands and categories (examinations and clicks of each)
     clicks       behaviour fields [5] and ts, oldest first
-    shown        the last requests: id, day, and of each item its position, whether clicked, and lattice steps
+    shown        the last requests: id, day, and for each item its position, click and lattice steps
 
-A day that the published state holds already is left out when the two are merged, so nothing counts twice after a new
-state was published. A request that is told again adds what is new of it: a click turns the log-likelihood of a row that
-was not clicked into that of one that was.
+The merge leaves out days that the published state holds, so nothing counts twice after a new publication. A request
+that is sent again adds only its new rows and clicks: a click replaces the log-likelihood of an unclicked row by that
+of a clicked one.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,11 @@ from prectr.preferences.sums import USER_NAMES, USER_WIDTH
 from prectr.preferences.tolerance import GRID_SIZE, MAX_POSITION, UNIT, LogLikelihoodTable
 
 KEPT_DAYS = 8
+"""Newest days of a delta that are kept."""
 KEPT_CLICKS = 50
+"""Newest clicks of a delta that are kept."""
 KEPT_REQUESTS = 20
+"""Newest requests of a delta that are kept; a request that is sent again later counts as new."""
 SECONDS_A_DAY = 86_400
 _REQUESTS, _EXAMINED, _CLICKS = (USER_NAMES.index(name) for name in ("requests", "examined", "clicks"))
 
@@ -31,13 +34,13 @@ Delta = dict[str, Any]
 
 @dataclass(frozen=True)
 class SeenItem:
-    """One item of a list that a user saw, with what its row adds to the user's sums."""
+    """One item of a shown list, with the values that its row adds to the user's sums."""
 
     item_id: str
     position: int
     clicked: bool
     steps: int
-    """Expected relevance minus what is known of the query's tolerance, in lattice steps."""
+    """Expected relevance minus the shift of the query's tolerance, in lattice steps."""
     brand: str
     category: str
     relative_price: float | None
@@ -47,7 +50,7 @@ class SeenItem:
 
 @dataclass(frozen=True)
 class SeenList:
-    """A list that a user saw."""
+    """A list that was shown to a user."""
 
     request_id: str
     ts: float
@@ -55,43 +58,46 @@ class SeenList:
 
     @property
     def day(self) -> int:
-        """Number of the day, UTC."""
+        """Day in UTC as days since 1970."""
         return int(self.ts // SECONDS_A_DAY)
 
 
 def add_list(delta: Delta | None, seen: SeenList, table: LogLikelihoodTable, identity: str) -> tuple[Delta, bool]:
-    """The delta with a list added, and whether that told anything new.
+    """Add a shown list to a delta; returns the delta and whether the list had new rows or clicks.
 
     Args:
-        delta: what is there; None or another identity's: nothing.
-        seen: the list.
+        delta: the user's delta; None, or a delta of another identity, counts as empty.
+        seen: the shown list.
         table: log-likelihoods of the fitted click curve.
-        identity: of the state that the numbers belong to.
+        identity: identity of the state that the numbers belong to.
     """
     if delta is None or delta["identity"] != identity:
         delta = {"identity": identity, "days": {}, "clicks": [], "shown": []}
-    told = next((entry for entry in delta["shown"] if entry[0] == seen.request_id), None)
-    new = told is None
-    if told is None:
-        told = [seen.request_id, seen.day, {}]
-        delta["shown"] = [*delta["shown"], told][-KEPT_REQUESTS:]
-    of_day = delta["days"].setdefault(told[1], _empty_day())
-    of_day["sums"][_REQUESTS] += float(new)
+    request = next((entry for entry in delta["shown"] if entry[0] == seen.request_id), None)
+    new = request is None
+    if request is None:
+        request = [seen.request_id, seen.day, {}]
+        delta["shown"] = [*delta["shown"], request][-KEPT_REQUESTS:]
+    day = delta["days"].setdefault(request[1], _empty_day())
+    day["sums"][_REQUESTS] += float(new)
     for item in seen.items:
-        new |= _add_item(of_day, told[2], item, table, seen.ts, delta["clicks"])
+        new |= _add_item(day, request[2], item, table, seen.ts, delta["clicks"])
     delta["clicks"] = sorted(delta["clicks"], key=lambda entry: entry[-1])[-KEPT_CLICKS:]
     delta["days"] = dict(sorted(delta["days"].items())[-KEPT_DAYS:])
     return delta, new
 
 
 def merged(user: Mapping[str, Any] | None, delta: Delta | None, identity: str, as_of: float) -> dict[str, Any] | None:
-    """A user's entry of the state with the delta added.
+    """Add a delta to a user's entry of the state.
 
     Args:
-        user: the entry; None where the state does not know the user.
-        delta: what became known since; None for nothing.
-        identity: of the state.
-        as_of: seconds since 1970 up to which the state holds everything.
+        user: the entry; None if the state has none.
+        delta: the user's delta; None if there is none.
+        identity: identity of the state.
+        as_of: end of the last day in the state, in seconds since 1970.
+
+    Returns:
+        The entry as a new dictionary; None without entry and updates.
     """
     if delta is None or delta["identity"] != identity:
         return None if user is None else dict(user)
@@ -118,23 +124,32 @@ def _empty_day() -> dict[str, Any]:
 
 def _add_item(
     day: dict[str, Any],
-    told: dict[str, Any],
+    rows: dict[str, Any],
     item: SeenItem,
     table: LogLikelihoodTable,
     ts: float,
     clicks: list[list[float]],
 ) -> bool:
-    """Add an item's row, or the click that came later, to its day; whether there was anything new."""
-    known = told.get(item.item_id)
-    position, was_clicked, steps = known or (min(item.position, MAX_POSITION), False, item.steps)
+    """Add an item's row, or its later click, to a day; returns whether either was new.
+
+    Args:
+        day: sums of the day; changed in place.
+        rows: item id -> position, click and lattice steps of the request's rows so far; changed in place.
+        item: the item.
+        table: log-likelihoods of the fitted click curve.
+        ts: time of the list.
+        clicks: clicks of the delta; changed in place.
+    """
+    row = rows.get(item.item_id)
+    position, was_clicked, steps = row or (min(item.position, MAX_POSITION), False, item.steps)
     newly_clicked = item.clicked and not was_clicked
-    if known and not newly_clicked:
+    if row and not newly_clicked:
         return False
-    told[item.item_id] = [position, item.clicked or was_clicked, steps]
+    rows[item.item_id] = [position, item.clicked or was_clicked, steps]
     cells = table.cells(np.array([False, True]), np.full(2, position), np.full(2, steps, np.int16))
     unclicked, clicked = table.values[cells] / UNIT
-    grid = (clicked if newly_clicked else unclicked) - (unclicked if known else 0.0)
-    examined = 0.0 if known else float(table.examined[position] / UNIT)
+    grid = (clicked if newly_clicked else unclicked) - (unclicked if row else 0.0)
+    examined = 0.0 if row else float(table.examined[position] / UNIT)
     sums = day["sums"]
     sums[:GRID_SIZE] = (np.array(sums[:GRID_SIZE]) + grid).tolist()
     sums[_EXAMINED] += examined

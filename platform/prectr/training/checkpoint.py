@@ -1,12 +1,12 @@
-"""Checkpoints of a training run: safetensors and JSON, whole or refused.
+"""Checkpoints of a training run: safetensors and JSON, verified by digests when read.
 
-model.safetensors       the ranker as it is
-best.safetensors        the best state by validation so far; absent before the first validation
-optimiser.safetensors   moments of AdamW and of the tables' row-wise Adam
-progress.json           where the run is (`Progress`), its learning curve, and the digest of each other file
+model.safetensors       weights of the ranker
+best.safetensors        best weights by validation so far; absent before the first validation
+optimiser.safetensors   moments of AdamW and of the row-wise Adam of ID tables
+progress.json           position of the run (`Progress`), its learning curve, and the digest of each other file
 
-Random numbers of a step are drawn from a generator seeded by (seed, rank, step), and the order of rows from (seed,
-epoch, shard), so the position in the run is their state; nothing else has to be kept.
+No generator state is stored: a step seeds its random numbers with (seed, rank, step) and the order of rows with (seed,
+epoch, shard), so both follow from the position of the run.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ PROGRESS = "progress.json"
 
 @dataclass
 class Progress:
-    """Where a run is: `row` rows of shard number `shard` of epoch `epoch` (from 0) are done, in `step` steps."""
+    """Position of a run: `row` rows of shard `shard` of epoch `epoch` (both from 0) are done, after `step` steps."""
 
     seed: int
     epoch: int = 0
@@ -40,8 +40,8 @@ class Progress:
     """Losses since the last point of the curve."""
 
 
-def write_checkpoint(folder: Path, state: Progress, parts: dict[str, dict[str, Tensor]]) -> None:
-    """Write `parts` (file stem -> named tensors) and, last, where the run is."""
+def write_checkpoint(folder: Path, progress: Progress, parts: dict[str, dict[str, Tensor]]) -> None:
+    """Write `parts` (file stem -> named tensors) and, last, the position of the run."""
     from safetensors.torch import save_file
 
     digests = {}
@@ -49,14 +49,14 @@ def write_checkpoint(folder: Path, state: Progress, parts: dict[str, dict[str, T
         file = folder / f"{stem}.safetensors"
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
         digests[file.name] = _digest(file)
-    write_json(folder / PROGRESS, {"version": VERSION, "digests": digests, **asdict(state)})
+    write_json(folder / PROGRESS, {"version": VERSION, "digests": digests, **asdict(progress)})
 
 
 def read_checkpoint(folder: Path) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
-    """What `write_checkpoint` wrote.
+    """Read a checkpoint that `write_checkpoint` wrote.
 
     Raises:
-        PrectrError: a file is missing, cut short or of another version; says which.
+        PrectrError: a file is missing, truncated, changed or of another version; the message names it.
     """
     from safetensors.torch import load_file
 
@@ -65,27 +65,30 @@ def read_checkpoint(folder: Path) -> tuple[Progress, dict[str, dict[str, Tensor]
         content = json.loads(file.read_text(encoding="utf-8"))
         version, digests = content.pop("version"), content.pop("digests")
     except (OSError, ValueError, KeyError) as error:
-        raise PrectrError(f"{file}: no whole checkpoint ({type(error).__name__}: {error}).") from None
+        raise PrectrError(f"{file}: cannot read the checkpoint ({type(error).__name__}: {error}).") from None
     if version != VERSION:
-        raise PrectrError(f"{file}: a checkpoint of version {version}, this project reads {VERSION}.")
+        raise PrectrError(f"{file}: checkpoint version {version} is not supported; this release reads {VERSION}.")
     parts = {}
     for name, digest in digests.items():
         part = folder / name
         if not part.is_file() or _digest(part) != digest:
-            raise PrectrError(f"{part}: is not what the checkpoint wrote (cut short or changed).")
+            raise PrectrError(f"{part}: does not match the digest in {PROGRESS} (truncated or changed).")
         parts[part.stem] = load_file(part)
     return Progress(**content), parts
 
 
-def newest_whole(
-    folders: Iterable[Path], passed_over: list[str]
-) -> tuple[Progress, dict[str, dict[str, Tensor]]] | None:
-    """The first readable checkpoint of some, newest first; what is wrong with those before it goes to `passed_over`."""
+def newest_whole(folders: Iterable[Path], problems: list[str]) -> tuple[Progress, dict[str, dict[str, Tensor]]] | None:
+    """Read the first intact checkpoint of `folders` (newest first), or None.
+
+    Args:
+        folders: folders of checkpoints, newest first.
+        problems: receives one message for each checkpoint that cannot be read.
+    """
     for folder in folders:
         try:
             return read_checkpoint(folder)
         except PrectrError as error:
-            passed_over.append(str(error))
+            problems.append(str(error))
     return None
 
 

@@ -1,4 +1,4 @@
-"""Sample rows in memory as arrays, and batches of them as tensors."""
+"""Sample rows in memory as arrays, and their batches as tensors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +17,14 @@ SCALED = ("numeric", "tolerance", "query_preference")
 
 
 class RankerData:
-    """Rows of some files, with their labels.
+    """Rows of sample files, with their labels.
+
+    Args:
+        samples: opened samples.
+        files: row files to read.
 
     Raises:
-        PrectrError: a feature is NaN or infinite; names the column and the first such row's request.
+        PrectrError: a feature is NaN or infinite; the message names the column and the first such row.
     """
 
     def __init__(self, samples: Samples, files: Sequence[Path]) -> None:
@@ -30,14 +34,22 @@ class RankerData:
         self.user = frame["user_id"].to_numpy()
         self.clicked = frame["clicked"].to_numpy()
         self.position = frame["position"].to_numpy().astype(np.int64)
-        self._named = frame.select("request_id", "item_id")
-        self._refuse_broken(frame)
+        self._row_names = frame.select("request_id", "item_id")
+        self._check_features(frame)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batch(self, index: np.ndarray, behaviours: bool = True) -> tuple[RankerInputs, RankerLabels, Tensor]:
-        """Inputs and labels of some rows, and the pair of each row (int64 [B]); `behaviours` as of `ranker_inputs`."""
+        """Inputs and labels of rows, and the pair of each row.
+
+        Args:
+            index: int64 [B] row numbers.
+            behaviours: include the behaviour sequences; see `ranker_inputs`.
+
+        Returns:
+            Inputs, labels, and the pair number of each row, int64 [B].
+        """
         rows = self.rows.take(index)
         pairs = self.samples.pairs
         arrays = ranker_inputs(rows, pairs, behaviours)
@@ -51,27 +63,28 @@ class RankerData:
         return inputs, labels, torch.from_numpy(rows.pair.astype(np.int64))
 
     def name_of(self, row: int) -> str:
-        """Which row that is, for messages."""
-        request, item = self._named.row(row)
+        """Name of a row for messages: its request and item."""
+        request, item = self._row_names.row(row)
         return f"request {request}, item {item}"
 
-    def _refuse_broken(self, frame: pl.DataFrame) -> None:
-        """By what was written: a scaled infinity is clipped to a number like any other."""
+    def _check_features(self, frame: pl.DataFrame) -> None:
+        """Raise on NaN or infinite features. Reads the stored columns, because scaling clips an infinity."""
         for group in SCALED:
             columns = [f"{group}.{name}" for name in self.samples.spec.scalers[group].names]
-            sound = frame.select(pl.col(columns).is_finite().fill_null(False))
-            if not sound.select(pl.all_horizontal(pl.all().all())).item():
-                broken = ~sound.to_numpy()
+            finite = frame.select(pl.col(columns).is_finite().fill_null(False))
+            if not finite.select(pl.all_horizontal(pl.all().all())).item():
+                broken = ~finite.to_numpy()
                 column = np.argwhere(broken)[0, 1]
-                self._refuse(np.asarray(broken.any(axis=1)), group, f"in {columns[column]} ")
+                self._raise_if_any(np.asarray(broken.any(axis=1)), group, f"in {columns[column]} ")
         pairs = self.samples.pairs
-        sound_pairs = np.isfinite(pairs.match).all(axis=1) & np.isfinite(pairs.levels).all(axis=1)
-        if not sound_pairs.all():
-            self._refuse(~sound_pairs[self.rows.pair], "match", "")
+        finite_pairs = np.isfinite(pairs.match).all(axis=1) & np.isfinite(pairs.levels).all(axis=1)
+        if not finite_pairs.all():
+            self._raise_if_any(~finite_pairs[self.rows.pair], "match", "")
 
-    def _refuse(self, broken: np.ndarray, group: str, where: str) -> None:
+    def _raise_if_any(self, broken: np.ndarray, group: str, column: str) -> None:
+        """Raise an error that names the first broken row; `broken` is boolean [rows]."""
         if broken.any():
             raise PrectrError(
                 f"{self.samples.path}: {int(broken.sum())} rows hold NaN or infinite {group} features, the first "
-                f"{where}of {self.name_of(int(broken.argmax()))}; build the samples again from validated tables."
+                f"{column}of {self.name_of(int(broken.argmax()))}; build the samples again from validated tables."
             )

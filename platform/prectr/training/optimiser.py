@@ -1,8 +1,8 @@
-"""The optimiser of a ranker: AdamW for its layers, a lazy row-wise Adam for large tables of ids.
+"""The optimiser of a ranker: AdamW for its layers, a lazy row-wise Adam for large ID tables.
 
-A batch touches few rows of a table of millions. Dense Adam would read and write the whole table and two moments of it
-in each step. Here only the rows of the batch move, and the second moment is one number a row, as in FBGEMM's
-`PARTIAL_ROWWISE_ADAM`:
+A batch touches few of a table's millions of rows. Dense Adam would read and write the whole table and two moments of it
+in each step. Row-wise Adam updates only the rows of the batch and keeps one second moment per row, as FBGEMM's
+`PARTIAL_ROWWISE_ADAM` does:
 
     m_r <- b1 m_r + (1 - b1) g_r          s_r <- b2 s_r + (1 - b2) mean(g_r^2)
     w_r <- w_r - lr m_r / (1 - b1^t) / (sqrt(s_r / (1 - b2^t)) + eps)                 t: steps of the table
@@ -10,7 +10,7 @@ in each step. Here only the rows of the batch move, and the second moment is one
 | symbol | variable | shape |
 |---|---|---|
 | w | the table | [R, d] |
-| g | its sparse gradient, rows summed | [rows of the batch, d] |
+| g | its sparse gradient, summed by row | [rows of the batch, d] |
 | m | `mean` | [R, d] |
 | s | `square` | [R] |
 """
@@ -30,7 +30,7 @@ TABLES = "tables"
 
 
 class RowWiseAdam(torch.optim.Optimizer):
-    """Adam on the rows that a batch touches, with one second moment a row, for parameters with sparse gradients."""
+    """Adam for parameters with sparse gradients: updates the rows of a batch, with one second moment per row."""
 
     def __init__(self, params: Any, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
@@ -43,13 +43,13 @@ class RowWiseAdam(torch.optim.Optimizer):
             ValueError: a closure is given, or a gradient is dense.
         """
         if closure is not None:
-            raise ValueError("row-wise Adam takes no closure.")
+            raise ValueError("RowWiseAdam.step takes no closure; compute the gradients before it.")
         for group in self.param_groups:
             for table in group["params"]:
                 if table.grad is None:
                     continue
                 if not table.grad.is_sparse:
-                    raise ValueError("row-wise Adam is for sparse gradients; give dense parameters to AdamW.")
+                    raise ValueError("RowWiseAdam needs sparse gradients; give dense parameters to AdamW.")
                 self._update(table, group["lr"], group["betas"], group["eps"])
 
     def _update(self, table: Tensor, rate: float, betas: tuple[float, float], eps: float) -> None:
@@ -67,25 +67,25 @@ class RowWiseAdam(torch.optim.Optimizer):
         state["mean"].index_copy_(0, rows, mean)
         state["square"].index_copy_(0, rows, square)
         spread = square.div_(1 - second**step).sqrt_().add_(eps)
-        moved = table.index_select(0, rows)
-        moved.addcdiv_(mean, spread.unsqueeze(1), value=-rate / (1 - first**step))
-        table.index_copy_(0, rows, moved)
+        weights = table.index_select(0, rows)
+        weights.addcdiv_(mean, spread.unsqueeze(1), value=-rate / (1 - first**step))
+        table.index_copy_(0, rows, weights)
 
 
 def _summed_by_row(gradient: Any) -> tuple[Tensor, Tensor]:
-    """The distinct rows of a sparse gradient and their sums: what `coalesce` gives, in a fraction of its time."""
+    """Distinct rows of a sparse gradient and their sums; the result of `coalesce`, computed faster."""
     row, order = gradient._indices()[0].sort()
     first = torch.cat([row.new_zeros(1), row.diff().nonzero().squeeze(-1) + 1])
     return row[first], functional.embedding_bag(order, gradient._values(), first, mode="sum")
 
 
 class RankerOptimiser:
-    """Both optimisers, gradient clipping and the learning rate's course, as one thing to step, save and load.
+    """Both optimisers, gradient clipping and the learning rate schedule, behind one interface.
 
     Args:
-        groups: `Ranker.parameter_groups`; those named TABLES have sparse gradients.
+        groups: `Ranker.parameter_groups`; groups named TABLES have sparse gradients.
         config: weight decay, clipping, warm-up.
-        steps: of the whole run.
+        steps: steps of the whole run.
     """
 
     def __init__(self, groups: list[dict[str, Any]], config: TrainConfig, steps: int) -> None:
@@ -102,18 +102,18 @@ class RankerOptimiser:
             name: [group["lr"] for group in optimiser.param_groups] for name, optimiser in self._optimisers.items()
         }
 
-    def step(self, loss: Tensor, done: int) -> float:
-        """One update from a loss; returns the dense gradients' norm before clipping.
+    def step(self, loss: Tensor, step: int) -> float:
+        """Update the parameters from a loss and return the norm of the dense gradients before clipping.
 
         Args:
             loss: scalar.
-            done: steps before this one; what the learning rate depends on.
+            step: number of the step, from 0; the learning rate depends on it.
         """
         for optimiser in self._optimisers.values():
             optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._dense, self._config.clip_norm)
-        factor = learning_rate_factor(done, self._steps, self._config.warm_up)
+        factor = learning_rate_factor(step, self._steps, self._config.warm_up)
         for name, optimiser in self._optimisers.items():
             for group, rate in zip(optimiser.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * factor
@@ -121,7 +121,7 @@ class RankerOptimiser:
         return float(norm)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as named tensors."""
+        """State of both optimisers as named tensors."""
         return {
             f"{name}.{number}.{key}": value
             for name, optimiser in self._optimisers.items()
@@ -130,7 +130,7 @@ class RankerOptimiser:
         }
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `tensors` gave."""
+        """Restore the state from the result of `tensors`."""
         for name, optimiser in self._optimisers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
@@ -140,9 +140,9 @@ class RankerOptimiser:
             optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def learning_rate_factor(done: int, steps: int, warm_up: float) -> float:
-    """Rises evenly over the first `warm_up` of the steps, then falls to 0 as a cosine."""
-    warm = max(1, round(steps * warm_up))
-    if done < warm:
-        return (done + 1) / warm
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (done - warm) / max(1, steps - warm))))
+def learning_rate_factor(step: int, steps: int, warm_up: float) -> float:
+    """Factor of the learning rate at a step: rises linearly over the share `warm_up`, then falls to 0 as a cosine."""
+    warm_steps = max(1, round(steps * warm_up))
+    if step < warm_steps:
+        return (step + 1) / warm_steps
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warm_steps) / max(1, steps - warm_steps))))

@@ -1,9 +1,10 @@
-"""The training loop of every ranker: one worker's view. Read it top to bottom.
+"""The training loop of every ranker, as one worker runs it. Read it top to bottom.
 
-Batches are slices of arrays; each distinct (query, title) of a batch is encoded once, in batches of similar length; the
-validation day is scored a few times an epoch and the best state by validation GAUC is kept. A run that was killed goes
-on from its last checkpoint, and on one worker ends with the very bits it would have ended with. The loop knows no
-model: it is given one (`prectr.contracts.types` is the contract), and what it leaves is a directory of files.
+Batches are slices of arrays. Each distinct (query, title) of a batch is encoded once, in batches of similar length. The
+loop scores the validation day several times per epoch and keeps the best state by `is_better`. A killed run resumes
+from its last checkpoint; on one worker the result equals that of an uninterrupted run to the bit. The loop knows no
+model: its caller passes a function that builds one (`prectr.contracts.types` is the contract). It writes a directory of
+files.
 """
 
 import time
@@ -35,19 +36,19 @@ STATE = "model.safetensors"
 
 
 def train_ranker(loop: dict[str, Any]) -> dict[str, Any]:
-    """Train one ranker; called in each Ray Train worker. See `Run` for `loop` and what is returned."""
+    """Train one ranker; Ray Train calls it in each worker. `Run` documents `loop` and the result."""
     return Run(loop, RayWorkers()).run()
 
 
 class Run:
-    """One training run, as one of its workers sees it.
+    """One training run in one worker.
 
     Args:
-        loop: `config` (TrainConfig as JSON), `samples` and `encoder` (paths), `out` (directory for the best state and
-            the learning curve), `build_ranker(model_config, spec, encoder_path) -> nn.Module`,
-            `finish(ranker, out)`, called once with the best state loaded, and, if given, `report(point)`, called with
-            every point of the curve, which ends the run early by returning False.
-        workers: this worker's place among the others.
+        loop: `config` (TrainConfig as JSON); `samples` and `encoder` (paths); `out` (directory for the best state and
+            the learning curve); `build_ranker(model_config, spec, encoder_path) -> nn.Module`; `finish(ranker, out)`,
+            called once at the end with the best state loaded; and optionally `report(point)`, called with every point
+            of the learning curve: False ends the run early.
+        workers: rank, number of workers, and checkpoints.
 
     Raises:
         PrectrError: a feature or the loss is NaN or infinite.
@@ -82,7 +83,7 @@ class Run:
         self.samples = samples
         self.validation = self.load(samples.files([validation_day]))
         self.progress = Progress(self.config.seed)
-        self.passed_over: list[str] = []
+        self.unreadable_checkpoints: list[str] = []
         self._best: dict[str, Tensor] = {}
         self._shard: tuple[tuple[Path, ...], RankerData] | None = None
 
@@ -90,8 +91,8 @@ class Run:
         """Train to the end.
 
         Returns:
-            facts of the run: rows, steps, the best validation figures, and of this worker, since it was last started:
-            seconds spent in steps, rows of them, and what was wrong with checkpoints that it passed over.
+            Facts of the run: rows, steps and the best validation metrics; and of this worker since its last start: the
+            seconds spent in steps, the rows of those steps, and the problems of checkpoints that could not be read.
         """
         self._resume()
         trackers = open_trackers(
@@ -99,9 +100,9 @@ class Run:
         )
         seconds, rows = 0.0, 0
         for index in self._batches():
-            clock = time.perf_counter()
+            started = time.perf_counter()
             loss = self._step(part_of(index, self.workers.rank, self.workers.world))
-            seconds += time.perf_counter() - clock
+            seconds += time.perf_counter() - started
             rows += len(index)
             self.progress.step += 1
             self.progress.row += len(index)
@@ -122,71 +123,75 @@ class Run:
             "best": self.progress.best,
             "step_seconds": round(seconds, 3),
             "step_rows": rows,
-            "passed_over": self.passed_over,
+            "passed_over": self.unreadable_checkpoints,
         }
 
     def load(self, files: Sequence[Path]) -> RankerData:
-        """Rows of some files, in memory."""
+        """Read the rows of sample files into memory."""
         return RankerData(self.samples, files)
 
     @property
     def _data(self) -> RankerData:
-        """The rows of the shard at hand."""
+        """Rows of the current shard."""
         assert self._shard is not None
         return self._shard[1]
 
     def _batches(self) -> Iterator[np.ndarray]:
-        """The batches that are left, each while the shard that it indexes is at hand."""
-        where = self.progress
-        for epoch in range(where.epoch, self.config.epochs):
-            for shard in self.plan.epoch(self.config.seed, epoch)[where.shard :]:
+        """Remaining batches of the run as row numbers of the current shard; loads the shards in turn."""
+        progress = self.progress
+        for epoch in range(progress.epoch, self.config.epochs):
+            for shard in self.plan.epoch(self.config.seed, epoch)[progress.shard :]:
                 if self._shard is None or self._shard[0] != shard.files:
-                    self._shard = None  # nothing else holds it: its memory is free before the new one is read
+                    self._shard = None  # frees the memory of the last shard before the next one is read
                     self._shard = shard.files, self.load(shard.files)
                 generator = np.random.default_rng([self.config.seed, epoch, shard.number])
                 order = shuffled(self._data.rows.pair, self.config.pair_rows, generator)
-                yield from batches(order, self.config.batch_size, where.row)
-                where.shard, where.row = shard.number + 1, 0
-            where.epoch, where.shard = epoch + 1, 0
+                yield from batches(order, self.config.batch_size, progress.row)
+                progress.shard, progress.row = shard.number + 1, 0
+            progress.epoch, progress.shard = epoch + 1, 0
 
     def _step(self, index: np.ndarray) -> float:
-        """One update; returns the loss."""
-        done = self.progress.step
-        torch.manual_seed(hash((self.config.seed, self.workers.rank, done)))
+        """Update the ranker on one batch and return the loss.
+
+        Raises:
+            PrectrError: the loss is NaN or infinite.
+        """
+        step = self.progress.step
+        torch.manual_seed(hash((self.config.seed, self.workers.rank, step)))
         self.trained.train()
         losses = self.trained(*self._data.batch(index, self.ranker.reads_behaviours))
         total = float(losses["total"].detach())
         if not np.isfinite(total):
             raise PrectrError(self._explain(losses, index))
-        self.optimiser.step(losses["total"], done)
+        self.optimiser.step(losses["total"], step)
         return total
 
     def _explain(self, losses: dict[str, Tensor], index: np.ndarray) -> str:
-        """Why a loss is not finite: the terms, and the first row that scores so."""
+        """Message for a loss that is not finite: its terms, and the first row with a score that is not finite."""
         broken = [name for name, value in losses.items() if name != "total" and not torch.isfinite(value)]
         with torch.no_grad():
             inputs, _, pair = self._data.batch(index, self.ranker.reads_behaviours)
-            scored = torch.isfinite(self.step.predict(inputs, pair).click_logit).cpu().numpy()
-        row = int(index[np.flatnonzero(~scored)[0]]) if not scored.all() else int(index[0])
-        what = "the first row it scores so is" if not scored.all() else "the batch begins with"
+            finite = torch.isfinite(self.step.predict(inputs, pair).click_logit).cpu().numpy()
+        row = int(index[0]) if finite.all() else int(index[np.flatnonzero(~finite)[0]])
+        position = "the first row of the batch is" if finite.all() else "the first row with such a score is"
         return (
             f"the loss became {float(losses['total'].detach())} at step {self.progress.step} "
-            f"({', '.join(broken) or 'total'}); {what} {self._data.name_of(row)}; lower train.learning_rate."
+            f"({', '.join(broken) or 'total'}); {position} {self._data.name_of(row)}; lower train.learning_rate."
         )
 
     def _evaluate(self, trackers: Any) -> bool:
-        """Score the validation day; False ends the run."""
-        where = self.progress
-        loss = self.workers.mean(where.recent)
-        where.recent = []
+        """Score the validation day and record a point of the learning curve; False ends the run."""
+        progress = self.progress
+        loss = self.workers.mean(progress.recent)
+        progress.recent = []
         if self.workers.rank:
             return True
         figures = validate(self.step, self.validation)
-        point = {"epoch": where.epoch + 1, "step": where.step, "loss": loss, **figures}
-        where.curve.append(point)
-        trackers.point(where.step, point)
-        if not where.best or is_better(figures, where.best):
-            where.best = point
+        point = {"epoch": progress.epoch + 1, "step": progress.step, "loss": loss, **figures}
+        progress.curve.append(point)
+        trackers.point(progress.step, point)
+        if not progress.best or is_better(figures, progress.best):
+            progress.best = point
             self._best = {name: value.detach().cpu().clone() for name, value in self.ranker.state_dict().items()}
         return self._report(point)
 
@@ -197,12 +202,12 @@ class Run:
         write_checkpoint(folder, self.progress, parts)
 
     def _resume(self) -> None:
-        """Go on from the newest whole checkpoint of this run, if there is one."""
-        found = newest_whole(self.workers.saved(), self.passed_over)
+        """Restore the newest intact checkpoint of this run, if there is one."""
+        checkpoint = newest_whole(self.workers.saved(), self.unreadable_checkpoints)
         (self.out / CURVE).unlink(missing_ok=True)
-        if found is None:
+        if checkpoint is None:
             return
-        self.progress, parts = found
+        self.progress, parts = checkpoint
         self.ranker.load_state_dict(parts["model"])
         self.optimiser.load_tensors(parts["optimiser"])
         self._best = parts.get("best", {})
@@ -216,7 +221,7 @@ def predict(step: TrainingStep, data: RankerData, batch_size: int = 8192) -> tup
     """Click logits of all rows, position-free and at the logged position; each [n]."""
     step.eval()
     free, logged = [], []
-    # In the order of pairs, so that a pair's text is encoded once or twice, not in every batch it occurs in.
+    # Rows are sorted by pair, so that a pair's text is encoded in one or two batches only.
     order = np.argsort(data.rows.pair, kind="stable")
     for index in batches(order, batch_size):
         inputs, labels, pair = data.batch(index, step.ranker.reads_behaviours)
@@ -224,12 +229,12 @@ def predict(step: TrainingStep, data: RankerData, batch_size: int = 8192) -> tup
         free.append(output.click_logit.cpu().numpy())
         position = labels.position.to(output.click_logit.device)
         logged.append(step.ranker.with_position(output.click_logit, position).cpu().numpy())
-    back = np.argsort(order, kind="stable")
-    return np.concatenate(free)[back], np.concatenate(logged)[back]
+    inverse = np.argsort(order, kind="stable")
+    return np.concatenate(free)[inverse], np.concatenate(logged)[inverse]
 
 
 def validate(step: TrainingStep, data: RankerData) -> dict[str, float]:
-    """Figures on the validation day: with the logged position, and the position-free AUC.
+    """Metrics on the validation day, at the logged positions, and the position-free AUC.
 
     Raises:
         PrectrError: a score is NaN or infinite.
@@ -238,7 +243,7 @@ def validate(step: TrainingStep, data: RankerData) -> dict[str, float]:
     broken = np.flatnonzero(~np.isfinite(free))
     if len(broken):
         raise PrectrError(
-            f"{len(broken)} of {len(data)} scores of the validation day are NaN or infinite, the first that of "
+            f"{len(broken)} of {len(data)} scores of the validation day are NaN or infinite; the first is of "
             f"{data.name_of(int(broken[0]))}; lower train.learning_rate."
         )
     by_user = group_auc(data.user, data.clicked, logged)
@@ -251,21 +256,26 @@ def validate(step: TrainingStep, data: RankerData) -> dict[str, float]:
     }
 
 
-def evaluation_steps(steps: list[int], a_epoch: int) -> set[int]:
-    """After which steps of the run to validate: `a_epoch` times an epoch, always at its end."""
+def evaluation_steps(steps: list[int], per_epoch: int) -> set[int]:
+    """Steps of the run after which to validate: `per_epoch` times an epoch, the last at its end.
+
+    Args:
+        steps: number of steps of each epoch.
+        per_epoch: validations of an epoch; fewer if an epoch has fewer steps.
+    """
     starts = np.cumsum([0, *steps])
     return {
-        int(start) + max(1, round(number * count / a_epoch))
+        int(start) + max(1, round(number * count / per_epoch))
         for start, count in zip(starts, steps, strict=False)
-        for number in range(1, a_epoch + 1)
+        for number in range(1, per_epoch + 1)
     }
 
 
 def is_better(figures: dict[str, float], best: dict[str, float]) -> bool:
-    """Whether a state beats the best so far: by GAUC where that differs by more than its standard error, or log loss.
+    """Whether a state is better than the best so far.
 
-    On a day with few clicks GAUC alone picks early, unfinished states by luck. Where no user has both clicks and skips
-    it is NaN, and log loss decides.
+    GAUC decides if it differs by more than its standard error, else log loss: on a day with few clicks, GAUC alone
+    picks early, unfinished states by chance. If no user has both clicks and skips, GAUC is NaN and log loss decides.
     """
     gain = figures["gauc"] - best["gauc"]
     if abs(gain) > figures["gauc_error"]:

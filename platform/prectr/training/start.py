@@ -1,4 +1,4 @@
-"""Warm starts: a ranker trained before goes on from its weights, on the days that came since."""
+"""Warm starts: training from the weights of an earlier bundle, on the days after its training days."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -17,48 +17,48 @@ WEIGHTS = "model.safetensors"
 
 
 def require_start(start: Path, samples: Path, model: ModelConfig, days: Sequence[date]) -> None:
-    """Refuse a warm start that would not be one, before Ray starts.
+    """Check that a run can start from a bundle; called before Ray starts.
 
     Args:
-        start: a bundle.
-        samples: what will be trained on.
-        model: what will be trained.
-        days: the training days of the samples.
+        start: the bundle.
+        samples: samples of the run.
+        model: model of the run.
+        days: training days of the samples.
 
     Raises:
-        UsageError: no bundle; it is of another model or feature specification; or it has learnt from all of the days.
+        UsageError: `start` is no bundle, has another model or feature specification, or was trained on all days.
     """
     bundle = Bundle.open(start)
     if bundle.model != model:
         raise UsageError(
             f"{start}: train.start_from is a {bundle.name} with other settings than train.model; start from a bundle "
-            "of the same model."
+            "with the same model settings."
         )
     if (start / SPEC_FILE).read_bytes() != (samples / SPEC_FILE).read_bytes():
         raise UsageError(
-            f"{start}: was trained with another feature specification than that of {samples}; build the samples with "
+            f"{start}: was trained with another feature specification than {samples} has; build the samples with "
             f"--set samples.specification_from={start}."
         )
     if not unseen_days(start, days):
         raise UsageError(
-            f"{samples}: {start} has learnt from all of their training days; a warm start needs a day that came since."
+            f"{samples}: {start} was trained on all of their training days; a warm start needs at least one later day."
         )
 
 
 def unseen_days(start: Path, days: Sequence[date]) -> list[date]:
-    """Those of the days that a bundle did not learn from: its validation day and later ones."""
-    validated_on = require_artifact(start, "train")["last_day"]
-    return [day for day in days if str(day) >= validated_on]
+    """Days that a bundle was not trained on: its validation day and later ones."""
+    validation_day = require_artifact(start, "train")["last_day"]
+    return [day for day in days if str(day) >= validation_day]
 
 
 def load_weights(ranker: nn.Module, start: Path) -> None:
-    """Give a ranker the weights of a bundle.
+    """Load the weights of a bundle into a ranker.
 
     Raises:
-        PrectrError: they do not fit.
+        PrectrError: the weights do not fit the ranker.
     """
     try:
         ranker.load_state_dict(load_file(start / WEIGHTS))
     except RuntimeError as error:
-        said = str(error).splitlines()[-1].strip()
-        raise PrectrError(f"{start / WEIGHTS}: these weights do not fit the ranker ({said}).") from None
+        reason = str(error).splitlines()[-1].strip()
+        raise PrectrError(f"{start / WEIGHTS}: these weights do not fit the ranker ({reason}).") from None

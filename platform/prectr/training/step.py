@@ -1,4 +1,4 @@
-"""One step of a ranker as a module: each distinct (query, title) of a batch encoded once, forward, loss."""
+"""One training step as a module: encode each distinct (query, title) of a batch once, forward, loss."""
 
 from typing import Any
 
@@ -13,39 +13,48 @@ from prectr.training.config import TrainConfig
 
 
 class TrainingStep(nn.Module):
-    """Text, forward and loss as one module, so that data-parallel wrapping sees all of a step."""
+    """Text encoding, forward and loss as one module, so that the data-parallel wrapper covers the whole step.
+
+    Args:
+        ranker: the ranker; `prectr.contracts.types` is its contract.
+        samples: samples with the tokens of all pairs.
+        config: precision and batch size of the encoder.
+    """
 
     def __init__(self, ranker: Any, samples: Samples, config: TrainConfig) -> None:
         super().__init__()
         self.ranker = ranker
         self._samples, self._config = samples, config
         self.ranker.use_short_products(in_bfloat16(config.precision, self.device.type))
-        # A frozen encoder's vectors never change, so each pair is encoded once a run.
+        # The vectors of a frozen encoder never change, so each pair is encoded once per run.
         frozen = ranker.uses_text and not ranker.trains_encoder
         self._frozen_text = self._encode_all() if frozen else None
 
     @property
     def device(self) -> torch.device:
-        """Where the ranker is."""
+        """Device of the ranker."""
         return next(self.ranker.parameters()).device
 
     def text(self, pair: Tensor) -> Tensor:
-        """Text vectors [B, d] of the rows' pairs; each distinct pair is encoded once."""
+        """Text vectors [B, d] of pairs [B]; each distinct pair is encoded once."""
         if not self.ranker.uses_text:
             return torch.zeros(len(pair), self.ranker.sizes.text, device=self.device)
         if self._frozen_text is not None:
             return self._frozen_text[pair.to(self.device)]
-        distinct, place = torch.unique(pair, return_inverse=True)
-        return self._encode(distinct.numpy())[place.to(self.device)]
+        distinct, inverse = torch.unique(pair, return_inverse=True)
+        return self._encode(distinct.numpy())[inverse.to(self.device)]
 
     def predict(self, inputs: RankerInputs, pair: Tensor) -> RankerOutput:
-        """Score rows."""
-        output: RankerOutput = self.ranker(self._moved(inputs), self.text(pair))
+        """Score rows; `pair` [B] is the pair of each row."""
+        output: RankerOutput = self.ranker(self._to_device(inputs), self.text(pair))
         return output
 
     def train(self, mode: bool = True) -> "TrainingStep":
-        """As `nn.Module.train`, but the encoder keeps its dropout off: it was fitted in stage 1 and only moves a little
-        here, and drawing its masks costs a third of a step on a CPU."""
+        """Set the training mode as `nn.Module.train` does, but keep the encoder's dropout off.
+
+        Stage 1 has fitted the encoder, which changes little here, and its dropout masks cost a third of a step on a
+        CPU.
+        """
         super().train(mode)
         self.ranker.encoder.eval()
         return self
@@ -53,11 +62,11 @@ class TrainingStep(nn.Module):
     def forward(self, inputs: RankerInputs, labels: RankerLabels, pair: Tensor) -> dict[str, Tensor]:
         """Loss terms of a batch."""
         text = self.text(pair)
-        inputs, labels = self._moved(inputs), self._moved(labels)
+        inputs, labels = self._to_device(inputs), self._to_device(labels)
         losses: dict[str, Tensor] = self.ranker.loss(self.ranker(inputs, text), inputs, text, labels)
         return losses
 
-    def _moved(self, columns: Any) -> Any:
+    def _to_device(self, columns: Any) -> Any:
         if self.device.type == "cpu":
             return columns
         return type(columns)(
@@ -67,16 +76,16 @@ class TrainingStep(nn.Module):
     def _encode(self, pairs: np.ndarray) -> Tensor:
         order = np.argsort(self._samples.tokens.lengths[pairs], kind="stable")
         parts = []
-        with autocast(self._config.precision, self.device.type):  # one for all: it keeps the weights it has cast
+        with autocast(self._config.precision, self.device.type):  # one context, so weights are cast once
             for start in range(0, len(order), self._config.text_batch):
                 tokens = self._samples.tokens.padded(pairs[order[start : start + self._config.text_batch]])
                 text, _ = self.ranker.encoder(
                     **{name: torch.from_numpy(array).to(self.device) for name, array in tokens.items()}
                 )
                 parts.append(text.float())
-        place = torch.empty(len(order), dtype=torch.int64)
-        place[torch.from_numpy(order)] = torch.arange(len(order))
-        return torch.cat(parts)[place.to(self.device)]
+        inverse = torch.empty(len(order), dtype=torch.int64)
+        inverse[torch.from_numpy(order)] = torch.arange(len(order))
+        return torch.cat(parts)[inverse.to(self.device)]
 
     @torch.no_grad()
     def _encode_all(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Settings of `sweep`: the declared search space and how long to search."""
+"""Settings of `sweep`: the search space and the length of the search."""
 
 import json
 from collections.abc import Mapping
@@ -12,14 +12,18 @@ Mode = Literal["min", "max"]
 
 
 class SearchRange(FrozenConfig):
-    """The values a setting may take: `choices`, or the range from `low` to `high`."""
+    """Values of a searched setting: either `choices`, or the range from `low` to `high`."""
 
     choices: tuple[Any, ...] | None = None
+    """Values to choose from. Null: `low` and `high` give a range."""
     low: float | None = None
+    """Smallest value of the range."""
     high: float | None = None
+    """Largest value of the range."""
     log: bool = False
-    """Draw evenly on the logarithm."""
+    """Draw uniformly on the logarithm of the range; `low` must be above 0."""
     integer: bool = False
+    """Draw whole numbers only."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -28,11 +32,11 @@ class SearchRange(FrozenConfig):
         if self.choices is None and (self.low is None or self.high is None or self.low >= self.high):
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
         if self.choices is not None and not self.choices:
-            raise ValueError("choices is empty")
+            raise ValueError("choices is empty; give at least one value")
         if self.log and (self.low or 0.0) <= 0:
-            raise ValueError(f"low must be above 0 to draw on the logarithm, got {self.low}")
+            raise ValueError(f"low must be above 0 if log is true, got {self.low}")
         if self.integer and self.choices is None and (int(self.low or 0), int(self.high or 0)) != (self.low, self.high):
-            raise ValueError(f"low and high of an integer must be whole, got {self.low} and {self.high}")
+            raise ValueError(f"low and high must be whole numbers if integer is true, got {self.low} and {self.high}")
         return self
 
     @property
@@ -45,39 +49,41 @@ class SearchRange(FrozenConfig):
 
 
 class SweepConfig(FrozenConfig):
-    """A search for the best settings of `train`: Optuna proposes, ASHA stops what does not get on."""
+    """Search for the best settings of `train`: Optuna proposes trials, ASHA stops weak ones early."""
 
-    search: dict[str, SearchRange] = Field(
-        default={
-            "learning_rate": SearchRange(low=5e-4, high=1e-2, log=True),
-            "weight_decay": SearchRange(low=1e-6, high=1e-2, log=True),
-            "batch_size": SearchRange(choices=(1024, 2048, 4096)),
-            "model.fusion.dropout": SearchRange(low=0.0, high=0.3),
-        },
-        description="setting of `train` (dotted) -> its values",
-    )
+    search: dict[str, SearchRange] = {
+        "learning_rate": SearchRange(low=5e-4, high=1e-2, log=True),
+        "weight_decay": SearchRange(low=1e-6, high=1e-2, log=True),
+        "batch_size": SearchRange(choices=(1024, 2048, 4096)),
+        "model.fusion.dropout": SearchRange(low=0.0, high=0.3),
+    }
+    """Search space: dotted name of a setting of `train` -> its values."""
     trials: int = Field(default=16, ge=1)
-    parallel: Execution[int] = Field(
-        default=1, ge=1, description="trials at once; each takes `train.cpus`, `train.gpus` and `train.memory_gib`"
-    )
+    """Number of trials. Raising it later adds trials to the search."""
+    parallel: Execution[int] = Field(default=1, ge=1)
+    """Trials at the same time; each takes `train.cpus`, `train.gpus` and `train.memory_gib`."""
     metric: Literal["gauc", "auc", "auc_position_free", "logloss"] = "gauc"
-    grace: int = Field(default=2, ge=1, description="validations before a trial may be stopped")
-    reduction: int = Field(default=3, ge=2, description="one trial in so many goes on at each rung")
+    """Metric of the validation day to optimise: the smallest `logloss`, or the largest of the others."""
+    grace: int = Field(default=2, ge=1)
+    """Validations of a trial before ASHA may stop it."""
+    reduction: int = Field(default=3, ge=2)
+    """Rate at which ASHA stops trials: at each rung it continues the best 1 / reduction of them."""
     seed: int = 17
+    """Seed of Optuna's proposals."""
 
     @property
     def mode(self) -> Mode:
-        """Whether less or more of the metric is better."""
+        """Direction of the search: `min` or `max` of the metric."""
         return "min" if self.metric == "logloss" else "max"
 
     def proposal(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings in Optuna's form: a choice is its JSON text, because Optuna tells apart plain values only."""
+        """Settings in Optuna's form: a choice is JSON text, because Optuna's categories must be plain values."""
         return {
             name: value if self.search[name].choices is None else json.dumps(value) for name, value in settings.items()
         }
 
     def settings(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that were proposed."""
+        """Settings of a proposal in Optuna's form; the inverse of `proposal`."""
         return {
             name: value if self.search[name].choices is None else json.loads(value) for name, value in proposal.items()
         }

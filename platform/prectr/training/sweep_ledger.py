@@ -1,8 +1,8 @@
-"""The trials of a sweep as files: what makes a sweep resumable, whatever happens to its driver.
+"""Ledger of a sweep: one file per finished trial, so that a killed sweep resumes without loss.
 
-Ray Tune saves its own state every ten seconds at best, so a driver that is killed forgets the trials that ended since.
-Here each trial that comes to its end is one small file at once; the next driver tells Optuna and ASHA what they reached
-and draws only what is missing.
+Ray Tune saves its state every ten seconds at best, so a killed driver forgets the trials that ended since. The ledger
+writes a small file as soon as a trial ends. The next driver passes the results to Optuna and ASHA and runs only the
+missing trials.
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import Any
 from prectr.core.artifacts import write_json
 
 REACHED = "reached"
-"""The best of the searched metric up to a validation: what Optuna and ASHA compare, because `train` keeps the best
-state and not the last."""
+"""Key of the best value of the searched metric so far. Optuna and ASHA compare it, because `train` keeps the best
+state, not the last."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Trial:
     """One trial of a sweep.
 
     Attributes:
-        settings: setting of `train` (dotted) -> the value drawn for it.
-        points: the figures of each validation, and `REACHED`.
-        seconds: how long it took; None where it came to no validation.
-        error: why it failed; None where it did not.
+        settings: dotted name of a setting of `train` -> value of the trial.
+        points: metrics of each validation, with `REACHED`.
+        seconds: duration; None without a validation.
+        error: reason of the failure; None if it did not fail.
     """
 
     settings: dict[str, Any]
@@ -35,23 +35,23 @@ class Trial:
 
     @property
     def best(self) -> float | None:
-        """The searched metric of the best validation; None where it came to none."""
+        """Best value of the searched metric; None without a validation."""
         return self.points[-1][REACHED] if self.points else None
 
 
 class TrialLedger:
-    """A folder of finished trials, one JSON file each, written whole or not at all."""
+    """A folder of finished trials, one JSON file each, written atomically."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def write(self, trial: Trial) -> None:
-        """Keep a trial that came to its end, or was stopped early on purpose; failed ones are tried anew instead."""
+        """Add a trial that ended or was stopped early. Do not add failed trials: a resumed sweep runs them again."""
         self._folder.mkdir(parents=True, exist_ok=True)
         write_json(self._folder / f"trial-{len(self._files()):05d}.json", asdict(trial))
 
     def read(self) -> list[Trial]:
-        """All that were kept, in the order they ended."""
+        """Read all trials, in the order in which they ended."""
         return [Trial(**json.loads(file.read_text(encoding="utf-8"))) for file in self._files()]
 
     def _files(self) -> list[Path]:

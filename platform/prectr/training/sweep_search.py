@@ -1,4 +1,4 @@
-"""The search itself: Ray Tune runs trials, Optuna proposes them, ASHA stops those that do not get on."""
+"""The search of a sweep: Optuna proposes trials, Ray Tune runs them, ASHA stops weak ones early."""
 
 import functools
 import json
@@ -17,8 +17,8 @@ from prectr.training.sweep_trials import ITERATION, drawn_config, run_trial
 
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger holds the points
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command; what was finished is in the ledger
-    "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints a table whatever `verbose` says
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command; finished trials are in the ledger
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a table even with verbose=0
 }
 
 
@@ -31,19 +31,18 @@ def search(
     train: TrainConfig,
     build_ranker: Callable[..., Any],
 ) -> list[Trial]:
-    """Run the trials that are missing to `config.trials`; Ray must be running.
+    """Run the trials that the ledger lacks to reach `config.trials`; Ray must be running.
 
     Args:
-        folder: holds the ledger of trials, which need not run again: Optuna and ASHA are told what they reached. Ray
-            Tune's own state goes there too.
+        folder: ledger of finished trials, whose results Optuna and ASHA start from. Ray Tune's state goes there too.
         samples: artifact of `build-samples`.
         encoder: artifact of `distill`.
-        config: what is searched.
-        train: the settings around the searched ones.
-        build_ranker: as the training loop's.
+        config: settings of the sweep.
+        train: settings of training; a trial replaces the searched ones.
+        build_ranker: function that builds a ranker, as for the training loop.
 
     Returns:
-        all trials, those that failed last.
+        All trials, failed ones last.
     """
     from ray import tune
 
@@ -54,7 +53,7 @@ def search(
         return finished
     _prepare()
     callback = SweepProgress(ledger, config, len(finished))
-    trial = functools.partial(
+    trainable = functools.partial(
         run_trial,
         sweep=config,
         train=train,
@@ -65,7 +64,7 @@ def search(
 
     def fit(trials: int, proposals: Any) -> None:
         tune.Tuner(
-            tune.with_resources(trial, train.of_worker),
+            tune.with_resources(trainable, train.of_worker),
             tune_config=tune.TuneConfig(
                 num_samples=trials,
                 max_concurrent_trials=config.parallel,
@@ -83,18 +82,18 @@ def search(
         ).fit()
 
     fit(config.trials - len(finished), proposer(config, finished))
-    # Tune starts a trial again that was lost at work, but not one that was lost while it was being given to a worker.
+    # Tune restarts a trial that loses its worker while it runs, but not one that loses it while it is assigned.
     for _ in range(train.restarts):
-        if lost := callback.take_lost():
-            fit(len(lost), _again(config, lost))
+        if proposals := callback.take_lost():
+            fit(len(proposals), _repeat(config, proposals))
     return [*ledger.read(), *callback.failed]
 
 
 def check_space(config: SweepConfig, train: TrainConfig) -> None:
-    """Refuse a setting or a value that `train` would refuse, before anything runs.
+    """Check that `train` accepts all searched settings and their bounds.
 
     Raises:
-        UsageError: names the setting.
+        UsageError: a setting does not exist or has an invalid value; the message names it.
     """
     for name, space in config.search.items():
         for value in space.bounds:
@@ -102,9 +101,9 @@ def check_space(config: SweepConfig, train: TrainConfig) -> None:
 
 
 def proposer(config: SweepConfig, finished: Sequence[Trial]) -> Any:
-    """Optuna, told what was reached.
+    """Optuna's search, started from the results of finished trials.
 
-    The seed moves on with the trials that are finished: the same one would propose the first of them again.
+    The seed depends on the number of finished trials, because an equal seed would propose the first trials again.
     """
     from ray.tune.search.optuna import OptunaSearch
 
@@ -118,18 +117,18 @@ def proposer(config: SweepConfig, finished: Sequence[Trial]) -> Any:
     )
 
 
-def _again(config: SweepConfig, proposals: Sequence[Mapping[str, Any]]) -> Any:
-    """Gives out what was proposed before."""
+def _repeat(config: SweepConfig, proposals: Sequence[Mapping[str, Any]]) -> Any:
+    """Search that gives out earlier proposals again."""
     from ray.tune.search.optuna import OptunaSearch
 
     return OptunaSearch(_space(config), metric=REACHED, mode=config.mode, points_to_evaluate=list(proposals))
 
 
 def early_stopping(config: SweepConfig, train: TrainConfig, finished: Sequence[Trial]) -> Any:
-    """ASHA, told how finished trials went, so that its first rungs are not empty."""
+    """ASHA scheduler that knows the results of finished trials, so that its rungs are not empty."""
     from ray.tune.schedulers import ASHAScheduler
 
-    validations = _most(config, train, "epochs") * _most(config, train, "evaluations_per_epoch")
+    validations = _largest(config, train, "epochs") * _largest(config, train, "evaluations_per_epoch")
     scheduler = ASHAScheduler(
         time_attr=ITERATION,
         metric=REACHED,
@@ -139,21 +138,21 @@ def early_stopping(config: SweepConfig, train: TrainConfig, finished: Sequence[T
         reduction_factor=config.reduction,
     )
     for number, trial in enumerate(finished):
-        known: Any = SimpleNamespace(trial_id=f"finished-{number}")
-        scheduler.on_trial_add(None, known)
+        replayed: Any = SimpleNamespace(trial_id=f"finished-{number}")
+        scheduler.on_trial_add(None, replayed)
         for iteration, point in enumerate(trial.points, start=1):
-            scheduler.on_trial_result(None, known, {ITERATION: iteration, REACHED: point[REACHED]})
+            scheduler.on_trial_result(None, replayed, {ITERATION: iteration, REACHED: point[REACHED]})
     return scheduler
 
 
-def _most(config: SweepConfig, train: TrainConfig, name: str) -> int:
-    """The largest value that a whole-numbered setting may take."""
+def _largest(config: SweepConfig, train: TrainConfig, name: str) -> int:
+    """Largest value of an integer setting in the search space."""
     space = config.search.get(name)
     return int(getattr(train, name) if space is None else max(space.bounds))
 
 
 def _prepare() -> None:
-    """Switch off what Ray Tune and Optuna write and say beside the ledger and our own lines."""
+    """Turn off the files and output of Ray Tune and Optuna, which the ledger and our progress lines replace."""
     import optuna
 
     for name, value in _ENVIRONMENT.items():

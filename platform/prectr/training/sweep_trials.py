@@ -1,6 +1,6 @@
-"""One trial of a sweep: the training loop as a plain function, no Ray Train around it.
+"""One trial of a sweep: the training loop as a function, without Ray Train.
 
-A worker group for each trial would cost more than a small trial itself; the final fit is `prectr train`'s.
+A worker group would cost more time than a small trial. `prectr train` trains the final ranker.
 """
 
 import difflib
@@ -20,8 +20,8 @@ from prectr.training.sweep_ledger import REACHED
 
 POINT, FAILED = "point", "failed"
 ITERATION = "training_iteration"
-"""Ray Tune's count of a trial's results."""
-_NOT_OF_A_TRIAL: dict[str, Any] = {"workers": 1, "tracking": TrackingConfig().model_dump(mode="json")}
+"""Ray Tune's key of the number of a trial's results."""
+_FIXED: dict[str, Any] = {"workers": 1, "tracking": TrackingConfig().model_dump(mode="json")}
 
 
 def run_trial(
@@ -36,12 +36,12 @@ def run_trial(
     """Train one proposed configuration and report every validation to Ray Tune.
 
     Args:
-        proposal: in Optuna's form.
-        sweep: what is searched.
-        train: the settings around the searched ones.
+        proposal: settings in Optuna's form.
+        sweep: settings of the sweep.
+        train: settings of training; the proposal replaces the searched ones.
         samples: artifact of `build-samples`.
         encoder: artifact of `distill`.
-        build_ranker: as the loop's.
+        build_ranker: function that builds a ranker, as for the training loop.
     """
     import torch
     from ray import tune
@@ -52,12 +52,12 @@ def run_trial(
     config = drawn_config(train, sweep.settings(proposal))
     torch.set_num_threads(config.cpus)
     better, worst = (max, 0.0) if sweep.mode == "max" else (min, 1e9)
-    reached: list[float] = []
+    values: list[float] = []
 
     def report(point: dict[str, Any]) -> bool:
-        # GAUC is NaN where no user of the validation day has both clicks and skips; Optuna takes numbers only.
-        reached.append(float(np.nan_to_num(point[sweep.metric], nan=worst)))
-        best = better(reached)
+        # GAUC is NaN if no user of the validation day has both clicks and skips; Optuna takes numbers only.
+        values.append(float(np.nan_to_num(point[sweep.metric], nan=worst)))
+        best = better(values)
         tune.report({REACHED: best, POINT: {**point, REACHED: best}})
         return True
 
@@ -68,45 +68,49 @@ def run_trial(
             "encoder": str(encoder),
             "out": out,
             "build_ranker": build_ranker,
-            "finish": _nothing,
+            "finish": _write_nothing,
             "report": report,
         }
         try:
             Run(loop, Workers()).run()
-        except PrectrError as error:  # told as a result: Tune would start the trial again, as after a lost machine
+        except PrectrError as error:  # reported as a result, because Tune would restart a trial that raises
             tune.report({REACHED: worst, FAILED: str(error)})
 
 
-def drawn_config(train: TrainConfig, drawn: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of a trial: `drawn` settings put into `train`; a trial is one worker and tracks nothing.
+def drawn_config(train: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    """Configuration of a trial: `train` with the drawn `settings`, one worker and no trackers.
+
+    Args:
+        train: settings of training.
+        settings: dotted name of a setting of `train` -> value.
 
     Raises:
-        UsageError: a drawn setting does not exist, or has a value that it cannot have; names it.
+        UsageError: a setting does not exist or has an invalid value; the message names it.
     """
-    values: dict[str, Any] = {**train.model_dump(mode="json"), **_NOT_OF_A_TRIAL}
-    valid = {name for name in _dotted(values) if name.split(".")[0] not in _NOT_OF_A_TRIAL}
-    for name, value in drawn.items():
-        if name not in valid:
-            nearest = difflib.get_close_matches(name, valid, n=1)
-            hint = f" Did you mean '{nearest[0]}'?" if nearest else " `prectr config show` lists them below `train`."
+    values: dict[str, Any] = {**train.model_dump(mode="json"), **_FIXED}
+    names = {name for name in _dotted_names(values) if name.split(".")[0] not in _FIXED}
+    for name, value in settings.items():
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean '{nearest[0]}'?" if nearest else " `prectr config show` lists them under `train`."
             raise UsageError(f"sweep.search: train has no setting '{name}'.{hint}")
         assign_path(values, name.split("."), value)
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
-        told = error.errors()[0]
-        where = ".".join(str(part) for part in told["loc"]) or ", ".join(drawn)
-        raise UsageError(f"sweep.search: train.{where}: {told['msg']} (drawn: {dict(drawn)}).") from None
+        problem = error.errors()[0]
+        setting = ".".join(str(part) for part in problem["loc"]) or ", ".join(settings)
+        raise UsageError(f"sweep.search: train.{setting}: {problem['msg']} (drawn: {dict(settings)}).") from None
 
 
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted names of all settings that hold a value."""
+def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings of nested sections."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield from _dotted_names(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
 
 
-def _nothing(ranker: Any, out: Path) -> None:
-    """A trial leaves no bundle."""
+def _write_nothing(ranker: Any, out: Path) -> None:
+    """Write no bundle: a trial's ranker is not used."""

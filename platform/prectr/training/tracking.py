@@ -1,6 +1,6 @@
-"""Where a run's figures go: a JSONL file always, TensorBoard and MLflow where the settings name them.
+"""Trackers of a run's metrics: always a JSONL file; TensorBoard and MLflow if the settings name them.
 
-A tracker takes points; adding one is a class with two methods and a line in `open_trackers`.
+To add a tracker, write a class with the two methods of `Tracker` and add it in `open_trackers`.
 """
 
 import os
@@ -14,17 +14,17 @@ from prectr.training.config import TrackingConfig
 
 
 class Tracker(Protocol):
-    """Takes the figures of a run as it goes."""
+    """Receives the metrics of a run."""
 
     def point(self, step: int, figures: Mapping[str, Any]) -> None:
-        """Figures after `step` steps; names to numbers, anything else is left out."""
+        """Record metrics after `step` steps: name -> number; other values may be left out."""
 
     def close(self) -> None:
-        """The run is over."""
+        """End the run."""
 
 
 class Jsonl:
-    """The learning curve that the project's own pages read: one line a point."""
+    """Learning curve as JSON lines, one per point, which the report pages read."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -34,7 +34,7 @@ class Jsonl:
         append_curve(self._file, {"step": step, **figures})
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: each point opens and closes the file."""
 
 
 class TensorBoard:
@@ -46,7 +46,7 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder))
 
     def point(self, step: int, figures: Mapping[str, Any]) -> None:
-        """One scalar a figure."""
+        """Write one scalar per metric."""
         for name, value in _numbers(figures).items():
             self._writer.add_scalar(name, value, step)
 
@@ -56,7 +56,7 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run of an MLflow experiment; the optional extra `mlflow`.
+    """A run of an MLflow experiment; needs the optional extra `mlflow`.
 
     Raises:
         UsageError: MLflow is not installed.
@@ -71,14 +71,14 @@ class MLflow:
                 "run `pip install prectr[mlflow]` or unset it."
             ) from None
         self._client = MlflowClient(tracking_uri=settings.mlflow)
-        found = self._client.get_experiment_by_name(settings.experiment)
-        experiment = found.experiment_id if found else self._client.create_experiment(settings.experiment)
-        self._run = self._client.create_run(experiment, run_name=name).info.run_id
+        experiment = self._client.get_experiment_by_name(settings.experiment)
+        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(settings.experiment)
+        self._run = self._client.create_run(experiment_id, run_name=name).info.run_id
         for key, value in parameters.items():
             self._client.log_param(self._run, key, value)
 
     def point(self, step: int, figures: Mapping[str, Any]) -> None:
-        """One metric a figure."""
+        """Log one MLflow metric per metric."""
         for name, value in _numbers(figures).items():
             self._client.log_metric(self._run, name, value, step=step)
 
@@ -94,24 +94,24 @@ class Trackers:
         self._trackers = trackers
 
     def point(self, step: int, figures: Mapping[str, Any]) -> None:
-        """To all of them."""
+        """Record metrics with all trackers."""
         for tracker in self._trackers:
             tracker.point(step, figures)
 
     def close(self) -> None:
-        """All of them."""
+        """Close all trackers."""
         for tracker in self._trackers:
             tracker.close()
 
 
 def open_trackers(settings: TrackingConfig, curve: Path, name: str, parameters: Mapping[str, Any]) -> Trackers:
-    """The trackers that `settings` name.
+    """Open the JSONL tracker and those that `settings` name.
 
     Args:
-        settings: of `train`.
-        curve: the JSONL file.
-        name: of the run.
-        parameters: its configuration, flat.
+        settings: the section `train.tracking`.
+        curve: JSONL file of the learning curve.
+        name: name of the run.
+        parameters: configuration of the run as name -> value.
     """
     trackers: list[Tracker] = [Jsonl(curve)]
     if settings.tensorboard is not None:

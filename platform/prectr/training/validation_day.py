@@ -1,6 +1,6 @@
-"""What the validation day of samples cannot tell, found out before any worker starts.
+"""A check of the validation day before training: which metrics are undefined on it.
 
-Here and not in the loop, because what a worker prints reaches the user only with `-v`.
+The check is not part of the training loop, because users see a worker's output only with `-v`.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,18 @@ from prectr.features.load import sample_days, split_days
 
 @dataclass(frozen=True)
 class Undefined:
-    """Figures that are undefined on the validation day, and why."""
+    """Metrics that are undefined on the validation day, and the reason."""
 
     figures: tuple[str, ...]
     why: str
+    """Reason, as a clause for messages."""
 
 
 def undefined_figures(samples: Path) -> Undefined | None:
-    """The figures of `prectr.training.ranker_loop.validate` that need clicks and skips which are not there, if any.
+    """Metrics of `ranker_loop.validate` without the clicks and skips that they need; None if all are defined.
+
+    Args:
+        samples: artifact of `build-samples`.
 
     Raises:
         PrectrError: the samples hold fewer than three days.
@@ -34,9 +38,10 @@ def undefined_figures(samples: Path) -> Undefined | None:
         .row(0)
     )
     if not (clicks and skips):
-        what = "holds no click" if not clicks else "holds clicks only"
+        content = "holds no click" if not clicks else "holds clicks only"
         return Undefined(
-            ("auc", "gauc", "auc_position_free"), f"the validation day {day} {what}, so its AUC and GAUC are undefined"
+            ("auc", "gauc", "auc_position_free"),
+            f"the validation day {day} {content}, so its AUC and GAUC are undefined",
         )
     if not both:
         return Undefined(

@@ -1,4 +1,4 @@
-"""The worker's place among the others: alone, or one of several under Ray Train. A loop is written against this."""
+"""Workers of a training run: one without Ray, or several under Ray Train, behind one interface for the loop."""
 
 import shutil
 import tempfile
@@ -7,11 +7,15 @@ from pathlib import Path
 
 
 class Workers:
-    """One worker alone, without Ray; checkpoints, if any, lie in a folder of its own.
+    """A single worker without Ray.
 
     Args:
-        checkpoints: folder of checkpoints; None keeps none.
-        kept: how many checkpoints are kept.
+        checkpoints: folder of checkpoints; None: no checkpoints.
+        kept: number of newest checkpoints to keep.
+
+    Attributes:
+        rank: number of this worker, from 0.
+        world: number of workers.
     """
 
     rank = 0
@@ -21,16 +25,16 @@ class Workers:
         self._checkpoints, self._kept = checkpoints, kept
 
     def save(self, write: Callable[[Path], None], step: int) -> None:
-        """Keep a checkpoint that `write` leaves in the folder it is given; it is there whole or not at all."""
+        """Keep the checkpoint of a step atomically; `write` writes it into the folder that it gets."""
         if self._checkpoints is None:
             return
-        aside = self._checkpoints / f".step-{step:09d}"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        write(aside)
+        staging = self._checkpoints / f".step-{step:09d}"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        write(staging)
         target = self._checkpoints / f"step-{step:09d}"
         shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
+        staging.rename(target)
         for old in self._folders()[self._kept :]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -42,15 +46,15 @@ class Workers:
         return [] if self._checkpoints is None else sorted(self._checkpoints.glob("step-*"), reverse=True)
 
     def mean(self, values: list[float]) -> float:
-        """The mean over all workers' values; all must come here."""
+        """Mean of the values of all workers; every worker must call it."""
         return sum(values) / max(len(values), 1)
 
     def wait(self) -> None:
-        """Until all workers are here."""
+        """Wait until all workers have called this."""
 
 
 class RayWorkers(Workers):
-    """A worker of Ray Train, which keeps the checkpoints in the run's storage and hands them to whoever resumes."""
+    """A worker of Ray Train, which stores the checkpoints and restores them when a run resumes."""
 
     def __init__(self) -> None:
         import ray.train
@@ -60,7 +64,7 @@ class RayWorkers(Workers):
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
 
     def save(self, write: Callable[[Path], None], step: int) -> None:
-        """Report a checkpoint of rank 0; all workers must come here in the same step."""
+        """Report the checkpoint of rank 0; every worker must call it in the same step."""
         import ray.train
 
         if self.rank:
@@ -71,7 +75,7 @@ class RayWorkers(Workers):
             ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def saved(self) -> Iterator[Path]:
-        """Local copies of the checkpoints of this run, newest first."""
+        """Folders with local copies of this run's checkpoints, newest first."""
         import ray.train
 
         latest = ray.train.get_checkpoint()
@@ -83,7 +87,7 @@ class RayWorkers(Workers):
                 yield Path(reported.checkpoint.to_directory())
 
     def mean(self, values: list[float]) -> float:
-        """The mean over all workers' values; all must come here."""
+        """Mean of the values of all workers; every worker must call it."""
         import torch
 
         totals = torch.tensor([sum(values), float(len(values))], dtype=torch.float64)
@@ -92,7 +96,7 @@ class RayWorkers(Workers):
         return float(totals[0] / totals[1].clamp(min=1))
 
     def wait(self) -> None:
-        """Until all workers are here."""
+        """Wait until all workers have called this."""
         import torch.distributed
 
         if torch.distributed.is_initialized():

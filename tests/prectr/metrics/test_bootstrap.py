@@ -30,12 +30,12 @@ def test_auc_of_counted_users_equals_scikit_learn_with_weights(
     rows: list[tuple[int, int, bool, int]], counts: list[int]
 ) -> None:
     user, _, clicked, score = _columns(rows)
-    found = UserRows(user, clicked).auc(score).of_counts(np.array(counts))
+    actual = UserRows(user, clicked).auc(score).of_counts(np.array(counts))
     weight = np.array(counts)[user]
     if not weight[clicked].sum() or not weight[~clicked].sum():
-        assert math.isnan(found)
+        assert math.isnan(actual)
     else:
-        assert found == pytest.approx(roc_auc_score(clicked, score, sample_weight=weight))
+        assert actual == pytest.approx(roc_auc_score(clicked, score, sample_weight=weight))
 
 
 @pytest.mark.parametrize("weight", ["impressions", "clicks", "uniform"])
@@ -46,24 +46,29 @@ def test_gauc_of_counted_users_equals_that_of_their_copies(
 ) -> None:
     user, request, clicked, score = _columns(rows)
     group = request if by_request else user
-    found = UserRows(user, clicked).gauc(score, request if by_request else None, weight).of_counts(np.array(counts))
+    actual = UserRows(user, clicked).gauc(score, request if by_request else None, weight).of_counts(np.array(counts))
     copies = [(user == u, copy) for u, count in enumerate(counts) for copy in range(count)]
     if not copies:
-        assert math.isnan(found)
+        assert math.isnan(actual)
         return
     groups, labels, scores = (
         np.concatenate(parts)
-        for parts in zip(*((group[own] * 10 + copy, clicked[own], score[own]) for own, copy in copies))
+        for parts in zip(
+            *(
+                (group[rows_of_user] * 10 + copy, clicked[rows_of_user], score[rows_of_user])
+                for rows_of_user, copy in copies
+            )
+        )
     )
-    assert found == pytest.approx(group_auc(groups, labels, scores, weight).value, nan_ok=True)
+    assert actual == pytest.approx(group_auc(groups, labels, scores, weight).value, nan_ok=True)
 
 
 def test_log_loss_of_counted_users() -> None:
     random = np.random.default_rng(1)
     user, clicked, probability = np.arange(40) % USERS, random.random(40) < 0.3, random.uniform(0.05, 0.6, 40)
     counts = np.array([0, 1, 3, 1, 0])
-    found = UserRows(user, clicked).log_loss(probability).of_counts(counts)
-    assert found == pytest.approx(log_loss(clicked, probability, sample_weight=counts[user]))
+    actual = UserRows(user, clicked).log_loss(probability).of_counts(counts)
+    assert actual == pytest.approx(log_loss(clicked, probability, sample_weight=counts[user]))
 
 
 def test_rows_that_repeat_a_user_add_no_certainty() -> None:
@@ -82,9 +87,9 @@ def test_interval_of_a_mean_has_the_width_of_theory() -> None:
     """The mean of 400 users' values: 1.96 standard errors on either side, within what 2,000 resamples scatter."""
     value = np.random.default_rng(3).normal(size=400)
     rows = UserRows(np.arange(400), np.zeros(400, dtype=bool))
-    found = resample([rows.mean(value)], rows.users, count=2000)
-    low, high = percentile_interval(found.resamples[:, 0])
-    assert found.value[0] == pytest.approx(value.mean())
+    actual = resample([rows.mean(value)], rows.users, count=2000)
+    low, high = percentile_interval(actual.resamples[:, 0])
+    assert actual.value[0] == pytest.approx(value.mean())
     assert (high - low) / 2 == pytest.approx(1.96 * value.std() / 20, rel=0.08)
 
 

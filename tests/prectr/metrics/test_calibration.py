@@ -33,9 +33,9 @@ def test_calibration_error_equals_a_loop_over_equal_bins() -> None:
     parts = np.array_split(np.argsort(probability), 5)
     gaps = [abs(probability[part].mean() - clicked[part].mean()) for part in parts]
     assert calibration_error(clicked, probability, bins=5) == pytest.approx(np.mean(gaps))
-    found = calibration_bins(clicked, probability, bins=5)
-    np.testing.assert_array_equal(found.rows, [12] * 5)
-    np.testing.assert_allclose(found.predicted, [probability[part].mean() for part in parts])
+    actual = calibration_bins(clicked, probability, bins=5)
+    np.testing.assert_array_equal(actual.rows, [12] * 5)
+    np.testing.assert_allclose(actual.predicted, [probability[part].mean() for part in parts])
 
 
 def test_rows_of_one_probability_share_a_bin() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from prectr.metrics import auc, relative_improvement
 from prectr.metrics.bootstrap import UserRows
-from prectr.metrics.comparison import compare, compare_models, relative_improvements
+from prectr.metrics.comparison import DrawnModels, compare, relative_improvements
 
 USERS, EACH = 80, 6
 
@@ -36,8 +36,8 @@ def test_equal_models_are_told_apart_in_about_one_of_twenty(metric: str, seeds: 
     for number in range(tries):
         rows, logit = _rows(random)
         first, second = (_models(random, logit, seeds, 1.0, wobble) for _ in range(2))
-        found = compare(getattr(rows, metric), rows.users, first, second, resamples=150, seed=number)
-        told_apart += found.verdict != "no difference"
+        actual = compare(getattr(rows, metric), rows.users, first, second, resamples=150, seed=number)
+        told_apart += actual.verdict != "no difference"
     # 7.5 are expected of 150; by the binomial law more than 12 come once in 25 draws, and this draw is fixed. Intervals
     # of sampling alone would tell 26 of the models with seeds apart.
     assert 1 <= told_apart <= 12
@@ -49,8 +49,8 @@ def test_a_better_model_is_seen() -> None:
     good, bad = (_models(random, logit, 3, apart, 0.0) for apart in (0.1, 3.0))
     assert compare(rows.auc, rows.users, good, bad).verdict == "better"
     assert compare(rows.gauc, rows.users, bad, good).verdict == "worse"
-    told, untold = [1 / (1 + np.exp(-score)) for score in good], [np.full(len(logit), 0.01)] * 3
-    loss = compare(rows.log_loss, rows.users, told, untold, higher_is_better=False)
+    informed, uninformed = [1 / (1 + np.exp(-score)) for score in good], [np.full(len(logit), 0.01)] * 3
+    loss = compare(rows.log_loss, rows.users, informed, uninformed, higher_is_better=False)
     assert loss.verdict == "better" and loss.difference.value < 0
 
 
@@ -59,9 +59,10 @@ def test_seeds_and_sampling_are_kept_apart() -> None:
     rows = UserRows(np.arange(30), np.zeros(30, dtype=bool))
     value = np.random.default_rng(13).normal(size=30)
     models = {"base": [value] * 3, "model": [value, value + 0.1, value + 0.2], "sure": [value + 0.1] * 3}
-    found = compare_models(rows.mean, rows.users, models, "base", resamples=50)
-    assert found["base"].against_base is None
-    model, sure = (found[name].against_base for name in ("model", "sure"))
+    statistics = {name: [rows.mean(score) for score in scores] for name, scores in models.items()}
+    actual = DrawnModels.of(statistics, rows.users, resamples=50).figures("base")
+    assert actual["base"].against_base is None
+    model, sure = (actual[name].against_base for name in ("model", "sure"))
     assert model is not None and sure is not None
     difference = model.difference
     assert (difference.value, difference.seed_spread, difference.seeds) == (pytest.approx(0.1), pytest.approx(0.1), 3)
@@ -73,25 +74,29 @@ def test_seeds_and_sampling_are_kept_apart() -> None:
 def test_both_errors_add_as_squares() -> None:
     rows = UserRows(np.arange(30), np.zeros(30, dtype=bool))
     noise = np.random.default_rng(14).normal(size=30)
-    found = compare(rows.mean, rows.users, [noise + 0.1, noise - 0.1], [np.zeros(30)] * 2, resamples=400).difference
+    actual = compare(rows.mean, rows.users, [noise + 0.1, noise - 0.1], [np.zeros(30)] * 2, resamples=400).difference
     training = 12.7062 * np.std([0.1, -0.1], ddof=1) / 2**0.5
-    assert found.both.high - found.value == pytest.approx(math.hypot(found.sampling.high - found.value, training), 1e-4)
-    assert found.value - found.both.low == pytest.approx(math.hypot(found.value - found.sampling.low, training), 1e-4)
+    assert actual.both.high - actual.value == pytest.approx(
+        math.hypot(actual.sampling.high - actual.value, training), 1e-4
+    )
+    assert actual.value - actual.both.low == pytest.approx(
+        math.hypot(actual.value - actual.sampling.low, training), 1e-4
+    )
 
 
 def test_one_seed_says_nothing_of_training() -> None:
     random = np.random.default_rng(15)
     rows, logit = _rows(random)
-    found = compare(rows.auc, rows.users, [logit], [-logit])
-    assert math.isnan(found.difference.seed_spread)
-    assert found.difference.both == found.difference.sampling
-    assert found.verdict == "better"
+    actual = compare(rows.auc, rows.users, [logit], [-logit])
+    assert math.isnan(actual.difference.seed_spread)
+    assert actual.difference.both == actual.difference.sampling
+    assert actual.verdict == "better"
 
 
 def test_a_model_against_itself() -> None:
     rows, logit = _rows(np.random.default_rng(16))
-    found = compare(rows.gauc, rows.users, [logit], [logit.copy()])
-    assert (found.difference.value, found.verdict) == (0.0, "no difference")
+    actual = compare(rows.gauc, rows.users, [logit], [logit.copy()])
+    assert (actual.difference.value, actual.verdict) == (0.0, "no difference")
 
 
 def test_no_verdict_without_a_value_or_with_a_handful_of_users() -> None:
@@ -99,8 +104,8 @@ def test_no_verdict_without_a_value_or_with_a_handful_of_users() -> None:
     one_class = UserRows(np.arange(40), np.ones(40, dtype=bool))
     assert compare(one_class.auc, 40, [score], [-score]).verdict == "undefined"
     few = UserRows(np.arange(40) % 4, np.arange(40) % 3 == 0)
-    found = compare(few.auc, few.users, [score], [-score])
-    assert found.verdict == "undefined" and math.isfinite(found.difference.value)
+    actual = compare(few.auc, few.users, [score], [-score])
+    assert actual.verdict == "undefined" and math.isfinite(actual.difference.value)
     empty = UserRows(np.array([]), np.array([]))
     assert compare(empty.gauc, 0, [np.array([])], [np.array([])]).verdict == "undefined"
 
@@ -108,11 +113,11 @@ def test_no_verdict_without_a_value_or_with_a_handful_of_users() -> None:
 def test_relative_improvement_has_an_interval_too() -> None:
     rows, logit = _rows(np.random.default_rng(19))
     good, base = (logit + np.random.default_rng(20).normal(0, apart, len(logit)) for apart in (0.3, 1.5))
-    found = compare(rows.auc, rows.users, [good], [base], contrast=relative_improvements)
+    actual = compare(rows.auc, rows.users, [good], [base], contrast=relative_improvements)
     expected = relative_improvement(auc(rows.clicked, good), auc(rows.clicked, base))
-    assert found.difference.value == pytest.approx(expected)
-    assert 0 < found.difference.sampling.low < expected < found.difference.sampling.high
-    assert found.verdict == "better"
+    assert actual.difference.value == pytest.approx(expected)
+    assert 0 < actual.difference.sampling.low < expected < actual.difference.sampling.high
+    assert actual.verdict == "better"
     assert compare(rows.auc, rows.users, [good], [-logit], contrast=relative_improvements).verdict == "undefined"
 
 
@@ -122,7 +127,8 @@ def test_models_share_their_resamples() -> None:
     rows, logit = _rows(random)
     by_request = partial(rows.gauc, group=np.arange(USERS * EACH) // 3)
     models = {name: _models(random, logit, 2, 1.0, 0.1) for name in ("a", "b", "c")}
-    table = compare_models(by_request, rows.users, models, "a", resamples=60)
+    statistics = {name: [by_request(score) for score in scores] for name, scores in models.items()}
+    table = DrawnModels.of(statistics, rows.users, resamples=60).figures("a")
     assert table["b"].against_base == compare(by_request, rows.users, models["b"], models["a"], resamples=60)
 
 
@@ -132,7 +138,7 @@ def test_unequal_models_are_refused() -> None:
         compare(rows.auc, rows.users, [logit], [logit, logit])
     with pytest.raises(ValueError, match="model 0, base 0"):
         compare(rows.auc, rows.users, [], [])
-    with pytest.raises(ValueError, match="No scores of the base model 'c'; there are a"):
-        compare_models(rows.auc, rows.users, {"a": [logit]}, "c")
+    with pytest.raises(ValueError, match="No scores of the base model 'c'; models are a"):
+        DrawnModels.of({"a": [rows.auc(logit)]}, rows.users, resamples=1).figures("c")
     with pytest.raises(ValueError, match="479 scores for 480 rows"):
         compare(rows.auc, rows.users, [logit[1:]], [logit])

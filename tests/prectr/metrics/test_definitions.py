@@ -39,25 +39,27 @@ def test_group_auc_equals_a_loop_over_users(weight: GroupWeight, rows: list[tupl
     user, clicked, score = _columns(rows)
     values, weights, dropped = [], [], 0
     for name in sorted(set(user)):
-        own = user == name
-        value = _slow_auc(clicked[own], score[own])
+        rows_of_user = user == name
+        value = _slow_auc(clicked[rows_of_user], score[rows_of_user])
         if math.isnan(value):
             dropped += 1
         else:
             values.append(value)
-            weights.append({"impressions": own.sum(), "clicks": clicked[own].sum(), "uniform": 1}[weight])
-    found = group_auc(user, clicked, score, weight)
-    assert (found.groups, found.dropped) == (len(values), dropped)
+            weights.append(
+                {"impressions": rows_of_user.sum(), "clicks": clicked[rows_of_user].sum(), "uniform": 1}[weight]
+            )
+    actual = group_auc(user, clicked, score, weight)
+    assert (actual.groups, actual.dropped) == (len(values), dropped)
     expected = np.average(values, weights=weights) if values else math.nan
-    assert found.value == pytest.approx(expected, nan_ok=True)
+    assert actual.value == pytest.approx(expected, nan_ok=True)
 
 
 def test_groups_may_be_any_numbers_or_texts() -> None:
     numbers = np.array([7, 7, 10**15, 10**15, -3, -3])
     clicked, score = np.array([1, 0, 0, 1, 1, 1]), np.array([2.0, 1.0, 2.0, 1.0, 1.0, 1.0])
     for group in (numbers, numbers.astype(str), numbers.astype(str).astype(object), np.array([0, 0, 1, 1, 5, 5])):
-        found = group_auc(group, clicked, score)
-        assert (found.value, found.groups, found.dropped) == (0.5, 2, 1)
+        actual = group_auc(group, clicked, score)
+        assert (actual.value, actual.groups, actual.dropped) == (0.5, 2, 1)
 
 
 def test_constant_scores_are_chance() -> None:
@@ -71,16 +73,16 @@ def test_standard_error_of_group_auc_by_hand() -> None:
     user = np.array([1, 1, 2, 2, 2, 2, 2, 2])
     clicked = np.array([1, 0, 1, 0, 0, 0, 0, 0], dtype=bool)
     score = np.array([2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
-    found = group_auc(user, clicked, score)
-    assert found.value == pytest.approx(0.625)
-    assert found.error == pytest.approx((2 * (0.25 * 0.375) ** 2) ** 0.5)
+    actual = group_auc(user, clicked, score)
+    assert actual.value == pytest.approx(0.625)
+    assert actual.error == pytest.approx((2 * (0.25 * 0.375) ** 2) ** 0.5)
 
 
 def test_nothing_has_no_area() -> None:
     nothing = np.array([])
     assert math.isnan(auc(nothing, nothing))
-    found = group_auc(nothing, nothing, nothing)
-    assert math.isnan(found.value) and (found.groups, found.dropped) == (0, 0)
+    actual = group_auc(nothing, nothing, nothing)
+    assert math.isnan(actual.value) and (actual.groups, actual.dropped) == (0, 0)
 
 
 def test_nan_scores_are_refused() -> None:
@@ -110,7 +112,7 @@ def test_a_base_without_value_is_refused() -> None:
 
 def test_bad_columns_are_refused() -> None:
     clicked, score = np.array([1, 0, 1]), np.array([0.1, 0.2, 0.3])
-    with pytest.raises(ValueError, match="1 of 3 rows name no group"):
+    with pytest.raises(ValueError, match="1 of 3 rows have no group"):
         group_auc(np.array(["u", None, "v"], dtype=object), clicked, score)
     with pytest.raises(ValueError, match="3 scores for 2 rows"):
         auc(clicked[:2], score)

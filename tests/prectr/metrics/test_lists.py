@@ -46,9 +46,9 @@ def test_ndcg_is_the_mean_over_orders_of_ties(lists: list[list[tuple[int, int]]]
     def discounted(grades: list[int]) -> float:
         return sum(value / math.log2(place + 2) for place, value in enumerate(grades[:K]))
 
-    found = _mean_over_orders(lists, discounted)
+    actual = _mean_over_orders(lists, discounted)
     best = [discounted(sorted((value for value, _ in pairs), reverse=True)) for pairs in lists]
-    shares = [value / most for value, most in zip(found, best) if most]
+    shares = [value / most for value, most in zip(actual, best) if most]
     expected = np.mean(shares) if shares else math.nan
     assert ndcg(group, grade, score, K) == pytest.approx(expected, nan_ok=True)
 

@@ -12,22 +12,22 @@ def _rows(masks: dict[str, np.ndarray]) -> dict[str, list[int]]:
 
 
 def test_users_by_what_is_known_of_them() -> None:
-    found = _rows(user_slices(pl.Series([0, 3, 4, 9, 10, 500])))
-    assert found == {"cold": [0, 1], "warm": [2, 3], "active": [4, 5]}
-    with pytest.raises(ValueError, match="must begin at 5 or later"):
+    actual = _rows(user_slices(pl.Series([0, 3, 4, 9, 10, 500])))
+    assert actual == {"cold": [0, 1], "warm": [2, 3], "active": [4, 5]}
+    with pytest.raises(ValueError, match="active must be at least 5"):
         user_slices(pl.Series([1]), cold=3, active=4)
-    with pytest.raises(ValueError, match="1 of 2 rows lack their requests"):
+    with pytest.raises(ValueError, match="1 of 2 rows have no number of earlier requests"):
         user_slices(pl.Series([1, None]))
 
 
 def test_queries_by_their_share_of_training_impressions() -> None:
     # 12 impressions: a begins at 0, b and c together at 5 / 12, d at 11 / 12; e was never seen.
     training = pl.Series(["a"] * 5 + ["b"] * 3 + ["c"] * 3 + ["d"])
-    found = _rows(query_slices(pl.Series(["e", "d", "c", "b", "a", "a"]), training))
-    assert found == {"head": [4, 5], "torso": [2, 3], "tail": [0, 1]}
+    actual = _rows(query_slices(pl.Series(["e", "d", "c", "b", "a", "a"]), training))
+    assert actual == {"head": [4, 5], "torso": [2, 3], "tail": [0, 1]}
     assert _rows(query_slices(pl.Series(["a", "b"]), training, head=0.45, torso=0.1))["head"] == [0, 1]
     assert _rows(query_slices(pl.Series(["a", "b"]), training.clear()))["tail"] == [0, 1]
-    with pytest.raises(ValueError, match="leave something to the tail"):
+    with pytest.raises(ValueError, match="with a sum below 1"):
         query_slices(training, training, head=0.5, torso=0.5)
 
 

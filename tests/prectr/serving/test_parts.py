@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from prectr.ranking.drift import Drift
 from prectr.relevance.pair_encoder import OutputCache, PairEncoder
 from prectr.relevance.tokenisation import PairTokens
-from prectr.serving.assignment import assigned_model, treatment_of
 from prectr.serving.config import ExperimentSplit, ModelsConfig, ServeConfig
 
 USERS = [f"user {number}" for number in range(20_000)]
@@ -25,30 +24,30 @@ def _split(**shares: float) -> ExperimentSplit:
 
 def test_shares_are_met_and_a_user_stays() -> None:
     split = _split(a=0.3, b=0.1)
-    found = [treatment_of(user, split) for user in USERS]
-    assert found == [treatment_of(user, split) for user in USERS]
+    actual = [split.treatment_of(user) for user in USERS]
+    assert actual == [split.treatment_of(user) for user in USERS]
     for name, share in split.shares.items():
-        assert found.count(name) / len(USERS) == pytest.approx(share, abs=0.01)
+        assert actual.count(name) / len(USERS) == pytest.approx(share, abs=0.01)
 
 
 def test_a_ramp_moves_users_from_the_control_only() -> None:
     before, after = _split(a=0.1, b=0.2), _split(a=0.5, b=0.2)
     for user in USERS[:5000]:
-        first, second = treatment_of(user, before), treatment_of(user, after)
+        first, second = before.treatment_of(user), after.treatment_of(user)
         assert first == second or (first, second) == (None, "a")
 
 
 def test_another_salt_is_another_draw() -> None:
     half = [ExperimentSplit(name="e", salt=salt, shares={"a": 0.5}) for salt in ("x", "y")]
-    both = [all(treatment_of(user, split) for split in half) for user in USERS]
+    both = [all(split.treatment_of(user) for split in half) for user in USERS]
     assert np.mean(both) == pytest.approx(0.25, abs=0.02), "the draws are independent"
 
 
 def test_everybody_sees_the_default_model_without_an_experiment() -> None:
     models = ModelsConfig(bundles={"a": Path("a"), "b": Path("b")})
-    assert assigned_model("u", models) == ("a", None)
+    assert models.assigned_model("u") == ("a", None)
     full = models.model_copy(update={"experiment": _split(b=1.0)})
-    assert {assigned_model(user, full) for user in USERS[:50]} == {("b", "b")}
+    assert {full.assigned_model(user) for user in USERS[:50]} == {("b", "b")}
 
 
 @pytest.mark.parametrize(
@@ -56,9 +55,9 @@ def test_everybody_sees_the_default_model_without_an_experiment() -> None:
     [
         ({"bundles": {"a": "x"}, "default_model": "c"}, "default_model names 'c', which is not among bundles"),
         ({"bundles": {"a": "x"}, "experiment": {"shares": {"z": 0.1}}}, "experiment.shares names 'z'"),
-        ({"bundles": {"a": "x", "b": "y"}, "experiment": {"shares": {"a": 0.1}}}, "it gets what is left"),
+        ({"bundles": {"a": "x", "b": "y"}, "experiment": {"shares": {"a": 0.1}}}, "which gets the remaining users"),
         ({"bundles": {"a": "x"}, "shadow": {"model": "z"}}, "shadow.model names 'z'"),
-        ({"experiment": {"shares": {"a": 0.6, "b": 0.1}}}, "with 2 treatments each has room for 0 to 0.5"),
+        ({"experiment": {"shares": {"a": 0.6, "b": 0.1}}}, "with 2 treatments a share must be from 0 to 0.5"),
     ],
 )
 def test_a_wrong_routing_is_refused(models: dict[str, object], message: str) -> None:
@@ -108,8 +107,8 @@ def test_a_cache_changes_no_output(calls: list[list[list[int]]]) -> None:
         plain, _ = _encoder(patch, cached=0)
     for pairs in calls:
         tokens, rows = _tokens(pairs), np.arange(len(pairs))[::-1]
-        for found, expected in zip(cached.encode(tokens, rows), plain.encode(tokens, rows), strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for actual, expected in zip(cached.encode(tokens, rows), plain.encode(tokens, rows), strict=True):
+            np.testing.assert_array_equal(actual, expected)
     assert cached.cache is not None and len(cached.cache) <= 4
 
 

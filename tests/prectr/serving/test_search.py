@@ -53,11 +53,11 @@ def test_a_scan_in_pieces_finds_what_is_there(
     write_store(path, [*entries, ("ite", "zz", {}), ("items", "a", {}), ("item", "b" * 600, {})])
     store = OnlineStore(path)
     try:
-        found: list[str] = []
-        while chunk := store.scan("item", prefix, after=found[-1] if found else "", most=most):
+        scanned: list[str] = []
+        while chunk := store.scan("item", prefix, after=scanned[-1] if scanned else "", most=most):
             assert len(chunk) <= most and all(value == {"title": name} for name, value in chunk)
-            found += [name for name, _ in chunk]
-        assert found == sorted(name for name in names if name.startswith(prefix))
+            scanned += [name for name, _ in chunk]
+        assert scanned == sorted(name for name in names if name.startswith(prefix))
         assert store.scan("item", "c" * 1000) == []
     finally:
         store.close()
@@ -80,7 +80,7 @@ def test_seen_candidates_are_those_of_the_very_query_the_most_looked_at_first(tm
 
 def test_redis_is_not_listed_but_the_state_in_the_bundle(tmp_path: Path) -> None:
     write_store(tmp_path / "state", [("item", "a", {"title": "x"})])
-    own: Any = OnlineStore(tmp_path / "state")
+    bundle_state: Any = OnlineStore(tmp_path / "state")
     redis: Any = SimpleNamespace(info=None)
-    assert FallbackState(redis, own).scan("item") == [("a", {"title": "x"})]
-    own.close()
+    assert FallbackState(redis, bundle_state).scan("item") == [("a", {"title": "x"})]
+    bundle_state.close()

@@ -37,18 +37,18 @@ ITEMS = [f"i{number}" for number in range(5)]
 @pytest.fixture
 def bundles(world: World, tmp_path: Path) -> dict[str, Path]:
     """Two bundles: the second has another identity, and says the same."""
-    made = {}
+    paths = {}
     for name in ("a", "b"):
-        made[name] = tmp_path / "rankers" / name
-        shutil.copytree(world.bundle, made[name])
-    manifest = made["b"] / "manifest.json"
+        paths[name] = tmp_path / "rankers" / name
+        shutil.copytree(world.bundle, paths[name])
+    manifest = paths["b"] / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"identity": "of-b"}))
-    return made
+    return paths
 
 
 def request(user: str = "u0", **fields: Any) -> ScoreRequest:
-    given = {"user_id": user, "query": "nokia 3310", "candidates": ITEMS, "context": Context(ts=1.8e9)}
-    return ScoreRequest.model_validate(given | fields)
+    defaults = {"user_id": user, "query": "nokia 3310", "candidates": ITEMS, "context": Context(ts=1.8e9)}
+    return ScoreRequest.model_validate(defaults | fields)
 
 
 def serve(config: ServeConfig, scenario: Any, instruments: PrometheusInstruments | None = None) -> Any:
@@ -62,10 +62,10 @@ def serve(config: ServeConfig, scenario: Any, instruments: PrometheusInstruments
     return asyncio.run(whole())
 
 
-def _same(found: ScoreResponse, expected: ScoreResponse) -> None:
-    assert [entry.item_id for entry in found.results] == [entry.item_id for entry in expected.results]
+def _same(actual: ScoreResponse, expected: ScoreResponse) -> None:
+    assert [entry.item_id for entry in actual.results] == [entry.item_id for entry in expected.results]
     np.testing.assert_allclose(
-        [entry.score for entry in found.results], [entry.score for entry in expected.results], atol=1e-5
+        [entry.score for entry in actual.results], [entry.score for entry in expected.results], atol=1e-5
     )
 
 
@@ -82,8 +82,8 @@ def test_together_scores_as_alone(world: World, bundles: dict[str, Path]) -> Non
 
     async def scenario(service: ScoringService) -> None:
         for _ in range(2):
-            found = await asyncio.gather(*(service.score(one) for one in requests))
-            for together, single in zip(found, alone, strict=True):
+            actual = await asyncio.gather(*(service.score(one) for one in requests))
+            for together, single in zip(actual, alone, strict=True):
                 _same(together, single)
 
     instruments = PrometheusInstruments()
@@ -114,13 +114,13 @@ def test_an_explanation_adds_up(bundles: dict[str, Path]) -> None:
         plain = await service.score(request())
         assert all(entry.explanation is None for entry in plain.results)
         for entry in answer.results:
-            told = entry.explanation
-            assert told is not None
-            mixed = float(np.dot(entry.level_probabilities, told.level_click_probabilities))
-            assert told.without_tau == pytest.approx(mixed, abs=1e-4), "the sum over levels, before tau"
-            logit = np.log(told.without_tau / (1 - told.without_tau)) + entry.tau
+            explanation = entry.explanation
+            assert explanation is not None
+            mixed = float(np.dot(entry.level_probabilities, explanation.level_click_probabilities))
+            assert explanation.without_tau == pytest.approx(mixed, abs=1e-4), "the sum over levels, before tau"
+            logit = np.log(explanation.without_tau / (1 - explanation.without_tau)) + entry.tau
             assert entry.score == pytest.approx(logit, abs=1e-4)
-            assert set(told.rates) == {"user", "query", "item", "pair", "user_brand", "user_category"}
+            assert set(explanation.rates) == {"user", "query", "item", "pair", "user_brand", "user_category"}
 
     serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]})), scenario)
 
@@ -181,8 +181,8 @@ def test_a_bundle_that_does_not_score_as_it_did_is_refused(bundles: dict[str, Pa
     async def scenario(service: ScoringService) -> None:
         before = service.describe()
         await service.reconfigure(ModelsConfig(bundles=bundles))
-        told = service.describe()
-        assert told.models == before.models and "golden request 2" in (told.refused or "")
+        description = service.describe()
+        assert description.models == before.models and "golden request 2" in (description.refused or "")
         assert (await service.score(request())).model == "a"
         await service.reconfigure(ModelsConfig(bundles={"other name": bundles["a"]}))
         assert service.describe().refused is None
@@ -221,8 +221,10 @@ def test_a_bundle_that_is_replaced_where_it_lies_is_refused_and_the_old_one_goes
         shutil.rmtree(bundles["a"])
         shutil.copytree(bundles["b"], bundles["a"])
         await service.reconfigure(models)
-        told = service.describe()
-        assert told.models == {"a": version} and "was replaced where it lies" in (told.refused or "")
+        description = service.describe()
+        assert description.models == {"a": version} and "was replaced while the earlier version" in (
+            description.refused or ""
+        )
         assert (await service.score(request())).version == version
         await service.check_health()
 
@@ -234,8 +236,8 @@ def test_an_old_and_a_new_model_of_one_name_may_meet_in_a_batch(bundles: dict[st
         old = service.default
         await service.reconfigure(ModelsConfig(bundles={"x": bundles["a"], "y": bundles["b"]}))
         jobs = [service_module._Job(model, request()) for model in (replace(old, name="y"), service._models["y"])]
-        found = [answer.version for answer in service._score_batch(jobs) if isinstance(answer, ScoreResponse)]
-        assert found == [old.bundle.version, "of-b"]
+        actual = [answer.version for answer in service._score_batch(jobs) if isinstance(answer, ScoreResponse)]
+        assert actual == [old.bundle.version, "of-b"]
 
     serve(ServeConfig(models=ModelsConfig(bundles={"x": bundles["a"]})), scenario)
 
@@ -244,9 +246,9 @@ def test_a_file_of_models_is_watched(bundles: dict[str, Path], tmp_path: Path, m
     monkeypatch.setattr(service_module, "WATCH_SECONDS", 0.02)
     file = tmp_path / "models.yaml"
 
-    async def until(service: ScoringService, wanted: Any) -> None:
+    async def until(service: ScoringService, condition: Any) -> None:
         for _ in range(500):
-            if wanted(service.describe()):
+            if condition(service.describe()):
                 return
             await asyncio.sleep(0.02)
         raise AssertionError(service.describe())
@@ -256,12 +258,12 @@ def test_a_file_of_models_is_watched(bundles: dict[str, Path], tmp_path: Path, m
         await asyncio.sleep(0.1)
         assert list(service.describe().models) == ["a"], "no file, no change"
         file.write_text(yaml.safe_dump({"bundles": {"a": str(bundles["a"]), "b": str(bundles["b"])}}))
-        await until(service, lambda told: list(told.models) == ["a", "b"])
+        await until(service, lambda description: list(description.models) == ["a", "b"])
         file.write_text("bundles: {a: [")
-        await until(service, lambda told: told.refused)
+        await until(service, lambda description: description.refused)
         assert list(service.describe().models) == ["a", "b"]
         file.write_text(yaml.safe_dump({"bundles": {"b": str(bundles["b"])}, "bundle": 1}))
-        await until(service, lambda told: "bundle" in (told.refused or ""))
+        await until(service, lambda description: "bundle" in (description.refused or ""))
 
     serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]})), scenario)
 
@@ -281,13 +283,13 @@ def test_the_next_request_sees_what_was_clicked(bundles: dict[str, Path], tmp_pa
     async def scenario(service: ScoringService) -> ScoreResponse:
         first = await service.score(request("nobody"))
         assert not first.user_known
-        told = await service.tell([_event(first, "nobody", {ITEMS[0]}, 1.8e9)])
-        assert told.accepted == 1
-        again = await service.tell([_event(first, "nobody", {ITEMS[0]}, 1.8e9)])
-        assert again.accepted == 0 and again.tolerances == told.tolerances
+        recorded = await service.record_events([_event(first, "nobody", {ITEMS[0]}, 1.8e9)])
+        assert recorded.accepted == 1
+        again = await service.record_events([_event(first, "nobody", {ITEMS[0]}, 1.8e9)])
+        assert again.accepted == 0 and again.tolerances == recorded.tolerances
         second = await service.score(request("nobody", **later))
         assert second.user_known and second.earlier_requests == 1
-        assert second.user_tolerance == told.tolerances["nobody"] != first.user_tolerance
+        assert second.user_tolerance == recorded.tolerances["nobody"] != first.user_tolerance
         assert [entry.score for entry in second.results] != [entry.score for entry in first.results]
         return second
 
@@ -338,8 +340,8 @@ def test_redis_killed_and_back(bundles: dict[str, Path], tmp_path: Path, monkeyp
         down = await service.score(request("u0"))
         assert down.degraded == ["events", "features"] and not down.user_known
         assert len(down.results) == len(ITEMS)
-        told = await service.tell([_event(down, "u0", set(), 1.8e9)])
-        assert told.accepted == 0 and "events" in told.degraded
+        recorded = await service.record_events([_event(down, "u0", set(), 1.8e9)])
+        assert recorded.accepted == 0 and "events" in recorded.degraded
         server.start()
         for _ in range(200):
             back = await service.score(request("u0"))
@@ -348,7 +350,7 @@ def test_redis_killed_and_back(bundles: dict[str, Path], tmp_path: Path, monkeyp
             await asyncio.sleep(0.05)
         _same(back, before)
         assert back.user_known
-        assert (await service.tell([_event(back, "u0", {"i1"}, 1.8e9)])).accepted == 1
+        assert (await service.record_events([_event(back, "u0", {"i1"}, 1.8e9)])).accepted == 1
         assert (await service.score(request("u0"))).earlier_requests == before.earlier_requests + 1
 
     try:
@@ -370,9 +372,9 @@ def logged(bundles: dict[str, Path], tmp_path: Path) -> Iterator[Path]:
             user, ts = f"user {number}", 1.8e9 + 60 * number
             answer = await service.score(request(user, context=Context(ts=ts)))
             clicked = {"i1"} if number % 3 == 0 else set()
-            await service.tell([_event(answer, user, clicked, ts)])
+            await service.record_events([_event(answer, user, clicked, ts)])
             if number == 1:
-                await service.tell([_event(answer, user, {"i2"}, ts)])
+                await service.record_events([_event(answer, user, {"i2"}, ts)])
 
     serve(ServeConfig(models=models, log=log), scenario)
     yield log
@@ -380,17 +382,17 @@ def logged(bundles: dict[str, Path], tmp_path: Path) -> Iterator[Path]:
 
 def test_the_log_is_read_by_analyze_experiment(logged: Path) -> None:
     rows = impressions(logged).collect()
-    assert rows.height == 40 * len(ITEMS), "a list that was told twice stands there once"
+    assert rows.height == 40 * len(ITEMS), "a list that was sent twice counts once"
     assert rows["clicked"].sum() == 14 + 1
-    found = read_experiment(logged, logged / "assignment", None, ExperimentConfig(control="a"))
-    assert found.variants == ["a", "b"] and len(found.variant) == 40
-    assert found.counts["rows_counted"] == rows.height and found.counts["rows_without_assignment"] == 0
+    actual = read_experiment(logged, logged / "assignment", None, ExperimentConfig(control="a"))
+    assert actual.variants == ["a", "b"] and len(actual.variant) == 40
+    assert actual.counts["rows_counted"] == rows.height and actual.counts["rows_without_assignment"] == 0
     scored = pl.read_parquet(logged / "scored" / "*.parquet")
-    own = scored.filter(~pl.col("shadow"))
-    assert own.height == 40 * len(ITEMS) and set(own["variant"]) == {"a", "b"}
+    served = scored.filter(~pl.col("shadow"))
+    assert served.height == 40 * len(ITEMS) and set(served["variant"]) == {"a", "b"}
     along = scored.filter("shadow")
     assert along.height > 0 and set(along["model"]) == {"b"}
-    assert set(along["request_id"]) <= set(own.filter(pl.col("model") == "a")["request_id"])
+    assert set(along["request_id"]) <= set(served.filter(pl.col("model") == "a")["request_id"])
 
 
 def test_a_full_disk_does_not_stop_scoring(bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -48,16 +48,16 @@ def _nothing(_: int) -> None:
 def _same_features(bundle: Bundle, state: states.State) -> None:
     """Features read from `state` are those of the bundle's own state."""
     encoder = RelevanceEncoder(bundle.path / "relevance")
-    own = BundleState(bundle)
-    found, expected = (
-        OnlineFeatures(bundle, encoder, one).request("u0", "nokia 3310", ["i0", "i3", "i1"], 1.8e9)
-        for one in (state, own)
+    bundle_state = BundleState(bundle)
+    actual, expected = (
+        OnlineFeatures(bundle, encoder, source).request("u0", "nokia 3310", ["i0", "i3", "i1"], 1.8e9)
+        for source in (state, bundle_state)
     )
-    own.close()
+    bundle_state.close()
     for name in ("categorical", "numeric", "tolerance", "query_preference"):
-        np.testing.assert_array_equal(getattr(found.rows, name), getattr(expected.rows, name))
-    np.testing.assert_array_equal(found.tokens.values, expected.tokens.values)
-    assert found.user_known and found.sources == expected.sources
+        np.testing.assert_array_equal(getattr(actual.rows, name), getattr(expected.rows, name))
+    np.testing.assert_array_equal(actual.tokens.values, expected.tokens.values)
+    assert actual.user_known and actual.sources == expected.sources
 
 
 def test_lmdb_holds_what_the_bundle_holds(bundle: Bundle, tmp_path: Path) -> None:
@@ -163,15 +163,15 @@ def test_while_redis_is_down_the_bundle_answers_without_history(bundle: Bundle, 
     guard.close()
 
 
-def test_redis_that_is_not_there_is_told(bundle: Bundle) -> None:
+def test_a_redis_that_does_not_answer_is_reported(bundle: Bundle) -> None:
     url = "redis://127.0.0.1:1/0"
     with pytest.raises(PrectrError, match=r"^redis://127\.0\.0\.1:1/0: Redis does not answer .*start it"):
         RedisState(url, RedisGuard(url, 0.2, 0.0))
-    with pytest.raises(UsageError, match=r"no address of a Redis server .*write redis://HOST"):
+    with pytest.raises(UsageError, match=r"not a Redis address .*write redis://HOST"):
         RedisGuard("redes://x", 0.2, 0.0)
 
 
-def test_an_empty_redis_is_told(redis_server: RedisServer) -> None:
+def test_an_empty_redis_is_reported(redis_server: RedisServer) -> None:
     with pytest.raises(UsageError, match="nothing was published there"):
         RedisState(redis_server.url, RedisGuard(redis_server.url, 5.0, 0.0))
 

@@ -49,8 +49,8 @@ def test_a_list_adds_the_log_likelihood_of_its_rows() -> None:
 
 
 @given(st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=3), max_size=5))
-def test_telling_in_parts_is_telling_at_once(parts: list[list[tuple[str, bool]]]) -> None:
-    """A list that is told again, with other items and later clicks, ends where one telling of all of it ends."""
+def test_a_list_in_parts_adds_as_much_as_at_once(parts: list[list[tuple[str, bool]]]) -> None:
+    """A list that is sent again, with other items and later clicks, adds as much as the whole list sent once."""
     positions = {"a": 1, "b": 2, "c": 5}
     delta = None
     for part in parts:
@@ -60,12 +60,12 @@ def test_telling_in_parts_is_telling_at_once(parts: list[list[tuple[str, bool]]]
     names = dict.fromkeys(name for part in parts for name, _ in part)
     whole = [_item(name, positions[name], name in clicked) for name in names]
     once = add_list(None, _seen("r", *whole), TABLE, "s")[0] if parts else None
-    found, expected = (merged(None, one, "s", 0.0) for one in (delta, once))
-    assert (found is None) == (expected is None)
-    if found is not None and expected is not None:
-        np.testing.assert_allclose(found["sums"], expected["sums"], atol=1e-9)
-        assert found["brands"]["nokia"] == pytest.approx(expected["brands"]["nokia"])
-        assert len(found["clicks"]) == len(clicked)
+    actual, expected = (merged(None, delta, "s", 0.0) for delta in (delta, once))
+    assert (actual is None) == (expected is None)
+    if actual is not None and expected is not None:
+        np.testing.assert_allclose(actual["sums"], expected["sums"], atol=1e-9)
+        assert actual["brands"]["nokia"] == pytest.approx(expected["brands"]["nokia"])
+        assert len(actual["clicks"]) == len(clicked)
 
 
 def test_the_same_list_again_says_nothing_new() -> None:
@@ -138,14 +138,14 @@ def test_after_events_online_equals_offline(
                 item if price is None else {"item_id": item, "price": price}
                 for item, price in request.select("item_id", "price").iter_rows()
             ]
-            found = features.request(row["user_id"], row["query"], candidates, row["ts"].timestamp())
+            actual = features.request(row["user_id"], row["query"], candidates, row["ts"].timestamp())
             expected = ranker_inputs(row_arrays(request, both.spec, both.pairs), both.pairs)
-            arrays = ranker_inputs(found.rows, found.pairs)
+            arrays = ranker_inputs(actual.rows, actual.pairs)
             for name in INPUT_NAMES:
                 np.testing.assert_allclose(arrays[name], expected[name], rtol=1e-4, atol=1e-4, err_msg=name)
-            compared += found.earlier_requests > 0
+            compared += actual.earlier_requests > 0
         for request in requests:
-            event = told(request)
+            event = logged_event(request)
             deltas.change(
                 event.user_id,
                 lambda delta, event=event: add_list(delta, reader.read(event, 0.0), reader.table, "s"),  # type: ignore[misc]
@@ -158,7 +158,7 @@ def _morning(samples: pl.DataFrame) -> float:
     return (samples["date"][0] - pl.Series([0]).cast(pl.Date)[0]).days * DAY
 
 
-def told(request: pl.DataFrame) -> Event:
+def logged_event(request: pl.DataFrame) -> Event:
     """The event of a logged request, given its sample rows."""
     row = request.row(0, named=True)
     shown = [

@@ -288,7 +288,9 @@ def test_a_checkpoint_cut_in_half_is_passed_over_for_the_one_before(train: Train
     model = newest / "model.safetensors"
     model.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
     resumed = train(workers=Workers(kept), checkpoint_steps=1)
-    assert resumed.facts["passed_over"] == [f"{model}: is not what the checkpoint wrote (cut short or changed)."]
+    assert resumed.facts["passed_over"] == [
+        f"{model}: does not match the digest in progress.json (truncated or changed)."
+    ]
     assert whole.facts["passed_over"] == []
     assert all(torch.equal(resumed.finished[part], value) for part, value in whole.finished.items())
 

@@ -39,9 +39,9 @@ def test_seeds_deal_differently() -> None:
 @given(rows=st.integers(1, 60), size=st.integers(2, 20), world=st.integers(1, 5), start=st.integers(0, 3))
 def test_any_number_of_workers_sees_the_same_batches(rows: int, size: int, world: int, start: int) -> None:
     order = np.random.default_rng(0).permutation(rows)
-    found = list(batches(order, size, start * size))
-    assert np.concatenate([*found, np.array([], np.int64)]).tolist() == order[start * size :].tolist()
-    for batch in found:
+    actual = list(batches(order, size, start * size))
+    assert np.concatenate([*actual, np.array([], np.int64)]).tolist() == order[start * size :].tolist()
+    for batch in actual:
         parts = [part_of(batch, rank, world) for rank in range(world)]
         assert all(len(part) for part in parts), "a worker short of a step would leave the others waiting"
         assert set(np.concatenate(parts)) == set(batch)
@@ -145,12 +145,12 @@ def test_figures_go_to_jsonl_and_tensorboard(tmp_path: Path) -> None:
     line = json.loads((tmp_path / "curve.jsonl").read_text())
     assert line == {"step": 3, "gauc": 0.61, "epoch": 1, "note": "not a number"}
     (file,) = (tmp_path / "events").rglob("events.out.tfevents.*")
-    found = {
+    actual = {
         value.tag: (event.step, value.simple_value)
         for event in _events(file, event_pb2)
         for value in event.summary.value
     }
-    assert found == {"gauc": (3, pytest.approx(0.61)), "epoch": (3, 1.0)}
+    assert actual == {"gauc": (3, pytest.approx(0.61)), "epoch": (3, 1.0)}
 
 
 def _events(file: Path, event_pb2: object) -> list:
