@@ -2,5 +2,5 @@
 
 Reading order: `ranker` (the interface), `encoder`, `rsl`, `base`, `fusion`, `incentive`, `prectr`, `debias`,
 `prectr_v2`.
-No Ray and no I/O in this room; from the library only types and configuration.
+This room uses no Ray and neither reads nor writes files. From the library it imports types and configuration only.
 """

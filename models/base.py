@@ -1,13 +1,14 @@
-"""Base module: click probability given each relevance level.
+"""Base module: the click probability given each relevance level.
 
     c = sigmoid(MLP_base([user, item, context, query embeddings, W h, numeric features]))    [summary]; W, heads [ours]
 
-W makes few numbers of h, so that the heads cannot learn single texts by heart, and yet know of an item what its fields
-do not say; the group `parts` of `make bench-quality` compares it with all of h and with none.
-One trunk, one output a level. It also reads the lexical match features and the expected level sum_i p_i i / (k - 1)
-[ours], and with preference mining the tolerance numbers and the query's preference [ours]. It reads neither the
-looked-up levels nor the numeric features that are a relevance: relevance reaches it through p only, so that a fake row
-can be given another level.
+One trunk has one output per level. W projects h to a few numbers: the heads learn facts about an item that its fields
+lack, but cannot memorise single texts. The group `parts` of `make bench-quality` compares W h with all of h and with
+none of it.
+
+The module also reads the lexical match features and the expected level sum_i p_i i / (k - 1) [ours] and, with
+preference mining, the tolerance numbers and the query's preference [ours]. It reads neither the looked-up levels nor
+the numeric features that measure relevance. Relevance enters through p only, so that a fake row can get another level.
 
 | symbol | variable | shape |
 |---|---|---|
@@ -28,7 +29,7 @@ from prectr.contracts.types import RankerInputs
 
 
 class BaseModule(nn.Module):
-    """Level-wise click logits; `preference` says whether tolerance and query_preference are read."""
+    """Click logits per level; with `preference` it also reads tolerance and query_preference."""
 
     numeric_columns: Tensor
 
@@ -36,12 +37,12 @@ class BaseModule(nn.Module):
         super().__init__()
         self.preference = preference
         self.expected_level = config.expected_level
-        given = sizes.relevance.numeric if sizes.relevance else ()
-        kept = [column for column in range(sizes.numeric) if column not in given]
-        self.register_buffer("numeric_columns", torch.tensor(kept, dtype=torch.int64), persistent=False)
+        relevance_columns = sizes.relevance.numeric if sizes.relevance else ()
+        kept_columns = [column for column in range(sizes.numeric) if column not in relevance_columns]
+        self.register_buffer("numeric_columns", torch.tensor(kept_columns, dtype=torch.int64), persistent=False)
         self.fields = FieldEmbeddings(list(sizes.categorical.values()), config.embedding)
         self.text = nn.Linear(sizes.text, config.text_width) if config.text_width else None
-        width = len(sizes.categorical) * config.embedding + len(kept) + sizes.match - LEVELS + config.text_width
+        width = len(sizes.categorical) * config.embedding + len(kept_columns) + sizes.match - LEVELS + config.text_width
         width += int(self.expected_level) + preference * (sizes.tolerance + sizes.query_preference)
         self.network = feed_forward(width, config.hidden, LEVELS, config.dropout)
         last = self.network[-1]

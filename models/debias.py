@@ -1,4 +1,4 @@
-"""Relevance exposure debias: hard negatives that logged exposures lack [paper], in our form [ours].
+"""Relevance exposure debias: a pairwise loss against hard negatives that logged exposures lack [paper, form ours].
 
 For each clicked row with level >= 2:
 
@@ -9,12 +9,14 @@ For each clicked row with level >= 2:
     margin: m (rho+ - rho~), by switch m
     gate (switch): w <- w (1 - clip(c[fake_rsl] / c[level], 0, 1))
 
-The fake takes match features from an in-batch row of the fake level, because its own would contradict the fake; where
-the batch has none, its weight is 0. Its other numbers become those of its lower relevance and of a pair that was never
-shown (`models.fake_numbers`). z~ is the base logit at fake_rsl with tau added; tau is detached on both sides of the
-pair, otherwise the hinge would raise the incentive of everyone who clicks. The gate exists because the plain hinge
-pushes c[low level] down for exactly the tolerant users who click: a user whose own estimate at the fake's level is as
-high as at the clicked level gives no negative. y+ counts the logged position, as the running mean does.
+- Match features: the fake takes those of an in-batch row of the fake level, because its own would contradict the fake
+  level. Without such a row in the batch the fake's weight is 0.
+- Other numbers: the fake gets those of its lower relevance and of a pair that was never shown (`models.fake_numbers`).
+- z~ is the base logit at fake_rsl plus tau. tau is detached on both sides of the pair; otherwise the hinge would raise
+  the incentive of everyone who clicks.
+- The gate: the plain hinge pushes c[low level] down for exactly the tolerant users who click. A user whose estimate at
+  the fake's level is as high as at the clicked level therefore gives no negative.
+- y+ includes the logged position, as the running mean does.
 
 | symbol | variable | shape |
 |---|---|---|
@@ -23,7 +25,7 @@ high as at the clicked level gives no negative. y+ counts the logged position, a
 | w | weight | [F] |
 | m | margin | [F] |
 
-F: fakes, the chosen rows.
+F: number of fakes, one for each eligible row.
 """
 
 import math
@@ -44,7 +46,7 @@ IncentiveCall = Callable[[RankerInputs, Tensor], Tensor]
 
 
 class ExposureDebias(nn.Module):
-    """The pairwise term R, and the running mean CTR it truncates by."""
+    """The pairwise term R and the running mean CTR that its truncation uses."""
 
     mean_click_rate: Tensor
 
@@ -64,19 +66,19 @@ class ExposureDebias(nn.Module):
         incentive: IncentiveCall,
         positive_logit: Tensor,
     ) -> Tensor:
-        """R of a batch, a scalar with gradient (0 where no clicked row reaches the minimum level).
+        """R of a batch, a scalar with gradient; 0 if no clicked row reaches the minimum level.
 
         Args:
             output, inputs, text, labels: the batch and its scores.
-            base: (inputs, text, expected level) -> level click logits, of the model.
-            incentive: (inputs, level probabilities) -> tau, of the model.
+            base: the model's (inputs, text, expected level) -> level click logits.
+            incentive: the model's (inputs, level probabilities) -> tau.
             positive_logit: click logit with the logged position [B].
         """
         if self.training:
             self.mean_click_rate.lerp_(labels.click.mean(), self.config.momentum)
         level = labels.level_soft.argmax(-1)
-        chosen = (labels.click > 0.5) & labels.level_known & (level >= self.config.minimum_level)
-        rows = chosen.nonzero().squeeze(-1)
+        eligible = (labels.click > 0.5) & labels.level_known & (level >= self.config.minimum_level)
+        rows = eligible.nonzero().squeeze(-1)
         if len(rows) == 0:
             return output.click_logit[:0].sum()
 
@@ -105,28 +107,28 @@ class ExposureDebias(nn.Module):
         return weighted_hinge(positive, negative, weight, margin)
 
     @torch.no_grad()
-    def _weight(self, click_logits: Tensor, real: Tensor, fake: Tensor, positive_logit: Tensor) -> Tensor:
-        weight = ((real - fake) / (LEVELS - 1)).clamp(0, 1)
+    def _weight(self, click_logits: Tensor, real_level: Tensor, fake_level: Tensor, positive_logit: Tensor) -> Tensor:
+        weight = ((real_level - fake_level) / (LEVELS - 1)).clamp(0, 1)
         if self.config.truncation:
             weight = weight * (positive_logit.sigmoid() > self.mean_click_rate)
         if self.config.tolerance_gate:
             click = click_logits.sigmoid()
-            weight = weight * (1 - (_at(click, fake) / _at(click, real).clamp(min=1e-9)).clamp(0, 1))
+            weight = weight * (1 - (_at(click, fake_level) / _at(click, real_level).clamp(min=1e-9)).clamp(0, 1))
         return weight
 
     def _fake_text(self, text: Tensor, rows: Tensor, scale: Tensor) -> Tensor:
         real = text[rows]
         if self.config.fake == "mix-up":
-            other = text[torch.randint(len(text), (len(rows),), device=text.device)]
-            return torch.lerp(real, other, scale.unsqueeze(-1))
+            partners = text[torch.randint(len(text), (len(rows),), device=text.device)]
+            return torch.lerp(real, partners, scale.unsqueeze(-1))
         size = real.detach().norm(dim=-1, keepdim=True) / math.sqrt(real.shape[-1])
         return real + scale.unsqueeze(-1) * size * torch.randn_like(real)
 
     @staticmethod
     def _donors(fake_level: Tensor, level: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """A random in-batch row of each fake's level: row [F], and whether there is one [F]."""
-        fits = (fake_level.unsqueeze(-1) == level) & known
-        return torch.rand(fits.shape, device=fits.device).masked_fill(~fits, -1).argmax(-1), fits.any(-1)
+        """A random in-batch row of each fake's level: its number [F], and whether such a row exists [F]."""
+        matches = (fake_level.unsqueeze(-1) == level) & known
+        return torch.rand(matches.shape, device=matches.device).masked_fill(~matches, -1).argmax(-1), matches.any(-1)
 
 
 def reconstruct_level(level: Tensor, scale: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
-"""Distillation of a teacher's level distribution into the student encoder [ours].
+"""Loss that distils a teacher's level distribution into the student encoder [ours].
 
     L_enc = a CE(y, p_S) + (1 - a) T^2 KL(q_T || p_T) + b MSE(margin_S, margin_T)
 
-Both distributions of the KL are taken at temperature T; a margin is the difference of the expected levels of two items
-of one query, and the MSE is over all unordered pairs of a query in the batch whose two items the teacher has labelled.
+The KL compares both distributions at temperature T. A margin is the difference of the expected levels of two items of
+one query. The MSE averages over all unordered pairs of items of one query in the batch that the teacher has both
+labelled.
 
 | symbol | variable | shape |
 |---|---|---|
@@ -28,18 +29,18 @@ def distillation_loss(
     pair_query: Tensor,
     config: DistillationLossConfig,
 ) -> dict[str, Tensor]:
-    """Loss of P pairs and its parts, each a mean over the pairs (or margins) that have it, 0 where none has.
+    """Loss of P pairs and its parts; each part is a mean over the pairs (or margins) that have it, 0 without any.
 
     Args:
         student_logits: float [P, k].
         gold: int64 [P], -1 where no judgment exists.
-        teacher_probabilities: float [P, k]; anything finite where `teacher_known` is False.
+        teacher_probabilities: float [P, k]; ignored, but finite, where `teacher_known` is False.
         teacher_known: bool [P].
         pair_query: int64 [P], equal for pairs of one query.
         config: weights and temperature.
 
     Returns:
-        `total`, `label` (CE), `teacher` (T^2 KL) and `margin` (MSE, in squared levels), scalars before weighting.
+        Scalars: `total`, and before weighting `label` (CE), `teacher` (T^2 KL) and `margin` (MSE, in squared levels).
     """
     student_logits = student_logits.float()
     judged = gold >= 0
@@ -57,8 +58,8 @@ def distillation_loss(
     return {"total": total, "label": label, "teacher": teacher, "margin": margin}
 
 
-def _mean_over(values: Tensor, chosen: Tensor) -> Tensor:
-    return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp(min=1)
+def _mean_over(values: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
 
 
 def _margin_error(student_logits: Tensor, teacher: Tensor, known: Tensor, pair_query: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def _margin_error(student_logits: Tensor, teacher: Tensor, known: Tensor, pair_q
     zeros = residual.new_zeros(len(queries))
     count = zeros.index_add(0, group, known.to(residual.dtype))
     total = zeros.index_add(0, group, residual)
-    # Centred first, so that the subtraction does not cancel.
+    # Centre the residuals first: the difference of large sums would lose digits.
     centred = torch.where(known, residual - (total / count.clamp(min=1))[group], 0.0)
     squares = zeros.index_add(0, group, centred.square())
     pairs = (count * (count - 1) / 2).sum()

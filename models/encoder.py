@@ -1,4 +1,4 @@
-"""Text encoder: `query [SEP] title` to a vector and relevance level logits, over any Hugging Face encoder.
+"""Text encoder: any Hugging Face encoder that maps `query [SEP] title` to a vector and relevance level logits.
 
     h = Encoder(query, title)          z = W h + b
 
@@ -8,7 +8,7 @@
 | z | level_logits | [P, k] |
 | W, b | classifier | [k, d], [k] |
 
-Tokenising, reading and writing checkpoints live elsewhere (`.model` is an ordinary Hugging Face model).
+This module neither tokenises nor reads or writes checkpoints; `.model` is an ordinary Hugging Face model.
 """
 
 import inspect
@@ -23,8 +23,8 @@ from prectr.contracts.model_config import LEVELS, EncoderConfig
 class TextEncoder(nn.Module):
     """Wrap a Hugging Face sequence classification model with k labels.
 
-    `text` is what the model's last linear layer reads, so that a copy of that layer (the RSL head) turns `text` into
-    the model's own level logits, whatever the architecture does before it.
+    `text` is the input of the model's last linear layer. A copy of that layer (the RSL head) therefore turns `text`
+    into the model's own level logits, whatever the architecture computes before it.
 
     Raises:
         ValueError: `.num_labels` is not k, or the model has no linear layer with k outputs at its end.
@@ -34,7 +34,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         if model.config.num_labels != LEVELS:
             raise ValueError(
-                f"the encoder has {model.config.num_labels} labels, the platform {LEVELS} relevance levels; "
+                f"the encoder has {model.config.num_labels} labels, but the platform has {LEVELS} relevance levels; "
                 f"load it with num_labels={LEVELS}."
             )
         self.model = model
@@ -57,31 +57,31 @@ class TextEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """d."""
+        """Width d of the text vector."""
         return self.classifier.in_features
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode P pairs: three int64 [P, L] -> text [P, d], level logits [P, k].
 
-        Not for several threads on one instance: `text` is caught by a hook. Serving runs the exported encoder.
+        Do not share one instance between threads: a hook captures `text`. Serving runs the exported encoder.
         """
-        caught: list[Tensor] = []
+        classifier_inputs: list[Tensor] = []
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self._takes_token_types:
             inputs["token_type_ids"] = token_type_ids
-        hook = self.classifier.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
+        hook = self.classifier.register_forward_pre_hook(lambda _, arguments: classifier_inputs.append(arguments[0]))
         try:
             level_logits = self.model(**inputs).logits
         finally:
             hook.remove()
-        return caught[0], level_logits
+        return classifier_inputs[0], level_logits
 
 
 def build_encoder(config: EncoderConfig, vocabulary_size: int) -> TextEncoder:
-    """A fresh encoder for a tokenizer of `vocabulary_size` tokens (padding id 0).
+    """Build an encoder with random weights for a tokenizer of `vocabulary_size` tokens (padding id 0).
 
     Raises:
-        ValueError: an architecture that transformers does not know.
+        ValueError: transformers does not know the architecture.
     """
     hugging_face = AutoConfig.for_model(
         config.architecture,

@@ -1,8 +1,8 @@
-"""ONNX of rankers and encoders, as bytes; the caller writes them.
+"""Export of rankers and encoders to ONNX, as bytes; the caller writes them to files.
 
-A ranker's inputs are named after the fields of RankerInputs plus `text`, its outputs after those of RankerOutput; an
-encoder's are input_ids, token_type_ids, attention_mask -> text, level_logits. The numbers of rows, behaviours, pairs
-and tokens are free.
+A ranker's inputs are named after the fields of RankerInputs plus `text`, its outputs after the fields of RankerOutput.
+An encoder maps input_ids, token_type_ids, attention_mask -> text, level_logits. The numbers of rows, behaviours, pairs
+and tokens are dynamic.
 """
 
 import logging
@@ -24,12 +24,12 @@ ENCODER_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 ENCODER_OUTPUTS = ("text", "level_logits")
 RANKER_INPUTS = (*RankerInputs._fields, "text")
 RANKER_OUTPUTS = RankerOutput._fields
-_EXAMPLE_ROWS = 3  # torch.export takes dimensions of 0 and 1 for constants
+_EXAMPLE_ROWS = 3  # torch.export treats dimensions of size 0 and 1 as constants
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
 
 
 class _FlatRanker(nn.Module):
-    """The ranker with its inputs as separate arguments, which become the graph's input names."""
+    """A ranker that takes its inputs as separate arguments: their names become the graph's input names."""
 
     def __init__(self, ranker: Ranker) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class _FlatRanker(nn.Module):
 
 
 def export_ranker(ranker: Ranker, sizes: FeatureSizes, user_length: int = 20, query_length: int = 30) -> bytes:
-    """The ranker's position-free forward (without its encoder) as one ONNX file."""
+    """Export the ranker's position-free forward pass, without its encoder, as one ONNX file."""
     inputs = example_inputs(sizes, _EXAMPLE_ROWS, user_length, query_length)
     text = torch.zeros(_EXAMPLE_ROWS, sizes.text)
     rows = torch.export.Dim("rows")
@@ -80,8 +80,8 @@ def export_ranker(ranker: Ranker, sizes: FeatureSizes, user_length: int = 20, qu
 
 
 def export_encoder(encoder: TextEncoder) -> bytes:
-    """The text encoder as one ONNX file."""
-    # One tensor per input: torch.export takes a tensor passed twice for one input.
+    """Export the text encoder as one ONNX file."""
+    # One tensor per input: torch.export merges inputs that are the same tensor.
     arguments = {name: torch.ones(_EXAMPLE_ROWS, 7, dtype=torch.int64) for name in ENCODER_INPUTS}
     arguments["token_type_ids"].zero_()
     shape = {0: torch.export.Dim("pairs"), 1: torch.export.Dim("tokens", max=_longest(encoder))}
@@ -90,10 +90,10 @@ def export_encoder(encoder: TextEncoder) -> bytes:
 
 
 class _FirstTokenLayer(nn.Module):
-    """A BERT layer that computes its first token's output only: [P, L, d] -> [P, 1, d].
+    """A BERT layer that computes the output of the first token only: [P, L, d] -> [P, 1, d].
 
-    The classifier reads nothing else of the last layer, so its queries, attention rows and feed-forward of all other
-    tokens are work for nothing: with 3 layers a quarter of all. Keys and values of all tokens are still needed.
+    The classifier reads only the first token of the last layer. Queries, attention rows and feed-forward of the other
+    tokens would be wasted: a quarter of all work with 3 layers. Keys and values of all tokens are still needed.
     """
 
     def __init__(self, layer: BertLayer) -> None:
@@ -101,7 +101,7 @@ class _FirstTokenLayer(nn.Module):
         self.layer = layer
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object) -> Tensor:
-        """As the layer's own; what only decoders are given is ignored."""
+        """Same as the layer's forward; arguments that only decoders use are ignored."""
         first, attention = hidden_states[:, :1], self.layer.attention
         query, key, value = (
             project(states).unflatten(-1, (attention.self.num_attention_heads, -1)).transpose(1, 2)
@@ -113,13 +113,13 @@ class _FirstTokenLayer(nn.Module):
         )
         mask = None if attention_mask is None else attention_mask[:, :, :1]
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        made: Tensor = self.layer.feed_forward_chunk(attention.output(mixed.transpose(1, 2).flatten(2), first))
-        return made
+        output: Tensor = self.layer.feed_forward_chunk(attention.output(mixed.transpose(1, 2).flatten(2), first))
+        return output
 
 
 @contextmanager
 def _first_token_only(encoder: TextEncoder) -> Iterator[None]:
-    """For the length of an export, a BERT's last layer computes its first token only; others stay as they are."""
+    """During an export, let the last layer of a BERT compute its first token only; leave other encoders unchanged."""
     layers: Any = getattr(getattr(getattr(encoder.model, "bert", None), "encoder", None), "layer", None)
     last = None if layers is None else layers[-1]
     if not isinstance(last, BertLayer):
@@ -133,7 +133,7 @@ def _first_token_only(encoder: TextEncoder) -> Iterator[None]:
 
 
 def example_inputs(sizes: FeatureSizes, rows: int, user_length: int = 20, query_length: int = 30) -> RankerInputs:
-    """A batch of unknowns and zeros in the right shapes: cold users, cold queries."""
+    """Build a batch of unknown ids and zeros in the right shapes: unknown users, unknown queries."""
     fields = len(sizes.behaviour)
     return RankerInputs(
         categorical=torch.zeros(rows, len(sizes.categorical), dtype=torch.int64),
@@ -172,8 +172,7 @@ def _export(
     assert program is not None
     model = program.model_proto
     for node in model.graph.node:
-        # Where in whose directories each line of the code stood: nothing for an artifact, which is to be the same from
-        # whichever machine it comes.
+        # Stack traces hold the paths of this machine; without them every machine exports the same bytes.
         kept = [entry for entry in node.metadata_props if entry.key != _STACK_TRACE]
         del node.metadata_props[:]
         node.metadata_props.extend(kept)
@@ -183,7 +182,7 @@ def _export(
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and the exporter's chatter off; both put back."""
+    """Switch to evaluation mode and silence the exporter's log; restore both afterwards."""
     training = {part: part.training for part in module.modules()}
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -1,12 +1,12 @@
-"""The numbers a row would have, were its relevance another and its pair never shown [ours].
+"""The numbers of a row if its relevance were another one and its pair had never been shown [ours].
 
-    above~ = above + d                                      thresholds stay, the relevance moves by d
+    above~ = above + d                                      the relevance changes by d, thresholds stay
     predictive~ = predictive + log g(above + d) - log g(above)
     g(x) = eps + a sigmoid(x / sqrt(s^2 + pi sd^2 / 8))     the click curve over a threshold of deviation sd
     pair_rate~ = query_rate,  pair_examined~ = 0            nobody has seen the pair
 
-A fake with the numbers of the relevant, clicked row that it was made of would contradict its own level, and no
-candidate looks like that: ranking such fakes low teaches nothing about candidates.
+A fake that kept the numbers of the relevant, clicked row it comes from would contradict its own level. No candidate
+looks like that, so ranking such fakes low would teach nothing about candidates.
 
 | symbol | variable | shape |
 |---|---|---|
@@ -25,7 +25,7 @@ from prectr.contracts.types import RankerInputs
 
 
 def with_relevance_changed(row: RankerInputs, change: Tensor, numbers: RelevanceNumbers) -> RankerInputs:
-    """F rows as they would be with their relevance moved by `change` [F] and their pair unseen."""
+    """Return F rows with their relevance changed by `change` [F] and their pair never shown."""
     return row._replace(
         tolerance=_tolerance(row.tolerance, change, numbers), numeric=_never_shown(row.numeric, numbers)
     )

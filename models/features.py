@@ -17,16 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SPARSE_ROWS = 100_000
-"""A table of so many rows or more has sparse gradients: a batch touches few of them."""
+"""Tables with at least this many rows have sparse gradients, because a batch touches few of their rows."""
 
 
 class FieldEmbeddings(nn.Module):
     """Embed integer fields: int64 [..., F] -> float [..., F * width] (concat) or [..., width] (sum).
 
-    Fewer columns than fields are read as the first fields.
-
-    An id outside its field's vocabulary is read as 0, unknown: in one shared table it would otherwise hit another
-    field's rows silently.
+    With fewer columns than fields, the columns are the first fields. An id outside its field's vocabulary counts as 0,
+    unknown; in the shared table it would otherwise silently read another field's row.
     """
 
     offsets: Tensor
@@ -41,7 +39,9 @@ class FieldEmbeddings(nn.Module):
     ) -> None:
         super().__init__()
         if any(cardinality < 1 for cardinality in cardinalities):
-            raise ValueError(f"every field needs at least the unknown value, got cardinalities {list(cardinalities)}.")
+            raise ValueError(
+                f"every field needs a cardinality of at least 1 (the unknown value), got {list(cardinalities)}."
+            )
         ends = torch.tensor([0, *cardinalities], dtype=torch.int64).cumsum(0)
         self.width = width
         self.reduce = reduce
@@ -57,7 +57,7 @@ class FieldEmbeddings(nn.Module):
         if self.reduce == "sum":
             if torch.compiler.is_exporting() or rows.shape[-1] == 0:
                 return functional.embedding(rows, self.table).sum(-2)
-            # One pass over the table instead of an [..., F, width] intermediate; ONNX spells it as gather and sum.
+            # One pass over the table, without an [..., F, width] intermediate. ONNX gets a gather and a sum instead.
             flat = functional.embedding_bag(
                 rows.reshape(-1, rows.shape[-1]), self.table, mode="sum", sparse=self.sparse
             )

@@ -1,4 +1,4 @@
-"""Personal relevance incentive tau from the user's and the query's histories.
+"""Personal relevance incentive tau, from the histories of the user and the query.
 
     b_j = W[e_query ; e_item ; E_rsl[level_j] ; e_clicked ; e_recency (; e_group)]              [ours]
     t = W_t[e_query ; e_item ; p @ E_rsl]                                                       [ours]
@@ -8,9 +8,10 @@
     tau = sum_j softmax(W_g[r, t, log1p n])_j s_j softplus(f_j([r, t])),  s = (+, +, -, -)      [summary]
     logit y = logit P + tau, or per level c_i <- sigmoid(logit c_i + tau_i) by switch           [ours]
 
-e_item is category, brand and price. W[...] is one table of width d_b per field, summed. t replaces e_user and e_query
-in the gate [ours], because user identities are not features. W_g and the last layers of f start near zero: with as
-many positive as negative experts tau starts near 0. t reads p without moving it [ours].
+- e_item embeds category, brand and price. W[...] is the sum of one table of width d_b per field.
+- t replaces e_user and e_query in the gate [ours], because user identities are not features.
+- W_g and the last layers of f start near zero, and each sign has half of the initial weight: tau starts near 0.
+- t reads p, but no gradient flows back to p [ours].
 
 | symbol | variable | shape |
 |---|---|---|
@@ -42,8 +43,8 @@ _LEVEL_FIELD = BEHAVIOUR_FIELDS.index("level")
 class TargetAttention(nn.Module):
     """Masked multi-head attention of one target over a sequence; an empty sequence gives a learned null vector.
 
-    The key and value projections are applied to the target and to the attended sum instead of to every token, which is
-    the same function (q . W_k b = W_k' q . b) at a fraction of the work.
+    The key projection is applied to the target and the value projection to the attended sum, not to every token. The
+    function is the same (q . W_k b = W_k' q . b) at a fraction of the work.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -69,7 +70,7 @@ class TargetAttention(nn.Module):
 
 
 class Incentive(nn.Module):
-    """tau of each row; `across_users` adds the query's side (V2), without it only S_u is read (V1)."""
+    """Incentive tau of each row. `across_users` adds the query's history (V2); without it only S_u is read (V1)."""
 
     signs: Tensor
 
@@ -96,7 +97,7 @@ class Incentive(nn.Module):
         self.last = nn.Parameter(torch.randn(experts, config.hidden, self.outputs) * 0.01)
         self.last_bias = nn.Parameter(torch.zeros(experts, self.outputs))
         nn.init.normal_(self.choice.weight, std=0.01)
-        # Unequal numbers of positive and negative experts would start off balance: give each sign half of the weight.
+        # Give each sign half of the initial weight, so that unequal numbers of experts start in balance.
         counts = torch.where(signs > 0, float(config.positive_experts), float(config.negative_experts))
         with torch.no_grad():
             self.choice.bias.copy_(-counts.log())
@@ -105,7 +106,7 @@ class Incentive(nn.Module):
         """Inputs of B rows, p [B, k] -> tau [B], or [B, k] when level-resolved."""
         target_BD = self._target(inputs.target, level_probabilities.detach())
         if self.attention:
-            # The user group is the last field of S_q; S_u has all but that one.
+            # S_u has the fields of S_q without the last one, the user group.
             summary_BD = self.user_attention(target_BD, self.fields(inputs.user_behaviours), inputs.user_mask)
         else:
             summary_BD = self.user_attention.null.expand_as(target_BD)
@@ -140,10 +141,10 @@ class Incentive(nn.Module):
 
 
 def apply_incentive(level_logits: Tensor, level_click_logits: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fuse with the incentive: tau [B] enters the odds, tau [B, k] each level's click logit.
+    """Fuse relevance, clicks and incentive: tau [B] is added to the odds, tau [B, k] to each level's click logit.
 
     Returns:
-        Click logit [B], level click logits [B, k] after a level-resolved tau, and the row's one incentive [B].
+        Click logit [B], level click logits [B, k] (with tau, if it is level-resolved), and one incentive per row [B].
     """
     if tau.dim() == 1:
         return fuse(level_logits, level_click_logits) + tau, level_click_logits, tau

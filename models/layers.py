@@ -1,4 +1,4 @@
-"""Building blocks that several modules share."""
+"""Layers that several models share: feed-forward networks and their initialisation."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LARGE_PRODUCT = 1 << 15
-"""Weights of a hidden layer from which on bfloat16 products pay for the casts around them."""
+"""Least number of weights at which a hidden layer's bfloat16 products save more time than the casts cost."""
 
 
 class HiddenLinear(nn.Linear):
-    """A linear layer whose products in training run in bfloat16 where `short_products` is set.
+    """A linear layer whose products run in bfloat16 during training if `short_products` is set.
 
-    Parameters, their gradients and the answer stay float32. Never a last layer: a logit needs all its digits.
+    Parameters, gradients and outputs stay float32. Do not use it as a last layer: a logit needs float32 precision.
     """
 
     short_products: bool = False
@@ -25,7 +25,7 @@ class HiddenLinear(nn.Linear):
 
 
 def feed_forward(inputs: int, hidden: Sequence[int], outputs: int, dropout: float = 0.0) -> nn.Sequential:
-    """Linear, GELU, dropout for each hidden width, then a plain linear layer: [..., inputs] -> [..., outputs]."""
+    """Build linear, GELU and dropout for each hidden width, then a linear layer: [..., inputs] -> [..., outputs]."""
     layers: list[nn.Module] = []
     for width in hidden:
         layers += [HiddenLinear(inputs, width), nn.GELU(), nn.Dropout(dropout)]
@@ -34,7 +34,7 @@ def feed_forward(inputs: int, hidden: Sequence[int], outputs: int, dropout: floa
 
 
 def start_at_zero(network: nn.Sequential) -> nn.Sequential:
-    """Zero the last linear layer, so that the network answers 0 until it has learned something."""
+    """Zero the last linear layer, so that the network outputs 0 before training."""
     last = network[-1]
     assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)

@@ -1,9 +1,9 @@
-"""Position bias: learned in training, dropped in serving [ours].
+"""Position bias of clicks: learned in training, dropped in serving [ours].
 
     additive:     logit P(click | x, pos) = z(x) + b_pos,            b_1 = 0
     examination:  P(click | x, pos) = e_pos sigmoid(z(x)),           e_1 = 1
 
-Both start at log e_pos = b_pos = -log pos. Pinning position 1 makes "position-free" mean "as shown first".
+Both start at log e_pos = b_pos = -log pos. Position 1 is fixed, so "position-free" means "as if shown first".
 
 | symbol | variable |
 |---|---|
@@ -21,7 +21,13 @@ _ALWAYS_EXAMINED = 30.0  # logit of e_1: 1 - e_1 is 1e-13
 
 
 class PositionBias(nn.Module):
-    """Position bias of 1..`positions`; later positions share the last one's."""
+    """Position bias of positions 1..`positions`; later positions share the bias of the last one.
+
+    >>> bias = PositionBias(PositionConfig(form="examination"), positions=10)
+    >>> click_logit = torch.tensor([0.2, 0.2]).logit()
+    >>> [round(value, 3) for value in bias(click_logit, torch.tensor([1, 4])).sigmoid().tolist()]
+    [0.2, 0.05]
+    """
 
     def __init__(self, config: PositionConfig, positions: int) -> None:
         super().__init__()
@@ -42,7 +48,7 @@ class PositionBias(nn.Module):
         return log_click - log_no_click
 
     def position_logit(self, position: Tensor) -> Tensor:
-        """[B] -> [B]: b_pos, or log e_pos in the examination form. 0 at position 1."""
+        """b_pos, or log e_pos in the examination form; 0 at position 1: [B] -> [B]."""
         bias = self._bias(position)
         return bias if self.form == "additive" else functional.logsigmoid(bias)
 

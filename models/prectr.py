@@ -4,20 +4,31 @@
     logit y = logit(sum_i c_i p_i) + tau
     L = BCE(y with position) + w_A (A) + w_B (B)
 
-Frozen encoder, no cross-user preference, no exposure debias. PRECTR-V2 switches these on in `prectr_v2`.
+Semantic consistency regularisation [paper, form ours] keeps the meaning of each level (A) and makes click
+probabilities rise with the level (B):
 
-| symbol | variable |
-|---|---|
-| h | text |
-| p | level_logits, before softmax |
-| c | level_click_logits, before sigmoid |
-| (A), (B) | `level`, `order`: consistency |
+    (A)  KL(q_rsl || p), which for a gold one-hot label is CE(y_rsl, p)
+    (B)  mean_i max(0, m + c_i - c_{i+1})
+
+The encoder is frozen; there is no cross-user preference and no exposure debias. `prectr_v2` adds these.
+
+| symbol | variable | shape |
+|---|---|---|
+| h | text | [B, d] |
+| p | softmax(level_logits) | [B, k] |
+| c | sigmoid(level_click_logits) | [B, k] |
+| q_rsl | level_soft | [B, k] |
+| m | margin | scalar |
+| (A), (B) | `level`, `order` | scalar |
 """
 
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.base import BaseModule
-from models.consistency import level_divergence, order_hinge
 from models.encoder import TextEncoder
 from models.fusion import expected_level
 from models.incentive import Incentive, apply_incentive
@@ -28,7 +39,7 @@ from prectr.contracts.types import RankerInputs, RankerLabels, RankerOutput
 
 
 class Prectr(Ranker):
-    """PRECTR; the keyword arguments are what PRECTR-V2 changes."""
+    """PRECTR. The keyword arguments are the parts that PRECTR-V2 changes."""
 
     def __init__(
         self,
@@ -61,13 +72,13 @@ class Prectr(Ranker):
         return RankerOutput(click_logit, level_logits, level_click_logits, incentive)
 
     def incentive_of(self, inputs: RankerInputs, level_probabilities: Tensor) -> Tensor:
-        """tau [B] or [B, k]; zeros where the incentive is switched off."""
+        """Incentive tau, [B] or [B, k]; zeros [B] if the incentive is off."""
         if self.incentive is None:
             return level_probabilities[:, 0] * 0
         return self.incentive(inputs, level_probabilities)
 
     def loss(self, output: RankerOutput, inputs: RankerInputs, text: Tensor, labels: RankerLabels) -> dict[str, Tensor]:
-        """Adds `level` (A) and `order` (B), before weighting, to the click loss."""
+        """Click loss plus `level` (A) and `order` (B); both are returned before weighting."""
         parts = super().loss(output, inputs, text, labels)
         weights = self.config.consistency
         level = level_divergence(output.level_logits, labels.level_soft, labels.level_known, labels.level_weight)
@@ -76,5 +87,19 @@ class Prectr(Ranker):
         return {**parts, "total": total, "level": level, "order": order}
 
     def slow_parameters(self) -> list[nn.Parameter]:
-        """The RSL module's."""
+        """Parameters of the RSL module."""
         return list(self.relevance.parameters())
+
+
+def level_divergence(level_logits: Tensor, level_soft: Tensor, known: Tensor, weight: Tensor | None = None) -> Tensor:
+    """(A): weighted mean over the rows whose level is known, 0 without any. [B, k], [B, k], bool [B], [B] -> []."""
+    log_level = functional.log_softmax(level_logits, -1)
+    divergence = (torch.xlogy(level_soft, level_soft) - level_soft * log_level).sum(-1)
+    weights = known.to(divergence.dtype) if weight is None else known * weight
+    return (torch.where(known, divergence, 0.0) * weights).sum() / weights.sum().clamp(min=1e-6)
+
+
+def order_hinge(level_click_logits: Tensor, margin: float, unit: Literal["probability", "logit"]) -> Tensor:
+    """(B): mean over rows and neighbouring levels, [B, k] -> []. `unit` is the scale of c and of the margin."""
+    click = level_click_logits.sigmoid() if unit == "probability" else level_click_logits
+    return functional.relu(margin + click[:, :-1] - click[:, 1:]).mean()

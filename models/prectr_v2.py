@@ -2,9 +2,16 @@
 
     L = BCE(y with position) + w_A (A) + w_B (B) + w_R R
 
-Its three parts are the ablations `preference` (tolerance numbers, S_q and g_q), `debias` (R) and `encoder`. With all
-three off, and attention on, it is PRECTR. Attention over S_u and S_q is off by default: it is most of
-the work of a step; the group `parts` of `make bench-quality` says what it brings on top of the mined numbers.
+R is the exposure debias of `debias`, (A) and (B) are those of `prectr`. Three settings switch the parts: `preference`
+(tolerance numbers, S_q and g_q), `debias` (R) and `encoder`. With all three off and attention on, the model is PRECTR.
+Attention over S_u and S_q is off by default, because it takes most of the time of a training step; the group `parts`
+of `make bench-quality` measures its gain over the mined numbers.
+
+| symbol | variable |
+|---|---|
+| (A), (B), R | `level`, `order`, `debias` |
+| w_A, w_B | config.consistency.level_weight, .order_weight |
+| w_R | config.exposure.weight |
 """
 
 from torch import Tensor
@@ -17,7 +24,7 @@ from prectr.contracts.types import RankerInputs, RankerLabels, RankerOutput
 
 
 class PrectrV2(Prectr):
-    """PRECTR-V2, its three parts by the switches of `config`."""
+    """PRECTR-V2; `config` switches its three parts."""
 
     def __init__(self, config: ModelConfig, sizes: FeatureSizes, encoder: TextEncoder) -> None:
         super().__init__(
@@ -32,7 +39,7 @@ class PrectrV2(Prectr):
         self.debias = ExposureDebias(config.exposure, sizes, config.fusion.prior_click_rate) if has_debias else None
 
     def loss(self, output: RankerOutput, inputs: RankerInputs, text: Tensor, labels: RankerLabels) -> dict[str, Tensor]:
-        """Adds `debias` (R), before weighting."""
+        """The loss of PRECTR plus `debias` (R), which is returned before weighting."""
         parts = super().loss(output, inputs, text, labels)
         if self.debias is None:
             return parts

@@ -1,11 +1,11 @@
-"""The one interface of every ranker: what the training loop, the exporter and the scorer rely on.
+"""The interface of all rankers, as the training loop, the exporter and the scorer use it.
 
     forward(inputs, text) -> RankerOutput              logits, position-free
     loss(output, inputs, text, labels) -> dict         "total" and its parts, scalars
-    with_position(click_logit, position) -> logit      for training and for figures "with the logged position"
+    with_position(click_logit, position) -> logit      for training and for figures at the logged position
     parameter_groups(learning_rate) -> list            for any torch optimizer
 
-The caller runs `ranker.encoder` and passes the text vectors, because a distinct pair is encoded once a batch.
+The caller runs `ranker.encoder` and passes the text vectors, because each distinct pair is encoded once per batch.
 """
 
 from typing import Any
@@ -24,9 +24,11 @@ from prectr.contracts.types import RankerInputs, RankerLabels, RankerOutput
 class Ranker(nn.Module):
     """Base of all rankers.
 
-    `trains_encoder`: the loop must compute `text` with gradients; otherwise it may cache text vectors, and the
-    encoder's parameters ask for no gradient. `uses_text`: False means `text` is not read at all. `reads_behaviours`:
-    False means S_u and S_q are not, and come empty.
+    Attributes:
+        trains_encoder: True: the loop must compute `text` with gradients. False: the encoder's parameters need no
+            gradient, and the loop may cache text vectors.
+        uses_text: False: the model does not read `text`.
+        reads_behaviours: False: the model does not read S_u and S_q, which are then empty.
     """
 
     trains_encoder: bool = False
@@ -36,14 +38,16 @@ class Ranker(nn.Module):
     def __init__(self, config: ModelConfig, sizes: FeatureSizes, encoder: TextEncoder, trains_encoder: bool) -> None:
         super().__init__()
         if sizes.text != encoder.width:
-            raise ValueError(f"sizes.text is {sizes.text}, the encoder's width {encoder.width}; they must be equal.")
+            raise ValueError(
+                f"sizes.text is {sizes.text}, the encoder has width {encoder.width}; both must be equal."
+            )
         self.config = config
         self.sizes = sizes
         self.encoder = encoder
         self.trains_encoder = trains_encoder
         self.position = PositionBias(config.position, sizes.positions)
         encoder.requires_grad_(trains_encoder)
-        # A ranker's level head is its own; the encoder's classifier takes no part in its loss.
+        # The ranker has its own level head; the encoder's classifier is not part of its loss.
         encoder.classifier.requires_grad_(False)
 
     def forward(self, inputs: RankerInputs, text: Tensor) -> RankerOutput:
@@ -51,7 +55,7 @@ class Ranker(nn.Module):
         raise NotImplementedError
 
     def loss(self, output: RankerOutput, inputs: RankerInputs, text: Tensor, labels: RankerLabels) -> dict[str, Tensor]:
-        """`click` (mean BCE with the logged position) and "total"; subclasses add their parts, before weighting."""
+        """`click` (mean BCE at the logged position) and `total`. Subclasses add their parts, before weighting."""
         logit = self.with_position(output.click_logit, labels.position)
         click = functional.binary_cross_entropy_with_logits(logit, labels.click)
         return {"total": click, "click": click}
@@ -61,30 +65,31 @@ class Ranker(nn.Module):
         return self.position(click_logit, position)
 
     def position_logit(self, position: Tensor) -> Tensor:
-        """The position's bias on the logit, or its log examination probability: [B] -> [B], 0 at position 1."""
+        """Bias of a position on the logit, or its log examination probability; 0 at position 1: [B] -> [B]."""
         return self.position.position_logit(position)
 
     def use_short_products(self, allowed: bool) -> None:
-        """Let large hidden layers train with bfloat16 products, or not."""
+        """Allow or forbid bfloat16 products in the training of large hidden layers."""
         for layer in self.modules():
             if isinstance(layer, HiddenLinear):
                 layer.short_products = allowed and layer.weight.numel() >= LARGE_PRODUCT
 
     def slow_parameters(self) -> list[nn.Parameter]:
-        """Pretrained parameters besides the encoder's, trained with its smaller learning rate."""
+        """Pretrained parameters outside the encoder; they train with the encoder's smaller learning rate."""
         return []
 
     def parameter_groups(self, learning_rate: float, encoder_scale: float = 0.02) -> list[dict[str, Any]]:
-        """Groups of `params`, `lr`, `name`: encoder and RSL module at `encoder_scale` times the rate [ours].
+        """Groups of `params`, `lr`, `name` for an optimizer.
 
-        The group "tables" holds the large tables of ids, whose gradients are sparse.
+        The encoder and the RSL module train at `encoder_scale` times the learning rate [ours]. The group "tables"
+        holds the large tables of ids, whose gradients are sparse.
         """
         tables = [module.table for module in self.modules() if isinstance(module, FieldEmbeddings) and module.sparse]
         encoder = list(self.encoder.parameters())
         slow = self.slow_parameters()
         position = list(self.position.parameters())
-        apart = {id(parameter) for parameter in [*encoder, *slow, *position, *tables]}
-        rest = [parameter for parameter in self.parameters() if id(parameter) not in apart]
+        grouped_ids = {id(parameter) for parameter in [*encoder, *slow, *position, *tables]}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in grouped_ids]
         groups = [
             ("ranker", rest, 1.0),
             ("position", position, self.config.position.learning_rate_scale),

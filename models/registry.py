@@ -1,4 +1,4 @@
-"""Rankers by name."""
+"""Rankers by their configured names, and the function that builds one."""
 
 from collections.abc import Callable
 
@@ -31,9 +31,11 @@ RANKERS: dict[str, Callable[[ModelConfig, FeatureSizes, TextEncoder], Ranker]] =
 
 
 def build_ranker(config: ModelConfig, sizes: FeatureSizes, encoder: TextEncoder) -> Ranker:
-    """Build the ranker `config.name`. It owns `encoder` from now on and sets which of its parameters train.
+    """Build the ranker `config.name`.
+
+    The ranker takes ownership of `encoder` and sets which of its parameters train.
 
     Raises:
-        ValueError: `sizes.text` is not the encoder's width.
+        ValueError: `sizes.text` differs from the encoder's width.
     """
     return RANKERS[config.name](config, sizes, encoder)

@@ -3,9 +3,10 @@
     p = softmax(MLP_rsl([h, match]))                                     [summary]
     z = a log q + (1 - a) head(h) + MLP([h, match]),   p = softmax(z)    [ours]
 
-`head` starts as the distilled student's classifier, so that distillation is the first training stage; q is the level
-distribution looked up for the very pair (judgment, teacher or encoder, in this order); a starts at 1 and the MLP at 0,
-so that training starts from the looked-up distribution, and from the student's where nothing was looked up.
+- `head` starts as the distilled student's classifier: distillation is the first training stage.
+- q is the level distribution looked up for the pair: a judgment, else the teacher's, else the encoder's.
+- a starts at 1 and the MLP at 0. Training starts from the looked-up distribution, and from the student's distribution
+  where there is no look-up.
 
 | symbol | variable | shape |
 |---|---|---|
@@ -22,11 +23,11 @@ from models.encoder import TextEncoder
 from models.layers import feed_forward, start_at_zero
 from prectr.contracts.model_config import LEVELS, FeatureSizes, FusionConfig
 
-_LEAST_LOG_PROBABILITY = -12.0  # a judgment's exact zeros would be -inf
+_LEAST_LOG_PROBABILITY = -12.0  # the exact zeros of a judgment would give -inf
 
 
 class RelevanceModule(nn.Module):
-    """Level logits from the text vector and the match features."""
+    """Predict level logits from the text vector and the match features."""
 
     def __init__(self, config: FusionConfig, sizes: FeatureSizes) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class RelevanceModule(nn.Module):
                 self.head.bias.copy_(encoder.classifier.bias)
 
     def forward(self, text: Tensor, match: Tensor) -> Tensor:
-        """[B, d], [B, M] -> level logits [B, k]."""
+        """Text [B, d], match features [B, M] -> level logits [B, k]."""
         known, log_probabilities = look_up(match)
         probabilities = known * log_probabilities.exp()
         trust = self.trust * known
@@ -55,9 +56,12 @@ class RelevanceModule(nn.Module):
 
 
 def look_up(match: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether a level distribution was looked up (float [B, 1]) and its log-probabilities ([B, k], 0 where not).
+    """Read the looked-up level distribution of each row.
 
-    No look-up is written as four zeros, which are no distribution: only rows whose probabilities sum to 1 count.
+    Four zeros mean "no look-up": they are no log-probabilities, because their exponentials do not sum to 1.
+
+    Returns:
+        Whether there is a look-up, float [B, 1], and its log-probabilities [B, k], 0 without one.
     """
     logarithms = match[:, :LEVELS]
     known = ((logarithms.exp().sum(-1, keepdim=True) - 1).abs() < 0.05).to(match.dtype)

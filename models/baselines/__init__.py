@@ -1,1 +1,1 @@
-"""Baselines of the main table, behind the same interface as PRECTR-V2."""
+"""Baselines of the main results table; they share the interface of PRECTR-V2."""

@@ -1,7 +1,7 @@
-"""What the baselines share: the numbers they read, and an output that can stand in every table.
+"""Shared parts of the baselines: the numbers they read and the output they return.
 
-A baseline does not learn relevance levels: its level distribution is the looked-up one (uniform where there is none),
-its click probability the same at every level, its incentive 0.
+A baseline does not learn relevance levels. Its level distribution is the looked-up one (uniform without a look-up), its
+click probability is the same at every level, and its incentive is 0.
 """
 
 import math
@@ -15,12 +15,12 @@ from prectr.contracts.types import RankerInputs, RankerOutput
 
 
 def numbers_width(config: BaselineConfig, sizes: FeatureSizes) -> int:
-    """Width of `numbers_of`."""
+    """Number of columns of `numbers_of`."""
     return sizes.numeric + (sizes.match if config.match else 0)
 
 
 def numbers_of(config: BaselineConfig, inputs: RankerInputs) -> Tensor:
-    """Numeric features, and by switch the match features with the looked-up levels: [B, N]."""
+    """Numeric features, and with `config.match` also the match features with the looked-up levels: [B, N]."""
     if not config.match:
         return inputs.numeric
     known, log_probabilities = look_up(inputs.match)
@@ -28,7 +28,7 @@ def numbers_of(config: BaselineConfig, inputs: RankerInputs) -> Tensor:
 
 
 def baseline_output(click_logit: Tensor, inputs: RankerInputs) -> RankerOutput:
-    """Output of B rows from their click logit [B]."""
+    """Build the output of B rows from their click logits [B]."""
     _, log_probabilities = look_up(inputs.match)
     return RankerOutput(
         click_logit=click_logit,
@@ -39,5 +39,5 @@ def baseline_output(click_logit: Tensor, inputs: RankerInputs) -> RankerOutput:
 
 
 def start_at_prior(layer: nn.Linear, click_rate: float) -> None:
-    """Let a last layer's bias answer the prior click rate."""
+    """Set the bias of a last layer so that the initial click probability is the prior click rate."""
     nn.init.constant_(layer.bias, math.log(click_rate / (1 - click_rate)))

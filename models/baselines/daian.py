@@ -1,21 +1,22 @@
-"""DAIAN (arXiv 2602.13971), made for recommendations that an item triggers; here the trigger is the query [ours].
+"""DAIAN (arXiv 2602.13971), a model for recommendations triggered by an item; here the trigger is the query [ours].
 
-    1  s(v) = g cos(t, v) + (1 - g) cos(z, v),   z = W h,   g = sigmoid(w . [t, z] + b)      IDs and text mixed
+    1  s(v) = g cos(t, v) + (1 - g) cos(z, v),   z = W h,   g = sigmoid(w . [t, z] + b)      mixes IDs and text
        logit y_1 = a s(v) + c
-    2  pi = softmax(MLP_i([t, habit, log1p n])),   habit = mean_j m(cos(t_j, v_j))           how near the user clicks
+    2  pi = softmax(MLP_i([t, habit, log1p n])),   habit = mean_j m(cos(t_j, v_j))           similarity of the clicks
     3  u = sum_k pi_k sum_j m_k(s(v_j)) b_j / (1 + sum_j m_k(s(v_j)))                        history retrieved by bin
        logit y = MLP([embedded fields, numbers, s(v), pi * m(s(v)), u])
     m(s) = softmax_k(-(s - c_k)^2 / (2 r^2)),   c_k even in [-1, 1],   r half of their distance
 
     L = BCE(y) + BCE(y_1) + CE(pi against m(s(v)), clicked rows only)
 
-A distribution over bins of similarity to the trigger, retrieval by bin, the mix of ID and semantic similarity and three
-stages of training are the paper's [summary]; every form above is ours, so read its figures as of an adaptation:
-- t embeds the row's query, v its item's category, brand and price (histories hold no item ids); j runs over the user's
-  clicks S_u, with their own queries t_j. h is the text vector of the row's query and title, not the query's alone.
-- Bins are soft, and one that holds little of a history says little.
-- The stages run side by side: 2 and 3 read what the stages before them learnt through a stop-gradient, so the sum needs
-  no weights; they share the position bias only. The text encoder is frozen.
+The ideas are the paper's [summary]: a distribution over bins of similarity to the trigger, retrieval by bin, a mix of
+ID and semantic similarity, and three training stages. Every equation above is ours, so the figures are those of an
+adaptation:
+- t embeds the row's query, v the item's category, brand and price (histories hold no item ids). j runs over the user's
+  clicks S_u, each with its own query t_j. h is the text vector of the row's query and title, not of the query alone.
+- Bins are soft. A bin that holds little of the history contributes little.
+- The stages train at the same time. Stages 2 and 3 read earlier stages through a stop-gradient, so the sum needs no
+  weights; the stages share only the position bias. The text encoder is frozen.
 
 | symbol | variable | shape |
 |---|---|---|
@@ -43,24 +44,24 @@ from models.ranker import Ranker
 from prectr.contracts.model_config import FeatureSizes, ModelConfig
 from prectr.contracts.types import TARGET_FIELDS, RankerInputs, RankerLabels, RankerOutput
 
-_ITEM = slice(1, len(TARGET_FIELDS))  # the fields of a target or behaviour that are its item's; its query comes first
+_ITEM = slice(1, len(TARGET_FIELDS))  # the item's fields of a target or behaviour; field 0 is the query
 
 
 class Trigger(NamedTuple):
-    """What a row's items are compared with."""
+    """Trigger of each row: the query's embedding, the text vector and the weight of the embedding."""
 
     ids: Tensor  # [B, D]
     text: Tensor  # [B, D]
     share: Tensor  # [B]: g
 
     def similarity(self, items: Tensor) -> Tensor:
-        """s of items [B, D] or [B, L, D]: [B] or [B, L], in -1..1."""
-        one = items.dim() == 2
-        items_BLD = items.unsqueeze(1) if one else items
+        """Similarity s, in -1..1: items [B, D] -> [B], or [B, L, D] -> [B, L]."""
+        single = items.dim() == 2
+        items_BLD = items.unsqueeze(1) if single else items
         by_ids = functional.cosine_similarity(self.ids.unsqueeze(1), items_BLD, -1)
         by_text = functional.cosine_similarity(self.text.unsqueeze(1), items_BLD, -1)
         mixed = self.share.unsqueeze(-1) * by_ids + (1 - self.share.unsqueeze(-1)) * by_text
-        return mixed.squeeze(1) if one else mixed
+        return mixed.squeeze(1) if single else mixed
 
 
 class Daian(Ranker):
@@ -91,7 +92,7 @@ class Daian(Ranker):
             start_at_prior(layer, config.fusion.prior_click_rate)
 
     def forward(self, inputs: RankerInputs, text: Tensor) -> RankerOutput:
-        """Score B rows by stage 3; text [B, d]."""
+        """Score B rows with stage 3; text [B, d]."""
         trigger = self._trigger(inputs, text)
         near_B = trigger.similarity(self.items(inputs.target[:, _ITEM])).detach()
         near_BL = trigger.similarity(self.items(inputs.user_behaviours[..., _ITEM])).detach()
@@ -103,37 +104,37 @@ class Daian(Ranker):
         return baseline_output(self.deep(torch.cat(parts, -1)).squeeze(-1), inputs)
 
     def loss(self, output: RankerOutput, inputs: RankerInputs, text: Tensor, labels: RankerLabels) -> dict[str, Tensor]:
-        """Adds stages 1 and 2: `similarity` and `intent` (0 where no row of the batch is clicked)."""
+        """Add the losses of stages 1 and 2: `similarity`, and `intent`, which is 0 without a clicked row."""
         parts = super().loss(output, inputs, text, labels)
         near_B = self._trigger(inputs, text).similarity(self.items(inputs.target[:, _ITEM]))
         near_logit = self.with_position(self.nearness(near_B.unsqueeze(-1)).squeeze(-1), labels.position)
         similarity = functional.binary_cross_entropy_with_logits(near_logit, labels.click)
-        wanted_BK, logits_BK = self._bins(near_B.detach()), self._intent_logits(inputs)
-        distance_B = functional.cross_entropy(logits_BK, wanted_BK, reduction="none")
+        target_BK, logits_BK = self._bins(near_B.detach()), self._intent_logits(inputs)
+        distance_B = functional.cross_entropy(logits_BK, target_BK, reduction="none")
         intent = (distance_B * labels.click).sum() / labels.click.sum().clamp(min=1)
         total = parts["total"] + similarity + intent
         return {**parts, "total": total, "similarity": similarity, "intent": intent}
 
     def _trigger(self, inputs: RankerInputs, text: Tensor) -> Trigger:
-        ids, seen = self.queries(inputs.target[:, :1]), self.text(text.detach())
-        return Trigger(ids, seen, self.share(torch.cat([ids, seen], -1)).sigmoid().squeeze(-1))
+        ids_BD, text_BD = self.queries(inputs.target[:, :1]), self.text(text.detach())
+        return Trigger(ids_BD, text_BD, self.share(torch.cat([ids_BD, text_BD], -1)).sigmoid().squeeze(-1))
 
     def _intent_logits(self, inputs: RankerInputs) -> Tensor:
-        """Logit of pi: [B, K], from trigger and user alone."""
+        """Logits of pi, [B, K]; they depend on the trigger and the user only."""
         trigger_BD = self.queries(inputs.target[:, :1]).detach()
         queries_BLD = self.queries(inputs.user_behaviours[..., :1])
         items_BLD = self.items(inputs.user_behaviours[..., _ITEM])
-        own_BLK = self._bins(functional.cosine_similarity(queries_BLD, items_BLD, -1).detach())
-        real_BL1 = inputs.user_mask.unsqueeze(-1).to(own_BLK.dtype)
+        bins_BLK = self._bins(functional.cosine_similarity(queries_BLD, items_BLD, -1).detach())
+        real_BL1 = inputs.user_mask.unsqueeze(-1).to(bins_BLK.dtype)
         count_B1 = real_BL1.sum(1)
-        habit_BK = (own_BLK * real_BL1).sum(1) / count_B1.clamp(min=1)
+        habit_BK = (bins_BLK * real_BL1).sum(1) / count_B1.clamp(min=1)
         return self.intent(torch.cat([trigger_BD, habit_BK, count_B1.log1p()], -1))
 
     def _retrieve(self, behaviours_BLD: Tensor, near_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """The history by bin: [B, K, D]; zeros for an empty one."""
+        """History summed by bin: [B, K, D]; zeros for an empty history."""
         weight_BLK = self._bins(near_BL).masked_fill(~mask_BL.unsqueeze(-1), 0.0)
         return weight_BLK.transpose(1, 2) @ behaviours_BLD / (1 + weight_BLK.sum(1)).unsqueeze(-1)
 
     def _bins(self, similarity: Tensor) -> Tensor:
-        """m: [...] -> [..., K], sums to 1."""
+        """Bin memberships m, which sum to 1: [...] -> [..., K]."""
         return (-0.5 * ((similarity.unsqueeze(-1) - self.centres) / self.radius).square()).softmax(-1)

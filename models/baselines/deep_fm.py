@@ -2,8 +2,8 @@
 
     logit y = w . [one-hot fields, numbers] + sum_{i<j} <e_i, e_j> + MLP([e_1 .. e_F, numbers]) + b
 
-e_i is the embedding of field i; a number x_n takes part in the pairs as x_n v_n. The pairs cost linear time:
-sum_{i<j} <e_i, e_j> = 1/2 (|sum_i e_i|^2 - sum_i |e_i|^2).
+e_i is the embedding of field i. A number x_n enters the pairs as the vector x_n v_n. The sum over pairs takes linear
+time: sum_{i<j} <e_i, e_j> = 1/2 (|sum_i e_i|^2 - sum_i |e_i|^2).
 
 | symbol | variable | shape |
 |---|---|---|

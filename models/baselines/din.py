@@ -1,9 +1,9 @@
-"""DIN (Zhou et al., arXiv 1706.06978): a target-dependent sum of the user's behaviours.
+"""DIN (Zhou et al., arXiv 1706.06978): attention of the target over the user's behaviours.
 
     logit y = MLP([embedded fields, numbers, t, u]) + b
     u = sum_j a(b_j, t) b_j,          a(b, t) = MLP_a([b, t, b - t, b * t])          not normalised, as published
 
-b_j is the sum of the embedded fields of behaviour j of S_u, t that of the row's own fields.
+b_j is the sum of the embedded fields of behaviour j of S_u; t is the same sum over the row's own fields.
 
 | symbol | variable | shape |
 |---|---|---|
@@ -50,8 +50,8 @@ class Din(Ranker):
         return baseline_output(self.deep(torch.cat(parts, -1)).squeeze(-1), inputs)
 
     def _interest(self, behaviours: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """[B, L, d], [B, d], bool [B, L] -> [B, d]; zeros for an empty history."""
+        """Interest u, zeros for an empty history: [B, L, d], [B, d], bool [B, L] -> [B, d]."""
         targets = target.unsqueeze(1).expand_as(behaviours)
-        seen = torch.cat([behaviours, targets, behaviours - targets, behaviours * targets], -1)
-        weight = self.activation(seen).masked_fill(~mask.unsqueeze(-1), 0.0)
+        features = torch.cat([behaviours, targets, behaviours - targets, behaviours * targets], -1)
+        weight = self.activation(features).masked_fill(~mask.unsqueeze(-1), 0.0)
         return (weight * behaviours).sum(1)

@@ -1,11 +1,11 @@
-"""DNN (Covington et al., RecSys 2016): the deep half of Wide&Deep alone.
+"""DNN (Covington et al., RecSys 2016): the deep half of Wide&Deep.
 
     logit y = MLP([embedded fields, numbers])
 
 | symbol | variable | shape |
 |---|---|---|
 | embedded fields | fields | [B, F d] |
-| numbers | numeric (and match by switch) | [B, N] |
+| numbers | numeric, with baseline.match also match | [B, N] |
 """
 
 import torch

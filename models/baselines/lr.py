@@ -1,8 +1,8 @@
-"""Logistic regression (McMahan et al., KDD 2013, is its best-known use for clicks): the floor of the main table.
+"""Logistic regression, the simplest model of the main table (for clicks: McMahan et al., KDD 2013).
 
     logit y = w . [one-hot fields, numbers] + b
 
-No two features meet: what it cannot say is why the other models exist.
+It has no interactions between features.
 
 | symbol | variable | shape |
 |---|---|---|

@@ -1,13 +1,13 @@
-"""Wide&Deep (Cheng et al., arXiv 1606.07792), the base of RelaImpr in the main table.
+"""Wide&Deep (Cheng et al., arXiv 1606.07792), the reference model of RelaImpr in the main table.
 
     logit y = w . [one-hot fields, numbers] + MLP([embedded fields, numbers]) + b
 
-It reads neither text nor behaviours nor tolerance, and the match features only by switch.
+It reads neither text nor behaviours nor tolerance. It reads the match features only with `baseline.match`.
 
 | symbol | variable | shape |
 |---|---|---|
 | w | wide_fields, wide_numbers | |
-| numbers | numeric (and match by switch) | [B, N] |
+| numbers | numeric, with baseline.match also match | [B, N] |
 """
 
 import torch

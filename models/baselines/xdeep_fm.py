@@ -1,10 +1,10 @@
-"""xDeepFM (Lian et al., arXiv 1803.05170): DeepFM with a compressed interaction network (CIN) in place of the pairs.
+"""xDeepFM (Lian et al., arXiv 1803.05170): DeepFM with a compressed interaction network (CIN) instead of the pairs.
 
     logit y = w . [one-hot fields, numbers] + w_o . [p^1 .. p^T] + MLP([e_1 .. e_F, numbers]) + b
     X^k_h = sum_ij W^k_hij (X^{k-1}_i * X^0_j)            p^k_h = sum over the width d of X^k_h
 
-The rows of X^0 are the embeddings e_i of the fields and, as in `deep_fm`, x_n v_n of the numbers; * is elementwise. W^k
-has no bias and X^k no activation, as published.
+The rows of X^0 are the embeddings e_i of the fields and the vectors x_n v_n of the numbers, as in `deep_fm`; * is
+elementwise. W^k has no bias and X^k no activation, as published.
 
 | symbol | variable | shape |
 |---|---|---|
@@ -31,22 +31,22 @@ from prectr.contracts.types import RankerInputs, RankerOutput
 
 
 class CompressedInteraction(nn.Module):
-    """CIN over m rows of width d, with one layer for each of `sizes`; the answer is a logit."""
+    """CIN over m rows of width d with one layer for each of `sizes`; the output is a logit."""
 
     def __init__(self, rows: int, sizes: Sequence[int]) -> None:
         super().__init__()
-        before = [rows, *sizes]
+        input_rows = [rows, *sizes]
         self.layers = nn.ModuleList(
-            nn.Linear(inputs * rows, outputs, bias=False) for inputs, outputs in zip(before, sizes, strict=False)
+            nn.Linear(inputs * rows, outputs, bias=False) for inputs, outputs in zip(input_rows, sizes, strict=False)
         )
         self.last = nn.Linear(sum(sizes), 1, bias=False)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """X^0 with its width before its rows, [B, d, m] -> [B, 1]."""
-        found, pooled = rows, []
+        """X^0 as [B, d, m], width before rows -> logit [B, 1]."""
+        interactions, pooled = rows, []
         for layer in self.layers:
-            found = layer((found.unsqueeze(-1) * rows.unsqueeze(-2)).flatten(-2))
-            pooled.append(found.sum(1))
+            interactions = layer((interactions.unsqueeze(-1) * rows.unsqueeze(-2)).flatten(-2))
+            pooled.append(interactions.sum(1))
         return self.last(torch.cat(pooled, -1))
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from models.consistency import level_divergence, order_hinge
+from models.prectr import level_divergence, order_hinge
 
 
 def test_level_term_is_cross_entropy_for_gold_and_zero_at_agreement() -> None:

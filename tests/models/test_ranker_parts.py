@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.consistency import level_divergence, order_hinge
+from models.prectr import level_divergence, order_hinge
 from models.registry import build_ranker
 from prectr.contracts.model_config import ConsistencyConfig, ExposureConfig, FusionConfig, IncentiveConfig, ModelConfig
 
