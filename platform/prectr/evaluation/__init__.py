@@ -1,6 +1,6 @@
-"""What a table of rankers holds: the same rows of the test day for all, every figure with its definition and spread.
+"""Offline evaluation of rankers on the test day: all rankers on the same rows, each figure with its interval.
 
-Reading order: `contestants` (who is compared), `day` (the rows, their slices, the lists of candidates), `scores` (what
-a ranker, a bound or a file of the user's says of them), `figures` (which metrics, and how sure they are), `curves`
-(what the report draws). `truth/` of a simulated log is opened by `truth` and nowhere else.
+Reading order: `contestants` (which models are compared), `day` (rows, slices and lists of candidates), `scores` (scores
+of a bundle, a bound or a user's file), `figures` (metrics and intervals), `off_policy`, `curves` (data for the report's
+pictures). Only `truth` opens `truth/` of a simulated log. `experiments/` analyses and simulates online tests.
 """

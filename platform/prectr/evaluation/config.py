@@ -8,25 +8,26 @@ from prectr.core.config import FrozenConfig
 
 
 class EvaluateConfig(FrozenConfig):
-    """What `evaluate` reports."""
+    """Slices, list depth and intervals of `evaluate`."""
 
     cold_requests: int = Field(3, ge=0)
-    """A user with at most so many earlier requests is cold."""
+    """Most earlier requests of a cold user. Cold users form a slice of their own."""
     active_requests: int = Field(10, ge=2)
-    """A user with at least so many is active."""
+    """Fewest earlier requests of an active user. Users between cold and active are warm."""
     top: int = Field(10, ge=1)
-    """How many first places of a list of candidates count."""
+    """Depth of list metrics: the first items of a list of candidates that NDCG, mean level and coverage count."""
     resamples: int = Field(500, ge=20)
-    """Of the test day's users, for intervals."""
+    """Bootstrap resamples of the test day's users. More narrows the error of the intervals and takes longer."""
     level: float = Field(0.95, gt=0, lt=1)
-    """Of all intervals."""
+    """Confidence level of all intervals, between 0 and 1. It also decides when a difference counts as shown."""
     seed: int = 0
-    """Of the resampling."""
+    """Seed of the bootstrap. The same seed draws the same resamples."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.active_requests <= self.cold_requests + 1:
             raise ValueError(
-                f"active_requests {self.active_requests} leaves no room for warm users above {self.cold_requests}"
+                f"active_requests {self.active_requests} leaves no room for warm users above cold_requests "
+                f"{self.cold_requests}; set it to {self.cold_requests + 2} or more"
             )
         return self

@@ -1,4 +1,4 @@
-"""Who stands in a table: the systems of the paper's results, and the ablations of PRECTR-V2, as settings of `train`."""
+"""Models that an evaluation compares: the paper's systems and the ablations of PRECTR-V2, as settings of `train`."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ class Contestant:
     """One row of a table.
 
     Attributes:
-        name: of its bundles' directories.
-        label: for people.
-        changes: of `train.model`; everything else is as configured, the same for all.
+        name: name of the directories of its bundles.
+        label: name in tables and pictures.
+        changes: settings of `train.model` that differ; all other settings are as configured, the same for all.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Contestant:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, train: TrainConfig, seed: int) -> TrainConfig:
-        """How it is trained with one seed."""
+        """Settings of a training with one seed."""
         model = ModelConfig.model_validate(train.model.model_dump() | {"name": self.name} | dict(self.changes))
         return train.model_copy(update={"model": model, "seed": seed})
 
@@ -44,10 +44,10 @@ LABELS = {
     "prectr-v2": "PRECTR-V2",
     "oracle": "oracle (truth)",
 }
-"""What people call the rows of a table; other names speak for themselves."""
+"""Labels of the rows of a table; other rows are labelled by their name."""
 
 PAPER_MODELS = ("lr", "dnn", "wide-deep", "deepfm", "xdeepfm", "din", "sukd", "prectr", "prectr-v2")
-"""The systems of the paper's results table, in its order; `daian` is a sibling system and not in it."""
+"""Systems of the paper's results table, in its order. `daian`, a sibling system, is not in that table."""
 
 _FULL = {"name": "prectr-v2"}
 ABLATIONS = (
@@ -58,26 +58,26 @@ ABLATIONS = (
     Contestant("undistilled", "V2 without distilled encoder", {**_FULL, "encoder": "undistilled"}),
     Contestant("prectr-v2", "PRECTR-V2"),
 )
-"""The paper's ablations, and a frozen encoder, which is ours."""
+"""The paper's ablations, and one of ours: a frozen encoder."""
 
 
 def label_of(name: str) -> str:
-    """What people call a row of a table."""
-    return LABELS.get(name, next((one.label for one in ABLATIONS if one.name == name), name))
+    """Label of a row of a table."""
+    return LABELS.get(name, next((ablation.label for ablation in ABLATIONS if ablation.name == name), name))
 
 
 def chosen(names: Sequence[str]) -> list[Contestant]:
-    """Contestants by the models' names; `all` stands for those of the paper.
+    """Look up contestants by the names of their models; `all` stands for the models of the paper.
 
     Raises:
-        UsageError: no such model, or one is named twice.
+        UsageError: a name is no model, or is there twice.
     """
-    wanted = [name for given in names for name in (PAPER_MODELS if given == "all" else (given,))]
-    for name in wanted:
+    models = [model for name in names for model in (PAPER_MODELS if name == "all" else (name,))]
+    for name in models:
         if name not in MODELS:
             near = difflib.get_close_matches(name, MODELS, n=1)
             hint = f"; did you mean {near[0]}?" if near else "."
-            raise UsageError(f"--models {name}: no such model{hint} There are all, {', '.join(MODELS)}.")
-        if wanted.count(name) > 1:
-            raise UsageError(f"--models: {name} is named twice.")
-    return [Contestant(name, LABELS[name]) for name in wanted]
+            raise UsageError(f"--models {name}: no such model{hint} Use all, {', '.join(MODELS)}.")
+        if models.count(name) > 1:
+            raise UsageError(f"--models: {name} is named twice; name each model once.")
+    return [Contestant(name, LABELS[name]) for name in models]

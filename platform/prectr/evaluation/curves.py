@@ -1,4 +1,4 @@
-"""What the report draws of an evaluation: calibration, tau against true tolerance, position bias."""
+"""Data of the report's curves: calibration, tau by true tolerance, position bias."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,52 +14,57 @@ from prectr.ranking.bundle import Bundle
 
 POSITIONS = 20
 BINS = 10
-"""Of the drawn curve; more would show the noise of single clicks."""
+"""Bins of the calibration curve; more bins would show the noise of single clicks."""
 
 
 def calibration_curves(day: TestDay, models: Mapping[str, Sequence[DayScores]]) -> dict[str, dict[str, list[float]]]:
-    """`predicted` and `actual` click rate in `BINS` bins of equal rows, first seed of each model with probabilities."""
-    made = {}
-    for name, of_seeds in models.items():
-        if of_seeds[0].probability is not None and len(day.clicked):
-            bins = calibration_bins(day.clicked, of_seeds[0].probability, BINS)
-            made[name] = {"predicted": bins.predicted.tolist(), "actual": bins.actual.tolist()}
-    return made
+    """Compute `predicted` and `actual` click rate in `BINS` bins of equal numbers of rows.
+
+    Takes the first seed of each model that has probabilities.
+    """
+    curves = {}
+    for name, seed_scores in models.items():
+        if seed_scores[0].probability is not None and len(day.clicked):
+            bins = calibration_bins(day.clicked, seed_scores[0].probability, BINS)
+            curves[name] = {"predicted": bins.predicted.tolist(), "actual": bins.actual.tolist()}
+    return curves
 
 
 def incentive_curves(day: TestDay, models: Mapping[str, Sequence[DayScores]]) -> dict[str, Any]:
-    """`incentive_by_threshold` of each model that has an incentive, its first seed; empty on a real log."""
+    """Compute `incentive_by_threshold` of each model with an incentive, for its first seed; empty on a real log."""
     if day.truth is None or "threshold" not in day.truth.columns:
         return {}
     return {
-        name: incentive_by_threshold(of_seeds[0].incentive, day.truth)
-        for name, of_seeds in models.items()
-        if of_seeds[0].incentive is not None and np.ptp(of_seeds[0].incentive) > 0
+        name: incentive_by_threshold(seed_scores[0].incentive, day.truth)
+        for name, seed_scores in models.items()
+        if seed_scores[0].incentive is not None and np.ptp(seed_scores[0].incentive) > 0
     }
 
 
 def position_curves(day: TestDay, bundles: Mapping[str, Path]) -> dict[str, Any]:
-    """How much a position takes away, relative to the first: each bundle's bias on the logit as odds, the logged click
-    rate of the test day, and the true examination probability (simulated logs).
+    """Compute the effect of each position relative to the first one.
+
+    Compares each bundle's position bias (as odds) with the click rate of the test day and, on simulated logs, with the
+    true examination probability.
 
     Returns:
-        `position` [p], `models` by name, `logged` and, where known, `truth`; each [p], 1 at the first position.
+        `position` [p], `models` by name, `logged` and, on simulated logs, `truth`; each [p], 1 at the first position.
     """
     last = int(min(day.position.max(initial=1), POSITIONS))
     positions = np.arange(1, last + 1)
-    made: dict[str, Any] = {"position": positions.tolist(), "models": {}}
+    curves: dict[str, Any] = {"position": positions.tolist(), "models": {}}
     shown = np.bincount(day.position, minlength=last + 1)[1 : last + 1]
     clicks = np.bincount(day.position, weights=day.clicked, minlength=last + 1)[1 : last + 1]
     rate = np.divide(clicks, shown, out=np.full(last, np.nan), where=shown > 0)
-    made["logged"] = (rate / rate[0] if rate[0] > 0 else np.full(last, np.nan)).tolist()
+    curves["logged"] = (rate / rate[0] if rate[0] > 0 else np.full(last, np.nan)).tolist()
     for name, path in bundles.items():
         bundle = Bundle.open(path)
         bias = np.array(bundle.position_logits)
         bias = bias[np.minimum(positions, len(bias)) - 1]
-        made["models"][name] = np.exp(bias - bias[0]).tolist()
+        curves["models"][name] = np.exp(bias - bias[0]).tolist()
     if day.truth is not None:
         examined = day.truth["p_exam"].to_numpy()
         total = np.bincount(day.position, weights=examined, minlength=last + 1)[1 : last + 1]
         mean = np.divide(total, shown, out=np.full(last, np.nan), where=shown > 0)
-        made["truth"] = (mean / mean[0]).tolist()
-    return made
+        curves["truth"] = (mean / mean[0]).tolist()
+    return curves

@@ -1,4 +1,4 @@
-"""The test day: the rows that every model is judged on, their slices, and the lists of candidates behind them."""
+"""The test day: the rows on which all models are evaluated, their slices, and lists with unexposed candidates."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -34,16 +34,16 @@ LIST_SLICES = {
 
 @dataclass(frozen=True)
 class Lists:
-    """Candidates of the requests that kept unexposed ones, n rows: the shown first, then the unexposed.
+    """Lists of candidates, one per request that kept unexposed candidates: n rows, the shown ones first.
 
     Attributes:
-        row: [n] the row of each among all shown rows, then all unexposed ones, of the day.
-        request: int64 [n] the list of each.
+        row: [n] row number in the day's shown rows followed by its unexposed rows.
+        request: int64 [n] number of the list.
         user: [n] user ids.
-        pair: [n] the pair of query and item.
-        level: [n] expected relevance level, 0..3, as the samples have it.
-        grade: [n] human grade of pairs of judged queries that were held back from training; NaN elsewhere.
-        click: [n] true click probability when examined; None on a real log.
+        pair: [n] number of the pair of query and item.
+        level: [n] expected relevance level, 0..3, from the samples.
+        grade: [n] human grade for pairs of judged queries held back from training, else NaN.
+        click: [n] true click probability if examined; None on a real log.
         unexposed: [n] booleans.
     """
 
@@ -57,21 +57,21 @@ class Lists:
     unexposed: np.ndarray
 
     def masks(self) -> Masks:
-        """The rows of each of `LIST_SLICES`."""
+        """Row mask of each of `LIST_SLICES`."""
         return {"candidates": np.ones(len(self.row), bool), "exposed": ~self.unexposed, "unexposed": self.unexposed}
 
 
 @dataclass(frozen=True)
 class TestDay:
-    """The last day of samples.
+    """The last day of the samples, with its rows.
 
     Attributes:
-        samples: whose.
-        tables: the log they were made of.
+        samples: the samples.
+        tables: the log from which the samples were built.
         day: the date.
         shown: sample rows of impressions, in time order.
-        unexposed: sample rows of kept candidates; None where the log has none.
-        slices: rows of `shown` by `ROW_SLICES`.
+        unexposed: sample rows of unexposed candidates; None if the log keeps none.
+        slices: row mask of `shown` for each of `ROW_SLICES`.
     """
 
     __test__ = False
@@ -85,60 +85,60 @@ class TestDay:
 
     @classmethod
     def of(cls, samples: Samples, tables: Tables, config: EvaluateConfig) -> "TestDay":
-        """Read the day.
+        """Read the last day of the samples.
 
         Raises:
             PrectrError: the samples have fewer than three days.
         """
         training, _, day = split_days(samples.days())
         shown = samples.frame([day])
-        kept = samples.files([day], "candidates")
+        candidate_files = samples.files([day], "candidates")
         slices = {"all": np.ones(shown.height, dtype=bool)}
         slices |= user_slices(shown["user_requests"], config.cold_requests, config.active_requests)
         slices |= query_slices(shown["query"], samples.frame(training, ["query"])["query"])
         by_exposure = exposure_slices(pl.repeat(True, shown.height, eager=True), shown["policy"])
         if "randomised" in by_exposure:
             slices["randomised"] = by_exposure["randomised"]
-        return cls(samples, tables, day, shown, samples.read(kept) if kept else None, slices)
+        return cls(samples, tables, day, shown, samples.read(candidate_files) if candidate_files else None, slices)
 
     @property
     def clicked(self) -> np.ndarray:
-        """[n] labels of the shown rows."""
+        """Click labels of the shown rows, [n]."""
         return self.shown["clicked"].to_numpy()
 
     @property
     def user(self) -> np.ndarray:
-        """[n] user ids of the shown rows."""
+        """User ids of the shown rows, [n]."""
         return self.shown["user_id"].to_numpy()
 
     @property
     def position(self) -> np.ndarray:
-        """[n] positions of the shown rows, from 1."""
+        """Positions of the shown rows, from 1, [n]."""
         return self.shown["position"].to_numpy()
 
     @cached_property
     def shown_rows(self) -> RowArrays:
-        """The arrays of the shown rows."""
+        """Model inputs of the shown rows."""
         return self.samples.rows(self.shown)
 
     @cached_property
     def unexposed_rows(self) -> RowArrays | None:
-        """The arrays of the unexposed candidates."""
+        """Model inputs of the unexposed candidates; None without any."""
         return None if self.unexposed is None else self.samples.rows(self.unexposed)
 
     @cached_property
     def truth(self) -> pl.DataFrame | None:
-        """What made the shown rows' clicks likely; None on a real log."""
+        """True click model of the shown rows (`true_clicks`); None on a real log."""
         return true_clicks(self.tables, self.day, self.shown)
 
     @cached_property
     def unexposed_truth(self) -> pl.DataFrame | None:
-        """The same of the unexposed candidates."""
+        """True click model of the unexposed candidates; None on a real log."""
         return None if self.unexposed is None else true_clicks(self.tables, self.day, self.unexposed, "candidates")
 
     @cached_property
     def lists(self) -> Lists | None:
-        """The lists of candidates; None where the log keeps no unexposed ones."""
+        """The lists of candidates; None if the log keeps no unexposed candidates."""
         if self.unexposed is None or not self.unexposed.height:
             return None
         columns = ["request_id", "user_id", "query", "item_id", "pair"]
@@ -148,17 +148,17 @@ class TestDay:
         frame = frame.join(judged, on=["query", "item_id"], how="left", maintain_order="left")
         click = None
         if self.truth is not None and self.unexposed_truth is not None:
-            name = "p_click_given_exam"
-            click = np.r_[self.truth[name].to_numpy(), self.unexposed_truth[name].to_numpy()]
-        kept = frame.filter(pl.col("request_id").is_in(self.unexposed["request_id"].unique().implode()))
-        row, levels = kept["row"].to_numpy(), self.samples.pairs.levels[kept["pair"].to_numpy()]
+            column = "p_click_given_exam"
+            click = np.r_[self.truth[column].to_numpy(), self.unexposed_truth[column].to_numpy()]
+        listed = frame.filter(pl.col("request_id").is_in(self.unexposed["request_id"].unique().implode()))
+        row, levels = listed["row"].to_numpy(), self.samples.pairs.levels[listed["pair"].to_numpy()]
         return Lists(
             row=row,
-            request=kept["request_id"].rank("dense").to_numpy().astype(np.int64),
-            user=kept["user_id"].to_numpy(),
-            pair=kept["pair"].to_numpy(),
+            request=listed["request_id"].rank("dense").to_numpy().astype(np.int64),
+            user=listed["user_id"].to_numpy(),
+            pair=listed["pair"].to_numpy(),
             level=levels @ np.arange(levels.shape[1]),
-            grade=kept["grade"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
+            grade=listed["grade"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
             click=None if click is None else click[row],
-            unexposed=kept["unexposed"].to_numpy(),
+            unexposed=listed["unexposed"].to_numpy(),
         )

@@ -1,8 +1,8 @@
-"""Every metric of every model on every slice, with its interval, and what may be said against the base model.
+"""Metrics of each model on each slice, with intervals and verdicts against the base model.
 
-A figure is the mean over seeds. `low` and `high` bound it for other users (bootstrap by user); `seed_spread` is the
-standard deviation over seeds; a difference's bounds hold both, and its verdict is read off them
-(`prectr.metrics.comparison`).
+A figure is the mean over seeds. `low` and `high` hold the variation of users (bootstrap by user) and of seeds;
+`sampling_low` and `sampling_high` that of users alone; `seed_spread` is the standard deviation over seeds. The verdict
+of a difference follows from its bounds (`prectr.metrics.comparison`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +20,12 @@ from prectr.metrics.lists import ndcg_by_list, reciprocal_rank_by_list, top_chan
 from prectr.metrics.roc import group_auc
 
 RELEVANT_LEVEL = 2
-"""Candidates of this expected level or grade and above are relevant."""
+"""Least expected level, or grade, of a relevant candidate."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How one column of a table is called, defined and compared."""
+    """One metric: its name, heading, definition and comparison with the base."""
 
     name: str
     heading: str
@@ -59,7 +59,7 @@ ROW_METRICS = (
         higher_is_better=False,
     ),
 )
-"""Of shown rows. All have them on slice `all`; the other slices have those of `SLICE_METRICS`."""
+"""Metrics of shown rows. Slice `all` has all of them, other slices those of `SLICE_METRICS`."""
 
 SLICE_METRICS = ("auc", "gauc", "auc_free", "gauc_free")
 
@@ -75,7 +75,7 @@ LIST_METRICS = (
     Metric("judged_mrr", "MRR, judged", "1 / rank of the first pair of grade 2 or 3, judged pairs only"),
     Metric("click_ndcg", "NDCG of true clicks", "NDCG@{top}, gain: the true click probability (simulated logs)"),
 )
-"""Of lists of candidates, by the position-free score."""
+"""Metrics of lists of candidates, ordered by the position-free score."""
 
 
 def measure(
@@ -87,29 +87,32 @@ def measure(
     improvement_base: str,
     on_slice: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """All figures.
+    """Compute all figures.
 
     Args:
         day: the test day.
-        models: scores by the model's name, one for each seed; all have equally many seeds.
-        config: bounds and resamples.
-        base: what differences and verdicts are against.
-        improvement_base: what RelaImpr is against.
-        on_slice: told before each slice.
+        models: scores of each seed, by model name; all models have the same number of seeds.
+        config: list depth, resamples, level and seed.
+        base: model that differences and verdicts compare with.
+        improvement_base: model that RelaImpr compares with.
+        on_slice: called with the name of each slice before its figures are computed.
 
     Returns:
-        slice -> metric -> model -> figure. A metric that a model has no scores for is left out of it.
+        slice -> metric -> model -> figure. Models without the scores that a metric needs are left out of it.
     """
     figures: dict[str, dict[str, dict[str, Any]]] = {}
     for name, rows in day.slices.items():
         on_slice(name)
-        some = _SliceRows(day, rows)
+        slice_rows = _SliceRows(day, rows)
         metrics = [metric for metric in ROW_METRICS if name == "all" or metric.name in SLICE_METRICS]
         figures[name] = {
             metric.name: _compared(
                 metric,
-                {model: [some.statistic(metric.name, one) for one in of_seeds] for model, of_seeds in models.items()},
-                some.users.users,
+                {
+                    model: [slice_rows.statistic(metric.name, scores) for scores in seeds]
+                    for model, seeds in models.items()
+                },
+                slice_rows.users.users,
                 config,
                 base,
                 improvement_base if metric.name == "auc" else None,
@@ -118,14 +121,19 @@ def measure(
         }
     if day.lists is None:
         return figures
-    scored = {name: of_seeds for name, of_seeds in models.items() if all(one.unexposed is not None for one in of_seeds)}
+    listed_models = {
+        name: seeds for name, seeds in models.items() if all(scores.unexposed is not None for scores in seeds)
+    }
     for name, rows in day.lists.masks().items():
         on_slice(name)
         lists = _ListRows(day.lists, rows, config.top)
         figures[name] = {
             metric.name: _compared(
                 metric,
-                {model: [lists.statistic(metric.name, one) for one in of_seeds] for model, of_seeds in scored.items()},
+                {
+                    model: [lists.statistic(metric.name, scores) for scores in seeds]
+                    for model, seeds in listed_models.items()
+                },
                 lists.users_of(metric.name).users,
                 config,
                 base,
@@ -138,7 +146,7 @@ def measure(
 
 
 class _SliceRows:
-    """Some shown rows."""
+    """Shown rows of one slice, and the statistics of scores on them."""
 
     def __init__(self, day: TestDay, rows: np.ndarray) -> None:
         self.rows = rows
@@ -149,24 +157,24 @@ class _SliceRows:
         logged, free = scores.logged[self.rows], scores.free[self.rows]
         if name == "gauc_request":
             return self.users.gauc(logged, self.request)
-        by_score = {"auc": (self.users.auc, logged), "gauc": (self.users.gauc, logged)}
-        by_score |= {"auc_free": (self.users.auc, free), "gauc_free": (self.users.gauc, free)}
-        if name in by_score:
-            make, score = by_score[name]
-            return make(score)
+        of_scores = {"auc": (self.users.auc, logged), "gauc": (self.users.gauc, logged)}
+        of_scores |= {"auc_free": (self.users.auc, free), "gauc_free": (self.users.gauc, free)}
+        if name in of_scores:
+            statistic, score = of_scores[name]
+            return statistic(score)
         if scores.probability is None:
             return None
-        make_of = {
+        of_probabilities = {
             "logloss": self.users.log_loss,
             "ne": self.users.normalised_entropy,
             "ece": self.users.calibration_error,
             "predicted_over_actual": self.users.predicted_over_actual,
         }
-        return make_of[name](scores.probability[self.rows])
+        return of_probabilities[name](scores.probability[self.rows])
 
 
 class _ListRows:
-    """Some rows of the lists."""
+    """Rows of one slice of the lists, and the statistics of scores on them."""
 
     def __init__(self, lists: Lists, rows: np.ndarray, top: int) -> None:
         self.lists, self.rows, self.top = lists, rows, top
@@ -176,13 +184,13 @@ class _ListRows:
         self.judged_users = UserRows(lists.user[rows][self.judged], np.zeros(int(self.judged.sum()), dtype=bool))
 
     def has(self, name: str) -> bool:
-        """Whether these rows know what the metric needs."""
+        """Whether the log holds the data that the metric needs."""
         if name.startswith("judged"):
             return bool(self.judged.any())
         return name != "click_ndcg" or self.lists.click is not None
 
     def users_of(self, name: str) -> UserRows:
-        """The rows that the metric counts."""
+        """The rows that the metric uses."""
         return self.judged_users if name.startswith("judged") else self.users
 
     def statistic(self, name: str, scores: DayScores) -> UserStatistic | None:
@@ -219,22 +227,23 @@ def _compared(
     base: str,
     improvement_base: str | None,
 ) -> dict[str, Any]:
-    known = {name: [one for one in of_seeds if one is not None] for name, of_seeds in statistics.items()}
-    known = {name: of_seeds for name, of_seeds in known.items() if len(of_seeds) == len(statistics[name])}
-    if not known:
+    """Figures of one metric by model. Without the base's statistics, the first model is the base."""
+    defined = {name: [one for one in seeds if one is not None] for name, seeds in statistics.items()}
+    complete = {name: seeds for name, seeds in defined.items() if len(seeds) == len(statistics[name])}
+    if not complete:
         return {}
-    drawn = DrawnModels.of(known, users, resamples=config.resamples, seed=config.seed)
-    against = base if base in known else next(iter(known))
-    told = drawn.figures(
-        against, contrast=metric.contrast, higher_is_better=metric.higher_is_better, level=config.level
+    drawn = DrawnModels.of(complete, users, resamples=config.resamples, seed=config.seed)
+    compared_base = base if base in complete else next(iter(complete))
+    model_figures = drawn.figures(
+        compared_base, contrast=metric.contrast, higher_is_better=metric.higher_is_better, level=config.level
     )
-    made = {name: _figure(figure) for name, figure in told.items()}
-    if improvement_base in known:
-        better = drawn.figures(improvement_base, contrast=relative_improvements, level=config.level)
-        for name, figure in better.items():
+    figures = {name: _figure(figure) for name, figure in model_figures.items()}
+    if improvement_base in complete:
+        improvements = drawn.figures(improvement_base, contrast=relative_improvements, level=config.level)
+        for name, figure in improvements.items():
             if figure.against_base is not None:
-                made[name]["rela_impr"] = _estimate(figure.against_base.difference)
-    return made
+                figures[name]["rela_impr"] = _estimate(figure.against_base.difference)
+    return figures
 
 
 def _figure(figure: ModelFigure) -> dict[str, Any]:
@@ -255,24 +264,24 @@ def _estimate(estimate: Estimate) -> dict[str, float]:
 
 
 def describe_slices(day: TestDay, config: EvaluateConfig) -> dict[str, dict[str, Any]]:
-    """What each slice of shown rows is and holds: rows, clicks, users, and how many groups GAUC has and drops."""
-    made: dict[str, dict[str, Any]] = {}
-    nothing = np.zeros(len(day.clicked))
+    """Describe each slice of shown rows: its rows, clicks, and the users that GAUC counts and drops."""
+    descriptions: dict[str, dict[str, Any]] = {}
+    no_scores = np.zeros(len(day.clicked))
     for name, rows in day.slices.items():
         clicked = day.clicked[rows]
-        grouped = group_auc(day.user[rows], clicked, nothing[rows])
-        made[name] = {
+        grouped = group_auc(day.user[rows], clicked, no_scores[rows])
+        descriptions[name] = {
             "what": ROW_SLICES[name].format(cold=config.cold_requests, active=config.active_requests),
             "rows": int(rows.sum()),
             "clicks": int(clicked.sum()),
             "users_in_gauc": grouped.groups,
             "users_dropped": grouped.dropped,
         }
-    return made
+    return descriptions
 
 
 def describe_lists(lists: Lists, what: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The same of the lists of candidates."""
+    """Describe each slice of the lists of candidates: its rows, lists and judged rows."""
     return {
         name: {
             "what": what[name],

@@ -1,7 +1,8 @@
-"""Off-policy value of each ranker, from the randomised requests of the test day (`prectr.evaluation.experiments`).
+"""Off-policy value of each ranker on the randomised requests of the test day.
 
-The reward model of the doubly robust estimate is the base model's click probability at each position; it was trained on
-earlier days. Each model's first seed speaks.
+The estimators are those of `prectr.evaluation.experiments.off_policy`. The reward model of the doubly robust estimate
+is the base model's click probability at each position; the base was trained on earlier days. Only the first seed of
+each model is used.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,56 +36,56 @@ def off_policy_values(
     reward: Callable[[np.ndarray, int], np.ndarray] | None,
     level: float,
 ) -> dict[str, Any] | None:
-    """Values by model, or why there are none.
+    """Estimate the value of each model, or say why that is not possible.
 
     Args:
         day: the test day.
-        models: scores by the model's name; the first seed is taken.
-        base: what DR's differences are against.
-        reward: click probability [n] of rows (their numbers, [n]) at a position from 1; None: no DR.
-        level: of intervals.
+        models: scores by model name; the first seed is used.
+        base: model that the differences compare with.
+        reward: (row numbers [n], position from 1) -> click probabilities [n]; None: no DR.
+        level: confidence level of the intervals.
 
     Returns:
         None without randomised rows. Else `what`, `requests`, and either `models` (for each: `ips`, `snips`, `dr` and
-        `against_base`, each with value, low, high, effective_rows; `truth` on simulated logs) or `refused`, a sentence.
+        `against_base`, each with value, low, high, effective_rows; `truth` on simulated logs) or `refused`, the reason.
     """
-    chosen = np.flatnonzero(day.slices.get("randomised", np.zeros(0, bool)))
-    if not len(chosen):
+    randomised = np.flatnonzero(day.slices.get("randomised", np.zeros(0, bool)))
+    if not len(randomised):
         return None
-    some = day.shown.with_row_index("row").gather(chosen)
-    made: dict[str, Any] = {"what": WHAT, "base": base, "requests": some["request_id"].n_unique()}
+    shown = day.shown.with_row_index("row").gather(randomised)
+    report: dict[str, Any] = {"what": WHAT, "base": base, "requests": shown["request_id"].n_unique()}
     logged = day.tables.impressions(columns=["request_id", "item_id", "propensity"], days=[day.day])
-    joined = some.join(logged, on=["request_id", "item_id"], how="left", maintain_order="left")
-    request, position = some["request_id"].to_numpy(), some["position"].to_numpy()
+    joined = shown.join(logged, on=["request_id", "item_id"], how="left", maintain_order="left")
+    request, position = shown["request_id"].to_numpy(), shown["position"].to_numpy()
     try:
-        placed = uniform_placement(
+        placement = uniform_placement(
             request, position, joined["propensity"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
         )
-        rows = RandomisedRows(request, some["user_id"].to_numpy(), position, some["clicked"].to_numpy(), placed)
+        rows = RandomisedRows(request, shown["user_id"].to_numpy(), position, shown["clicked"].to_numpy(), placement)
     except ValueError as error:
-        return made | {"refused": str(error)}
+        return report | {"refused": str(error)}
     longest = int(rows.length.max())
     expected = None
     if reward is not None:
-        expected = np.stack([reward(chosen, place) for place in range(1, longest + 1)], axis=1)
+        expected = np.stack([reward(randomised, place) for place in range(1, longest + 1)], axis=1)
     methods = METHODS if expected is not None else METHODS[:2]
     values = {
-        name: {method: rows.value(method, of_seeds[0].free[chosen], expected, level) for method in methods}
-        for name, of_seeds in models.items()
+        name: {method: rows.value(method, seeds[0].free[randomised], expected, level) for method in methods}
+        for name, seeds in models.items()
     }
     last = methods[-1]
-    told: dict[str, Any] = {"random order": {"logged": _told(rows.logged(level))}}
-    for name, of_model in values.items():
-        told[name] = {method: _told(value) for method, value in of_model.items()}
+    figures: dict[str, Any] = {"random order": {"logged": _figure(rows.logged(level))}}
+    for name, model_values in values.items():
+        figures[name] = {method: _figure(value) for method, value in model_values.items()}
         if name != base and base in values:
-            value, _, interval = paired_difference(values[base][last], of_model[last], level)
-            told[name]["against_base"] = {"value": value, "low": interval.low, "high": interval.high}
+            value, _, interval = paired_difference(values[base][last], model_values[last], level)
+            figures[name]["against_base"] = {"value": value, "low": interval.low, "high": interval.high}
         if day.truth is not None:
-            told[name]["truth"] = _true_value(day, chosen, models[name][0].free[chosen])
-    return made | {"models": told}
+            figures[name]["truth"] = _true_value(day, randomised, models[name][0].free[randomised])
+    return report | {"models": figures}
 
 
-def _told(value: PolicyValue) -> dict[str, float]:
+def _figure(value: PolicyValue) -> dict[str, float]:
     return {
         "value": value.value,
         "low": value.interval.low,
@@ -93,15 +94,15 @@ def _told(value: PolicyValue) -> dict[str, float]:
     }
 
 
-def _true_value(day: TestDay, chosen: np.ndarray, score: np.ndarray) -> float:
-    """Clicks a request in the simulator's own probabilities, were each list ordered by the score; ties at random."""
+def _true_value(day: TestDay, rows: np.ndarray, score: np.ndarray) -> float:
+    """True expected clicks a request if each list were ordered by `score`; ties in random order."""
     assert day.truth is not None
     frame = pl.DataFrame(
         {
-            "request": day.shown["request_id"].gather(chosen),
-            "free": day.truth["p_click_given_exam"].gather(chosen),
-            "position": day.shown["position"].gather(chosen),
-            "exam": day.truth["p_exam"].gather(chosen),
+            "request": day.shown["request_id"].gather(rows),
+            "free": day.truth["p_click_given_exam"].gather(rows),
+            "position": day.shown["position"].gather(rows),
+            "exam": day.truth["p_exam"].gather(rows),
             "score": score,
         }
     )

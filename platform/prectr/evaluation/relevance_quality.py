@@ -1,6 +1,6 @@
-"""How good are the relevance levels? Teacher, student and lexical baseline on the same held-back judged pairs.
+"""Quality of relevance levels: teacher, student and lexical baseline on the same held-back judged pairs.
 
-No model here was trained or calibrated on these queries. The figures:
+No model was trained or calibrated on these queries. The figures:
 
 | figure | definition |
 |---|---|
@@ -10,7 +10,7 @@ No model here was trained or calibrated on these queries. The figures:
 | ndcg_10 | NDCG@10, gain 2^grade - 1, expected over ties; mean over queries of two pairs or more, one with grade > 0 |
 | rmse | root mean squared error of the expected level, in grades 0..3 |
 
-A figure that the pairs do not define (one class only, no such query) is None.
+A figure is None if the pairs do not define it: only one class, or no such query.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ from prectr.metrics.columns import group_codes
 
 
 def relevance_quality(tables: Tables, labels: Path | None, encoder: Path | None) -> dict[str, Any]:
-    """Figures of teacher, student and lexical baseline over the same held-back judged pairs.
+    """Compute the figures of teacher, student and lexical baseline on the same held-back judged pairs.
 
     Args:
         tables: canonical tables.
@@ -37,7 +37,7 @@ def relevance_quality(tables: Tables, labels: Path | None, encoder: Path | None)
 
     Returns:
         `pairs`, `queries`, `grades` (count of each), and for each of `teacher`, `student`, `lexical` a dictionary
-        of the module's figures. Pairs that the teacher could not label are left out for all three.
+        of the figures above. Pairs that the teacher could not label are left out for all three.
     """
     from prectr.relevance.lexical import LexicalBaseline
 
@@ -45,8 +45,8 @@ def relevance_quality(tables: Tables, labels: Path | None, encoder: Path | None)
     held_back = judged.filter(pl.col("split") == "held-back")
     training = judged.filter(pl.col("split") == "train")
     if labels is not None:
-        taught = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVEL_COLUMNS])
-        held_back = held_back.join(taught, on=["query", "item_id"], how="inner").sort("query", "item_id")
+        labelled = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVEL_COLUMNS])
+        held_back = held_back.join(labelled, on=["query", "item_id"], how="inner").sort("query", "item_id")
     grades = held_back["grade"].to_numpy().astype(np.int64)
     facts: dict[str, Any] = {
         "pairs": len(held_back),
@@ -56,24 +56,24 @@ def relevance_quality(tables: Tables, labels: Path | None, encoder: Path | None)
     if not len(held_back) or not len(training):
         return facts
     queries, titles = held_back["query"].to_list(), held_back["title"].to_list()
-    found: dict[str, np.ndarray] = {}
+    predictions: dict[str, np.ndarray] = {}
     if labels is not None:
-        found["teacher"] = held_back.select(LEVEL_COLUMNS).to_numpy().astype(np.float64)
+        predictions["teacher"] = held_back.select(LEVEL_COLUMNS).to_numpy().astype(np.float64)
     if encoder is not None:
         from prectr.relevance.encoder_session import RelevanceEncoder
 
-        found["student"] = RelevanceEncoder(encoder).score(queries, titles)[0]
+        predictions["student"] = RelevanceEncoder(encoder).score(queries, titles)[0]
     lexical = LexicalBaseline(tables.items()["title"].to_list()).fit(
         training["query"].to_list(), training["title"].to_list(), training["grade"].to_numpy().astype(np.int64)
     )
-    found["lexical"] = lexical.probabilities(queries, titles)
-    for name, probabilities in found.items():
+    predictions["lexical"] = lexical.probabilities(queries, titles)
+    for name, probabilities in predictions.items():
         facts[name] = level_figures(held_back["query"], grades, probabilities)
     return facts
 
 
 def level_figures(queries: pl.Series, grades: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
-    """The module's figures of one model.
+    """Compute the figures of one model, rounded to four decimals.
 
     Args:
         queries: [n].
@@ -81,11 +81,11 @@ def level_figures(queries: pl.Series, grades: np.ndarray, probabilities: np.ndar
         probabilities: [n, 4], rows sum to one.
     """
     expected = probabilities @ np.arange(4)
-    ranked = auc(grades >= 2, expected)
+    area = auc(grades >= 2, expected)
     figures = {
         "kappa": quadratic_kappa(grades, np.rint(expected).astype(np.int64)),
         "macro_f1": macro_f1(grades, probabilities.argmax(axis=1), GRADES),
-        "auc": None if np.isnan(ranked) else ranked,
+        "auc": None if np.isnan(area) else area,
         "ndcg_10": mean_ndcg(queries, grades, expected, 10),
         "rmse": float(np.sqrt(np.mean((expected - grades) ** 2))),
     }
@@ -93,7 +93,7 @@ def level_figures(queries: pl.Series, grades: np.ndarray, probabilities: np.ndar
 
 
 def mean_ndcg(queries: pl.Series, grades: np.ndarray, scores: np.ndarray, depth: int) -> float | None:
-    """Mean NDCG@depth over the queries that have a positive grade and at least two pairs; None if there are none."""
+    """Mean NDCG@depth over the queries with a positive grade and at least two pairs; None without such a query."""
     query, _ = group_codes(queries.to_numpy())
     kept = (np.bincount(query) > 1)[query]
     value = ndcg(query[kept], 2.0 ** grades[kept] - 1.0, scores[kept], depth)

@@ -1,4 +1,4 @@
-"""What is said of the test day's rows: by a bundle, by a bound, or by a model of the user's in a file."""
+"""Scores of the test day's rows: from a bundle, a bound (position only, oracle) or a user's file."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -16,18 +16,19 @@ from prectr.features.spec import SPEC_FILE
 from prectr.ranking.scoring import Scorer
 
 EXAMPLES = 3
+"""Rows that an error names."""
 
 
 @dataclass(frozen=True)
 class DayScores:
-    """One model's scores, of n shown rows and m unexposed candidates.
+    """Scores of one model for n shown rows and m unexposed candidates.
 
     Attributes:
         free: [n] position-free scores, as served.
         logged: [n] scores at the logged position.
-        probability: [n] click probabilities at the logged position; None for scores that are none.
-        unexposed: [m] position-free scores; None where candidates were not scored.
-        incentive: [n] tau; None for what has none.
+        probability: [n] click probabilities at the logged position; None if the scores are no probabilities.
+        unexposed: [m] position-free scores; None if the candidates were not scored.
+        incentive: [n] tau; None for a model without an incentive.
     """
 
     free: np.ndarray
@@ -41,8 +42,8 @@ def bundle_scores(bundle: Path, day: TestDay) -> DayScores:
     """Score the day with a bundle.
 
     Raises:
-        UsageError: there is no bundle.
-        PrectrError: a score is NaN or infinite; names a row.
+        UsageError: the directory holds no bundle.
+        PrectrError: a score is NaN or infinite; the message names rows.
     """
     scorer = Scorer(bundle)
     samples = day.samples
@@ -57,36 +58,36 @@ def bundle_scores(bundle: Path, day: TestDay) -> DayScores:
 
 
 def require_comparable(bundle: Path, samples: Path, identity: str, day: date) -> None:
-    """Refuse a bundle whose figures on the day would not be comparable.
+    """Refuse a bundle whose figures on the test day would not be comparable.
 
     Args:
         bundle: directory of a bundle.
-        samples: directory of the samples that the test day belongs to.
+        samples: directory of the samples that hold the test day.
         identity: fingerprint of those samples.
         day: the test day.
 
     Raises:
-        UsageError: no bundle; it learnt from the test day or a later one; or it was trained on other samples, whose
-            feature specification is not that of these: their rows mean nothing to it.
+        UsageError: the directory holds no bundle, the bundle was trained on the test day or a later one, or it was
+            trained on samples with another feature specification, so that it cannot read these rows.
     """
     manifest = require_artifact(bundle, "train")
     last = manifest.get("last_day", "")
     if last >= str(day):
         raise UsageError(
-            f"{bundle}: was trained on clicks until {last}, the test day is {day}; a model is judged on days after "
-            "those it has seen. Train it on samples that end with the test day."
+            f"{bundle}: was trained on clicks until {last}, but the test day is {day}; a model must be evaluated on "
+            "days after its training days. Train it on samples that end with the test day."
         )
     if manifest["inputs"]["samples"] == identity:
         return
     if (bundle / SPEC_FILE).read_bytes() != (samples / SPEC_FILE).read_bytes():
         raise UsageError(
-            f"{bundle}: was trained on other samples than {samples}; models are compared on one set, or on later ones "
-            "that keep the feature specification (samples.specification_from)."
+            f"{bundle}: was trained on other samples than {samples}; models are compared on the same samples, or on "
+            "later samples with the same feature specification (samples.specification_from)."
         )
 
 
 def position_only(day: TestDay) -> DayScores:
-    """The click rate of each row's position over the training days, smoothed by one click in 30, and nothing else."""
+    """Score rows by the click rate of their position on the training days, smoothed by one click in 30 rows."""
     training, _, _ = split_days(day.samples.days())
     rates = (
         day.samples.frame(training, ["position", "clicked"])
@@ -100,7 +101,7 @@ def position_only(day: TestDay) -> DayScores:
 
 
 def oracle(day: TestDay) -> DayScores | None:
-    """The truth's own click probabilities; None on a real log."""
+    """Score rows by their true click probabilities; None on a real log."""
     if day.truth is None:
         return None
     free = day.truth["p_click_given_exam"].to_numpy()
@@ -110,39 +111,39 @@ def oracle(day: TestDay) -> DayScores | None:
 
 
 def file_scores(file: Path, day: TestDay) -> DayScores:
-    """Scores of a model of the user's: a Parquet or CSV file with a row for each impression of the test day.
+    """Read the scores of a user's model from a Parquet or CSV file with one row per impression of the test day.
 
     Args:
         file: columns request_id, item_id, score (at the logged position; any scale), and optionally `free` (without
             the position; else `score`) and `probability` (0..1, for calibration).
-        day: whose rows.
+        day: the test day.
 
     Raises:
         UsageError: the file or a column is missing, a value is no number, a row is there twice, or the rows are not
-            exactly those of the test day; says how many and names some.
+            exactly those of the test day. The message counts such rows and names some.
     """
     if not file.is_file():
         raise UsageError(f"--scores {file}: no such file.")
     try:
-        given = pl.read_csv(file, infer_schema_length=None) if file.suffix == ".csv" else pl.read_parquet(file)
+        table = pl.read_csv(file, infer_schema_length=None) if file.suffix == ".csv" else pl.read_parquet(file)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UsageError(f"--scores {file}: cannot be read as {file.suffix or 'Parquet'}: {error}") from None
     key = ["request_id", "item_id"]
     for column in (*key, "score"):
-        if column not in given.columns:
-            raise UsageError(f"--scores {file}: lacks the column {column}; it needs request_id, item_id, score.")
-    given = given.with_columns(pl.col(key).cast(pl.String))
-    values = [name for name in ("score", "free", "probability") if name in given.columns]
+        if column not in table.columns:
+            raise UsageError(f"--scores {file}: has no column {column}; it needs request_id, item_id, score.")
+    table = table.with_columns(pl.col(key).cast(pl.String))
+    values = [name for name in ("score", "free", "probability") if name in table.columns]
     for name in values:
-        if not given[name].dtype.is_numeric():
-            raise UsageError(f"--scores {file}: column {name} holds {given[name].dtype}, not numbers.")
-        bad = given.filter(pl.col(name).is_null() | ~pl.col(name).cast(pl.Float64).is_finite())
+        if not table[name].dtype.is_numeric():
+            raise UsageError(f"--scores {file}: column {name} holds {table[name].dtype}; it must hold numbers.")
+        bad = table.filter(pl.col(name).is_null() | ~pl.col(name).cast(pl.Float64).is_finite())
         if bad.height:
             raise UsageError(f"--scores {file}: {bad.height} rows have no finite {name}, such as {_named(bad)}.")
-    if "probability" in values and not given["probability"].is_between(0, 1).all():
+    if "probability" in values and not table["probability"].is_between(0, 1).all():
         raise UsageError(f"--scores {file}: column probability holds numbers outside 0..1; are they logits?")
-    twice = given.filter(pl.struct(key).is_duplicated())
-    missing, surplus = day.shown.join(given, on=key, how="anti"), given.join(day.shown, on=key, how="anti")
+    twice = table.filter(pl.struct(key).is_duplicated())
+    missing, surplus = day.shown.join(table, on=key, how="anti"), table.join(day.shown, on=key, how="anti")
     for rows, what in (
         (twice, "are there more than once"),
         (missing, f"of the test day {day.day} are missing"),
@@ -150,10 +151,10 @@ def file_scores(file: Path, day: TestDay) -> DayScores:
     ):
         if rows.height:
             raise UsageError(
-                f"--scores {file}: {rows.height:,} rows {what}, such as {_named(rows)}. Models are compared on the "
-                "same rows or not at all."
+                f"--scores {file}: {rows.height:,} rows {what}, such as {_named(rows)}. Give exactly one row for each "
+                "impression of the test day: all models are compared on the same rows."
             )
-    joined = day.shown.select(key).join(given, on=key, how="left", maintain_order="left")
+    joined = day.shown.select(key).join(table, on=key, how="left", maintain_order="left")
     score, free, probability = (
         joined[name].cast(pl.Float64).to_numpy() if name in values else None
         for name in ("score", "free", "probability")
@@ -165,13 +166,13 @@ def file_scores(file: Path, day: TestDay) -> DayScores:
 def _require_finite(bundle: Path, rows: pl.DataFrame, score: np.ndarray) -> None:
     bad = ~np.isfinite(score)
     if bad.any():
-        named = _named(rows.filter(pl.Series(bad)))
+        examples = _named(rows.filter(pl.Series(bad)))
         raise PrectrError(
-            f"{bundle}: {bad.sum():,} of {len(score):,} scores are NaN or infinite, such as {named}; train it again "
+            f"{bundle}: {bad.sum():,} of {len(score):,} scores are NaN or infinite, such as {examples}; train it again "
             "with a lower train.learning_rate."
         )
 
 
 def _named(rows: pl.DataFrame) -> str:
-    some = rows.select("request_id", "item_id").head(EXAMPLES).rows()
-    return ", ".join(f"request {request} item {item}" for request, item in some)
+    examples = rows.select("request_id", "item_id").head(EXAMPLES).rows()
+    return ", ".join(f"request {request} item {item}" for request, item in examples)
