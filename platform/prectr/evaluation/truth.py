@@ -1,4 +1,7 @@
-"""What a simulated log knows of itself: the only place that opens `truth/`. Everything here is None on a real log."""
+"""Truth of a simulated log: true click probabilities, tolerances and the click curve.
+
+No other module opens `truth/`. A real log has none: the functions then return None, and `Truth.open` refuses.
+"""
 
 import json
 from dataclasses import dataclass
@@ -17,27 +20,27 @@ from prectr.data.tables import Tables, read_parquet
 
 
 def true_clicks(tables: Tables, day: date, rows: pl.DataFrame, kind: str = "impressions") -> pl.DataFrame | None:
-    """What made clicks likely, for each of the rows in their order.
+    """Read the true click model of rows, in the order of the rows.
 
     Args:
         tables: canonical tables.
-        day: of the rows.
-        rows: with request_id and item_id.
+        day: day of the rows.
+        rows: columns request_id and item_id.
         kind: `impressions` or `candidates`.
 
     Returns:
-        Columns grade, r, threshold (T_uq; impressions only), p_exam, p_click_given_exam; None without a truth.
+        Columns grade, r, threshold (T_uq; impressions only), p_exam, p_click_given_exam; None on a real log.
 
     Raises:
-        PrectrError: the truth lacks some of the rows.
+        PrectrError: `truth/` does not hold all of the rows.
     """
     folder = tables.path / "truth" / kind / f"date={day}"
     if not folder.is_dir():
         return None
-    known = pl.read_parquet(folder / "*.parquet", hive_partitioning=False)
-    columns = [name for name in ("grade", "r", "threshold", "p_exam", "p_click_given_exam") if name in known.columns]
+    truth = pl.read_parquet(folder / "*.parquet", hive_partitioning=False)
+    columns = [name for name in ("grade", "r", "threshold", "p_exam", "p_click_given_exam") if name in truth.columns]
     joined = rows.select("request_id", "item_id").join(
-        known.select("request_id", "item_id", *columns), on=["request_id", "item_id"], how="left", maintain_order="left"
+        truth.select("request_id", "item_id", *columns), on=["request_id", "item_id"], how="left", maintain_order="left"
     )
     if missing := joined["p_click_given_exam"].null_count():
         raise PrectrError(f"{folder}: lacks {missing} of the test day's {kind}; simulate the log again.")
@@ -45,7 +48,7 @@ def true_clicks(tables: Tables, day: date, rows: pl.DataFrame, kind: str = "impr
 
 
 def tolerance_against_truth(tables: Tables, preferences: Path) -> list[dict[str, Any]] | None:
-    """Spearman correlation of mined and true user tolerance by number of requests."""
+    """Spearman correlation of mined and true user tolerances, by number of requests; None on a real log."""
     file = tables.path / "truth" / "users.parquet"
     if not file.is_file():
         return None
@@ -71,17 +74,17 @@ def tolerance_against_truth(tables: Tables, preferences: Path) -> list[dict[str,
 
 
 def incentive_by_threshold(incentive: np.ndarray, true: pl.DataFrame, parts: int = 10) -> dict[str, Any]:
-    """Mean tau of shown rows by their user's and query's true threshold T_uq, apart for weak and for good matches.
+    """Mean tau of shown rows by the true threshold T_uq of user and query, separately for weak and good items.
 
-    A model that has understood tolerance rewards weak items (grades 0 and 1) for users of a low threshold.
+    A model that has learnt tolerance gives weak items (grades 0 and 1) a higher tau for users with a low threshold.
 
     Args:
         incentive: [n] tau.
         true: n rows of `true_clicks`.
-        parts: equal parts of the rows by threshold.
+        parts: number of equal parts of the rows by threshold.
 
     Returns:
-        `threshold`, `weak`, `good` [parts], and `spearman` of -T_uq and tau over the weak rows.
+        Means by part: `threshold`, `weak`, `good` [parts]; and `spearman` of -T_uq and tau over the weak rows.
     """
     threshold, weak = true["threshold"].to_numpy(), (true["grade"] <= 1).to_numpy()
     edges = np.quantile(threshold, np.linspace(0, 1, parts + 1)[1:-1])
@@ -90,18 +93,19 @@ def incentive_by_threshold(incentive: np.ndarray, true: pl.DataFrame, parts: int
     def means(values: np.ndarray, rows: np.ndarray) -> list[float]:
         count = np.bincount(part[rows], minlength=parts)
         total = np.bincount(part[rows], weights=values[rows], minlength=parts)
-        return [float(one) for one in np.divide(total, count, out=np.full(parts, np.nan), where=count > 0)]
+        return [float(mean) for mean in np.divide(total, count, out=np.full(parts, np.nan), where=count > 0)]
 
-    told = weak.sum() > 2 and np.ptp(incentive[weak]) > 0 and np.ptp(threshold[weak]) > 0
+    is_defined = weak.sum() > 2 and np.ptp(incentive[weak]) > 0 and np.ptp(threshold[weak]) > 0
     return {
         "threshold": means(threshold, np.ones(len(threshold), bool)),
         "weak": means(incentive, weak),
         "good": means(incentive, ~weak),
-        "spearman": float(spearmanr(-threshold[weak], incentive[weak]).statistic) if told else float("nan"),
+        "spearman": float(spearmanr(-threshold[weak], incentive[weak]).statistic) if is_defined else float("nan"),
     }
 
 
 SHOWN = ("r", "p_exam", "attraction")
+"""Columns of `Truth.of_shown`: true relevance, examination probability, attraction."""
 _CONSTANTS = ("TOLERANCE_BASE", "ACCEPTANCE_SLOPE", "ACCEPTANCE_FLOOR", "THRESHOLD_RANGE")
 
 
@@ -113,8 +117,9 @@ class TrueCurve:
     slope: float
     floor: float
     least: float
-    """Thresholds are clipped to `least`..`most`."""
+    """Least threshold."""
     most: float
+    """Largest threshold."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +128,9 @@ class Truth:
 
     Attributes:
         folder: `truth/` of the tables.
-        users: user_id and tolerance, t_u.
-        queries: query (normalised) and tolerance, d_q.
-        curve: the true click curve; None where another simulator made the log.
+        users: user_id and tolerance t_u.
+        queries: query (normalised) and tolerance d_q.
+        curve: the true click curve; None if the log comes from another simulator.
     """
 
     folder: Path
@@ -135,11 +140,11 @@ class Truth:
 
     @classmethod
     def open(cls, tables: Tables) -> "Truth":
-        """Read what does not grow with the log.
+        """Read tolerances and click curve, not the impressions.
 
         Raises:
-            UsageError: the log has no truth.
-            PrectrError: the truth does not hold the tolerances.
+            UsageError: the log has no `truth/`.
+            PrectrError: `truth/` does not hold the tolerances.
         """
         folder = tables.path / "truth"
         if not folder.is_dir():
@@ -160,31 +165,31 @@ class Truth:
         return cls(folder, users, queries, _read_curve(folder / "params.json"))
 
     def of_shown(self, day: date, shown: pl.DataFrame) -> pl.DataFrame:
-        """True relevance, examination and attraction of shown rows, in their order: columns SHOWN.
+        """Read the columns SHOWN of shown rows, in the order of the rows.
 
         Args:
             day: the day of all rows.
-            shown: request_id and item_id.
+            shown: columns request_id and item_id.
 
         Raises:
-            PrectrError: a row is not in the truth, or a file of it is damaged.
+            PrectrError: `truth/` lacks a row, or one of its files is damaged.
         """
         keys = ["request_id", "item_id"]
         files = sorted((self.folder / "impressions" / f"date={day}").glob("*.parquet"))
         schema = dict.fromkeys(keys, pl.String) | dict.fromkeys(SHOWN, pl.Float64)
-        known = pl.concat([pl.DataFrame(schema=schema), *(read_parquet(file, list(schema), schema) for file in files)])
-        found = shown.select(keys).join(known, on=keys, how="left", maintain_order="left")
-        missing = found["r"].null_count()
+        truth = pl.concat([pl.DataFrame(schema=schema), *(read_parquet(file, list(schema), schema) for file in files)])
+        joined = shown.select(keys).join(truth, on=keys, how="left", maintain_order="left")
+        missing = joined["r"].null_count()
         if missing:
             raise PrectrError(
                 f"{self.folder / 'impressions' / f'date={day}'}: lacks {missing:,} of the day's {shown.height:,} "
-                "impressions; the truth is of another log."
+                "impressions, so it belongs to another log."
             )
-        return found.select(SHOWN)
+        return joined.select(SHOWN)
 
 
 def _read_curve(file: Path) -> TrueCurve | None:
-    """The click curve of a log of `prectr simulate`; None where the file is not of its kind."""
+    """Read the click curve that `prectr simulate` wrote; None if the file is missing or has another form."""
     try:
         constants = json.loads(file.read_text(encoding="utf-8"))["constants"]
         base, slope, floor, (least, most) = (constants[name] for name in _CONSTANTS)

@@ -1,4 +1,4 @@
-"""The table: each figure is what its definition says, same rows or nothing, and what cannot be told is said."""
+"""The table: each figure is what its definition says, same rows or nothing, and undefined figures are marked."""
 
 import dataclasses
 import math
@@ -169,8 +169,8 @@ def test_scores_of_a_file_are_taken_in_the_rows_order(tmp_path: Path, name: str)
             lambda frame: pl.concat([frame, frame.head(1).with_columns(request_id=pl.lit("other"))]),
             r"1 rows are no impressions of the test day 2026-03-05, such as request other item",
         ),
-        (lambda frame: frame.drop("score"), r"lacks the column score; it needs request_id, item_id, score"),
-        (lambda frame: frame.with_columns(score=pl.lit("high")), r"column score holds String, not numbers"),
+        (lambda frame: frame.drop("score"), r"has no column score; it needs request_id, item_id, score"),
+        (lambda frame: frame.with_columns(score=pl.lit("high")), r"column score holds String; it must hold numbers"),
         (
             lambda frame: frame.with_columns(score=pl.when(pl.col("score") == 5).then(float("nan")).otherwise(1.0)),
             r"1 rows have no finite score, such as request",
@@ -207,10 +207,15 @@ def test_bundles_that_saw_the_test_day_or_other_samples_are_refused(tmp_path: Pa
             "late",
             "2026-03-05",
             "same",
-            "was trained on clicks until 2026-03-05, the test day is 2026-03-05; a model is",
+            "was trained on clicks until 2026-03-05, but the test day is 2026-03-05; a model must",
         ),
         ("later", "2026-03-09", "other", "was trained on clicks until 2026-03-09"),
-        ("other", "2026-03-04", "other", "was trained on other samples than .*samples; models are compared on one set"),
+        (
+            "other",
+            "2026-03-04",
+            "other",
+            "was trained on other samples than .*samples; models are compared on the",
+        ),
     ):
         bundle = _bundle(tmp_path / name, last, samples)
         (bundle / SPEC_FILE).write_text("of others")

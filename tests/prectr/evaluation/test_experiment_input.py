@@ -10,7 +10,7 @@ import pytest
 from prectr.core.errors import PrectrError, UsageError
 from prectr.evaluation.experiments.analysis import analyse
 from prectr.evaluation.experiments.config import ExperimentConfig
-from prectr.evaluation.experiments.exposures import Experiment, measured, read_experiment
+from prectr.evaluation.experiments.exposures import Experiment, read_experiment, with_derived_sums
 from prectr.reports.experiment import markdown
 
 
@@ -61,11 +61,11 @@ def test_rows_count_from_their_users_assignment_on(files) -> None:
     found = files()
     assert found.variants == ["control", "new"] and found.variant.tolist() == [0, 1, 0, 1]
     assert found.days == [date(2026, 3, 5), date(2026, 3, 6)] and found.entered.tolist() == [0, 0, 1, 1]
-    sums = measured(found.until(1))
+    sums = with_derived_sums(found.until(1))
     assert sums["impressions"].tolist() == [2, 1, 1, 0]
     assert sums["clicks"].tolist() == [1, 1, 0, 0] and sums["orders"].tolist() == [0, 1, 0, 0]
     assert sums["amount"].tolist() == [0, 5.5, 0, 0] and sums["converted"].tolist() == [0, 1, 0, 0]
-    assert measured(found.until(0))["impressions"].tolist() == [1, 1, 0, 0]
+    assert with_derived_sums(found.until(0))["impressions"].tolist() == [1, 1, 0, 0]
     assert found.before is not None
     assert found.before["clicks"].tolist() == [1, 0, 0, 0] and found.before["amount"].tolist() == [7, 0, 0, 0]
     assert found.counts == {
@@ -81,12 +81,12 @@ def test_rows_count_from_their_users_assignment_on(files) -> None:
 
 def test_without_times_of_assignment_all_rows_count_or_those_from_the_start(files) -> None:
     everything = files(users=USERS.drop("ts"))
-    assert measured(everything.until(99))["impressions"].tolist() == [3, 2, 1, 0] and everything.before is None
+    assert with_derived_sums(everything.until(99))["impressions"].tolist() == [3, 2, 1, 0] and everything.before is None
     late = files(users=USERS.drop("ts"), start="2026-03-05T10:00:00")
-    assert measured(late.until(99))["impressions"].tolist() == [2, 1, 1, 0]
+    assert with_derived_sums(late.until(99))["impressions"].tolist() == [2, 1, 1, 0]
     assert late.before is not None and late.before["impressions"].tolist() == [1, 1, 0, 0]
     later = files(start="2026-03-06T00:00:00")  # than the assignments
-    assert measured(later.until(99))["impressions"].tolist() == [1, 0, 1, 0]
+    assert with_derived_sums(later.until(99))["impressions"].tolist() == [1, 0, 1, 0]
 
 
 def test_an_earlier_log_is_the_time_before(files) -> None:
@@ -97,7 +97,7 @@ def test_an_earlier_log_is_the_time_before(files) -> None:
 
 
 def test_csv_directories_and_number_types_read_alike(files, tmp_path: Path) -> None:
-    expected = measured(files().until(9))
+    expected = with_derived_sums(files().until(9))
     numbers = ROWS.with_columns(
         pl.col("clicked", "purchased").cast(int), pl.col("ts").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     )
@@ -106,7 +106,7 @@ def test_csv_directories_and_number_types_read_alike(files, tmp_path: Path) -> N
         (folder / f"date={number}").mkdir(parents=True)
         part.write_csv(folder / f"date={number}" / "part.csv")
     USERS.with_columns(pl.col("ts").dt.replace_time_zone(None)).write_csv(tmp_path / "users.csv")
-    found = measured(read_experiment(folder, tmp_path / "users.csv", None, ExperimentConfig()).until(9))
+    found = with_derived_sums(read_experiment(folder, tmp_path / "users.csv", None, ExperimentConfig()).until(9))
     assert {name: values.tolist() for name, values in found.items()} == {
         name: values.tolist() for name, values in expected.items()
     }
@@ -128,14 +128,19 @@ def test_only_what_the_columns_allow_is_measured(files) -> None:
             {},
             r"rows.parquet: lacks ts \(timestamp.*\), clicked \(bool\); it has user_id",
         ),
-        (ROWS.with_columns(clicked=pl.lit("yes")), USERS, {}, "column clicked is String, but bool is wanted"),
+        (ROWS.with_columns(clicked=pl.lit("yes")), USERS, {}, "column clicked is String; it must be bool"),
         (ROWS, USERS.drop("variant"), {}, r"users.parquet: lacks variant \(string\)"),
-        (ROWS, USERS, {"control": "old"}, "nobody is in the control 'old'; there are control, new"),
-        (ROWS, USERS.with_columns(variant=pl.lit("control")), {}, "everybody is in 'control'"),
+        (ROWS, USERS, {"control": "old"}, "no user is in the control 'old'; the variants are control, new"),
+        (ROWS, USERS.with_columns(variant=pl.lit("control")), {}, "all users are in 'control'"),
         (ROWS, USERS, {"shares": {"control": 1, "newer": 1}}, "variant 'new' is not in experiment.shares"),
-        (ROWS, USERS, {"shares": {"control": 1, "new": 1, "third": 1}}, "has 'third', but there are only control, new"),
-        (ROWS[1:], USERS, {"cuped": True}, "CUPED is asked for. Give earlier impressions with --before"),
-        (ROWS.drop("price"), USERS, {"measures": ["gmv"]}, "asks for gmv, which need the columns"),
+        (
+            ROWS,
+            USERS,
+            {"shares": {"control": 1, "new": 1, "third": 1}},
+            "'third', but the only variants are control, new",
+        ),
+        (ROWS[1:], USERS, {"cuped": True}, "needs such rows. Give earlier impressions with --before"),
+        (ROWS.drop("price"), USERS, {"measures": ["gmv"]}, "names gmv, which need the columns"),
     ],
 )
 def test_wrong_use_is_told(files, rows, users, settings, message) -> None:
@@ -168,7 +173,7 @@ def test_a_few_users_of_several_variants_are_left_out_and_counted(files) -> None
     crossed = pl.concat([USERS, USERS[:1].with_columns(variant=pl.lit("new"))])
     found = files(users=crossed, max_crossed_share=0.3)
     assert found.counts["users_in_several_variants"] == 1 and len(found.variant) == 3
-    assert measured(found.until(9))["clicks"].sum() == 1  # only b's is left
+    assert with_derived_sums(found.until(9))["clicks"].sum() == 1  # only b's is left
 
 
 def test_unknown_measures_and_shares_are_refused() -> None:

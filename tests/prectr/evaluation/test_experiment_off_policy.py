@@ -187,12 +187,12 @@ def test_rows_may_come_in_any_order_and_lists_may_differ_in_length() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"propensity": [0.5, float("nan")]}, "1 are missing and 0 not above 0"),
-        ({"propensity": [0.5, 0.0]}, "0 are missing and 1 not above 0"),
-        ({"propensity": [0.5, 1.2]}, "1 not above 0 and at most 1"),
+        ({"propensity": [0.5, float("nan")]}, "1 are missing and 0 are outside"),
+        ({"propensity": [0.5, 0.0]}, "0 are missing and 1 are outside"),
+        ({"propensity": [0.5, 1.2]}, r"1 are outside \(0, 1\]"),
         ({"position": [1, 3]}, "1 of 1 requests do not have the positions"),
         ({"position": [1, 1]}, "1 of 1 requests do not have the positions"),
-        ({"user": [1, 2]}, "1 rows are of another user"),
+        ({"user": [1, 2]}, "1 rows have another user"),
         ({"clicked": [1]}, r"lengths are \[1, 2\]"),
         ({"request": [], "user": [], "position": [], "clicked": [], "propensity": []}, "No randomised rows"),
     ],
@@ -218,7 +218,7 @@ def test_placement_comes_from_logged_propensities_of_a_uniform_order_only(shown)
     assert uniform_placement(made.row, made.position, logged) == pytest.approx(np.full(len(logged), 0.1))
     sequential = logged.copy()
     sequential[:3] *= 0.5  # of one request
-    with pytest.raises(ValueError, match="1 of 6000 requests were not ordered uniformly"):
+    with pytest.raises(ValueError, match="1 of 6000 requests have propensities of an order that is not uniform"):
         uniform_placement(made.row, made.position, sequential)
-    with pytest.raises(ValueError, match="2 are missing, not above 0"):
+    with pytest.raises(ValueError, match="2 are missing or outside"):
         uniform_placement(np.zeros(2), np.array([1, 2]), np.array([np.nan, 0.0]))

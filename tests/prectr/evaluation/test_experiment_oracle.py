@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from prectr.evaluation.experiments.analysis import SampleRatio, always_valid_reach
 from prectr.evaluation.experiments.cuped import UserSums, adjust
 from prectr.evaluation.experiments.ratio import Difference, Moments, Ratio
-from prectr.evaluation.experiments.sample_ratio import SampleRatio
-from prectr.evaluation.experiments.sequential import always_valid_reach
 
 statistics = pytest.importorskip("gbstats.models.statistics")
 frequentist = pytest.importorskip("gbstats.frequentist.tests")

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from prectr.evaluation.experiments.analysis import DrawnDifference
+from prectr.evaluation.experiments.analysis import DrawnDifference, always_valid_reach, mixture_variance
 from prectr.evaluation.experiments.cuped import UserSums, adjust
 from prectr.evaluation.experiments.ratio import Difference, Moments, Ratio
 from prectr.evaluation.experiments.resplit import false_positives, row_level_p_value
-from prectr.evaluation.experiments.sequential import always_valid_reach, tuning
 from prectr.metrics.bootstrap import percentile_interval, resample
 
 EXPERIMENTS = 2000
@@ -112,7 +111,7 @@ def test_always_valid_bounds_are_tightest_where_they_are_tuned() -> None:
     reach = always_valid_reach(1.0, users, 0.95, 5000)
     assert users[np.argmin(reach)] == pytest.approx(5000, rel=0.05)
     assert reach.min() > 1.96
-    assert tuning(5000, 0.99) > tuning(5000, 0.95)
+    assert mixture_variance(5000, 0.99) > mixture_variance(5000, 0.95)
 
 
 def test_constant_multiple_survives_a_fiftyfold_growth_of_information() -> None:

@@ -1,10 +1,10 @@
-"""Experiments: what an online test says, how sure it may be, and what the randomised slice says before there is one.
+"""Online experiments: analysis of an A/B test, its simulation, and off-policy estimates before a test.
 
-The unit is the user: users are assigned, so users are what is counted, drawn and compared. Every measure is a ratio of
-two sums over the users of a variant; for "per capita" the lower one is the number of users.
+The unit is the user: users are assigned to variants, so users are counted, resampled and compared. Every measure is a
+ratio of two sums over the users of a variant; the denominator of a "per capita" measure is the number of users.
 
-Files in reading order: `config`, `measures`, `exposures` (input), `sample_ratio`, `ratio` (delta method), `cuped`,
-`sequential`, `resplit` (A/A on one's own users), `analysis` (all of it together), `report`; then `replay` (the
-simulated marketplace with rankers) and `off_policy`, which stand alone. Definitions and examples are in
+Reading order: `config`, `measures`, `exposures` (input), `ratio` (delta method), `cuped`, `resplit` (A/A tests),
+`analysis` (sample ratio, always-valid bounds and the report). `replay` (a test on the simulated marketplace), `truth`
+(its estimates against the true effects) and `off_policy` are independent of these. Definitions and examples are in
 docs/experiments.md.
 """

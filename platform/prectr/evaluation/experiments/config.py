@@ -1,4 +1,4 @@
-"""Configuration of experiments. Pydantic only: every command reads it at start."""
+"""Settings of experiments. This module imports pydantic only, because every command loads it at start."""
 
 from datetime import datetime
 
@@ -8,64 +8,64 @@ from prectr.core.config import FrozenConfig
 from prectr.evaluation.experiments.measures import MEASURES
 
 PRODUCTION = "production"
-"""The name of the marketplace's logging policy where a ranker is asked for."""
+"""Name that stands for the marketplace's logging policy in place of a ranker."""
 
 
 class ExperimentConfig(FrozenConfig):
-    """How `analyze-experiment` reads and judges an experiment."""
+    """Input, intervals and limits of `analyze-experiment`."""
 
     control: str = "control"
-    """The variant that the others are held against."""
+    """Name of the control variant. All other variants are compared with it."""
     shares: dict[str, float] = {}
-    """Intended share of the users of each variant, in any unit; empty: all alike."""
+    """Intended share of users of each variant, by name, in any unit. Empty: equal shares."""
     start: datetime | None = None
-    """When it began (with a zone; UTC without one). None: the earliest assignment, else the first exposure."""
+    """Start of the experiment; UTC without a time zone. null: the earliest assignment, else the first exposure."""
     measures: tuple[str, ...] | None = None
-    """Which measures; None: all that the columns allow."""
+    """Names of the measures to report: ctr, orders, conversion, gmv. null: all for which the input has columns."""
     level: float = Field(0.95, gt=0, lt=1)
-    """Of all intervals."""
+    """Confidence level of all intervals and verdicts, between 0 and 1."""
     sample_ratio_p: float = Field(0.001, gt=0, lt=1)
-    """Below this probability of the observed shares of users no verdict is given."""
+    """Least p-value of the sample ratio test. Below it all verdicts are withheld, because users were lost or sorted."""
     max_crossed_share: float = Field(0.01, ge=0, le=1)
-    """Share of the users that may have been in several variants and are left out; above it the command fails."""
+    """Largest share of users assigned to several variants. They are left out; with a larger share the command fails."""
     max_unpriced_share: float = Field(0.05, ge=0, le=1)
-    """Share of the purchases that may have no price and count as 0 in GMV; above it the command fails."""
+    """Largest share of purchases without a price. They count as 0 in GMV; with a larger share the command fails."""
     cuped: bool | None = None
-    """Whether to use the time before the experiment; None: where there is one."""
+    """Whether to reduce noise with rows from before the experiment (CUPED). null: if there are such rows."""
     sequential_users: int = Field(5000, ge=2)
-    """Number of users at which the always-valid bounds are tightest; fix it before the experiment."""
+    """Number of users at which the always-valid bounds are tightest. Choose it before the experiment starts."""
     resamples: int = Field(1000, ge=100)
-    """Of users, for bootstrap intervals."""
+    """Bootstrap resamples of users, for the intervals of amounts. More narrows the error of the intervals."""
     resplits: int = Field(0, ge=0)
-    """Random re-assignments of the same users, for the false-positive rate of these tests on these users; 0: none."""
+    """Random re-assignments of the users (A/A tests) that measure the rate of false positives. 0: no A/A tests."""
     seed: int = Field(0, ge=0)
-    """Of resamples and re-assignments."""
+    """Seed of resamples and re-assignments."""
 
     @field_validator("measures")
     @classmethod
     def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        known = [measure.name for measure in MEASURES]
-        unknown = [name for name in names or () if name not in known]
+        allowed = [measure.name for measure in MEASURES]
+        unknown = [name for name in names or () if name not in allowed]
         if unknown or names == ():
-            raise ValueError(f"name some of {', '.join(known)}")
+            raise ValueError(f"name some of {', '.join(allowed)}")
         return names
 
     @field_validator("shares")
     @classmethod
     def _positive(cls, shares: dict[str, float]) -> dict[str, float]:
         if not all(0 < share < float("inf") for share in shares.values()):
-            raise ValueError("every share must be above 0; leave out a variant that nobody was meant to see")
+            raise ValueError("every share must be above 0; leave out variants that no user should see")
         return shares
 
 
 class ReplayConfig(FrozenConfig):
-    """What `simulate-experiment` plays."""
+    """Length, traffic and assignment of the online test of `simulate-experiment`."""
 
     days: int = Field(7, ge=1)
-    """Days after the log's last one."""
+    """Length of the test in days. It starts on the day after the log's last day."""
     requests: int | None = Field(None, ge=1)
-    """Requests a day; None: as many as a day of the log has."""
+    """Requests per day. null: as many as a day of the log has."""
     treatment_share: float = Field(0.5, gt=0, lt=1)
-    """Share of the users that see the treatment."""
+    """Share of users that see the treatment, between 0 and 1."""
     seed: int = Field(0, ge=0)
-    """Of assignment, clicks and purchases; the requests are the marketplace's own."""
+    """Seed of assignment, clicks and purchases. The requests depend on the marketplace's own seed."""

@@ -1,4 +1,4 @@
-"""CUPED: the same difference with less noise, by what the same users did before the experiment.
+"""CUPED: less noise in a difference, from the behaviour of the same users before the experiment.
 
     psi_u  = (a_u - R b_u) / b           during the experiment, R and b over all users
     chi_u  = (a0_u - R0 b0_u) / b0       the same measure before it
@@ -6,10 +6,17 @@
     D_cv   = D - theta (mean chi of the treatment - mean chi of the control)
     Var    = sum over variants of Var(psi_v - theta chi) / n_v,   psi_v with the variant's own R and b
 
-For a mean (b_u = 1) psi and chi are the values themselves, centred, which is Deng, Xu, Kohavi and Walker, "Improving
-the Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data", 2013; for ratios they are linearised
-by the delta method. Nothing the treatment does can reach back to chi, so D_cv estimates what D does. Who was not there
-before counts as 0 of both sums.
+For a mean (b_u = 1) psi and chi are the centred values themselves, as in Deng, Xu, Kohavi and Walker, "Improving the
+Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data", 2013. For ratios the delta method
+linearises them. The treatment cannot change chi, so D_cv estimates the same effect as D. Users without rows before the
+experiment count as 0 in both sums.
+
+| symbol | variable |
+|---|---|
+| a_u, b_u | above, below of `during` |
+| a0_u, b0_u | above, below of `before` |
+| psi, chi | psi, chi (`UserSums.linearised`) |
+| D | `ratio.Difference` |
 """
 
 from dataclasses import dataclass
@@ -27,7 +34,7 @@ class UserSums:
     below: np.ndarray
 
     def linearised(self) -> np.ndarray:
-        """(a - R b) / b, [n]; zeros where nobody has a `below`."""
+        """(a_u - R b_u) / b, [n], with b the mean of b_u; zeros if all `below` are 0."""
         total = self.below.sum()
         if not total:
             return np.zeros(len(self.above))
@@ -35,39 +42,39 @@ class UserSums:
         return (self.above - ratio * self.below) / (total / len(self.below))
 
     def of(self, users: np.ndarray) -> "UserSums":
-        """Some users, by mask or number."""
+        """Sums of some users, chosen by mask or by number."""
         return UserSums(self.above[users], self.below[users])
 
 
 @dataclass(frozen=True)
 class Adjusted:
-    """The adjusted difference, and how much it helped."""
+    """The adjusted difference and its gain in variance."""
 
     difference: Difference
     theta: float
     variance_reduction: float
-    """1 - adjusted variance / plain variance; 0 where the time before says nothing."""
+    """1 - adjusted variance / plain variance; 0 if the behaviour before the experiment explains nothing."""
 
 
 def adjust(during: UserSums, before: UserSums, treated: np.ndarray) -> Adjusted:
-    """Adjust the difference of two variants.
+    """Compute the adjusted difference of two variants.
 
     Args:
         during: sums of n users in the experiment.
         before: sums of the same users before it.
-        treated: bool [n], who is in the treatment; the others are the control.
+        treated: bool [n]: True for users of the treatment, False for the control.
     """
     chi = before.linearised()
     psi = during.linearised()
-    varies = chi.var()
-    theta = float(np.mean((psi - psi.mean()) * (chi - chi.mean())) / varies) if varies > 0 else 0.0
+    chi_variance = chi.var()
+    theta = float(np.mean((psi - psi.mean()) * (chi - chi.mean())) / chi_variance) if chi_variance > 0 else 0.0
     adjusted, plain = [], []
     for users in (~treated, treated):
-        own = during.of(users)
-        count = len(own.above)
+        sums = during.of(users)
+        count = len(sums.above)
         with np.errstate(divide="ignore", invalid="ignore"):
-            value = own.above.sum() / own.below.sum() - theta * chi[users].mean()
-            residual = own.linearised()
+            value = sums.above.sum() / sums.below.sum() - theta * chi[users].mean()
+            residual = sums.linearised()
             variance = np.var(residual - theta * chi[users], ddof=1) / count
             plain.append(np.var(residual, ddof=1) / count)
         adjusted.append(Ratio(value, variance, count))

@@ -1,13 +1,13 @@
-"""Input of an experiment: logged exposures and who was assigned what, as sums per user and day.
+"""Input of an experiment: reads exposures and assignments and sums the exposures by user and day.
 
-exposures    user_id, ts, clicked, and where they are there purchased and price: the canonical `impressions`, as Parquet
-             or CSV, one file or a directory of them; a directory of canonical tables stands for its impressions, the
-             exposure log of `serve` for what its events told
-assignment   user_id, variant, and optionally ts, when the user was assigned: Parquet or CSV
+exposures    columns user_id, ts, clicked and optionally purchased, price: the canonical `impressions`, as a Parquet or
+             CSV file or a directory of such files. A directory of canonical tables stands for its impressions, the
+             exposure log of `serve` for the impressions in its events
+assignment   columns user_id, variant and optionally ts, the time of assignment: Parquet or CSV
 
-A row counts for the variant of its user from the user's assignment on. All assigned users count, also who was shown
-nothing. Rows before the experiment's start are the time before, which CUPED uses. Nothing is left out in silence: what
-does not count is in `Experiment.counts`.
+A row counts for the variant of its user from the time of assignment. All assigned users count, also users without
+exposures. CUPED uses the rows from before the start of the experiment. `Experiment.counts` reports all rows and users
+that do not count.
 """
 
 from collections.abc import Mapping
@@ -32,20 +32,20 @@ _KINDS: dict[str, Kind] = {column.name: column.kind for column in IMPRESSIONS.co
 
 @dataclass(frozen=True)
 class Experiment:
-    """Users of an experiment, numbered 0..n-1, and what they did on which day.
+    """Users of an experiment, numbered 0..n-1, and their sums by day.
 
     Attributes:
-        variants: the control first.
+        variants: names of the variants, the control first.
         variant: int [n], number of the user's variant.
-        entered: int [n], number of the day on which the user was assigned; 0 where that is not known.
-        days: from the experiment's first to its last.
-        measures: those that the columns allow.
-        user: int [m], of a row of `sums`; a user and day is one row.
-        day: int [m], ascending.
+        entered: int [n], number of the day on which the user was assigned; 0 if not known.
+        days: dates from the first to the last day of the experiment.
+        measures: the measures to report.
+        user: int [m], user of each row of `sums`; there is one row per user and day.
+        day: int [m], number of the day of each row of `sums`, ascending.
         sums: float [m] by name (`SUMS`).
-        before: float [n] by name, before the experiment; None where no such rows are there.
-        counts: rows and users that do not count, by reason.
-        simulated: whether a manifest beside the exposures says so.
+        before: float [n] by name, sums from before the experiment; None without such rows.
+        counts: number of counted rows, and of rows and users that do not count, by reason.
+        simulated: whether a manifest near the exposures marks them as simulated.
     """
 
     variants: list[str]
@@ -61,7 +61,7 @@ class Experiment:
     simulated: bool
 
     def until(self, day: int) -> dict[str, np.ndarray]:
-        """Sums [n] of each user over the days 0..day."""
+        """Sums of each user over the days 0..day, [n] by name."""
         rows = slice(0, int(np.searchsorted(self.day, day, side="right")))
         return {
             name: np.bincount(self.user[rows], weights=values[rows], minlength=len(self.variant))
@@ -70,51 +70,51 @@ class Experiment:
 
 
 def read_experiment(exposures: Path, assignment: Path, before: Path | None, config: ExperimentConfig) -> Experiment:
-    """Read and check the input.
+    """Read and check the input of an experiment.
 
     Args:
-        exposures: see above.
-        assignment: see above.
-        before: rows of an earlier time, in the form of `exposures`; rows that are not earlier are left out.
-        config: control, shares, start, measures.
+        exposures: file or directory of exposures, see the heading of this module.
+        assignment: file or directory of assignments, see the heading of this module.
+        before: rows from before the experiment, in the form of `exposures`; later rows are left out.
+        config: control, shares, start, measures and limits.
 
     Raises:
         UsageError: a path is missing or holds no table, a column is missing or of another type, the variants are not
-            those of the configuration, or the time before is asked for and there is none.
+            those of the configuration, or the configuration requires CUPED and there are no earlier rows.
         PrectrError: values are missing or impossible, users are in several variants, or no row counts.
     """
-    rows, columns = _open(exposures, ROWS, OPTIONAL)
-    measures = _measures(exposures, columns, config)
+    rows, columns = _scan_columns(exposures, ROWS, OPTIONAL)
+    measures = _choose_measures(exposures, columns, config)
     unpriced = _check_rows(exposures, rows, columns, measures, config)
     users, crossed = _read_assignment(assignment, config)
     variants = _variants(assignment, users["variant"].unique().sort().to_list(), config)
     users = users.filter(pl.col("variant").is_in(variants)).sort("user_id").with_row_index("user")
-    known = rows.join(users.lazy().select("user_id", "user", assigned="ts"), on="user_id", how="left")
+    joined = rows.join(users.lazy().select("user_id", "user", assigned="ts"), on="user_id", how="left")
     start = _start(config, users, rows)
-    counted = (pl.col("ts") >= start) & (pl.col("ts") >= pl.col("assigned").fill_null(start))
-    earlier = pl.col("ts") < start
-    stranger = pl.col("user").is_null()
-    told, daily, past = pl.collect_all(
+    is_counted = (pl.col("ts") >= start) & (pl.col("ts") >= pl.col("assigned").fill_null(start))
+    is_earlier = pl.col("ts") < start
+    is_unassigned = pl.col("user").is_null()
+    row_counts, daily, past = pl.collect_all(
         [
-            known.select(
-                rows_without_assignment=(stranger & ~earlier).sum(),
-                users_without_assignment=pl.col("user_id").filter(stranger & ~earlier).n_unique(),
-                rows_before_their_users_assignment=(~stranger & ~earlier & ~counted).sum(),
-                rows_counted=(~stranger & counted).sum(),
+            joined.select(
+                rows_without_assignment=(is_unassigned & ~is_earlier).sum(),
+                users_without_assignment=pl.col("user_id").filter(is_unassigned & ~is_earlier).n_unique(),
+                rows_before_their_users_assignment=(~is_unassigned & ~is_earlier & ~is_counted).sum(),
+                rows_counted=(~is_unassigned & is_counted).sum(),
             ),
-            known.filter(~stranger & counted)
+            joined.filter(~is_unassigned & is_counted)
             .group_by("user", pl.col("ts").dt.date().alias("date"))
             .agg(_sums(columns, measures))
             .sort("date", "user"),
-            known.filter(~stranger & earlier).group_by("user").agg(_sums(columns, measures)).sort("user"),
+            joined.filter(~is_unassigned & is_earlier).group_by("user").agg(_sums(columns, measures)).sort("user"),
         ]
     )
-    counts = {name: int(value) for name, value in told.row(0, named=True).items()}
+    counts = {name: int(value) for name, value in row_counts.row(0, named=True).items()}
     counts |= {"users_in_several_variants": crossed, "purchases_without_price": unpriced}
     if not counts["rows_counted"]:
         raise PrectrError(
             f"{exposures}: no row counts: none is of an assigned user at or after {start:%Y-%m-%d %H:%M} UTC. Check "
-            "the user ids of both files and experiment.start."
+            "experiment.start and the user ids of both files."
         )
     counts["users_without_exposure"] = users.height - daily["user"].n_unique()
     first, last = daily["date"][0], daily["date"][-1]
@@ -122,11 +122,12 @@ def read_experiment(exposures: Path, assignment: Path, before: Path | None, conf
     entered = (users["ts"].dt.date() - first).dt.total_days().fill_null(0).clip(0, len(days) - 1)
     if before is not None:
         past = _read_before(before, users, start, columns, measures, config)
-    used = config.cuped is not False and past.height > 0
+    uses_past = config.cuped is not False and past.height > 0
     if config.cuped and not past.height:
         raise UsageError(
-            f"{before or exposures}: no row of an assigned user from before {start:%Y-%m-%d %H:%M} UTC, but CUPED is "
-            "asked for. Give earlier impressions with --before, or set experiment.start, or experiment.cuped=false."
+            f"{before or exposures}: no row of an assigned user from before {start:%Y-%m-%d %H:%M} UTC, but "
+            "experiment.cuped=true needs such rows. Give earlier impressions with --before, or set experiment.start or "
+            "experiment.cuped=false."
         )
     return Experiment(
         variants=variants,
@@ -137,14 +138,14 @@ def read_experiment(exposures: Path, assignment: Path, before: Path | None, conf
         user=daily["user"].to_numpy(),
         day=(daily["date"] - first).dt.total_days().to_numpy(),
         sums={name: daily[name].to_numpy() for name in SUMS},
-        before=_spread(past, users.height) if used else None,
+        before=_sums_of_all_users(past, users.height) if uses_past else None,
         counts=counts,
         simulated=_is_simulated(exposures),
     )
 
 
-def _open(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> tuple[pl.LazyFrame, list[str]]:
-    """The wanted columns of a table in their canonical types, and which of them there are."""
+def _scan_columns(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> tuple[pl.LazyFrame, list[str]]:
+    """Scan columns of a table in their canonical types; also returns the names of the columns that exist."""
     frame = _scan(path)
     try:
         schema = frame.collect_schema()
@@ -152,10 +153,10 @@ def _open(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> t
         raise PrectrError(f"{path}: cannot be read as Parquet or CSV ({str(error).splitlines()[0]}).") from None
     missing = [name for name in required if name not in schema]
     if missing:
-        wanted = ", ".join(f"{name} ({_wanted(name)})" for name in missing)
-        raise UsageError(f"{path}: lacks {wanted}; it has {', '.join(schema)}.")
+        described = ", ".join(f"{name} ({_type_name(name)})" for name in missing)
+        raise UsageError(f"{path}: lacks {described}; it has {', '.join(schema)}.")
     columns = [name for name in (*required, *optional) if name in schema]
-    return frame.select(_typed(path, name, schema[name]) for name in columns), columns
+    return frame.select(_cast(path, name, schema[name]) for name in columns), columns
 
 
 def _scan(path: Path) -> pl.LazyFrame:
@@ -175,11 +176,12 @@ def _scan(path: Path) -> pl.LazyFrame:
     return pl.scan_csv(csv, schema_overrides={"user_id": pl.String, "variant": pl.String, "ts": pl.String})
 
 
-def _wanted(name: str) -> str:
+def _type_name(name: str) -> str:
+    """Canonical type of a column, for messages."""
     return WANTED_TYPE[_KINDS.get(name, "string")]
 
 
-def _typed(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
+def _cast(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
     column = pl.col(name)
     fits = {
         "string": kind.is_(pl.String) or kind.is_integer() or isinstance(kind, pl.Categorical | pl.Enum),
@@ -187,30 +189,33 @@ def _typed(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
         "bool": kind.is_(pl.Boolean) or kind.is_integer(),
         "float": kind.is_numeric() or kind.is_(pl.Null),
     }
-    wanted = _KINDS.get(name, "string")
-    if not fits[wanted]:
-        raise UsageError(f"{path}: column {name} is {kind}, but {_wanted(name)} is wanted.")
-    if wanted == "timestamp":
+    canonical = _KINDS.get(name, "string")
+    if not fits[canonical]:
+        raise UsageError(f"{path}: column {name} is {kind}; it must be {_type_name(name)}.")
+    if canonical == "timestamp":
         if kind.is_(pl.String):
             column = column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
         elif getattr(kind, "time_zone", None) is None:
             column = column.dt.replace_time_zone("UTC")
         return column.dt.convert_time_zone("UTC").cast(pl.Datetime("us", "UTC")).alias(name)
-    return column.cast({"string": pl.String, "bool": pl.Boolean, "float": pl.Float64}[wanted])
+    return column.cast({"string": pl.String, "bool": pl.Boolean, "float": pl.Float64}[canonical])
 
 
-def _measures(path: Path, columns: list[str], config: ExperimentConfig) -> list[Measure]:
-    """Those that are wanted, or else all that the columns allow; an amount needs purchases too."""
-    have = {None, *columns}
+def _choose_measures(path: Path, columns: list[str], config: ExperimentConfig) -> list[Measure]:
+    """The configured measures, else all for which there are columns; an amount also needs purchases."""
+    available = {None, *columns}
     allowed = [
-        measure for measure in MEASURES if measure.needs in have and (measure.above != "amount" or "purchased" in have)
+        measure
+        for measure in MEASURES
+        if measure.needs in available and (measure.above != "amount" or "purchased" in available)
     ]
     if config.measures is None:
         return allowed
     lacking = [name for name in config.measures if name not in {measure.name for measure in allowed}]
     if lacking:
         raise UsageError(
-            f"{path}: experiment.measures asks for {', '.join(lacking)}, which need the columns purchased (and price)."
+            f"{path}: experiment.measures names {', '.join(lacking)}, which need the columns purchased (and price). "
+            "Add the columns, or leave these measures out."
         )
     return [measure for measure in allowed if measure.name in config.measures]
 
@@ -218,7 +223,7 @@ def _measures(path: Path, columns: list[str], config: ExperimentConfig) -> list[
 def _check_rows(
     path: Path, rows: pl.LazyFrame, columns: list[str], measures: list[Measure], config: ExperimentConfig
 ) -> int:
-    """Refuse missing and impossible values; returns how many purchases have no price."""
+    """Refuse missing and impossible values; returns the number of purchases without a price."""
     checks = {name: pl.col(name).null_count() for name in columns if name != "price"}
     if any(measure.above == "amount" for measure in measures):
         bought, price = pl.col("purchased"), pl.col("price")
@@ -227,11 +232,11 @@ def _check_rows(
             "unpriced": (bought & price.is_null()).sum(),
             "impossible": (bought & ~(price.is_finite() & (price >= 0))).sum(),
         }
-    found = rows.select(**checks).collect().row(0, named=True)
-    orders, unpriced, impossible = (found.pop(name, 0) for name in ("orders", "unpriced", "impossible"))
-    for name, count in found.items():
+    counts = rows.select(**checks).collect().row(0, named=True)
+    orders, unpriced, impossible = (counts.pop(name, 0) for name in ("orders", "unpriced", "impossible"))
+    for name, count in counts.items():
         if count:
-            raise PrectrError(f"{path}: column {name} is empty or not {_wanted(name)} in {count:,} rows; mend them.")
+            raise PrectrError(f"{path}: column {name} is empty or not {_type_name(name)} in {count:,} rows; mend them.")
     without = "or leave GMV out with --set 'experiment.measures=[ctr, orders, conversion]'."
     if impossible:
         raise PrectrError(
@@ -246,13 +251,13 @@ def _check_rows(
 
 
 def _read_assignment(path: Path, config: ExperimentConfig) -> tuple[pl.DataFrame, int]:
-    """user_id, variant, ts (null where not told) of users of one variant; and how many were in several."""
-    rows, columns = _open(path, ("user_id", "variant"), ("ts",))
+    """Columns user_id, variant, ts (may be null) of the users of one variant; and the number of users of several."""
+    rows, columns = _scan_columns(path, ("user_id", "variant"), ("ts",))
     moment = pl.col("ts").min() if "ts" in columns else pl.lit(None, pl.Datetime("us", "UTC"))
     empty = rows.select(pl.col(columns).null_count()).collect().row(0, named=True)
     for name, count in empty.items():
         if count:
-            raise PrectrError(f"{path}: column {name} is empty or not {_wanted(name)} in {count:,} rows; mend them.")
+            raise PrectrError(f"{path}: column {name} is empty or not {_type_name(name)} in {count:,} rows; mend them.")
     users = (
         rows.group_by("user_id")
         .agg(pl.col("variant").first(), moment.alias("ts"), pl.col("variant").n_unique().alias("variants"))
@@ -269,24 +274,26 @@ def _read_assignment(path: Path, config: ExperimentConfig) -> tuple[pl.DataFrame
     return users.filter(pl.col("variants") == 1).drop("variants"), crossed
 
 
-def _variants(path: Path, found: list[str], config: ExperimentConfig) -> list[str]:
-    """The control first."""
-    if config.control not in found:
+def _variants(path: Path, names: list[str], config: ExperimentConfig) -> list[str]:
+    """Check the variants; returns their names, the control first."""
+    if config.control not in names:
         raise UsageError(
-            f"{path}: nobody is in the control {config.control!r}; there are {', '.join(found) or 'no users'}. Name "
-            "one of them with --control."
+            f"{path}: no user is in the control {config.control!r}; the variants are {', '.join(names) or 'none'}. "
+            "Name one of them with --control."
         )
-    if len(found) == 1:
-        raise UsageError(f"{path}: everybody is in {found[0]!r}; an experiment needs a second variant.")
-    unknown = [name for name in found if name not in config.shares]
-    absent = [name for name in config.shares if name not in found]
+    if len(names) == 1:
+        raise UsageError(f"{path}: all users are in {names[0]!r}; an experiment needs a second variant.")
+    unknown = [name for name in names if name not in config.shares]
+    absent = [name for name in config.shares if name not in names]
     if config.shares and unknown:
         raise UsageError(
             f"{path}: variant {unknown[0]!r} is not in experiment.shares ({', '.join(config.shares)}); add its share."
         )
     if absent:
-        raise UsageError(f"{path}: experiment.shares has {absent[0]!r}, but there are only {', '.join(found)}.")
-    return [config.control, *(name for name in found if name != config.control)]
+        raise UsageError(
+            f"{path}: experiment.shares has {absent[0]!r}, but the only variants are {', '.join(names)}; remove it."
+        )
+    return [config.control, *(name for name in names if name != config.control)]
 
 
 def _start(config: ExperimentConfig, users: pl.DataFrame, rows: pl.LazyFrame) -> datetime:
@@ -296,18 +303,18 @@ def _start(config: ExperimentConfig, users: pl.DataFrame, rows: pl.LazyFrame) ->
     if earliest is None:
         earliest = rows.select(pl.col("ts").min()).collect().item()
     if not isinstance(earliest, datetime):
-        raise PrectrError("the exposures hold no rows; there is nothing to analyse.")
+        raise PrectrError("The exposures hold no rows; give exposures of the experiment.")
     return earliest
 
 
 def _sums(columns: list[str], measures: list[Measure]) -> list[pl.Expr]:
     bought = pl.col("purchased") if "purchased" in columns else pl.lit(False)
     with_amount = any(measure.above == "amount" for measure in measures)
-    # Sorted, so that the last digit does not depend on the order in which threads found the rows.
+    # Sorted, because a sum's last digit depends on the order of the rows, which varies with the threads.
     amount = pl.col("price").filter(bought).sort().sum() if with_amount else pl.lit(0.0)
     orders = bought.sum() if "purchased" in columns else pl.lit(0)
-    made = {"impressions": pl.len(), "clicks": pl.col("clicked").sum(), "orders": orders, "amount": amount}
-    return [column.cast(pl.Float64).alias(name) for name, column in made.items()]
+    sums = {"impressions": pl.len(), "clicks": pl.col("clicked").sum(), "orders": orders, "amount": amount}
+    return [column.cast(pl.Float64).alias(name) for name, column in sums.items()]
 
 
 def _read_before(
@@ -318,26 +325,29 @@ def _read_before(
     measures: list[Measure],
     config: ExperimentConfig,
 ) -> pl.DataFrame:
-    needed = tuple(name for name in columns if name != "price" or any(m.above == "amount" for m in measures))
-    rows, found = _open(path, needed, ())
-    _check_rows(path, rows, found, measures, config)
-    known = rows.filter(pl.col("ts") < start).join(users.lazy().select("user_id", "user"), on="user_id")
-    return known.group_by("user").agg(_sums(found, measures)).sort("user").collect()
+    """Sums by user of the assigned users' rows from before the experiment."""
+    with_amount = any(measure.above == "amount" for measure in measures)
+    needed = tuple(name for name in columns if name != "price" or with_amount)
+    rows, names = _scan_columns(path, needed, ())
+    _check_rows(path, rows, names, measures, config)
+    joined = rows.filter(pl.col("ts") < start).join(users.lazy().select("user_id", "user"), on="user_id")
+    return joined.group_by("user").agg(_sums(names, measures)).sort("user").collect()
 
 
-def _spread(sums: pl.DataFrame, users: int) -> dict[str, np.ndarray]:
-    spread = {name: np.zeros(users) for name in SUMS}
+def _sums_of_all_users(sums: pl.DataFrame, users: int) -> dict[str, np.ndarray]:
+    """Sums by user number, [users] by name; 0 for users without rows."""
+    dense = {name: np.zeros(users) for name in SUMS}
     for name in SUMS:
-        spread[name][sums["user"].to_numpy()] = sums[name].to_numpy()
-    return spread
+        dense[name][sums["user"].to_numpy()] = sums[name].to_numpy()
+    return dense
 
 
-def measured(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`SUMS` [n] with the two that follow from them: `users` and `converted`."""
+def with_derived_sums(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Add the derived sums `users` and `converted` to `SUMS`, [n] by name."""
     return {**sums, "users": np.ones(len(sums["orders"])), "converted": (sums["orders"] > 0).astype(np.float64)}
 
 
 def _is_simulated(path: Path) -> bool:
-    """What the manifest of the directory, or of the one it lies in, says."""
+    """Whether a manifest of the directory, or of one of its two parents, marks the log as simulated."""
     manifests = (read_manifest(folder) for folder in (path, *path.resolve().parents[:2]) if folder.is_dir())
     return any(bool((manifest or {}).get("simulated")) for manifest in manifests)

@@ -1,8 +1,8 @@
-"""What an experiment is judged by. Each measure is a sum over users divided by another.
+"""Measures of an experiment. Each measure is a ratio of two sums over users.
 
     R = sum over users of above / sum over users of below
 
-Light imports only: the configuration checks names against this list.
+This module imports no heavy library, because the configuration reads its names.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure; `above` and `below` name sums of a user, `needs` a column of the exposures."""
+    """One measure.
+
+    Attributes:
+        name: name in the configuration and the report.
+        title: heading in tables.
+        definition: definition for readers.
+        above: sum of a user in the numerator (`SUMS`, or a derived sum).
+        below: sum of a user in the denominator.
+        needs: column of the exposures that the measure needs.
+        bootstrap: whether the verdict uses the bootstrap interval; for amounts, whose tails are heavy.
+    """
 
     name: str
     title: str
@@ -19,7 +29,6 @@ class Measure:
     below: str
     needs: str | None = None
     bootstrap: bool = False
-    """Whether the verdict rests on the bootstrap interval: for amounts, whose tails are heavy."""
 
 
 MEASURES = (
@@ -29,4 +38,4 @@ MEASURES = (
     Measure("gmv", "GMV per capita", "sum of the price of purchases / users", "amount", "users", "price", True),
 )
 SUMS = ("impressions", "clicks", "orders", "amount")
-"""What is added up over a user's rows; `users` is 1 for everybody and `converted` is 1 with an order."""
+"""Sums over a user's rows. Two sums are derived: `users` is 1 for each user, `converted` is 1 with an order."""

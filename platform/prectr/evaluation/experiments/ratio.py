@@ -1,4 +1,4 @@
-"""A ratio of two sums over users, its standard error by the delta method, and the difference of two variants.
+"""Ratios of two sums over users: their standard errors by the delta method, and differences of two variants.
 
     R      = sum a_u / sum b_u                                  a_u, b_u of user u of n in a variant
     Var R  = sum (a_u - R b_u)^2 / ((n - 1) n b^2)              b = mean of b_u: delta method
@@ -9,10 +9,12 @@
 |---|---|
 | sum a, sum b, sum a^2, sum ab, sum b^2 | `Moments` |
 | R, Var R | `Ratio.value`, `Ratio.variance` |
+| D, L | `Difference.of`, `Difference.relative` |
 
-For b_u = 1 this is the mean and Student's variance of it. Users are independent, rows of one user are not: a test that
-counts rows is too sure. Intervals use Student's t with Welch's degrees of freedom. (Deng, Knoblich and Lu, "Applying
-the Delta Method in Metric Analytics", 2018.) All fields may be arrays: one experiment an element.
+For b_u = 1 this is the mean and Student's variance of the mean. Users are independent, rows of one user are not: a
+test that treats rows as independent has too narrow intervals. Intervals use Student's t with Welch's degrees of freedom
+(Deng, Knoblich and Lu, "Applying the Delta Method in Metric Analytics", 2018). All fields may be arrays with one
+element per experiment.
 """
 
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ class Moments:
 
     @classmethod
     def of(cls, above: np.ndarray, below: np.ndarray) -> "Moments":
-        """Of arrays [..., n]; users are the last axis."""
+        """Sums of arrays [..., n]; users are the last axis."""
         return cls(
             users=above.shape[-1],
             above=above.sum(axis=-1),
@@ -50,7 +52,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Ratio:
-    """An estimate in one variant: NaN where nobody has a `below`, its variance NaN for fewer than two users."""
+    """A ratio in one variant: NaN if all `below` are 0; its variance is NaN with fewer than two users."""
 
     value: Any
     variance: Any
@@ -58,7 +60,7 @@ class Ratio:
 
     @classmethod
     def of(cls, moments: Moments) -> "Ratio":
-        """The ratio of sums."""
+        """The ratio of the two sums, and its variance."""
         with np.errstate(divide="ignore", invalid="ignore"):
             users, below = np.asarray(moments.users, float), np.asarray(moments.below, float)
             value = np.where(below > 0, moments.above / below, np.nan)
@@ -69,12 +71,12 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Difference:
-    """Something of the treatment minus the same of the control."""
+    """An estimate of the treatment minus that of the control."""
 
     value: Any
     standard_error: Any
     degrees: Any
-    """Of freedom, by Welch and Satterthwaite."""
+    """Degrees of freedom by Welch and Satterthwaite."""
 
     @classmethod
     def of(cls, control: Ratio, treatment: Ratio) -> "Difference":
@@ -87,24 +89,24 @@ class Difference:
 
     @classmethod
     def relative(cls, control: Ratio, treatment: Ratio) -> "Difference":
-        """The lift L; NaN where the control's value is 0."""
+        """The lift L; NaN if the control's value is 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
             base = np.where(np.asarray(control.value) == 0, np.nan, control.value)[()]
             variance = treatment.variance / base**2 + control.variance * treatment.value**2 / base**4
         return cls((treatment.value - base) / base, np.sqrt(variance), _degrees(control, treatment))
 
     def reach(self, level: float) -> Any:
-        """Half the width of the interval at a fixed horizon."""
+        """Half the width of the interval for one look at a fixed time."""
         return stdtrit(self.degrees, (1 + level) / 2) * self.standard_error
 
     def interval(self, level: float) -> Interval:
-        """The interval of one experiment, for who looks once."""
+        """The interval of one experiment for one look at a fixed time."""
         reach = self.reach(level)
         return Interval(float(self.value - reach), float(self.value + reach))
 
     @property
     def p_value(self) -> Any:
-        """Two-sided; NaN where nothing varies."""
+        """Two-sided p-value; NaN if the standard error is 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
             standardised = np.abs(self.value) / self.standard_error
         return 2.0 * stdtr(self.degrees, -standardised)

@@ -1,15 +1,15 @@
-"""An online test on the simulated marketplace: what it would have said of two rankers, and what is true.
+"""Online test of two rankers on the simulated marketplace: its exposures, and the true effect.
 
-The marketplace goes on for some days after its log: the same users, queries, pools and click model, the requests that
-a longer log would have had. A user sees one variant, by a hash of the user. A variant orders the pool of every request,
-and the first ones are shown:
+The marketplace continues for some days after its log with the same users, queries, pools and click model, and with the
+requests that a longer log would have. A hash of the user chooses the variant that a user sees. The variant orders the
+pool of each request, and the first items are shown:
 
-    a bundle       by its click probability, as serving would: features from the online state that it carries. That
-                   state is as of the end of the log and stays so: nobody retrains or updates it during the test
+    a bundle       orders by click probability, as serving does, with features from the online state in the bundle. That
+                   state is as of the end of the log; it is neither retrained nor updated during the test
     "production"   the logging policy, without its randomised slice
 
-The truth needs no draw: every request is shown to both rankers, and the probabilities of the click model are added up.
-Of the logging policy, whose order is random, the orders that were drawn are taken.
+The truth needs no random clicks: each request is shown to both rankers, and the probabilities of the click model are
+summed. The order of the logging policy is random; the truth uses the orders that were drawn for the test.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,12 +39,13 @@ from prectr.ranking.batch_ranking import BatchRanking, PoolRequest
 
 VARIANTS = ("control", "treatment")
 ASSIGNMENT_SALT = 4
-_ORDERS, _CLICKS = 4, 3  # streams of randomness beside those of the log
+"""Keeps the hash of the assignment independent of other hashes of the user."""
+_ORDERS, _CLICKS = 4, 3  # random streams that the log does not use
 
 
 @dataclass(frozen=True)
 class ReplayedDay:
-    """What was logged on one day: canonical impressions."""
+    """Exposures of one day, as canonical impressions."""
 
     date: date
     exposures: pa.Table
@@ -52,7 +53,7 @@ class ReplayedDay:
 
 @dataclass
 class Truth:
-    """Expected sums over all requests, as if everybody saw a variant.
+    """Expected sums over all requests if all users saw one variant.
 
     Attributes:
         sums: impressions, clicks, orders and amount.
@@ -68,7 +69,7 @@ class Truth:
         self.seen = np.zeros(self.users, bool)
 
     def add(self, requests: Requests, shown: Shown) -> None:
-        """Count some requests."""
+        """Add the expected sums of requests."""
         ordered = shown.p_click * shown.p_purchase
         self.sums["impressions"] += len(shown.row)
         self.sums["clicks"] += float(shown.p_click.sum())
@@ -78,22 +79,21 @@ class Truth:
         self.seen[requests.user[shown.row]] = True
 
     def all_sums(self) -> dict[str, float]:
-        """With the number of users and of those expected to order."""
+        """The sums, the number of users, and the expected number of users with an order."""
         converted = float(-np.expm1(self.no_order[self.seen]).sum())
         return {**self.sums, "users": float(self.seen.sum()), "converted": converted}
 
 
 @dataclass
 class Replay:
-    """A test to be played: iterate over `days`, then ask for the rest.
+    """A simulated test: iterate over `days`, then read `truth` and `assignment`.
 
     Attributes:
-        world: the marketplace's.
-        requests: of each day.
-        orders: slots of the pool in the order placed, [variant][day] (n, POOL).
+        world: the simulated marketplace.
+        requests: requests of each day.
+        orders: slots of the pool in the order of the ranking, [variant][day] (n, POOL).
         config: shares and seed.
-
-    After `days`: `truth` of control and treatment.
+        truth: after `days`: truth of control and treatment.
     """
 
     world: World
@@ -112,7 +112,7 @@ class Replay:
         self._first_seen = np.full(users, -1, np.int64)
 
     def days(self) -> Iterator[ReplayedDay]:
-        """Show, click and buy, day by day; the same each time."""
+        """Show items, draw clicks and purchases, one day at a time; each iteration gives the same days."""
         self._restart()
         for number, requests in enumerate(self.requests):
             for variant, truth in enumerate(self.truth):
@@ -121,14 +121,14 @@ class Replay:
             shown = show(self.world, requests, np.where(self.treated[requests.user][:, None], treatment, control))
             rng = randomness.stream(self.world.seed, randomness.LOG, _CLICKS, self.config.seed, requests.day)
             exposures = self._exposures(requests, shown, *shown.draw(rng))
-            moments = exposures["ts"].cast(pa.int64()).to_numpy()
-            new, place = np.unique(requests.user[shown.row], return_index=True)
-            unseen = self._first_seen[new] < 0
-            self._first_seen[new[unseen]] = moments[place[unseen]]
+            times = exposures["ts"].cast(pa.int64()).to_numpy()
+            users, first_rows = np.unique(requests.user[shown.row], return_index=True)
+            is_new = self._first_seen[users] < 0
+            self._first_seen[users[is_new]] = times[first_rows[is_new]]
             yield ReplayedDay(day_date(requests.day), exposures)
 
     def _exposures(self, requests: Requests, shown: Shown, clicked: np.ndarray, bought: np.ndarray) -> pa.Table:
-        """Canonical impressions; `policy` is the variant."""
+        """Canonical impressions whose `policy` is the variant."""
         variant = self.treated[requests.user[shown.row]].astype(np.int8)
         return pa.table(
             {
@@ -143,7 +143,7 @@ class Replay:
         )
 
     def assignment(self) -> pa.Table:
-        """user_id, variant and the time of the first exposure, of the users who came; after `days`."""
+        """user_id, variant and time of the first exposure of each user with an exposure; call it after `days`."""
         users = np.flatnonzero(self._first_seen >= 0)
         return pa.table(
             {
@@ -162,49 +162,49 @@ def replay(
     config: ReplayConfig,
     advance: Callable[[int], None] | None = None,
 ) -> Replay:
-    """Draw the requests, and let both rankers order them.
+    """Draw the requests of the test and let both rankers order them.
 
     Args:
-        world: of the log.
-        first_day: day number after the log's last.
-        daily_requests: of the log; `config.requests` overrides it.
-        rankers: control and treatment, each a bundle's directory or `PRODUCTION`.
-        config: days, users' shares, seed.
-        advance: told how many requests the bundles have ordered.
+        world: the marketplace of the log.
+        first_day: number of the day after the log's last day.
+        daily_requests: requests per day of the log; `config.requests` overrides it.
+        rankers: control and treatment, each the directory of a bundle or `PRODUCTION`.
+        config: days, shares of users, seed.
+        advance: called with the number of requests that the bundles have ordered.
 
     Raises:
-        UsageError: there is no bundle.
+        UsageError: a directory holds no bundle.
         PrectrError: a bundle was trained on another catalogue.
     """
     days = [draw_requests(world, first_day + day, config.requests or daily_requests) for day in range(config.days)]
     days = [replace(requests, explore=np.zeros(len(requests), bool)) for requests in days]
     bundles = list(dict.fromkeys(ranker for ranker in rankers if isinstance(ranker, Path)))
-    ordered: dict[Path | str, list[np.ndarray]] = {}
+    orders: dict[Path | str, list[np.ndarray]] = {}
     if bundles:
-        ordered |= zip(bundles, _bundle_orders(world, days, bundles, advance))
+        orders |= zip(bundles, _bundle_orders(world, days, bundles, advance))
     if PRODUCTION in rankers:
-        ordered[PRODUCTION] = [
+        orders[PRODUCTION] = [
             logging_order(world, requests, randomness.stream(world.seed, randomness.LOG, _ORDERS, requests.day))[0]
             for requests in days
         ]
-    return Replay(world, days, [ordered[ranker] for ranker in rankers], config)
+    return Replay(world, days, [orders[ranker] for ranker in rankers], config)
 
 
 def _bundle_orders(
     world: World, days: Sequence[Requests], bundles: Sequence[Path], advance: Callable[[int], None] | None
 ) -> list[list[np.ndarray]]:
-    """Slots of every request's pool by click logit, ties in the pool's own order: [bundle][day] (n, POOL)."""
+    """Slots of each request's pool sorted by click logit, ties in pool order: [bundle][day] (n, POOL)."""
     items, users, typed = (ids.to_pylist() for ids in (world.items.ids, world.users.ids, world.queries.typed))
     sizes = (world.pools.item >= 0).sum(axis=1)
     pools = [[items[item] for item in pool[:size]] for pool, size in zip(world.pools.item.tolist(), sizes.tolist())]
     requests = [
-        PoolRequest(users[user], typed[text], pools[query], moment, query)
-        for part in days
-        for user, query, text, moment in zip(
-            part.user.tolist(), part.query.tolist(), part.typed.tolist(), _seconds(part).tolist()
+        PoolRequest(users[user], typed[text], pools[query], seconds, query)
+        for day in days
+        for user, query, text, seconds in zip(
+            day.user.tolist(), day.query.tolist(), day.typed.tolist(), _seconds(day).tolist()
         )
     ]
-    ends = np.cumsum([len(part) for part in days])[:-1]
+    ends = np.cumsum([len(day) for day in days])[:-1]
     orders = []
     with closing(BatchRanking(bundles)) as ranking:
         scored = ranking.click_logits(requests, advance)
@@ -217,6 +217,6 @@ def _bundle_orders(
 
 
 def _seconds(requests: Requests) -> np.ndarray:
-    """Times since 1970."""
+    """Times of the requests in seconds since 1970."""
     midnight = np.datetime64(day_date(requests.day), "s").astype(np.int64)
     return midnight + requests.microsecond / 1e6

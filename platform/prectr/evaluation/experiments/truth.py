@@ -1,4 +1,4 @@
-"""A simulated test beside what is true: for who wants to know what online tests are worth."""
+"""Comparison of a simulated test's estimates with the true effects."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,25 +7,25 @@ from prectr.evaluation.experiments.measures import MEASURES
 
 
 def against_truth(report: Mapping[str, Any], truths: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """For each measure the true values, and whether the intervals of a report hold the true difference.
+    """Compute the true values of each measure, and check whether the report's intervals hold the true difference.
 
     Args:
-        report: of `analyse`, with the variants control and treatment.
-        truths: expected sums of both, by the names that `measures` uses.
+        report: the report of `analyse`, with the variants control and treatment.
+        truths: expected sums of control and treatment, by the names in `measures`.
     """
-    made = {}
+    comparison = {}
     for measure in MEASURES:
         if measure.name not in report["measures"]:
             continue
         control, treatment = (truth[measure.above] / truth[measure.below] for truth in truths)
         difference = treatment - control
-        told = report["measures"][measure.name]["treatments"]["treatment"]
+        estimate = report["measures"][measure.name]["treatments"]["treatment"]
         intervals = {
-            "fixed": told["bootstrap"] or told["delta"],
-            "adjusted": told["adjusted"],
-            "always_valid": told["always_valid"],
+            "fixed": estimate["bootstrap"] or estimate["delta"],
+            "adjusted": estimate["adjusted"],
+            "always_valid": estimate["always_valid"],
         }
-        made[measure.name] = {
+        comparison[measure.name] = {
             "control": control,
             "treatment": treatment,
             "difference": difference,
@@ -36,4 +36,4 @@ def against_truth(report: Mapping[str, Any], truths: Sequence[Mapping[str, float
                 if interval is not None
             },
         }
-    return made
+    return comparison
