@@ -1,4 +1,7 @@
-"""Pages, pictures and terminal tables about artifacts. This room reads artifacts and computes nothing of its own."""
+"""Reports about artifacts: HTML pages, pictures, Markdown and terminal tables.
+
+This room reads and formats the figures of artifacts. It computes no metrics and writes no artifact.
+"""
 
 from pathlib import Path
 

@@ -6,8 +6,9 @@ from prectr.core.config import FrozenConfig
 
 
 class ReportConfig(FrozenConfig):
-    """What `report` writes."""
+    """Prices in the cost table of `report`."""
 
     core_hour_price: float | None = Field(None, ge=0)
-    """What an hour of one core costs you; null: cost is told in core hours only."""
+    """Price of one core for one hour, in `currency`. null: the report gives core hours only."""
     currency: str = "USD"
+    """Currency of `core_hour_price`, shown in the heading of the cost column."""

@@ -1,4 +1,4 @@
-"""How pictures and pages are made, whatever they show: inline SVG with fixed metadata, templates with one style."""
+"""Shared parts of pictures and pages: figures with one style, inline SVG with fixed metadata, templates."""
 
 import io
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ COLOURS = ("#868e96", "#f08c00", "#0b7285", "#c2255c", "#5f3dc4")
 
 
 def axes(width: float, height: float) -> tuple[Any, Any]:
-    """A figure of so many inches and its axes."""
-    figure, made = new_panels(1, 1, width, height)
-    return figure, made[0][0]
+    """Create a figure with one panel; returns the figure and its axes. `width` and `height` are in inches."""
+    figure, panels = new_panels(1, 1, width, height)
+    return figure, panels[0][0]
 
 
 def new_panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
-    """A figure of so many inches and its axes by row and column."""
+    """Create a figure with panels; returns the figure and its axes by row and column. Sizes are in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    made = figure.subplots(rows, columns, squeeze=False)
-    for one in made.flat:
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for panel in panels.flat:
         for side in ("top", "right"):
-            one.spines[side].set_visible(False)
-        one.tick_params(labelsize=8, colors=INK)
-        one.xaxis.label.set_fontsize(9)
-        one.yaxis.label.set_fontsize(9)
-    return figure, made
+            panel.spines[side].set_visible(False)
+        panel.tick_params(labelsize=8, colors=INK)
+        panel.xaxis.label.set_fontsize(9)
+        panel.yaxis.label.set_fontsize(9)
+    return figure, panels
 
 
 def svg(figure: Any) -> str:
-    """The figure as an `<svg>` element; the same figure gives the same text."""
+    """Render a figure as an `<svg>` element; equal figures give equal text."""
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "prectr", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
@@ -44,10 +44,10 @@ def svg(figure: Any) -> str:
 
 
 def templates(*folders: Path) -> Environment:
-    """Templates of this room, among them `style.css`, and of further folders, which are searched first."""
-    places: Sequence[Path] = (*folders, TEMPLATES)
+    """Create a Jinja environment with the templates of this room and of `folders`, which are searched first."""
+    search_path: Sequence[Path] = (*folders, TEMPLATES)
     environment = Environment(
-        loader=FileSystemLoader(places), undefined=StrictUndefined, autoescape=True, trim_blocks=True
+        loader=FileSystemLoader(search_path), undefined=StrictUndefined, autoescape=True, trim_blocks=True
     )
     environment.filters["figure"] = lambda value: "–" if value is None or value != value else f"{value:.4f}"
     return environment

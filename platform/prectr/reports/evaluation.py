@@ -1,4 +1,4 @@
-"""What the report says, before it is drawn: the same for the page, the Markdown and the JSON."""
+"""Content of the evaluation report: tables and data that the page, the Markdown and the JSON share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from prectr.core.ray_train import read_curve
 from prectr.evaluation.contestants import label_of
 from prectr.reports.config import ReportConfig
 from prectr.reports.stage_times import SEED_MARK, StageTime, bundle_paths, stage_times
-from prectr.reports.terminal import TOLD_FIGURES, told_figures, told_interval
+from prectr.reports.terminal import FIGURE_COLUMNS, figure_rows, format_interval
 
 LEARNING_CURVE = "learning_curve.jsonl"
 SLICES = ("cold", "warm", "active", "head", "torso", "tail")
@@ -34,10 +34,10 @@ CALIBRATION_TABLE = (
     ("all", "ece", "ECE"),
     ("all", "predicted_over_actual", "pred./actual"),
 )
-ABLATED = "Ablations: "
-"""How the titles of the ablations' tables begin."""
+ABLATION_PREFIX = "Ablations: "
+"""Prefix of the titles of the ablations' tables."""
 TABLES = (
-    ("Rankers", (*TOLD_FIGURES, ("all", "gauc_request", "GAUC by request"))),
+    ("Rankers", (*FIGURE_COLUMNS, ("all", "gauc_request", "GAUC by request"))),
     ("Calibration", CALIBRATION_TABLE),
     ("AUC by slice", AUC_TABLE),
     ("GAUC by slice", GAUC_TABLE),
@@ -48,7 +48,7 @@ TABLES = (
 
 @dataclass(frozen=True)
 class FigureTable:
-    """A table of figures, told as text: a heading and rows, the first cell being the model."""
+    """A table of figures as text: a heading and rows whose first cell is the model."""
 
     title: str
     heading: list[str]
@@ -57,18 +57,18 @@ class FigureTable:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the report says.
+    """Content of the report.
 
     Attributes:
         evaluation: content of the `evaluate` artifact.
-        ablation: content of the `ablate` artifact, if there is one.
-        coverage: shares of pairs and impressions by source of relevance.
-        check: mined tolerances against the truth; None where there is none.
-        mined: manifest of `preferences`.
-        curves: learning curve of each ranker's first seed.
-        times: what each stage took.
-        price: of a core hour, and its currency.
-        versions: of the packages that trained the last ranker.
+        ablation: content of the `ablate` artifact; None without one.
+        coverage: shares of pairs and impressions by source of relevance; None if not known.
+        check: mined tolerances against the truth; None on a real log.
+        mined: manifest of `preferences`; None without this artifact.
+        curves: learning curve of each ranker's first seed, by ranker.
+        times: wall time of each stage.
+        price: price of a core hour, and its currency.
+        versions: versions of the packages that trained the last ranker.
         identities: hash of stage, version, configuration and inputs, by artifact.
     """
 
@@ -94,7 +94,7 @@ class Report:
         price: ReportConfig | None = None,
         identities: dict[str, str] | None = None,
     ) -> "Report":
-        """Of a workspace's artifacts; stages that are not there are left out; `identities` are of `identities_of`."""
+        """Collect the content from a workspace. Missing stages are left out. `identities`: see `identities_of`."""
         bundles = bundle_paths(workspace)
         curves = {
             path.name: read_curve(path / LEARNING_CURVE)
@@ -116,85 +116,92 @@ class Report:
         )
 
     def tables(self) -> list[FigureTable]:
-        """The tables of rankers, then that of ablations."""
-        made = [_table(title, self.evaluation, columns) for title, columns in TABLES]
+        """Tables of the rankers, then the same tables of the ablations; tables without columns are left out."""
+        tables = [_table(title, self.evaluation, columns) for title, columns in TABLES]
         if self.ablation is not None:
-            made += [_table(f"{ABLATED}{title}", self.ablation, columns) for title, columns in TABLES]
-        return [table for table in made if len(table.heading) > 1]
+            tables += [_table(f"{ABLATION_PREFIX}{title}", self.ablation, columns) for title, columns in TABLES]
+        return [table for table in tables if len(table.heading) > 1]
 
     def off_policy(self) -> FigureTable | None:
         """Clicks a request by model and estimator; None without randomised requests or their propensities."""
-        found = self.evaluation.get("off_policy")
-        if not found or "models" not in found:
+        values = self.evaluation.get("off_policy")
+        if not values or "models" not in values:
             return None
-        models = found["models"]
+        models = values["models"]
         columns = {
             "logged": "as logged",
             "ips": "IPS",
             "snips": "SNIPS",
             "dr": "DR",
-            "against_base": f"against {label_of(found['base'])}",
+            "against_base": f"against {label_of(values['base'])}",
             "truth": "truth (simulated)",
         }
-        columns = {name: heading for name, heading in columns.items() if any(name in one for one in models.values())}
-        rows = [[label_of(model), *(_bounded(one.get(name)) for name in columns)] for model, one in models.items()]
+        columns = {
+            name: heading for name, heading in columns.items() if any(name in figures for figures in models.values())
+        }
+        rows = [
+            [label_of(model), *(_format_value(figures.get(name)) for name in columns)]
+            for model, figures in models.items()
+        ]
         return FigureTable("Off-policy value", ["clicks a request", *columns.values()], rows)
 
     def cost(self) -> list[list[str]]:
-        """Rows of stage, runs, seconds, core hours and, where a price is known, cost; the last row is the sum."""
-        rows = [[one.name, str(one.runs), f"{one.seconds:,.1f}", *self._cost(one.core_hours)] for one in self.times]
-        hours = [one.core_hours for one in self.times]
-        whole = None if None in hours else sum(hour for hour in hours if hour is not None)
-        runs, seconds = sum(one.runs for one in self.times), sum(one.seconds for one in self.times)
-        return [*rows, ["all stages", str(runs), f"{seconds:,.1f}", *self._cost(whole)]]
+        """Rows of stage, runs, seconds, core hours and, with a price, cost; the last row is the sum."""
+        rows = [
+            [time.name, str(time.runs), f"{time.seconds:,.1f}", *self._cost(time.core_hours)] for time in self.times
+        ]
+        hours = [time.core_hours for time in self.times]
+        total_hours = None if None in hours else sum(hour for hour in hours if hour is not None)
+        runs, seconds = sum(time.runs for time in self.times), sum(time.seconds for time in self.times)
+        return [*rows, ["all stages", str(runs), f"{seconds:,.1f}", *self._cost(total_hours)]]
 
     def cost_heading(self) -> list[str]:
-        """Of `cost`."""
+        """Headings of the columns of `cost`."""
         heading = ["stage", "runs", "seconds", "core hours"]
         return heading if self.price.core_hour_price is None else [*heading, f"cost, {self.price.currency}"]
 
     def _cost(self, hours: float | None) -> list[str]:
-        told = ["–" if hours is None else f"{hours:.3f}"]
+        cells = ["–" if hours is None else f"{hours:.3f}"]
         if self.price.core_hour_price is not None:
-            told.append("–" if hours is None else f"{hours * self.price.core_hour_price:.2f}")
-        return told
+            cells.append("–" if hours is None else f"{hours * self.price.core_hour_price:.2f}")
+        return cells
 
     def learning_labels(self) -> dict[str, str]:
-        """What people call the rankers that have a learning curve."""
+        """Labels of the rankers with a learning curve, by name."""
         return {name: label_of(name) for name in self.curves}
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, for programs."""
+        """The whole content as a JSON object."""
         return {
             "evaluation": self.evaluation,
             "ablation": self.ablation,
             "coverage": self.coverage,
             "tolerance_check": self.check,
             "learning_curves": self.curves,
-            "stages": [asdict(one) for one in self.times],
+            "stages": [asdict(time) for time in self.times],
             "price": self.price.model_dump(),
             "versions": self.versions,
             "identities": self.identities,
         }
 
 
-def _bounded(value: Mapping[str, Any] | float | None) -> str:
-    """A figure with half of its interval, or a plain number."""
-    return f"{value:.4f}" if isinstance(value, float) else told_interval(value)
+def _format_value(value: Mapping[str, Any] | float | None) -> str:
+    """Format a figure with half of its interval, or a plain number."""
+    return f"{value:.4f}" if isinstance(value, float) else format_interval(value)
 
 
 def identities_of(evaluation: Path) -> dict[str, str]:
-    """Identities (`prectr.core.artifacts.stage_identity`) of an evaluation and of its inputs, by input name."""
+    """Read the identities (`prectr.core.artifacts.stage_identity`) of an evaluation and of its inputs, by name."""
     manifest = read_manifest(evaluation) or {}
-    inputs = {name: str(print_).split(":")[:2] for name, print_ in manifest.get("inputs", {}).items()}
-    made_of = {name: parts[1] for name, parts in inputs.items() if len(parts) == 2}
-    return {"evaluation": str(manifest.get("identity")), **made_of}
+    inputs = {name: str(fingerprint).split(":")[:2] for name, fingerprint in manifest.get("inputs", {}).items()}
+    input_identities = {name: parts[1] for name, parts in inputs.items() if len(parts) == 2}
+    return {"evaluation": str(manifest.get("identity")), **input_identities}
 
 
 def verdicts(evaluation: Mapping[str, Any], part: str = "all") -> list[str]:
-    """One sentence for each model: better, worse or not told apart from the base, in AUC and GAUC."""
+    """One sentence per model: better than the base, worse, or no difference shown, in AUC and GAUC."""
     base = evaluation["models"][evaluation["base"]]["label"]
-    told = []
+    sentences = []
     for name, model in evaluation["models"].items():
         if model["kind"] == "bound" or name == evaluation["base"]:
             continue
@@ -209,10 +216,10 @@ def verdicts(evaluation: Mapping[str, Any], part: str = "all") -> list[str]:
                 f"{metric.upper()} {difference['value']:+.4f} ({words.get(difference['verdict'], 'undefined')})"
             )
         if parts:
-            told.append(f"{model['label']} against {base}: {', '.join(parts)}.")
-    return told
+            sentences.append(f"{model['label']} against {base}: {', '.join(parts)}.")
+    return sentences
 
 
 def _table(title: str, evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> FigureTable:
-    heading, *rows = told_figures(evaluation, columns)
+    heading, *rows = figure_rows(evaluation, columns)
     return FigureTable(title, heading, rows)

@@ -1,11 +1,11 @@
-"""The report page: what a workspace's artifacts say, on one self-contained HTML page."""
+"""The evaluation report of a workspace as one self-contained HTML page, and as Markdown."""
 
 from collections.abc import Sequence
 
 from prectr.reports import evaluation_pictures as pictures
 from prectr.reports import preferences_page
 from prectr.reports.drawing import templates
-from prectr.reports.evaluation import ABLATED, Report, verdicts
+from prectr.reports.evaluation import ABLATION_PREFIX, Report, verdicts
 from prectr.reports.terminal import QUALITY_COLUMNS, reading_help
 
 OVERALL = (("all", "auc", "AUC"), ("all", "gauc", "GAUC"), ("all", "auc_free", "AUC, position-free"))
@@ -19,9 +19,9 @@ BY_LIST = (
 
 
 def render_page(report: Report) -> str:
-    """The page as HTML."""
+    """Render the report as HTML."""
     evaluation, ablation = report.evaluation, report.ablation
-    drawn = {
+    svgs = {
         "overall": pictures.differences(evaluation, OVERALL),
         "activity": pictures.differences(evaluation, BY_ACTIVITY),
         "queries": pictures.differences(evaluation, BY_QUERY),
@@ -45,10 +45,10 @@ def render_page(report: Report) -> str:
         off_policy=report.off_policy(),
         help=reading_help(evaluation),
         ablation_help=None if ablation is None else reading_help(ablation),
-        ablated=ABLATED,
+        ablation_prefix=ABLATION_PREFIX,
         verdicts=verdicts(evaluation),
         quality_columns=QUALITY_COLUMNS,
-        pictures=drawn,
+        pictures=svgs,
         preferences=None
         if report.mined is None
         else preferences_page.section(
@@ -58,7 +58,7 @@ def render_page(report: Report) -> str:
 
 
 def render_markdown(report: Report) -> str:
-    """The report without its pictures."""
+    """Render the report as Markdown, without pictures."""
     evaluation = report.evaluation
     simulated = " Simulated log: clicks come from a model of users." if evaluation["simulated"] else ""
     seeds = evaluation["seeds"]
@@ -72,7 +72,7 @@ def render_markdown(report: Report) -> str:
     ]
     for table in report.tables():
         lines += ["", f"## {table.title}", "", *_table(table.heading, table.rows)]
-        if table.title == f"{ABLATED}Rankers" and report.ablation is not None:
+        if table.title == f"{ABLATION_PREFIX}Rankers" and report.ablation is not None:
             lines += ["", reading_help(report.ablation)]
     if (off_policy := report.off_policy()) is not None:
         lines += ["", f"## {off_policy.title}", "", evaluation["off_policy"]["what"], ""]
@@ -95,9 +95,9 @@ def render_markdown(report: Report) -> str:
         lines += _table(["model", *(heading for _, heading in QUALITY_COLUMNS)], rows)
     lines += ["", "## Wall time and cost", "", *_table(report.cost_heading(), report.cost())]
     lines += ["", "## Slices", ""]
-    lines += [f"- **{name}**: {one['what']} ({one['rows']:,} rows)" for name, one in evaluation["slices"].items()]
+    lines += [f"- **{name}**: {part['what']} ({part['rows']:,} rows)" for name, part in evaluation["slices"].items()]
     lines += ["", "## Definitions", ""]
-    lines += [f"- **{one['heading']}**: {one['definition']}" for one in evaluation["definitions"].values()]
+    lines += [f"- **{metric['heading']}**: {metric['definition']}" for metric in evaluation["definitions"].values()]
     if report.identities:
         lines += ["", "## Identities", "", "Hash of stage, version, configuration and inputs of each artifact:", ""]
         lines += [f"- {name}: `{identity}`" for name, identity in report.identities.items()]

@@ -1,4 +1,4 @@
-"""Pictures of the report as inline SVG, so that the page needs no file beside it."""
+"""Pictures of the evaluation report as inline SVG, so that the page needs no other file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,31 +10,37 @@ from prectr.reports.drawing import axes as new_axes
 from prectr.reports.stage_times import StageTime
 
 VERDICT_COLOURS = {"better": ACCENT, "worse": "#c2255c", "no difference": "#868e96"}
-TOLD_APART = {"prectr-v2": ACCENT, "prectr": "#f08c00", "din": "#5f3dc4", "wide-deep": "#868e96", "oracle": "#2b8a3e"}
-"""Models that have a colour of their own; of many curves the others are thin and grey."""
+MODEL_COLOURS = {
+    "prectr-v2": ACCENT,
+    "prectr": "#f08c00",
+    "din": "#5f3dc4",
+    "wide-deep": "#868e96",
+    "oracle": "#2b8a3e",
+}
+"""Colours of the main models; the curves of other models are thin and grey."""
 
 
 def differences(evaluation: Mapping[str, Any], panels: Sequence[tuple[str, str, str]]) -> str | None:
-    """Each model's difference to the base with its interval, a panel for each (slice, metric, heading).
+    """Draw each model's difference to the base with its interval, one panel per (slice, metric, heading).
 
-    The oracle is left out: it is so far away that nothing else could be told apart. None where nothing is known.
+    The oracle is left out: on its scale all other differences would vanish. None if no panel has figures.
     """
     figures = evaluation["figures"]
-    known = [panel for panel in panels if figures.get(panel[0], {}).get(panel[1])]
+    available = [panel for panel in panels if figures.get(panel[0], {}).get(panel[1])]
     names = [name for name in evaluation["models"] if name not in ("oracle", "position-only", evaluation["base"])]
-    if not known or not names:
+    if not available or not names:
         return None
-    figure, drawn = new_panels(1, len(known), 2.0 + 2.3 * len(known), 0.36 * len(names) + 1.0)
+    figure, drawn = new_panels(1, len(available), 2.0 + 2.3 * len(available), 0.36 * len(names) + 1.0)
     place = np.arange(len(names))
-    for axes, (part, metric, heading) in zip(drawn[0], known):
+    for axes, (part, metric, heading) in zip(drawn[0], available):
         axes.axvline(0, color=INK, lw=0.8)
         for row, name in enumerate(names):
-            told = (figures[part][metric].get(name) or {}).get("difference")
-            if told is None or told["value"] is None:
+            difference = (figures[part][metric].get(name) or {}).get("difference")
+            if difference is None or difference["value"] is None:
                 continue
-            colour = VERDICT_COLOURS.get(told["verdict"], SOFT)
-            axes.plot([_number(told["low"]), _number(told["high"])], [row, row], color=colour, lw=2.2)
-            axes.plot(told["value"], row, "o", color=colour, ms=5)
+            colour = VERDICT_COLOURS.get(difference["verdict"], SOFT)
+            axes.plot([_number(difference["low"]), _number(difference["high"])], [row, row], color=colour, lw=2.2)
+            axes.plot(difference["value"], row, "o", color=colour, ms=5)
         axes.set_title(heading, fontsize=9, color=INK)
         axes.set_yticks(place, [evaluation["models"][name]["label"] for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -47,18 +53,20 @@ def differences(evaluation: Mapping[str, Any], panels: Sequence[tuple[str, str, 
 
 
 def calibration_curves(evaluation: Mapping[str, Any]) -> str | None:
-    """Actual over predicted click rate in bins of equal rows."""
+    """Draw the actual over the predicted click rate, in bins of equal numbers of rows; None without curves."""
     curves = {name: curve for name, curve in evaluation["calibration"].items() if name not in ("position-only",)}
     if not curves:
         return None
     figure, axes = new_axes(4.6, 4.0)
-    every = [value for curve in curves.values() for value in (*curve["predicted"], *curve["actual"]) if value > 0]
-    low, high = min(every, default=0.01) * 0.8, max(every, default=0.1) * 1.2
+    rates = [value for curve in curves.values() for value in (*curve["predicted"], *curve["actual"]) if value > 0]
+    low, high = min(rates, default=0.01) * 0.8, max(rates, default=0.1) * 1.2
     axes.plot([low, high], [low, high], color=SOFT, lw=1, ls="--", label="calibrated")
     for name, curve in curves.items():
         colour, width, order = _style(name)
         label = evaluation["models"][name]["label"]
-        axes.plot(curve["predicted"], curve["actual"], color=colour, lw=width, zorder=order, label=_told(name, label))
+        axes.plot(
+            curve["predicted"], curve["actual"], color=colour, lw=width, zorder=order, label=_legend_label(name, label)
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
@@ -73,7 +81,7 @@ def calibration_curves(evaluation: Mapping[str, Any]) -> str | None:
 
 
 def incentive_curves(evaluation: Mapping[str, Any]) -> str | None:
-    """Mean tau over the true threshold of user and query, for weak and for good items."""
+    """Draw mean tau over the true threshold of user and query, for weak and for good items; None without curves."""
     curves = evaluation["incentive"]
     if not curves:
         return None
@@ -90,14 +98,14 @@ def incentive_curves(evaluation: Mapping[str, Any]) -> str | None:
 
 
 def position_curves(evaluation: Mapping[str, Any]) -> str | None:
-    """What is left of a click's odds at each position, relative to the first."""
+    """Draw the click odds at each position relative to the first; None with fewer than two positions."""
     curves = evaluation["position"]
     if not curves["models"] or len(curves["position"]) < 2:
         return None
     figure, axes = new_axes(4.6, 3.2)
     for name, values in curves["models"].items():
         colour, width, order = _style(name)
-        label = _told(name, evaluation["models"][name]["label"])
+        label = _legend_label(name, evaluation["models"][name]["label"])
         axes.plot(curves["position"], values, color=colour, lw=width, zorder=order, label=label)
     axes.plot(
         curves["position"],
@@ -117,12 +125,12 @@ def position_curves(evaluation: Mapping[str, Any]) -> str | None:
 
 
 def learning_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], labels: Mapping[str, str]) -> str:
-    """Validation GAUC of each ranker over its steps."""
+    """Draw the validation GAUC of each ranker over its training steps."""
     figure, axes = new_axes(4.6, 3.2)
     for name, points in curves.items():
         colour, width, order = _style(name)
         steps, values = [point["step"] for point in points], [_number(point["gauc"]) for point in points]
-        label = _told(name, labels[name])
+        label = _legend_label(name, labels[name])
         axes.plot(steps, values, "o-", color=colour, lw=width, ms=2 + width / 2, zorder=order, label=label)
     axes.set_xlabel("training step")
     axes.set_ylabel("validation GAUC")
@@ -131,7 +139,7 @@ def learning_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], labels: M
 
 
 def quality_bars(quality: Mapping[str, Any]) -> str:
-    """Kappa and AUC of teacher, student and lexical baseline."""
+    """Draw kappa and AUC of teacher, student and lexical baseline."""
     figure, axes = new_axes(5.4, 2.6)
     shown = [name for name in ("teacher", "student", "lexical") if name in quality]
     place = np.arange(2)
@@ -147,30 +155,30 @@ def quality_bars(quality: Mapping[str, Any]) -> str:
 
 
 def stage_bars(times: Sequence[StageTime]) -> str:
-    """Wall time of each stage."""
+    """Draw the wall time of each stage."""
     figure, axes = new_axes(5.6, 0.26 * len(times) + 0.8)
     place = np.arange(len(times))
-    axes.barh(place, [one.seconds for one in times], 0.62, color=ACCENT)
-    for row, one in enumerate(times):
-        runs = f" ({one.runs} runs)" if one.runs > 1 else ""
-        axes.text(one.seconds, row, f" {one.seconds:,.0f} s{runs}", va="center", fontsize=8, color=INK)
-    axes.set_yticks(place, [one.name for one in times])
+    axes.barh(place, [time.seconds for time in times], 0.62, color=ACCENT)
+    for row, time in enumerate(times):
+        runs = f" ({time.runs} runs)" if time.runs > 1 else ""
+        axes.text(time.seconds, row, f" {time.seconds:,.0f} s{runs}", va="center", fontsize=8, color=INK)
+    axes.set_yticks(place, [time.name for time in times])
     axes.set_ylim(len(times) - 0.5, -0.5)
-    axes.set_xlim(0, max((one.seconds for one in times), default=1) * 1.25)
+    axes.set_xlim(0, max((time.seconds for time in times), default=1) * 1.25)
     axes.set_xlabel("seconds of wall time")
     return svg(figure)
 
 
 def _style(name: str) -> tuple[str, float, int]:
     """Colour, width and order of a model's line."""
-    return (TOLD_APART[name], 1.8, 3) if name in TOLD_APART else ("#ced4da", 0.9, 2)
+    return (MODEL_COLOURS[name], 1.8, 3) if name in MODEL_COLOURS else ("#ced4da", 0.9, 2)
 
 
-def _told(name: str, label: str) -> str | None:
-    """Only models of a colour of their own are in a legend."""
-    return label if name in TOLD_APART else None
+def _legend_label(name: str, label: str) -> str | None:
+    """Label of a main model; None keeps other models out of the legend."""
+    return label if name in MODEL_COLOURS else None
 
 
 def _number(value: float | None) -> float:
-    """A figure that is not defined is NaN, which is not drawn."""
+    """The figure, or NaN if it is not defined; NaN is not drawn."""
     return float("nan") if value is None else value

@@ -1,4 +1,4 @@
-"""The report of an experiment as tables: in the terminal and as Markdown, from the same rows. No computing."""
+"""The report of an experiment as tables, in the terminal and as Markdown. This module only formats figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,14 +7,14 @@ from rich.table import Table
 
 from prectr.reports.terminal import console
 
-HEADINGS = ("measure", "control", "treatment", "difference", "lift", "p", "verdict, looked once")
-SURE_HEADINGS = ("measure", "with CUPED", "variance", "verdict", "always valid", "verdict at any time")
-TRUTH_HEADINGS = ("measure", "the test says", "truth", "true lift", "truth inside", "with CUPED", "any time")
+HEADINGS = ("measure", "control", "treatment", "difference", "lift", "p", "verdict, one look")
+ALWAYS_VALID_HEADINGS = ("measure", "with CUPED", "variance", "verdict", "always valid", "verdict at any time")
+TRUTH_HEADINGS = ("measure", "estimate", "truth", "true lift", "truth inside", "with CUPED", "any time")
 DAY_HEADINGS = ("day", "users", "difference in CTR", "fixed", "always valid")
 
 
 def print_experiment(report: Mapping[str, Any]) -> None:
-    """The tables of `analyze-experiment`, the sample ratio first."""
+    """Print the report of an experiment, the sample ratio first."""
     out = console()
     for line in _heading(report):
         out.print(line)
@@ -30,7 +30,7 @@ def print_experiment(report: Mapping[str, Any]) -> None:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The same as a page of Markdown."""
+    """Render the report of an experiment as Markdown."""
     parts = ["# Experiment", *_heading(report)]
     for title, headings, rows in _tables(report):
         lines = ["| " + " | ".join(row) + " |" for row in (headings, ["---"] * len(headings), *rows)]
@@ -41,17 +41,17 @@ def markdown(report: Mapping[str, Any]) -> str:
 def _heading(report: Mapping[str, Any]) -> list[str]:
     ratio = report["sample_ratio"]
     users = ", ".join(
-        f"{name} {count:,} ({count / max(sum(ratio['observed']), 1):.2%}, meant {share:.2%})"
+        f"{name} {count:,} ({count / max(sum(ratio['observed']), 1):.2%}, intended {share:.2%})"
         for name, count, share in zip(report["variants"], ratio["observed"], ratio["intended"])
     )
     if ratio["ok"]:
-        said = f"Sample ratio: as intended (p = {_probability(ratio['p_value'])})."
+        sentence = f"Sample ratio: as intended (p = {_probability(ratio['p_value'])})."
     else:
-        said = (
+        sentence = (
             f"SAMPLE RATIO MISMATCH (p = {_probability(ratio['p_value'])}, below {ratio['limit']:g}): users were lost "
-            "or sorted between assignment and log. No verdict is given; find out why first."
+            "or sorted between assignment and log. No verdict is given; find the cause first."
         )
-    return [f"Users: {users}", said]
+    return [f"Users: {users}", sentence]
 
 
 def _tables(report: Mapping[str, Any]) -> list[tuple[str, Sequence[str], list[list[str]]]]:
@@ -59,23 +59,24 @@ def _tables(report: Mapping[str, Any]) -> list[tuple[str, Sequence[str], list[li
     level = f"{report['level']:.0%} intervals"
     tables: list[tuple[str, Sequence[str], list[list[str]]]] = []
     for treatment in report["variants"][1:]:
-        plain, sure = [], []
+        plain, always_valid = [], []
         for measure in report["measures"].values():
-            made = measure["treatments"][treatment]
+            comparison = measure["treatments"][treatment]
             values = measure["values"]
-            reach = f"± {_number(_reach(made['delta']))}" if made["bootstrap"] is None else _interval(made["bootstrap"])
+            bootstrap = comparison["bootstrap"]
+            reach = f"± {_number(_reach(comparison['delta']))}" if bootstrap is None else _interval(bootstrap)
             plain.append(
                 [
                     measure["title"],
                     _number(values[report["control"]]["value"]),
                     _number(values[treatment]["value"]),
-                    f"{_signed(made['difference'])} {reach}",
-                    f"{_percent(made['lift']['value'])} ± {_share(_reach(made['lift']))}",
-                    _probability(made["p_value"]),
-                    made["verdict"],
+                    f"{_signed(comparison['difference'])} {reach}",
+                    f"{_percent(comparison['lift']['value'])} ± {_share(_reach(comparison['lift']))}",
+                    _probability(comparison["p_value"]),
+                    comparison["verdict"],
                 ]
             )
-            adjusted, valid = made["adjusted"], made["always_valid"]
+            adjusted, valid = comparison["adjusted"], comparison["always_valid"]
             with_cuped = ["-", "-", "-"]
             if adjusted is not None:
                 with_cuped = [
@@ -83,12 +84,15 @@ def _tables(report: Mapping[str, Any]) -> list[tuple[str, Sequence[str], list[li
                     f"{-adjusted['variance_reduction']:+.0%}",
                     adjusted["verdict"],
                 ]
-            sure.append([measure["title"], *with_cuped, f"± {_number(_reach(valid))}", valid["verdict"]])
+            always_valid.append([measure["title"], *with_cuped, f"± {_number(_reach(valid))}", valid["verdict"]])
         days = f"{report['first_day']} to {report['last_day']}"
         title = f"{treatment} against {report['control']}, {days} ({level}{mark})"
-        tables += [(title, HEADINGS, plain), (f"{treatment}: less noise, and bounds for any time", SURE_HEADINGS, sure)]
+        tables += [
+            (title, HEADINGS, plain),
+            (f"{treatment}: with CUPED, and always-valid bounds", ALWAYS_VALID_HEADINGS, always_valid),
+        ]
         if "ctr" in report["measures"]:
-            tables.append((f"{treatment}: looked at every day", DAY_HEADINGS, _days(report, treatment)))
+            tables.append((f"{treatment}: a look every day", DAY_HEADINGS, _days(report, treatment)))
     if report.get("truth"):
         tables.append(_truth(report))
     if report["resplits"] is not None:
@@ -99,9 +103,9 @@ def _tables(report: Mapping[str, Any]) -> list[tuple[str, Sequence[str], list[li
 def _days(report: Mapping[str, Any], treatment: str) -> list[list[str]]:
     rows = []
     for day in report["days"]:
-        found = day["measures"]["ctr"][treatment]
-        reaches = [f"± {_number(found[name])}" for name in ("fixed_reach", "always_valid_reach")]
-        rows.append([day["day"], f"{day['users']:,}", _signed(found["difference"]), *reaches])
+        difference = day["measures"]["ctr"][treatment]
+        reaches = [f"± {_number(difference[name])}" for name in ("fixed_reach", "always_valid_reach")]
+        rows.append([day["day"], f"{day['users']:,}", _signed(difference["difference"]), *reaches])
     return rows
 
 
@@ -109,13 +113,13 @@ def _truth(report: Mapping[str, Any]) -> tuple[str, Sequence[str], list[list[str
     rows = []
     for name, truth in report["truth"].items():
         measure = report["measures"][name]
-        told = measure["treatments"]["treatment"]
+        estimate = measure["treatments"]["treatment"]
         covered = [
             {True: "yes", False: "no", None: "-"}[truth["covered"].get(kind)]
             for kind in ("fixed", "adjusted", "always_valid")
         ]
-        said = f"{_signed(told['difference'])}, {told['verdict']}"
-        rows.append([measure["title"], said, _signed(truth["difference"]), _percent(truth["lift"]), *covered])
+        cell = f"{_signed(estimate['difference'])}, {estimate['verdict']}"
+        rows.append([measure["title"], cell, _signed(truth["difference"]), _percent(truth["lift"]), *covered])
     control, treatment = (ranker.rstrip("/").rsplit("/", 1)[-1] for ranker in report["rankers"])
     return f"{treatment} against {control}: the online test and the truth (simulated)", TRUTH_HEADINGS, rows
 
@@ -133,19 +137,19 @@ def _resplit(report: Mapping[str, Any]) -> tuple[str, Sequence[str], list[list[s
         for name, rates in resplits["measures"].items()
     ]
     title = f"False positives in {resplits['splits']:,} random re-assignments of these users (A/A)"
-    return title, ("measure", "users are the units", "if rows were", "expected"), rows
+    return title, ("measure", "users as units", "rows as units", "expected"), rows
 
 
 def _notes(report: Mapping[str, Any]) -> list[str]:
-    told = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report["counts"].items())
+    counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report["counts"].items())
     definitions = "; ".join(f"{measure['title']}: {measure['definition']}" for measure in report["measures"].values())
     notes = [
         f"{definitions}. Amounts: bootstrap interval by user, others: delta method. The always-valid bounds lie "
-        "around the difference with CUPED, where there is one.",
-        f"Counted: {told}.",
+        "around the difference with CUPED, if there is one.",
+        f"Counted: {counts}.",
     ]
     if not report["cuped"]:
-        notes.append("No time before the experiment was used, so there is no CUPED.")
+        notes.append("No rows from before the experiment were used, so there is no CUPED.")
     return notes
 
 
@@ -175,7 +179,7 @@ def _share(value: float | None) -> str:
 
 
 def _reach(interval: Mapping[str, Any]) -> float | None:
-    """Half the width."""
+    """Half the width of an interval."""
     low, high = interval["low"], interval["high"]
     return None if low is None or high is None else (high - low) / 2
 

@@ -1,4 +1,4 @@
-"""The figures of the page about labels, read from the artifact of `label`: its manifest, its labels and its errors."""
+"""Figures of the label page, read from the manifest, the labels and the errors of a `label` artifact."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,13 +12,15 @@ from prectr.labelling.bands import BANDS
 from prectr.labelling.selection import ORIGINS, STRATA
 
 GROUPS = {"origin": (*ORIGINS, "given"), "stratum": STRATA, "band": BANDS}
-"""Columns of the labels that distributions are shown by, and the order of their values."""
+"""Columns that group the labels for the distributions, and the order of their values."""
 OUTSIDE_BOUNDS = (1e-4, 1e-3, 1e-2, 1e-1)
+"""Bounds of the groups of pairs by probability outside the labels."""
 SHOWN_REASONS = 10
+"""Most reasons for missing labels on the page."""
 
 
 def summarise(labels: Path) -> dict[str, Any]:
-    """Everything that the page shows; what the artifact does not hold is None or empty.
+    """Collect the content of the page; values that the artifact does not hold are None or empty.
 
     Raises:
         UsageError: `labels` is not an artifact of `label`.
@@ -29,7 +31,7 @@ def summarise(labels: Path) -> dict[str, Any]:
     run = manifest.get("run") or {}
     quality = manifest.get("quality") or {}
     return {
-        # A simulated log that was validated again is not marked: only its tables know.
+        # A simulated log that `validate` wrote again is not recognised: only its tables record that.
         "simulated": str(manifest["inputs"].get("tables", "")).startswith("simulate:"),
         "started": str(manifest["started"])[:10],
         "rows": manifest["rows"],
@@ -45,7 +47,7 @@ def summarise(labels: Path) -> dict[str, Any]:
         },
         "prompt_text": manifest.get("prompt_text"),
         "run": {name: run[name] for name in run if name not in ("flags", "versions")},
-        # Versions and flags of the run that asked; of the stage where the ledger answered everything.
+        # Versions and flags of the run that asked the teacher; of this stage if the ledger answered everything.
         "versions": run.get("versions") or manifest["versions"],
         "flags": dict(_flat(run.get("flags") or manifest["config"])),
         "calibration": manifest.get("calibration"),
@@ -60,33 +62,33 @@ def summarise(labels: Path) -> dict[str, Any]:
     }
 
 
-def _flat(nested: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings as `section.key`."""
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Flatten nested settings to `section.key`."""
     for key, value in nested.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{key}.")
+            yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{above}{key}", value
+            yield f"{prefix}{key}", value
 
 
 def _reasons(errors: pl.DataFrame) -> list[dict[str, Any]]:
-    """The most frequent reasons for a missing label. Numbers are set aside, so that one fault is one reason."""
+    """The most frequent reasons for missing labels. Numbers are masked, so that one fault is one reason."""
     reason = pl.col("error").str.slice(0, 300).str.replace_all(r"\d+", "N").alias("reason")
     counted = errors.group_by(reason).agg(pairs=pl.len(), example=pl.col("error").min().str.slice(0, 300))
     return counted.sort(["pairs", "reason"], descending=[True, False]).head(SHOWN_REASONS).to_dicts()
 
 
 def _verdict(quality: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the calibrated labels of the best split at hand say of the teacher's leaning."""
+    """Leaning of the calibrated labels: on held-back queries, else on validation queries; None without either."""
     for split in ("held_back", "validation"):
         if split in quality:
-            found = quality[split]
-            return {"split": split, "pairs": found["pairs"], "queries": found["queries"], **found["calibrated"]}
+            figures = quality[split]
+            return {"split": split, "pairs": figures["pairs"], "queries": figures["queries"], **figures["calibrated"]}
     return None
 
 
 def _distribution(frame: pl.DataFrame, column: str, order: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Mean probability of each level over the pairs with each value of a column, in the given order."""
+    """Mean probability of each level by the values of a column, in the given order."""
     means = frame.group_by(column).agg(pl.len().alias("pairs"), pl.col(LEVEL_COLUMNS).cast(pl.Float64).mean())
     rows = {row[column]: row for row in means.to_dicts()}
     return [
@@ -97,7 +99,7 @@ def _distribution(frame: pl.DataFrame, column: str, order: tuple[str, ...]) -> l
 
 
 def _outside(mass: pl.Series) -> list[dict[str, Any]]:
-    """Pairs by the probability that the teacher gave to other tokens than the labels."""
+    """Number of pairs by the probability that the teacher gave to tokens other than the labels."""
     bounds = (0.0, *OUTSIDE_BOUNDS, None)
     return [
         {

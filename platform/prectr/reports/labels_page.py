@@ -1,4 +1,4 @@
-"""The page about labels: one self-contained HTML file; what the artifact does not hold is said, not left blank."""
+"""The page about labels, one self-contained HTML file. The page names data that the artifact lacks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from prectr.reports.drawing import axes as new_axes
 from prectr.reports.labels import summarise
 
 SPLITS = {
-    "held_back": "held-back queries, on which it is measured",
-    "validation": "validation queries, which the calibration is fitted on",
+    "held_back": "held-back queries, on which the calibration is evaluated",
+    "validation": "validation queries, on which the calibration was fitted",
 }
 
 
 def write_label_page(labels: Path, html: Path) -> None:
-    """Write the page about an artifact of `label`.
+    """Write the page about a `label` artifact.
 
     Args:
         labels: the artifact.
@@ -38,15 +38,15 @@ def write_label_page(labels: Path, html: Path) -> None:
     progress.say(f"  page written: {html}")
 
 
-def render(found: Mapping[str, Any]) -> str:
-    """The page as HTML, from what `summarise` gives."""
+def render(facts: Mapping[str, Any]) -> str:
+    """Render the content of `summarise` as HTML."""
     environment = templates()
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["leaning"] = leaning
     environment.filters["percent"] = lambda share: f"{share:.1%}"
-    quality = found["quality"]
+    quality = facts["quality"]
     return environment.get_template("labels.html.j2").render(
-        found=found,
+        facts=facts,
         splits={split: heading for split, heading in SPLITS.items() if split in quality},
         definitions=DEFINITIONS,
         level_names=LEVEL_NAMES,
@@ -55,21 +55,21 @@ def render(found: Mapping[str, Any]) -> str:
                 split: reliability(figures["raw"]["reliability"], figures["calibrated"]["reliability"])
                 for split, figures in quality.items()
             },
-            "distributions": {name: level_bars(rows) for name, rows in found["distributions"].items() if rows},
-            "outside": outside_bars(found["outside"]) if found["rows"]["labels"] else None,
+            "distributions": {name: level_bars(rows) for name, rows in facts["distributions"].items() if rows},
+            "outside": outside_bars(facts["outside"]) if facts["rows"]["labels"] else None,
         },
     )
 
 
 def leaning(verdict: Mapping[str, Any]) -> str:
-    """Whether the teacher is too strict or too lenient, as a sentence."""
+    """Sentence that says whether the teacher is too strict or too lenient."""
     pairs = f"{verdict['pairs']:,} {verdict['split'].replace('_', '-')} pairs"
     if verdict["verdict"] is None:
-        return f"Whether the teacher is too strict or too lenient cannot be told: all {pairs} are of one query."
+        return f"Whether the teacher is too strict or too lenient is unknown: all {pairs} belong to one query."
     basis = f"{pairs} of {verdict['queries']:,} queries"
     if verdict["verdict"] == "neither":
-        return f"The calibrated labels are neither too strict nor too lenient, as far as {basis} can tell."
-    return f"The calibrated labels are {verdict['verdict']}, by {basis}."
+        return f"The calibrated labels are neither too strict nor too lenient on {basis}."
+    return f"The calibrated labels are {verdict['verdict']} on {basis}."
 
 
 LEVEL_SHADES = ("#dee2e6", "#99d4dc", "#3b9fae", "#0b5563")
@@ -77,15 +77,15 @@ LEVEL_NAMES = ("0 irrelevant", "1 weak", "2 relevant", "3 strong")
 
 
 def reliability(raw: Sequence[Mapping[str, Any]], calibrated: Sequence[Mapping[str, Any]]) -> str:
-    """Accuracy over confidence in bins of equal mass, with 95 % intervals: on the diagonal, confidence is earned."""
+    """Draw accuracy over confidence in bins of equal mass with 95 % intervals; the diagonal is perfect calibration."""
     figure, axes = new_axes(4.6, 3.6)
     axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls="--")
-    for points, colour, name in ((raw, COLOURS[1], "raw"), (calibrated, ACCENT, "calibrated")):
+    for points, colour, label in ((raw, COLOURS[1], "raw"), (calibrated, ACCENT, "calibrated")):
         confidence, accuracy, low, high = (
-            np.array([point[of] for point in points]) for of in ("confidence", "accuracy", "low", "high")
+            np.array([point[name] for point in points]) for name in ("confidence", "accuracy", "low", "high")
         )
-        reach = np.maximum([accuracy - low, high - accuracy], 0)  # rounding may leave a bound just inside
-        axes.errorbar(confidence, accuracy, yerr=reach, fmt="o-", color=colour, lw=1, elinewidth=0.8, label=name, ms=4)
+        reach = np.maximum([accuracy - low, high - accuracy], 0)  # rounding may put a bound slightly inside
+        axes.errorbar(confidence, accuracy, yerr=reach, fmt="o-", color=colour, lw=1, elinewidth=0.8, label=label, ms=4)
     axes.set_xlim(0.2, 1.02)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("confidence: probability of the most probable level")
@@ -95,7 +95,7 @@ def reliability(raw: Sequence[Mapping[str, Any]], calibrated: Sequence[Mapping[s
 
 
 def level_bars(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Mean probability of each level, a stacked bar for each group of pairs."""
+    """Draw the mean probability of each level as a stacked bar for each group of pairs."""
     figure, axes = new_axes(6.4, 0.36 * len(rows) + 1.0)
     place = np.arange(len(rows))
     left = np.zeros(len(rows))
@@ -117,7 +117,7 @@ def level_bars(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def outside_bars(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Share of the pairs by probability outside the labels."""
+    """Draw the share of pairs by their probability outside the labels."""
     figure, axes = new_axes(5.4, 2.6)
     pairs = np.array([row["pairs"] for row in rows])
     share = pairs / max(1, pairs.sum())

@@ -1,6 +1,6 @@
-"""What was mined of all queries, categories and users, in figures: what the page draws and `--json` prints.
+"""Figures of the mined preferences over all queries, categories and users, for the page and for `--json`.
 
-Counts fade with the artifact's half-life. Means over queries or users count each once.
+Counts fade with the half-life of the artifact. Means over queries or users count each of them once.
 """
 
 from pathlib import Path
@@ -16,16 +16,16 @@ from prectr.preferences.tolerance import moments
 from prectr.relevance.pairs import read_pairs
 
 ROWS = 25
-"""Categories and head queries shown."""
+"""Number of categories and of head queries shown."""
 MOST_WORDS = 8
-"""Queries of so many words and more are one group."""
+"""Queries with at least this many words form one group."""
 IMPRESSION_GROUPS = (0.0, 10.0, 100.0, 1_000.0, 10_000.0)
 USER_GROUPS = (0.0, 2.0, 10.0, 100.0, 1_000.0)
 REQUEST_GROUPS = (0.0, 1.0, 3.0, 10.0, 30.0)
 
 
 def overview(preferences: Preferences) -> dict[str, Any]:
-    """The figures of an artifact as a JSON object."""
+    """Compute the figures of a `mine-preferences` artifact as a JSON object."""
     manifest = read_manifest(preferences.path) or {}
     shown = [f"{name}_{level}" for name in ("impressions", "examined") for level in range(LEVELS)]
     queries = snapshot.columns(
@@ -37,7 +37,7 @@ def overview(preferences: Preferences) -> dict[str, Any]:
     )
     users = snapshot.columns(preferences, "user", ["requests", "tolerance", "tolerance_sd"])
     return {
-        # A simulated log that was validated again is not marked: only its tables know.
+        # A simulated log that `validate` wrote again is not recognised: only its tables record that.
         "simulated": str(manifest["inputs"]["tables"]).startswith("simulate:"),
         "days": [str(preferences.days[0]), str(preferences.days[-1])],
         "half_life_days": preferences.config.half_life_days,
@@ -56,7 +56,7 @@ def overview(preferences: Preferences) -> dict[str, Any]:
 
 
 def _categories(queries: pl.DataFrame, preferences: Preferences) -> dict[str, Any]:
-    """The categories most shown: tolerance pooled over their rows, and mean and spread over their queries."""
+    """Most shown categories: tolerance pooled over all their rows, and mean and spread over their queries."""
     pooled = snapshot.columns(preferences, "category", ["category", "tolerance", "tolerance_sd"])
     of_queries = queries.drop_nulls("category").group_by("category").agg(
         pl.len().alias("queries"),
@@ -64,11 +64,11 @@ def _categories(queries: pl.DataFrame, preferences: Preferences) -> dict[str, An
         pl.col("tolerance").mean().alias("mean"),
         pl.col("tolerance").std().alias("spread"),
     )  # fmt: skip
-    found = of_queries.join(
+    categories = of_queries.join(
         pooled.rename({"tolerance": "pooled", "tolerance_sd": "pooled_sd"}), on="category", how="left"
     )
-    ordered = found.sort(["impressions", "category"], descending=[True, False])
-    return {"known": found.height, "rows": ordered.head(ROWS).to_dicts()}
+    ordered = categories.sort(["impressions", "category"], descending=[True, False])
+    return {"known": categories.height, "rows": ordered.head(ROWS).to_dicts()}
 
 
 def _head(queries: pl.DataFrame) -> list[dict[str, Any]]:
@@ -89,13 +89,13 @@ def _by_length(queries: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _shares(queries: pl.DataFrame, column: str, lows: tuple[float, ...]) -> list[dict[str, Any]]:
-    """Share of the queries, and of all impressions, by a count of theirs."""
-    every = max(queries.height, 1)
+    """Shares of queries and of impressions in groups of queries by a count column."""
+    total = max(queries.height, 1)
     impressions = float(queries["impressions"].sum()) or 1.0
     return [
         {
             "range": name,
-            "queries": group.height / every,
+            "queries": group.height / total,
             "impressions": float(group["impressions"].sum()) / impressions,
         }
         for name, group in _groups(queries, column, lows)
@@ -103,18 +103,18 @@ def _shares(queries: pl.DataFrame, column: str, lows: tuple[float, ...]) -> list
 
 
 def _back_off(queries: pl.DataFrame, strength: float) -> dict[str, float]:
-    """Queries whose click rates the level above outweighs, all levels together: examined impressions < strength."""
-    backed = queries.filter(pl.col("examined") < strength)
+    """Queries with fewer examined impressions than the prior strength: the category outweighs their own clicks."""
+    backed_off = queries.filter(pl.col("examined") < strength)
     impressions = float(queries["impressions"].sum()) or 1.0
     return {
         "strength": strength,
-        "queries": backed.height / max(queries.height, 1),
-        "impressions": float(backed["impressions"].sum()) / impressions,
+        "queries": backed_off.height / max(queries.height, 1),
+        "impressions": float(backed_off["impressions"].sum()) / impressions,
     }
 
 
 def _cold_start(users: pl.DataFrame) -> list[dict[str, Any]]:
-    """How far users are known by how much they did: mean tolerance, its spread over users, and mean posterior sd."""
+    """Groups of users by requests: mean tolerance, its spread over users, and mean posterior deviation."""
     return [
         {
             "range": name,
@@ -133,27 +133,27 @@ def _prior(preferences: Preferences) -> dict[str, float]:
 
 
 def _groups(frame: pl.DataFrame, column: str, lows: tuple[float, ...]) -> list[tuple[str, pl.DataFrame]]:
-    """The rows in each range of a column, named; from each bound up to but not including the next."""
-    made = []
+    """Split rows by a column into named ranges; each range includes its lower bound and excludes its upper bound."""
+    groups = []
     for low, high in zip(lows, (*lows[1:], None), strict=True):
         name = f"{low:,.0f}+" if high is None else f"< {high:,.0f}" if low == 0 else f"{low:,.0f} to {high:,.0f}"
-        inside = pl.col(column) >= low if high is None else (pl.col(column) >= low) & (pl.col(column) < high)
-        made.append((name, frame.filter(inside)))
-    return made
+        in_range = pl.col(column) >= low if high is None else (pl.col(column) >= low) & (pl.col(column) < high)
+        groups.append((name, frame.filter(in_range)))
+    return groups
 
 
 def coverage_by_source(preferences: Preferences, relevance: Path) -> dict[str, dict[str, float]]:
-    """Share of the scored pairs and of the (faded) impressions by the source of their relevance: judgment, teacher, ...
+    """Compute shares of scored pairs and of (faded) impressions by source of relevance: judgment, teacher, ...
 
     Args:
-        preferences: the artifact; its impressions are counted.
-        relevance: the `score-relevance` artifact that it was mined with.
+        preferences: the `mine-preferences` artifact with the impressions.
+        relevance: the `score-relevance` artifact from which it was mined.
     """
     pairs = read_pairs(relevance, ["query", "item_id", "source"])
     shown = snapshot.columns(preferences, "pair", ["query", "item_id", "impressions"])
-    counted = pairs.join(shown, on=["query", "item_id"], how="left").with_columns(pl.col("impressions").fill_null(0.0))
+    joined = pairs.join(shown, on=["query", "item_id"], how="left").with_columns(pl.col("impressions").fill_null(0.0))
     shares = (
-        counted.group_by("source")
+        joined.group_by("source")
         .agg(pl.len().cast(pl.Float64).alias("pairs"), pl.col("impressions").sum())
         .with_columns(pl.col("pairs", "impressions") / pl.col("pairs", "impressions").sum())
     )

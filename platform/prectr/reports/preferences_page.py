@@ -1,4 +1,4 @@
-"""The page about mined preferences, and its section in the report: one HTML file, nothing loaded from elsewhere."""
+"""The page about mined preferences, and its section in the report, as self-contained HTML."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from prectr.reports.drawing import axes as new_axes
 from prectr.reports.preferences import MOST_WORDS
 from prectr.reports.preferences_terminal import interval
 
-"""Where the templates are."""
 FILTERS = {"interval": interval}
+"""Jinja filters that `preferences_section.html.j2` needs."""
 
 
 def section(
@@ -21,57 +21,57 @@ def section(
     coverage: Mapping[str, Any] | None = None,
     check: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What `preferences_section.html.j2` shows.
+    """Collect the content of `preferences_section.html.j2`.
 
     Args:
-        parameters: of the artifact's manifest: click curve and examination.
-        pairs_by_source: of the artifact's manifest.
-        coverage: shares by source, where the relevance artifact is at hand.
-        check: of `check_against_truth`, on a simulated log.
+        parameters: click curve and examination, from the manifest of the artifact.
+        pairs_by_source: number of pairs by source of relevance, from the manifest.
+        coverage: shares by source (`coverage_by_source`); None without the relevance artifact.
+        check: figures of `check_against_truth`; None on a real log.
     """
-    drawn = {
+    svgs = {
         "examination": examination_curve(parameters["examination"]["exponent"]),
         "click": click_curve(**parameters["click"]),
     }
     if check is not None:
-        drawn |= {of: truth_bars(check[of], of) for of in ("users", "queries")}
+        svgs |= {side: truth_bars(check[side], side) for side in ("users", "queries")}
     return {
         "parameters": parameters,
         "pairs_by_source": pairs_by_source,
         "coverage": coverage,
         "check": check,
-        "pictures": drawn,
+        "pictures": svgs,
     }
 
 
-def render_overview(found: Mapping[str, Any], coverage: Mapping[str, Any] | None = None) -> str:
-    """The page as HTML.
+def render_overview(facts: Mapping[str, Any], coverage: Mapping[str, Any] | None = None) -> str:
+    """Render the page as HTML.
 
     Args:
-        found: of `overview`.
-        coverage: shares by source, where the relevance artifact is at hand.
+        facts: figures of `overview`.
+        coverage: shares by source (`coverage_by_source`); None without the relevance artifact.
     """
     environment = templates()
     environment.filters |= FILTERS
     return environment.get_template("preferences.html.j2").render(
-        found=found,
-        preferences=section(found["parameters"], found["pairs_by_source"], coverage),
+        facts=facts,
+        preferences=section(facts["parameters"], facts["pairs_by_source"], coverage),
         pictures={
-            "categories": category_tolerances(found["categories"]["rows"]),
-            "queries": query_tolerances(found["head_queries"]),
-            "length": tolerance_by_length(found["by_length"], MOST_WORDS),
-            "impressions": share_bars(found["queries_by_impressions"], "impressions"),
-            "users": share_bars(found["queries_by_users"], "users"),
-            "cold": cold_start(found["users_by_requests"], found["user_prior"]["sd"]),
+            "categories": category_tolerances(facts["categories"]["rows"]),
+            "queries": query_tolerances(facts["head_queries"]),
+            "length": tolerance_by_length(facts["by_length"], MOST_WORDS),
+            "impressions": share_bars(facts["queries_by_impressions"], "impressions"),
+            "users": share_bars(facts["queries_by_users"], "users"),
+            "cold": cold_start(facts["users_by_requests"], facts["user_prior"]["sd"]),
         },
     )
 
 
-_TOLERANCE = "tolerance (relevance asked for, 0..1)"
+_TOLERANCE = "tolerance (least accepted relevance, 0..1)"
 
 
 def examination_curve(exponent: float, positions: int = 20) -> str:
-    """exam(position) as it was fitted."""
+    """Draw the fitted examination probability by position."""
     figure, axes = new_axes(4.2, 2.6)
     position = np.arange(1, positions + 1)
     axes.plot(position, position**-exponent, color=ACCENT, marker="o", markersize=3)
@@ -82,12 +82,12 @@ def examination_curve(exponent: float, positions: int = 20) -> str:
 
 
 def click_curve(a: float, s: float, eps: float) -> str:
-    """Click probability given examination over relevance, for a strict, a middling and a tolerant user."""
+    """Draw click probability if examined over relevance, for a strict, an average and a tolerant user."""
     figure, axes = new_axes(4.2, 2.6)
     relevance = np.linspace(0, 1, 100)
     for threshold, colour, name in (
         (0.3, COLOURS[1], "tolerant"),
-        (0.55, ACCENT, "middling"),
+        (0.55, ACCENT, "average"),
         (0.8, COLOURS[3], "strict"),
     ):
         probability = eps + a / (1 + np.exp(-(relevance - threshold) / s))
@@ -98,14 +98,14 @@ def click_curve(a: float, s: float, eps: float) -> str:
     return svg(figure)
 
 
-def truth_bars(found: Mapping[str, Any], of: str) -> str:
-    """Spearman with the truth of posterior, naive figure and ceiling, by how much is known; intervals as lines.
+def truth_bars(check: Mapping[str, Any], side: str) -> str:
+    """Draw the Spearman correlation of each estimate with the truth, by size of the history, with intervals.
 
     Args:
-        found: one side of `check_against_truth`.
-        of: "users" or "queries".
+        check: one side of `check_against_truth`.
+        side: "users" or "queries".
     """
-    rows = [row for row in found["all"] if row["posterior"]["spearman"] is not None]
+    rows = [row for row in check["all"] if row["posterior"]["spearman"] is not None]
     figure, axes = new_axes(4.8, 2.8)
     place = np.arange(len(rows))
     for number, (name, colour) in enumerate(zip(ESTIMATES, (ACCENT, SOFT, COLOURS[1]), strict=True)):
@@ -115,16 +115,16 @@ def truth_bars(found: Mapping[str, Any], of: str) -> str:
         axes.bar(
             place + (number - 1) * 0.27, values[:, 0], 0.25, color=colour, label=name, yerr=reach, ecolor="#495057"
         )
-    axes.set_xticks(place, [row[found["by"]] for row in rows])
+    axes.set_xticks(place, [row[check["by"]] for row in rows])
     axes.set_ylim(top=1)
-    axes.set_xlabel(f"{found['by']} of {of}")
+    axes.set_xlabel(f"{check['by']} of {side}")
     axes.set_ylabel("Spearman with the truth")
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     return svg(figure)
 
 
 def category_tolerances(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Mean and spread of the queries' tolerances in each category, and the category's own."""
+    """Draw mean and spread of the queries' tolerances by category, and the tolerance pooled over the category."""
     ordered = sorted(rows, key=lambda row: row["mean"])
     figure, axes = new_axes(6.4, 0.24 * len(ordered) + 1.0)
     place = np.arange(len(ordered))
@@ -142,7 +142,7 @@ def category_tolerances(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def query_tolerances(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Posterior mean and deviation of the head queries."""
+    """Draw posterior mean and deviation of the head queries."""
     ordered = sorted(rows, key=lambda row: row["tolerance"])
     figure, axes = new_axes(6.4, 0.24 * len(ordered) + 0.8)
     place = np.arange(len(ordered))
@@ -161,7 +161,7 @@ def query_tolerances(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def tolerance_by_length(rows: Sequence[Mapping[str, Any]], most_words: int) -> str:
-    """Mean tolerance of queries by their words, with the band that holds four fifths of them."""
+    """Draw the mean tolerance of queries by number of words, with a band that holds four fifths of the queries."""
     figure, axes = new_axes(4.8, 2.8)
     words = [row["words"] for row in rows]
     axes.fill_between(words, [row["p10"] for row in rows], [row["p90"] for row in rows], color=SOFT, alpha=0.4, lw=0)
@@ -173,20 +173,20 @@ def tolerance_by_length(rows: Sequence[Mapping[str, Any]], most_words: int) -> s
     return svg(figure)
 
 
-def share_bars(rows: Sequence[Mapping[str, Any]], of: str) -> str:
-    """Share of queries and of impressions in each range of a count."""
+def share_bars(rows: Sequence[Mapping[str, Any]], count_name: str) -> str:
+    """Draw the shares of queries and of impressions by ranges of a count."""
     figure, axes = new_axes(5.6, 2.6)
     place = np.arange(len(rows))
     for offset, name, colour in ((-0.19, "queries", ACCENT), (0.19, "impressions", SOFT)):
         axes.bar(place + offset, [row[name] for row in rows], 0.36, color=colour, label=f"share of {name}")
     axes.set_xticks(place, [row["range"] for row in rows])
-    axes.set_xlabel(f"{of} of the query")
+    axes.set_xlabel(f"{count_name} of the query")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return svg(figure)
 
 
 def cold_start(rows: Sequence[Mapping[str, Any]], prior_sd: float) -> str:
-    """How uncertain a user's tolerance is, and how much users differ, by what they did."""
+    """Draw the uncertainty of users' tolerances, and their spread over users, by number of requests."""
     figure, axes = new_axes(4.8, 2.8)
     shown = [row for row in rows if row["users"]]
     place = np.arange(len(shown))
@@ -204,5 +204,5 @@ def cold_start(rows: Sequence[Mapping[str, Any]], prior_sd: float) -> str:
 
 
 def _text(name: str) -> str:
-    """A label: cut short, and not read as mathematics."""
+    """Shorten a label and escape `$`, which matplotlib reads as mathematics."""
     return (name if len(name) <= 40 else f"{name[:39]}…").replace("$", r"\$")

@@ -1,6 +1,6 @@
-"""What was mined for one query, as a JSON object: levels, tolerance, prices, behaviours, and what stands beside them.
+"""Mined preferences of one query as a JSON object: levels, tolerance, prices, behaviours, and priors to compare with.
 
-Counts fade with the artifact's half-life: they are what ranking uses, not what the log holds.
+Counts fade with the half-life of the artifact: ranking uses these counts, not those of the log.
 """
 
 import difflib
@@ -24,8 +24,9 @@ from prectr.preferences.tolerance import GRID, moments, posterior
 from prectr.reports.terminal import LEVEL_NAMES as LEVEL_LABELS
 
 NEAREST = 5
+"""Nearest known queries that an error suggests."""
 _COMPARED = 200
-"""Queries that share the most letter triples, which are compared letter by letter."""
+"""Most candidates for the comparison letter by letter; they share the most letter triples."""
 RATE_NAMES = tuple(f"rate_{level}" for level in range(LEVELS))
 SHARE_NAMES = tuple(f"click_share_{level}" for level in range(LEVELS))
 
@@ -33,27 +34,27 @@ SHARE_NAMES = tuple(f"click_share_{level}" for level in range(LEVELS))
 def mined_query(
     preferences: Preferences, query: str, tables: Tables | None = None, relevance: Path | None = None
 ) -> dict[str, Any]:
-    """All that was mined for a query.
+    """Collect the mined preferences of a query.
 
     Args:
-        preferences: the artifact.
-        query: as typed; it is normalised.
-        tables: where the titles of the behaviours' items are; None: no titles.
-        relevance: where their levels are; None: no levels.
+        preferences: the `mine-preferences` artifact.
+        query: the query as typed; it is normalised.
+        tables: canonical tables with the titles of the behaviours' items; None: no titles.
+        relevance: `score-relevance` artifact with the levels of these items; None: no levels.
 
     Raises:
-        UsageError: `tables` or `relevance` is not what it should be.
-        PrectrError: nobody typed the query; says which known ones are near and what is assumed of an unknown one.
+        UsageError: `tables` or `relevance` is not such an artifact.
+        PrectrError: no user typed the query. The message names similar queries and the prior of unknown ones.
     """
     normal = normalise_query(query)
-    found = snapshot.rows(preferences, "query", query=normal)
-    if not found.height:
+    rows = snapshot.rows(preferences, "query", query=normal)
+    if not rows.height:
         raise PrectrError(_unknown(preferences, normal))
-    row = found.row(0, named=True)
-    sums = LevelSums.split(matrix(found, LEVEL_NAMES))
+    row = rows.row(0, named=True)
+    sums = LevelSums.split(matrix(rows, LEVEL_NAMES))
     model, category = preferences.model, row["category"]
     prior = model.query_priors([category])
-    of_category = snapshot.rows(preferences, "category", category=category) if category is not None else found.clear()
+    of_category = snapshot.rows(preferences, "category", category=category) if category is not None else rows.clear()
     distribution = posterior(sums.grid, prior)[0]
     return {
         "query": normal,
@@ -83,29 +84,29 @@ def mined_query(
     }
 
 
-def nearest_queries(queries: pl.Series, wanted: str, count: int = NEAREST) -> list[str]:
-    """The known queries that are written most like `wanted`, nearest first.
+def nearest_queries(queries: pl.Series, query: str, count: int = NEAREST) -> list[str]:
+    """Find the queries with the most similar spelling to `query`, most similar first.
 
-    Those that share the most letter triples are found vectorised; only these are compared letter by letter.
+    A vectorised filter selects the queries that share the most letter triples; only these are compared by letters.
     """
-    padded = f" {wanted} "
-    triples = sorted({padded[place : place + 3] for place in range(len(padded) - 2)})
+    padded = f" {query} "
+    triples = sorted({padded[start : start + 3] for start in range(len(padded) - 2)})
     if not triples:
         return []
-    known = queries.alias("query").to_frame().with_columns((" " + pl.col("query") + " ").alias("padded"))
+    frame = queries.alias("query").to_frame().with_columns((" " + pl.col("query") + " ").alias("padded"))
     shared = pl.sum_horizontal(pl.col("padded").str.contains(triple, literal=True) for triple in triples)
     likeness = 2 * shared / (len(triples) + pl.col("padded").str.len_chars() - 2)
-    near = known.with_columns(likeness.alias("likeness")).filter(pl.col("likeness") > 0)
+    near = frame.with_columns(likeness.alias("likeness")).filter(pl.col("likeness") > 0)
     candidates = near.sort(["likeness", "query"], descending=[True, False]).head(_COMPARED)["query"].to_list()
-    return difflib.get_close_matches(wanted, candidates, n=count, cutoff=0.0)
+    return difflib.get_close_matches(query, candidates, n=count, cutoff=0.0)
 
 
 def _levels(row: dict[str, Any], sums: LevelSums, strength: np.ndarray) -> list[dict[str, Any]]:
-    made = []
+    levels = []
     for level, name in enumerate(LEVEL_LABELS):
         shown, clicks = float(sums.impressions[0, level]), float(sums.clicks[0, level])
         examined = float(sums.examined[0, level])
-        made.append(
+        levels.append(
             {
                 "level": level,
                 "name": name,
@@ -119,7 +120,7 @@ def _levels(row: dict[str, Any], sums: LevelSums, strength: np.ndarray) -> list[
                 "click_share": row[SHARE_NAMES[level]],
             }
         )
-    return made
+    return levels
 
 
 def _tolerance(distribution: np.ndarray) -> dict[str, float]:
@@ -136,10 +137,10 @@ def _pooled_tolerance(category: pl.DataFrame) -> dict[str, float] | None:
 def _behaviours(
     preferences: Preferences, query: str, tables: Tables | None, relevance: Path | None
 ) -> list[dict[str, Any]]:
-    """S_q, best first; titles and levels where their tables are given."""
-    known = snapshot.rows(preferences, "behaviour", query=query)
-    known = known.sort(["clicked", "ts", "user_id", "item_id"], descending=[True, True, False, False])
-    shown = known.select("item_id", "clicked", "ts", "user_id", "user_group")
+    """Behaviours S_q: clicks first, then the latest; with titles and levels if their sources are given."""
+    behaviours = snapshot.rows(preferences, "behaviour", query=query)
+    behaviours = behaviours.sort(["clicked", "ts", "user_id", "item_id"], descending=[True, True, False, False])
+    shown = behaviours.select("item_id", "clicked", "ts", "user_id", "user_group")
     if relevance is not None:
         require_artifact(relevance, "score-relevance")
         pairs = pl.scan_parquet(relevance / "pairs" / "*.parquet").filter(pl.col("query") == query)
@@ -153,12 +154,13 @@ def _behaviours(
 
 
 def _unknown(preferences: Preferences, query: str) -> str:
+    """Message for an unknown query: the prior of unknown queries, and the nearest known queries."""
     known = snapshot.columns(preferences, "query", ["query", "category"])
     nearest = nearest_queries(known["query"], query)
-    assumed = _tolerance(preferences.model.query_prior)
+    average = _tolerance(preferences.model.query_prior)
     lines = [
-        f"{preferences.path}: nobody typed {query!r} up to {preferences.days[-1]}.",
-        f"  An unknown query is taken for an average one: tolerance {assumed['mean']:.2f} ± {assumed['sd']:.2f}, "
+        f"{preferences.path}: no user typed {query!r} up to {preferences.days[-1]}.",
+        f"  An unknown query gets the average: tolerance {average['mean']:.2f} ± {average['sd']:.2f}, "
         f"clicks per examined impression {_by_level(snapshot.overall_rates(preferences))}.",
     ]
     categories = known.filter(pl.col("query").is_in(nearest[:1]))["category"].to_list()
@@ -167,7 +169,7 @@ def _unknown(preferences: Preferences, query: str) -> str:
         prior = _tolerance(preferences.model.query_priors(categories)[0])
         rates = f", clicks {_by_level(matrix(of_category, RATE_NAMES)[0])}" if of_category.height else ""
         lines.append(
-            f"  Once it is known to ask for {categories[0]!r}, the category of the nearest query: "
+            f"  If it shows mostly items of {categories[0]!r}, the category of the nearest query: "
             f"{prior['mean']:.2f} ± {prior['sd']:.2f}{rates}."
         )
     lines.append(f"  Nearest known queries: {', '.join(repr(near) for near in nearest) or 'none'}.")

@@ -1,4 +1,4 @@
-"""What each stage of a workspace took, read off the manifests."""
+"""Wall times of the stages of a workspace, from its manifests."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from prectr.evaluation.contestants import label_of
 
 STAGES = ("tables", "teacher", "labels-selection", "labels", "encoder", "relevance", "preferences", "samples")
 SEED_MARK = ".seed-"
-"""Between a ranker's name and its seed, in the names of bundles that were trained with further seeds."""
+"""Separates the ranker's name and the seed in the names of bundles of further seeds."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class StageTime:
     """One stage, or all trainings of one ranker.
 
     Attributes:
-        name: for people.
-        runs: how many artifacts it is.
-        seconds: wall time of all of them.
-        core_hours: wall hours times the cores of the machine; None where a manifest does not say.
+        name: name in tables.
+        runs: number of artifacts.
+        seconds: wall time of all artifacts.
+        core_hours: wall hours times the cores of the machine; None if a manifest does not record the cores.
     """
 
     name: str
@@ -30,23 +30,23 @@ class StageTime:
 
 
 def stage_times(workspace: Path) -> list[StageTime]:
-    """The stages that are there, in the pipeline's order, then the rankers."""
-    found = []
+    """Wall times of the stages of a workspace in the order of the pipeline, then of the rankers."""
+    manifests = []
     for name in STAGES:
         if (manifest := read_manifest(workspace / name)) is not None:
-            found.append((str(manifest["stage"]), manifest))
+            manifests.append((str(manifest["stage"]), manifest))
     for path in bundle_paths(workspace):
-        found.append((f"train {label_of(path.name.partition(SEED_MARK)[0])}", read_manifest(path) or {}))
+        manifests.append((f"train {label_of(path.name.partition(SEED_MARK)[0])}", read_manifest(path) or {}))
     times: dict[str, StageTime] = {}
-    for name, manifest in found:
+    for name, manifest in manifests:
         seconds, cores = float(manifest["wall_seconds"]), manifest.get("cores")
         hours = None if cores is None else seconds / 3600 * cores
-        known = times.get(name, StageTime(name, 0, 0.0, 0.0))
-        both = None if known.core_hours is None or hours is None else known.core_hours + hours
-        times[name] = StageTime(name, known.runs + 1, known.seconds + seconds, both)
+        earlier = times.get(name, StageTime(name, 0, 0.0, 0.0))
+        total_hours = None if earlier.core_hours is None or hours is None else earlier.core_hours + hours
+        times[name] = StageTime(name, earlier.runs + 1, earlier.seconds + seconds, total_hours)
     return list(times.values())
 
 
 def bundle_paths(workspace: Path) -> list[Path]:
-    """The bundles of a workspace, by name."""
+    """Directories of the bundles of a workspace, in order of their names."""
     return [path for path in mirror.folders(workspace / "rankers") if read_manifest(path) is not None]

@@ -1,4 +1,4 @@
-"""The page of a sweep: how each trial went, and each setting against what it reached."""
+"""The page of a sweep: the curve of each trial, and the best metric over each setting."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from prectr.reports.drawing import ACCENT, SOFT, axes, svg, templates
 
 
 def render_sweep(facts: Mapping[str, Any], model: str) -> str:
-    """The page as HTML.
+    """Render the page as HTML.
 
     Args:
         facts: `trials` (settings, points, best, seconds, error), `best` (one of them) and `metric`.
@@ -29,7 +29,7 @@ def render_sweep(facts: Mapping[str, Any], model: str) -> str:
 
 
 def _curves(facts: Mapping[str, Any]) -> str:
-    """The metric over steps, a line a trial; the best one stands out."""
+    """Draw the metric over steps, one line per trial; the best trial is highlighted."""
     figure, drawn = axes(6.4, 3.2)
     for trial in facts["trials"]:
         best = trial is facts["best"]
@@ -42,7 +42,7 @@ def _curves(facts: Mapping[str, Any]) -> str:
 
 
 def _setting(name: str, trials: list[dict[str, Any]], facts: Mapping[str, Any]) -> str:
-    """What each value of a setting reached."""
+    """Draw the best metric of each trial over the value of one setting."""
     figure, drawn = axes(3.2, 2.4)
     values = [trial["settings"][name] for trial in trials]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)

@@ -1,4 +1,4 @@
-"""Results as tables in the terminal: evaluation, scored requests, wall times. Printing only, no computing."""
+"""Terminal tables of results: evaluation, scored requests, jobs, wall times. This module only formats figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from rich.table import Table
 from prectr.contracts.protocol import ScoreResponse
 
 WIDTH = 118
+"""Characters of a line if standard output is not a terminal."""
 QUALITY_COLUMNS = (
     ("kappa", "quadratic kappa"),
     ("auc", "AUC grade >= 2"),
@@ -20,22 +21,22 @@ LEVEL_NAMES = ("irr.", "weak", "rel.", "strong")
 
 
 def console() -> Console:
-    """Standard output; as wide as the tables need where it is not a terminal."""
-    found = Console()
-    return found if found.is_terminal else Console(width=WIDTH)
+    """Create a console for standard output; it is `WIDTH` characters wide if standard output is not a terminal."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=WIDTH)
 
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
-    """The model tables, the relevance table and, where there is a truth, the tolerance table."""
+    """Print the tables of models and relevance, and on simulated logs the tolerance table."""
     out = console()
     mark = "simulated log" if evaluation["simulated"] else "logged clicks"
     seeds = f"{evaluation['seeds']} seeds" if evaluation["seeds"] > 1 else "one seed"
     day = f"Test day {evaluation['test_day']}, {evaluation['test_rows']:,} impressions ({mark}), {seeds}"
-    out.print(_figure_table(day, evaluation, TOLD_FIGURES))
+    out.print(_figure_table(day, evaluation, FIGURE_COLUMNS))
     out.print("  " + reading_help(evaluation), style="dim")
-    out.print(_figure_table("By slice", evaluation, TOLD_SLICES))
+    out.print(_figure_table("By slice", evaluation, SLICE_COLUMNS))
     if any(name in evaluation["figures"] for name in ("candidates", "unexposed")):
-        out.print(_figure_table("Lists of candidates, exposed and unexposed", evaluation, TOLD_LISTS))
+        out.print(_figure_table("Lists of candidates, exposed and unexposed", evaluation, LIST_COLUMNS))
     print_quality(evaluation["quality"], evaluation["simulated"])
     if evaluation.get("tolerance"):
         tolerance = Table(title="Mined user tolerance against the truth (simulated)")
@@ -46,82 +47,82 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
         out.print(tolerance)
 
 
-TOLD_FIGURES = (
+FIGURE_COLUMNS = (
     ("all", "auc", "AUC"),
     ("all", "rela_impr", "RelaImpr"),
     ("all", "gauc", "GAUC"),
     ("all", "auc_free", "AUC free"),
     ("all", "gauc_free", "GAUC free"),
 )
-TOLD_SLICES = (
+SLICE_COLUMNS = (
     ("cold", "gauc", "GAUC, cold"),
     ("active", "gauc", "GAUC, active"),
     ("tail", "auc", "AUC, tail"),
     ("randomised", "auc_free", "AUC free, randomised"),
 )
-TOLD_LISTS = (
+LIST_COLUMNS = (
     ("candidates", "level_top", "mean level"),
     ("candidates", "coverage", "coverage"),
     ("candidates", "judged_ndcg", "NDCG, judged"),
     ("unexposed", "level_ndcg", "NDCG of levels, unexposed"),
 )
-"""What the terminal shows; the report shows more."""
+"""Columns (slice, metric, heading) of the terminal's tables; the report has more."""
 
 
-def told_figures(evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> list[list[str]]:
-    """Heading and rows of a table of figures, as text: `0.7532 ±0.0021 =` and the like; empty where there is none.
+def figure_rows(evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> list[list[str]]:
+    """Format a table of figures: heading and rows of cells such as `0.7532 ±.0021 =`; empty cells without a figure.
 
     Args:
         evaluation: the content of an `evaluate` artifact.
-        columns: (slice, metric, heading); those that the evaluation does not have are left out.
+        columns: (slice, metric, heading); columns without figures are left out.
     """
     figures = evaluation["figures"]
-    known = [
+    available = [
         column
         for column in columns
         if figures.get(column[0], {}).get("auc" if column[1] == "rela_impr" else column[1])
         and (column[1] != "rela_impr" or evaluation["improvement_base"])
     ]
-    rows = [["model", *(heading for *_, heading in known)]]
+    rows = [["model", *(heading for *_, heading in available)]]
     for name, model in evaluation["models"].items():
         cells = [
             _improvement(figures[part]["auc"].get(name))
             if metric == "rela_impr"
-            else told_figure(figures[part][metric].get(name))
-            for part, metric, _ in known
+            else format_figure(figures[part][metric].get(name))
+            for part, metric, _ in available
         ]
         if any(cells):
             rows.append([model["label"], *cells])
     return rows
 
 
-def told_figure(figure: Mapping[str, Any] | None) -> str:
-    """Value, half of its interval, and a mark: ▲ better than the base, ▼ worse, = no difference shown."""
-    if figure is None or not _known(figure["value"]):
-        return told_interval(figure)
+def format_figure(figure: Mapping[str, Any] | None) -> str:
+    """Format value, half of its interval, and a mark: ▲ better than the base, ▼ worse, = no difference shown."""
+    if figure is None or not _is_defined(figure["value"]):
+        return format_interval(figure)
     mark = {"better": " ▲", "worse": " ▼", "no difference": " ="}
-    return told_interval(figure) + (
+    return format_interval(figure) + (
         "" if figure["difference"] is None else mark.get(figure["difference"]["verdict"], "")
     )
 
 
-def told_interval(figure: Mapping[str, Any] | None) -> str:
-    """Value and half of its interval; a dash where it is not defined, nothing where there is none."""
+def format_interval(figure: Mapping[str, Any] | None) -> str:
+    """Format value and half of its interval; a dash if the value is not defined, an empty text without a figure."""
     if figure is None:
         return ""
-    if not _known(figure["value"]):
+    if not _is_defined(figure["value"]):
         return "–"
-    half = None if not _known(figure["low"]) else (figure["high"] - figure["low"]) / 2
+    half = None if not _is_defined(figure["low"]) else (figure["high"] - figure["low"]) / 2
     return f"{figure['value']:.4f}" + ("" if half is None else " ±" + f"{half:.4f}".lstrip("0"))
 
 
 def _improvement(figure: Mapping[str, Any] | None) -> str:
     improvement = None if figure is None else figure.get("rela_impr")
-    return "" if improvement is None or not _known(improvement["value"]) else f"{improvement['value']:+.2f} %"
+    return "" if improvement is None or not _is_defined(improvement["value"]) else f"{improvement['value']:+.2f} %"
 
 
 def _figure_table(title: str, evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> Table:
-    heading, *rows = told_figures(evaluation, columns)
+    heading, *rows = figure_rows(evaluation, columns)
     table = Table(title=title)
     for number, name in enumerate(heading):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
@@ -131,7 +132,7 @@ def _figure_table(title: str, evaluation: Mapping[str, Any], columns: Sequence[t
 
 
 def reading_help(evaluation: Mapping[str, Any]) -> str:
-    """How the cells of `told_figures` are to be read."""
+    """Explanation of the cells of `figure_rows`."""
     settings, base = evaluation["settings"], evaluation["models"][evaluation["base"]]["label"]
     seeds = (
         "other users and other seeds"
@@ -146,7 +147,7 @@ def reading_help(evaluation: Mapping[str, Any]) -> str:
 
 
 def print_quality(quality: Mapping[str, Any], simulated: bool) -> None:
-    """Teacher, student and lexical baseline on held-back judged queries."""
+    """Print the figures of teacher, student and lexical baseline on held-back judged queries."""
     mark = ", simulated" if simulated else ""
     table = Table(
         title=f"Relevance on {quality['queries']:,} held-back judged queries, {quality['pairs']:,} pairs "
@@ -167,7 +168,7 @@ def print_quality(quality: Mapping[str, Any], simulated: bool) -> None:
 
 
 def _against_lexical(quality: Mapping[str, Any], name: str) -> str:
-    """On which figures a model beats the lexical baseline; RMSE is better when smaller."""
+    """Sentence with the figures on which a model beats the lexical baseline; a smaller RMSE is better."""
     better = []
     for column, heading in QUALITY_COLUMNS:
         value, base = quality[name][column], quality["lexical"][column]
@@ -178,7 +179,7 @@ def _against_lexical(quality: Mapping[str, Any], name: str) -> str:
 
 
 def print_scored(title: str, response: ScoreResponse, limit: int = 8) -> None:
-    """One scored request: level probabilities, click probability, tau and the final order."""
+    """Print one scored request: level probabilities, click probability, tau and the final order."""
     user, query = response.user_tolerance, response.query_tolerance
     table = Table(
         title=title,
@@ -205,7 +206,7 @@ def print_scored(title: str, response: ScoreResponse, limit: int = 8) -> None:
 
 
 def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Jobs of a cluster."""
+    """Print the jobs of a cluster."""
     table = Table("job", "command", "status", "seconds")
     for row in rows:
         table.add_row(
@@ -215,7 +216,7 @@ def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_wall_times(stages: Sequence[tuple[str, float, bool]], total: float) -> None:
-    """(stage, seconds, skipped) rows and the total."""
+    """Print the wall times of stages, (stage, seconds, skipped), and their total."""
     table = Table(title="Wall time")
     table.add_column("stage")
     table.add_column("seconds", justify="right")
@@ -226,9 +227,9 @@ def print_wall_times(stages: Sequence[tuple[str, float, bool]], total: float) ->
     console().print(table)
 
 
-def _known(value: float | None) -> bool:
+def _is_defined(value: float | None) -> bool:
     return value is not None and value == value
 
 
 def _figure(value: float | None) -> str:
-    return f"{value:.4f}" if _known(value) else "-"
+    return f"{value:.4f}" if _is_defined(value) else "-"

@@ -31,7 +31,7 @@ from prectr.features.spec import SPEC_FILE
 from prectr.metrics.lists import top_mean
 from prectr.reports.evaluation import Report, verdicts
 from prectr.reports.evaluation_page import render_markdown, render_page
-from prectr.reports.terminal import told_figure, told_figures
+from prectr.reports.terminal import figure_rows, format_figure
 from prectr.training.config import TrainConfig
 from tests.prectr.evaluation_world import CONFIG, DAY, make_day, make_evaluation, scores, two_models
 from tests.prectr.training.test_ranker_loop import write_samples
@@ -111,7 +111,7 @@ def test_a_day_of_one_class_has_a_log_loss_and_no_auc(tmp_path: Path) -> None:
     assert found["auc"]["m"]["difference"]["verdict"] == "undefined"
     assert found["logloss"]["m"]["value"] > 0
     content = without_nan(make_evaluation(day, models, "n"))
-    assert told_figure(content["figures"]["all"]["auc"]["m"]) == "–"
+    assert format_figure(content["figures"]["all"]["auc"]["m"]) == "–"
     report = Report.of(tmp_path, content)
     assert "<td>–</td>" in render_page(report) and "| m | – |" in render_markdown(report)
 
@@ -351,9 +351,7 @@ def test_report_tells_figures_marks_and_verdicts(tmp_path: Path) -> None:
     day = make_day(tmp_path)
     models = two_models(day)
     content = make_evaluation(day, models, "base")
-    heading, *rows = told_figures(
-        content, (("all", "auc", "AUC"), ("all", "rela_impr", "RelaImpr"), ("no", "auc", "x"))
-    )
+    heading, *rows = figure_rows(content, (("all", "auc", "AUC"), ("all", "rela_impr", "RelaImpr"), ("no", "auc", "x")))
     assert heading == ["model", "AUC", "RelaImpr"]
     assert re.fullmatch(r"0\.\d{4} ±\.\d{4} ▲", rows[0][1]) and re.fullmatch(r"\+\d+\.\d\d %", rows[0][2])
     assert re.match(r"good against base: AUC \+0\.\d{4} \(better\), GAUC", verdicts(content)[0])

@@ -99,11 +99,11 @@ def test_a_full_page(artifact, quality, tmp_path):
     page = _page(path, tmp_path)
     words = _words(page)
     assert "simulated log" in words and "1,234" in words
-    assert "The calibrated labels are too lenient, by 45 held-back pairs of 9 queries" in words
+    assert "The calibrated labels are too lenient on 45 held-back pairs of 9 queries" in words
     assert "exposed head all 8 2 25.0%" in words
     assert "vllm.eager True" in words and "vllm 9.9" in words and "relevance_v1.en-12345678" in words
     assert "row 19 is too long 2" in words
-    assert "4 questions were asked a second time: 25.0% got another" in words
+    assert "4 questions were asked a second time: 25.0% got a different" in words
     assert page.count("<svg") == page.count("</svg>") == 2 + 3 + 1
     assert "<script>" not in page and "&lt;script&gt;" in page
     addresses = {address.split("/")[2] for address in re.findall(r"https?://[^\s\"'<>]+", page)}
@@ -117,12 +117,12 @@ def test_a_full_page(artifact, quality, tmp_path):
 def test_what_is_not_there_is_said(artifact, tmp_path):
     words = _words(_page(artifact(inputs={"tables": "validate:x"}), tmp_path))
     for said in (
-        "how good the labels are is not known",
+        "the quality of the labels is unknown",
         "The prompt's text was not recorded",
-        "the pairs were given, not selected",
+        "the pairs come from a file",
         "The teacher was not asked",
         "No errors",
-        "nothing to measure with",
+        "the quality cannot be measured",
         "No question was asked a second time",
         "No judgments of labelled pairs",
     ):
@@ -153,8 +153,7 @@ def test_one_judged_query_gives_no_verdict(artifact, quality, tmp_path):
     one = held_back | {"calibrated": held_back["calibrated"] | {"verdict": None, "standard_error": None}}
     words = _words(_page(artifact(**quality | {"quality": {"validation": one}}), tmp_path))
     assert (
-        "cannot be told: all 45 validation pairs are of one query" in words
-        and "no held-back pair was labelled" in words
+        "is unknown: all 45 validation pairs belong to one query" in words and "no held-back pair was labelled" in words
     )
 
 

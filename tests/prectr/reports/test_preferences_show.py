@@ -132,7 +132,7 @@ def test_unknown_query_names_the_nearest_and_what_is_assumed(preferences: Prefer
     with pytest.raises(PrectrError) as refused:
         mined_query(preferences, "Nokia 3301")
     said = str(refused.value)
-    assert "nobody typed 'nokia 3301' up to 2026-03-02" in said
+    assert "no user typed 'nokia 3301' up to 2026-03-02" in said
     assert "Nearest known queries: 'nokia 3310', 'nokia battery'" in said
     # Global: (5 + 1) / (30 + 20) clicks per examined impression of level 2; then the category of the nearest.
     assert "tolerance 0.50 ± 0.00" in said and "rel. 0.120" in said
