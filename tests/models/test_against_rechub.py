@@ -141,7 +141,7 @@ def test_din(sizes, encoder, make_batch) -> None:
         behaviour, target, difference, product = ranker.activation[0].weight.split(WIDTH, 1)
         # They read target, behaviour, target - behaviour, product; we behaviour, target, behaviour - target, product.
         first.weight.copy_(torch.cat([target, behaviour, -difference, product], 1))
-    seen, wanted = ranker.behaviours(full.user_behaviours), ranker.behaviours(full.target)
+    behaviours, target = ranker.behaviours(full.user_behaviours), ranker.behaviours(full.target)
     embedded = their_fields(ranker.fields, sizes)(full.categorical)
-    parts = [embedded.flatten(1), full.numeric, wanted, unit(seen, wanted)]
+    parts = [embedded.flatten(1), full.numeric, target, unit(behaviours, target)]
     assert_same(ranker, full, text, their_network(ranker.deep)(torch.cat(parts, 1)))

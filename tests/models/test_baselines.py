@@ -76,17 +76,17 @@ def test_compressed_interaction_is_its_definition() -> None:
     rows, width, layers = 3, 2, (2, 4)
     network = CompressedInteraction(rows, layers)
     given_rows = torch.randn(5, width, rows)
-    first = found = given_rows.numpy().transpose(0, 2, 1)
+    first = interactions = given_rows.numpy().transpose(0, 2, 1)
     pooled = []
     for layer, size in zip(network.layers, layers, strict=True):
-        weight = layer.weight.detach().numpy().reshape(size, found.shape[1], rows)
+        weight = layer.weight.detach().numpy().reshape(size, interactions.shape[1], rows)
         after = np.zeros((5, size, width))
         for h, i, j in np.ndindex(weight.shape):
-            after[:, h] += weight[h, i, j] * found[:, i] * first[:, j]
+            after[:, h] += weight[h, i, j] * interactions[:, i] * first[:, j]
         pooled.append(after.sum(2))
-        found = after
-    wanted = np.concatenate(pooled, 1) @ network.last.weight.detach().numpy()[0]
-    np.testing.assert_allclose(network(given_rows).detach().numpy()[:, 0], wanted, atol=1e-6)
+        interactions = after
+    expected = np.concatenate(pooled, 1) @ network.last.weight.detach().numpy()[0]
+    np.testing.assert_allclose(network(given_rows).detach().numpy()[:, 0], expected, atol=1e-6)
 
 
 def test_sukd_by_hand(sizes, encoder, one_row) -> None:
@@ -172,9 +172,9 @@ def test_a_batch_of_one_row_trains_sukd(sizes, encoder, make_batch) -> None:
 
 
 def test_divergence_of_click_probabilities() -> None:
-    wanted, logit = torch.tensor([0.0, 30.0]), torch.tensor([np.log(3.0), 30.0])
+    teacher_logit, logit = torch.tensor([0.0, 30.0]), torch.tensor([np.log(3.0), 30.0])
     # 1/2 log(1/2 / 3/4) + 1/2 log(1/2 / 1/4) = log 2 - log(3) / 2, and 0
-    assert click_divergence(wanted, logit).item() == pytest.approx((np.log(2) - np.log(3) / 2) / 2, abs=1e-6)
+    assert click_divergence(teacher_logit, logit).item() == pytest.approx((np.log(2) - np.log(3) / 2) / 2, abs=1e-6)
 
 
 def cosine(one, other) -> float:
@@ -218,12 +218,17 @@ def test_daian_is_its_definition(sizes, encoder, make_batch) -> None:
             habit, count = habit + bins(cosine(has["queries.table"][behaviour[0]], item)), count + 1
             mass += bins(near(item))
             sums += np.outer(bins(near(item)), embedded("behaviours", behaviour, fields))
-        told = np.concatenate([query, habit / max(count, 1), [np.log1p(count)]])
-        intent = np.exp(has["intent.0.weight"] @ told + has["intent.0.bias"])
+        columns_of_intent = np.concatenate([query, habit / max(count, 1), [np.log1p(count)]])
+        intent = np.exp(has["intent.0.weight"] @ columns_of_intent + has["intent.0.bias"])
         intent /= intent.sum()
         interest = intent @ (sums / (1 + mass)[:, None])
-        own = np.array([0, 6]) + inputs.categorical[row].numpy()
-        columns = [has["fields.table"][own].ravel(), inputs.numeric[row], [similarity], intent * bins(similarity)]
+        table_rows = np.array([0, 6]) + inputs.categorical[row].numpy()
+        columns = [
+            has["fields.table"][table_rows].ravel(),
+            inputs.numeric[row],
+            [similarity],
+            intent * bins(similarity),
+        ]
         logits.append(has["deep.0.weight"][0] @ np.concatenate([*columns, interest]) + has["deep.0.bias"][0])
         intents.append(-np.sum(bins(similarity) * np.log(intent)))
         similarities.append(has["nearness.weight"][0, 0] * similarity + has["nearness.bias"][0])

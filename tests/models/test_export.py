@@ -46,5 +46,5 @@ def test_an_encoder_takes_one_pair_and_its_longest() -> None:
         feed = {"input_ids": tokens.numpy(), "token_type_ids": types.numpy(), "attention_mask": mask.numpy()}
         with torch.no_grad():
             expected = encoder(tokens, types, mask)
-        for answer, wanted in zip(session.run(["text", "level_logits"], feed), expected, strict=True):
-            np.testing.assert_allclose(answer, wanted, atol=1e-4)
+        for answer, expected_output in zip(session.run(["text", "level_logits"], feed), expected, strict=True):
+            np.testing.assert_allclose(answer, expected_output, atol=1e-4)

@@ -99,11 +99,11 @@ def test_reads_only_what_it_should(sizes, encoder, make_batch, name) -> None:
 
 def test_level_heads_do_not_read_the_relevances_among_the_numbers(sizes) -> None:
     number = Standardised(column=0, mean=0.0, deviation=1.0)
-    told = RelevanceNumbers(
+    numbers = RelevanceNumbers(
         numeric=(1,), tolerance_slope=(0.0,) * sizes.tolerance, curve=(0.2, 0.1, 0.03),
         **dict.fromkeys(("predictive", "above", "spread", "query_rate", "pair_rate", "pair_examined"), number),
     )  # fmt: skip
-    base = BaseModule(FusionConfig(), sizes.model_copy(update={"relevance": told}), preference=True)
+    base = BaseModule(FusionConfig(), sizes.model_copy(update={"relevance": numbers}), preference=True)
     inputs, text, level = example_inputs(sizes, 2), torch.zeros(2, sizes.text), torch.zeros(2)
     for column, unread in ((0, False), (1, True), (2, False)):
         numeric = inputs.numeric.clone()

@@ -110,7 +110,7 @@ class _Side:
         return cls(name, tolerances[name], true, ceiling, *(np.zeros(len(true)) for _ in range(5)))
 
     def find(self, keys: pl.Series) -> np.ndarray:
-        """Index of each key in `keys`.
+        """Index of each of `keys` in `self.keys`.
 
         Raises:
             PrectrError: the truth lacks a key.

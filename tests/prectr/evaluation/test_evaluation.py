@@ -40,33 +40,33 @@ from tests.prectr.training.test_ranker_loop import write_samples
 def test_figures_are_their_definitions(tmp_path: Path) -> None:
     day = make_day(tmp_path)
     models = two_models(day)
-    found = measure(day, models, CONFIG, base="base", improvement_base="base")
-    by_seed = [roc_auc_score(day.clicked, one.logged) for one in models["good"]]
-    told = found["all"]["auc"]["good"]
-    assert told["value"] == pytest.approx(np.mean(by_seed)) and told["seed_spread"] == pytest.approx(
+    figures = measure(day, models, CONFIG, base="base", improvement_base="base")
+    by_seed = [roc_auc_score(day.clicked, seed_scores.logged) for seed_scores in models["good"]]
+    figure = figures["all"]["auc"]["good"]
+    assert figure["value"] == pytest.approx(np.mean(by_seed)) and figure["seed_spread"] == pytest.approx(
         np.std(by_seed, ddof=1)
     )
-    base = np.mean([roc_auc_score(day.clicked, one.logged) for one in models["base"]])
-    assert told["difference"]["value"] == pytest.approx(np.mean(by_seed) - base)
-    assert told["difference"]["verdict"] == "better" and told["difference"]["low"] > 0
-    assert found["all"]["auc"]["base"]["difference"] is None and "rela_impr" not in found["all"]["auc"]["base"]
+    base = np.mean([roc_auc_score(day.clicked, seed_scores.logged) for seed_scores in models["base"]])
+    assert figure["difference"]["value"] == pytest.approx(np.mean(by_seed) - base)
+    assert figure["difference"]["verdict"] == "better" and figure["difference"]["low"] > 0
+    assert figures["all"]["auc"]["base"]["difference"] is None and "rela_impr" not in figures["all"]["auc"]["base"]
     cold = day.slices["cold"]
-    expected = np.mean([roc_auc_score(day.clicked[cold], one.free[cold]) for one in models["good"]])
-    assert found["cold"]["auc_free"]["good"]["value"] == pytest.approx(expected)
-    assert "logloss" not in found["cold"]
-    for metric, wanted in (("predicted_over_actual", 1.0), ("ece", 0.0)):
-        assert found["all"][metric]["good"]["value"] == pytest.approx(wanted, abs=1.5)
+    expected = np.mean([roc_auc_score(day.clicked[cold], seed_scores.free[cold]) for seed_scores in models["good"]])
+    assert figures["cold"]["auc_free"]["good"]["value"] == pytest.approx(expected)
+    assert "logloss" not in figures["cold"]
+    for metric, expected_value in (("predicted_over_actual", 1.0), ("ece", 0.0)):
+        assert figures["all"][metric]["good"]["value"] == pytest.approx(expected_value, abs=1.5)
 
 
 def test_lists_hold_exposed_and_unexposed_candidates(tmp_path: Path) -> None:
     day = make_day(tmp_path)
-    one = scores(day, 1, 0.0)
-    found = measure(day, {"base": [one]}, CONFIG, base="base", improvement_base="base")
+    day_scores = scores(day, 1, 0.0)
+    figures = measure(day, {"base": [day_scores]}, CONFIG, base="base", improvement_base="base")
     lists = day.lists
     assert lists is not None and day.unexposed is not None
     assert set(lists.request[lists.unexposed]) == set(lists.request)  # requests without unexposed ones are no lists
-    score = np.r_[one.free, one.unexposed][lists.row]
-    assert found["candidates"]["level_top"]["base"]["value"] == pytest.approx(
+    score = np.r_[day_scores.free, day_scores.unexposed][lists.row]
+    assert figures["candidates"]["level_top"]["base"]["value"] == pytest.approx(
         top_mean(lists.request, lists.level, score, 2)
     )
     hidden = lists.unexposed
@@ -80,7 +80,7 @@ def test_lists_hold_exposed_and_unexposed_candidates(tmp_path: Path) -> None:
             for request in np.unique(lists.request)
         ]
     )
-    assert found["unexposed"]["level_ndcg"]["base"]["value"] == pytest.approx(expected)
+    assert figures["unexposed"]["level_ndcg"]["base"]["value"] == pytest.approx(expected)
     held_back = [
         split_of(query) == "held-back"
         for query in pl.concat([day.shown["query"], day.unexposed["query"]]).gather(lists.row)
@@ -94,22 +94,22 @@ def test_lists_hold_exposed_and_unexposed_candidates(tmp_path: Path) -> None:
 
 def test_without_candidates_or_judgments_there_are_no_lists_or_grades(tmp_path: Path) -> None:
     day = make_day(tmp_path / "a", candidates=False)
-    found = measure(day, {"m": [scores(day, 1, 1.0)]}, CONFIG, base="m", improvement_base="m")
-    assert day.lists is None and set(found) == {"all", "cold"}
+    figures = measure(day, {"m": [scores(day, 1, 1.0)]}, CONFIG, base="m", improvement_base="m")
+    assert day.lists is None and set(figures) == {"all", "cold"}
     day = make_day(tmp_path / "b", judged=False)
-    found = measure(day, {"m": [scores(day, 1, 1.0)]}, CONFIG, base="m", improvement_base="m")
-    assert "judged_ndcg" not in found["candidates"] and "click_ndcg" not in found["candidates"]
+    figures = measure(day, {"m": [scores(day, 1, 1.0)]}, CONFIG, base="m", improvement_base="m")
+    assert "judged_ndcg" not in figures["candidates"] and "click_ndcg" not in figures["candidates"]
 
 
 def test_a_day_of_one_class_has_a_log_loss_and_no_auc(tmp_path: Path) -> None:
     day = make_day(tmp_path, clicked=-1.0)
     models = {"m": [scores(day, 1, 1.0)], "n": [scores(day, 2, 1.0)]}
-    found = measure(day, models, CONFIG, base="n", improvement_base="n")["all"]
+    figures = measure(day, models, CONFIG, base="n", improvement_base="n")["all"]
     assert all(
-        math.isnan(found[name]["m"]["value"]) for name in ("auc", "gauc", "auc_free", "predicted_over_actual", "ne")
+        math.isnan(figures[name]["m"]["value"]) for name in ("auc", "gauc", "auc_free", "predicted_over_actual", "ne")
     )
-    assert found["auc"]["m"]["difference"]["verdict"] == "undefined"
-    assert found["logloss"]["m"]["value"] > 0
+    assert figures["auc"]["m"]["difference"]["verdict"] == "undefined"
+    assert figures["logloss"]["m"]["value"] > 0
     content = without_nan(make_evaluation(day, models, "n"))
     assert format_figure(content["figures"]["all"]["auc"]["m"]) == "–"
     report = Report.of(tmp_path, content)
@@ -119,18 +119,18 @@ def test_a_day_of_one_class_has_a_log_loss_and_no_auc(tmp_path: Path) -> None:
 def test_constant_scores_are_no_difference_and_worth_a_half(tmp_path: Path) -> None:
     day = make_day(tmp_path)
     flat = DayScores(*(np.zeros(len(day.clicked)) for _ in range(2)), np.full(len(day.clicked), 0.4))
-    found = measure(day, {"m": [flat], "n": [flat]}, CONFIG, base="n", improvement_base="n")["all"]
-    assert found["auc"]["m"]["value"] == found["gauc"]["m"]["value"] == 0.5
-    assert found["auc"]["m"]["difference"]["verdict"] == "no difference"
-    assert math.isnan(found["auc"]["m"]["rela_impr"]["value"])  # a base of one half is refused
+    figures = measure(day, {"m": [flat], "n": [flat]}, CONFIG, base="n", improvement_base="n")["all"]
+    assert figures["auc"]["m"]["value"] == figures["gauc"]["m"]["value"] == 0.5
+    assert figures["auc"]["m"]["difference"]["verdict"] == "no difference"
+    assert math.isnan(figures["auc"]["m"]["rela_impr"]["value"])  # a base of one half is refused
 
 
 def test_scores_of_a_bundle_that_are_nan_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     day = make_day(tmp_path)
     bad = np.zeros(len(day.clicked), np.float32)
     bad[6] = np.nan
-    made = SimpleNamespace(score=lambda *_: SimpleNamespace(click_logit=bad, incentive=bad))
-    monkeypatch.setattr(scores_module, "Scorer", lambda _: made)
+    scorer = SimpleNamespace(score=lambda *_: SimpleNamespace(click_logit=bad, incentive=bad))
+    monkeypatch.setattr(scores_module, "Scorer", lambda _: scorer)
     monkeypatch.setitem(day.__dict__, "shown_rows", None)
     day.samples.tokens = None  # type: ignore[misc]
     request, item = day.shown.row(6, named=True)["request_id"], day.shown.row(6, named=True)["item_id"]
@@ -150,14 +150,14 @@ def _write_scores(day: TestDay, file: Path, change: Any = lambda frame: frame) -
 @pytest.mark.parametrize("name", ["scores.parquet", "scores.csv"])
 def test_scores_of_a_file_are_taken_in_the_rows_order(tmp_path: Path, name: str) -> None:
     day = make_day(tmp_path / "tables")
-    found = file_scores(_write_scores(day, tmp_path / name), day)
-    np.testing.assert_array_equal(found.logged, np.arange(len(day.clicked)))
-    np.testing.assert_array_equal(found.free, found.logged)
-    assert found.probability is None and found.unexposed is None
+    day_scores = file_scores(_write_scores(day, tmp_path / name), day)
+    np.testing.assert_array_equal(day_scores.logged, np.arange(len(day.clicked)))
+    np.testing.assert_array_equal(day_scores.free, day_scores.logged)
+    assert day_scores.probability is None and day_scores.unexposed is None
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         (
             lambda frame: frame.head(100),
@@ -178,10 +178,10 @@ def test_scores_of_a_file_are_taken_in_the_rows_order(tmp_path: Path, name: str)
         (lambda frame: frame.with_columns(probability=pl.col("score")), r"numbers outside 0\.\.1; are they logits\?"),
     ],
 )
-def test_a_file_of_other_rows_or_no_numbers_is_refused(tmp_path: Path, change: Any, told: str) -> None:
+def test_a_file_of_other_rows_or_no_numbers_is_refused(tmp_path: Path, change: Any, message: str) -> None:
     day = make_day(tmp_path / "tables")
     file = _write_scores(day, tmp_path / "scores.parquet", change)
-    with pytest.raises(UsageError, match=rf"--scores {re.escape(str(file))}: .*{told}"):
+    with pytest.raises(UsageError, match=rf"--scores {re.escape(str(file))}: .*{message}"):
         file_scores(file, day)
 
 
@@ -202,7 +202,7 @@ def test_bundles_that_saw_the_test_day_or_other_samples_are_refused(tmp_path: Pa
     older = _bundle(tmp_path / "older", "2026-03-04", "other")
     (older / SPEC_FILE).write_text("of these samples")
     require_comparable(older, tmp_path / "samples", "same", DAY)
-    for name, last, samples, told in (
+    for name, last, samples, message in (
         (
             "late",
             "2026-03-05",
@@ -219,12 +219,12 @@ def test_bundles_that_saw_the_test_day_or_other_samples_are_refused(tmp_path: Pa
     ):
         bundle = _bundle(tmp_path / name, last, samples)
         (bundle / SPEC_FILE).write_text("of others")
-        with pytest.raises(UsageError, match=rf"{name}: {told}"):
+        with pytest.raises(UsageError, match=rf"{name}: {message}"):
             require_comparable(bundle, tmp_path / "samples", "same", DAY)
 
 
-def test_models_are_chosen_by_name_and_mistakes_told() -> None:
-    assert [one.name for one in chosen(["all", "daian"])] == [*PAPER_MODELS, "daian"]
+def test_models_are_chosen_by_name_and_mistakes_are_named() -> None:
+    assert [contestant.name for contestant in chosen(["all", "daian"])] == [*PAPER_MODELS, "daian"]
     with pytest.raises(UsageError, match=r"--models deep-fm: no such model; did you mean deepfm\?"):
         chosen(["deep-fm"])
     with pytest.raises(UsageError, match="lr is named twice"):
@@ -234,8 +234,10 @@ def test_models_are_chosen_by_name_and_mistakes_told() -> None:
 def test_ablations_change_one_thing_each() -> None:
     full = ABLATIONS[-1].config(TrainConfig(), 3).model.model_dump()
     changed = {
-        one.name: {key for key, value in one.config(TrainConfig(), 3).model.model_dump().items() if value != full[key]}
-        for one in ABLATIONS
+        ablation.name: {
+            key for key, value in ablation.config(TrainConfig(), 3).model.model_dump().items() if value != full[key]
+        }
+        for ablation in ABLATIONS
     }
     assert changed == {
         "prectr": {"name"},
@@ -248,7 +250,7 @@ def test_ablations_change_one_thing_each() -> None:
 
 
 def test_contestants_are_trained_seed_by_seed_and_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained, said = [], []
+    trained, messages = [], []
 
     def run(*, out: Path, config: TrainConfig, **_: Any) -> StageResult:
         skipped = out.name == "lr"
@@ -257,7 +259,7 @@ def test_contestants_are_trained_seed_by_seed_and_reused(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(train_contestants.train, "run", run)
     monkeypatch.setattr(train_contestants, "ray_session", _no_session)
-    monkeypatch.setattr(progress, "say", said.append)
+    monkeypatch.setattr(progress, "say", messages.append)
     bundles = train_contestants.run(
         chosen(["lr", "din"]), 2, samples=tmp_path, encoder=tmp_path, preferences=tmp_path, rankers=tmp_path,
         config=TrainConfig(seed=17),
@@ -267,8 +269,8 @@ def test_contestants_are_trained_seed_by_seed_and_reused(tmp_path: Path, monkeyp
         "lr": [tmp_path / "lr", tmp_path / "lr.seed-18"],
         "din": [tmp_path / "din", tmp_path / "din.seed-18"],
     }
-    assert said[0] == "training 1 of 4: LR, seed 17" and re.search(
-        r"training 3 of 4: LR, seed 18; 2 to go, about 1 min", said[2]
+    assert messages[0] == "training 1 of 4: LR, seed 17" and re.search(
+        r"training 3 of 4: LR, seed 18; 2 to go, about 1 min", messages[2]
     )
 
 
@@ -302,9 +304,9 @@ def test_slices_of_real_samples_cover_the_day(laboratory: SimpleNamespace, tmp_p
 def test_incentive_by_threshold_sees_tolerance() -> None:
     random = np.random.default_rng(1)
     true = pl.DataFrame({"threshold": random.random(400), "grade": random.integers(0, 4, 400)})
-    found = incentive_by_threshold(-true["threshold"].to_numpy(), true, parts=4)
-    assert found["spearman"] == pytest.approx(1.0)
-    assert np.diff(found["weak"]).max() < 0 and np.diff(found["threshold"]).min() > 0
+    curve = incentive_by_threshold(-true["threshold"].to_numpy(), true, parts=4)
+    assert curve["spearman"] == pytest.approx(1.0)
+    assert np.diff(curve["weak"]).max() < 0 and np.diff(curve["threshold"]).min() > 0
     flat = incentive_by_threshold(np.zeros(400), true, parts=4)
     assert math.isnan(flat["spearman"])
 
@@ -328,16 +330,16 @@ def test_off_policy_values_of_the_randomised_slice(tmp_path: Path) -> None:
     logged_order = DayScores(-day.position.astype(float), -day.position.astype(float))
     models = {"flat": [flat], "logged": [logged_order]}
     rates = lambda rows, position: np.full(len(rows), 0.4 / position)  # noqa: E731
-    found = off_policy_values(day, models, base="flat", reward=rates, level=0.95)
-    assert found is not None and found["requests"] == 16
-    told = found["models"]
+    report = off_policy_values(day, models, base="flat", reward=rates, level=0.95)
+    assert report is not None and report["requests"] == 16
+    values = report["models"]
     clicks = day.clicked[chosen].sum() / 16
-    assert told["random order"]["logged"]["value"] == pytest.approx(clicks)
-    assert told["flat"]["ips"]["value"] == told["flat"]["snips"]["value"] == pytest.approx(clicks)
+    assert values["random order"]["logged"]["value"] == pytest.approx(clicks)
+    assert values["flat"]["ips"]["value"] == values["flat"]["snips"]["value"] == pytest.approx(clicks)
     # The logged order itself: every row matches where it is, with four times the weight that random placement gives.
-    assert told["logged"]["ips"]["value"] == pytest.approx(4 * clicks)
-    assert told["logged"]["snips"]["value"] == pytest.approx(clicks)
-    assert "truth" not in told["flat"]
+    assert values["logged"]["ips"]["value"] == pytest.approx(4 * clicks)
+    assert values["logged"]["snips"]["value"] == pytest.approx(clicks)
+    assert "truth" not in values["flat"]
 
 
 def test_off_policy_values_need_propensities(tmp_path: Path) -> None:
@@ -347,7 +349,7 @@ def test_off_policy_values_need_propensities(tmp_path: Path) -> None:
     assert refused is not None and re.match(r"Of 64 propensities 64 are missing", refused["refused"])
 
 
-def test_report_tells_figures_marks_and_verdicts(tmp_path: Path) -> None:
+def test_report_holds_figures_marks_and_verdicts(tmp_path: Path) -> None:
     day = make_day(tmp_path)
     models = two_models(day)
     content = make_evaluation(day, models, "base")

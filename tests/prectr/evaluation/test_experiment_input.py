@@ -1,4 +1,4 @@
-"""Exposures and assignment: what counts for whom, in both file formats, and what is refused with which words."""
+"""Exposures and assignment: what counts for whom, in both file formats, and which messages refuse them."""
 
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -58,17 +58,17 @@ def files(tmp_path: Path):
 
 
 def test_rows_count_from_their_users_assignment_on(files) -> None:
-    found = files()
-    assert found.variants == ["control", "new"] and found.variant.tolist() == [0, 1, 0, 1]
-    assert found.days == [date(2026, 3, 5), date(2026, 3, 6)] and found.entered.tolist() == [0, 0, 1, 1]
-    sums = with_derived_sums(found.until(1))
+    experiment = files()
+    assert experiment.variants == ["control", "new"] and experiment.variant.tolist() == [0, 1, 0, 1]
+    assert experiment.days == [date(2026, 3, 5), date(2026, 3, 6)] and experiment.entered.tolist() == [0, 0, 1, 1]
+    sums = with_derived_sums(experiment.until(1))
     assert sums["impressions"].tolist() == [2, 1, 1, 0]
     assert sums["clicks"].tolist() == [1, 1, 0, 0] and sums["orders"].tolist() == [0, 1, 0, 0]
     assert sums["amount"].tolist() == [0, 5.5, 0, 0] and sums["converted"].tolist() == [0, 1, 0, 0]
-    assert with_derived_sums(found.until(0))["impressions"].tolist() == [1, 1, 0, 0]
-    assert found.before is not None
-    assert found.before["clicks"].tolist() == [1, 0, 0, 0] and found.before["amount"].tolist() == [7, 0, 0, 0]
-    assert found.counts == {
+    assert with_derived_sums(experiment.until(0))["impressions"].tolist() == [1, 1, 0, 0]
+    assert experiment.before is not None
+    assert experiment.before["clicks"].tolist() == [1, 0, 0, 0] and experiment.before["amount"].tolist() == [7, 0, 0, 0]
+    assert experiment.counts == {
         "rows_without_assignment": 1,
         "users_without_assignment": 1,
         "rows_before_their_users_assignment": 1,
@@ -91,8 +91,8 @@ def test_without_times_of_assignment_all_rows_count_or_those_from_the_start(file
 
 def test_an_earlier_log_is_the_time_before(files) -> None:
     earlier = ROWS.with_columns(pl.col("ts").dt.offset_by("-1d"))
-    found = files(before=earlier)
-    assert found.before is not None and found.before["impressions"].tolist() == [2, 2, 0, 0]
+    experiment = files(before=earlier)
+    assert experiment.before is not None and experiment.before["impressions"].tolist() == [2, 2, 0, 0]
     assert files(before=earlier, cuped=False).before is None
 
 
@@ -106,8 +106,8 @@ def test_csv_directories_and_number_types_read_alike(files, tmp_path: Path) -> N
         (folder / f"date={number}").mkdir(parents=True)
         part.write_csv(folder / f"date={number}" / "part.csv")
     USERS.with_columns(pl.col("ts").dt.replace_time_zone(None)).write_csv(tmp_path / "users.csv")
-    found = with_derived_sums(read_experiment(folder, tmp_path / "users.csv", None, ExperimentConfig()).until(9))
-    assert {name: values.tolist() for name, values in found.items()} == {
+    sums = with_derived_sums(read_experiment(folder, tmp_path / "users.csv", None, ExperimentConfig()).until(9))
+    assert {name: values.tolist() for name, values in sums.items()} == {
         name: values.tolist() for name, values in expected.items()
     }
 
@@ -143,7 +143,7 @@ def test_only_what_the_columns_allow_is_measured(files) -> None:
         (ROWS.drop("price"), USERS, {"measures": ["gmv"]}, "names gmv, which need the columns"),
     ],
 )
-def test_wrong_use_is_told(files, rows, users, settings, message) -> None:
+def test_wrong_use_is_refused(files, rows, users, settings, message) -> None:
     with pytest.raises(UsageError, match=message):
         files(rows, users, **settings)
 
@@ -171,9 +171,9 @@ def test_bad_data_is_refused(files, rows, users, settings, message) -> None:
 
 def test_a_few_users_of_several_variants_are_left_out_and_counted(files) -> None:
     crossed = pl.concat([USERS, USERS[:1].with_columns(variant=pl.lit("new"))])
-    found = files(users=crossed, max_crossed_share=0.3)
-    assert found.counts["users_in_several_variants"] == 1 and len(found.variant) == 3
-    assert with_derived_sums(found.until(9))["clicks"].sum() == 1  # only b's is left
+    experiment = files(users=crossed, max_crossed_share=0.3)
+    assert experiment.counts["users_in_several_variants"] == 1 and len(experiment.variant) == 3
+    assert with_derived_sums(experiment.until(9))["clicks"].sum() == 1  # only b's is left
 
 
 def test_unknown_measures_and_shares_are_refused() -> None:
@@ -210,9 +210,9 @@ def experiment_of(seed: int, users: int, effect: float, shares: tuple[float, flo
 def test_a_strong_effect_is_found_by_every_interval_and_in_both_directions(tmp_path: Path) -> None:
     config = ExperimentConfig(resamples=200)
     better = analyse(read_experiment(*experiment_of(1, 600, 0.08, (0.5, 0.5), tmp_path), None, config), config)
-    told = better["measures"]["ctr"]["treatments"]["treatment"]
-    assert told["verdict"] == told["always_valid"]["verdict"] == "better" and told["p_value"] < 1e-6
-    assert told["delta"]["low"] < 0.08 < told["delta"]["high"]
+    comparison = better["measures"]["ctr"]["treatments"]["treatment"]
+    assert comparison["verdict"] == comparison["always_valid"]["verdict"] == "better" and comparison["p_value"] < 1e-6
+    assert comparison["delta"]["low"] < 0.08 < comparison["delta"]["high"]
     assert better["measures"]["gmv"]["treatments"]["treatment"]["verdict"] == "better"
     worse = analyse(read_experiment(*experiment_of(1, 600, -0.06, (0.5, 0.5), tmp_path), None, config), config)
     assert worse["measures"]["ctr"]["treatments"]["treatment"]["verdict"] == "worse"
@@ -228,8 +228,8 @@ def test_a_sample_ratio_mismatch_withholds_every_verdict(tmp_path: Path) -> None
     verdicts = {
         verdict
         for measure in report["measures"].values()
-        for told in measure["treatments"].values()
-        for verdict in (told["verdict"], told["always_valid"]["verdict"])
+        for comparison in measure["treatments"].values()
+        for verdict in (comparison["verdict"], comparison["always_valid"]["verdict"])
     }
     assert verdicts == {"withheld"}
     assert "SAMPLE RATIO MISMATCH" in markdown(report) and "No verdict is given" in markdown(report)
@@ -245,11 +245,11 @@ def test_a_day_of_the_report_is_what_that_day_would_have_said(tmp_path: Path) ->
     first = analyse(read_experiment(tmp_path / "first.parquet", users, None, config), config)
     assert [day["day"] for day in whole["days"]] == ["2026-03-01", "2026-03-02"]
     assert whole["days"][0] == first["days"][0]
-    told = whole["measures"]["ctr"]["treatments"]["treatment"]
+    comparison = whole["measures"]["ctr"]["treatments"]["treatment"]
     last = whole["days"][-1]["measures"]["ctr"]["treatment"]
-    assert told["difference"] == last["difference"]
-    assert told["delta"]["high"] - told["difference"] == pytest.approx(last["fixed_reach"])
-    assert told["always_valid"]["high"] - told["difference"] == pytest.approx(last["always_valid_reach"])
+    assert comparison["difference"] == last["difference"]
+    assert comparison["delta"]["high"] - comparison["difference"] == pytest.approx(last["fixed_reach"])
+    assert comparison["always_valid"]["high"] - comparison["difference"] == pytest.approx(last["always_valid_reach"])
 
 
 def test_too_few_users_make_verdicts_undefined_not_wrong(files) -> None:

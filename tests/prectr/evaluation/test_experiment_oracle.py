@@ -117,9 +117,9 @@ def test_sample_ratio(observed, shares) -> None:
 
 
 def test_a_hand_computed_ratio() -> None:
-    found = Ratio.of(Moments.of(np.array([1.0, 0.0, 3.0]), np.array([2.0, 2.0, 4.0])))
+    ratio = Ratio.of(Moments.of(np.array([1.0, 0.0, 3.0]), np.array([2.0, 2.0, 4.0])))
     # R = 4 / 8; residuals 0, -1, 1; variance of them 1; b = 8 / 3: 1 / (3 * 64 / 9)
-    assert found.value == 0.5 and found.variance == pytest.approx(9 / 192)
+    assert ratio.value == 0.5 and ratio.variance == pytest.approx(9 / 192)
 
 
 def test_what_has_no_value_is_nan_and_does_not_warn(recwarn: pytest.WarningsRecorder) -> None:

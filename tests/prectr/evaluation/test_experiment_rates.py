@@ -1,4 +1,4 @@
-"""Simulated A/A experiments: how often a test finds what is not there, and what peeking every day does to it."""
+"""Simulated A/A experiments: how often a test finds a difference that does not exist, and what daily looks do."""
 
 import numpy as np
 import pytest
@@ -36,8 +36,8 @@ def test_intervals_of_a_mean_cover_the_truth(relative: bool) -> None:
     random = np.random.default_rng(4)
     orders = random.poisson(random.gamma(0.5, 0.6, (EXPERIMENTS, 2, 500))).astype(float)
     pair = [Ratio.of(Moments.of(orders[:, variant], np.ones((EXPERIMENTS, 500)))) for variant in range(2)]
-    found = Difference.relative(*pair) if relative else Difference.of(*pair)
-    missed = np.abs(found.value) > found.reach(0.95)
+    difference = Difference.relative(*pair) if relative else Difference.of(*pair)
+    missed = np.abs(difference.value) > difference.reach(0.95)
     assert LOWEST < missed.mean() < HIGHEST
 
 
@@ -57,9 +57,9 @@ def test_cuped_keeps_the_rate_and_takes_out_noise() -> None:
             "mean": [UserSums(values, ones) for values in orders],
             "ratio": [UserSums(values, shown.astype(float)) for values, shown in zip(clicks, rows)],
         }.items():
-            found = adjust(during, before, treated)
-            missed[name].append(found.difference.p_value < 0.05)
-            reductions[name].append(found.variance_reduction)
+            adjusted = adjust(during, before, treated)
+            missed[name].append(adjusted.difference.p_value < 0.05)
+            reductions[name].append(adjusted.variance_reduction)
     for name, wrong in missed.items():
         assert LOWEST < np.mean(wrong) < HIGHEST, name
     # Poisson noise on a Gamma(1, 1) rate: correlation 1/2, so a quarter of the variance.
@@ -72,9 +72,9 @@ def test_cuped_finds_the_same_effect() -> None:
     activity = random.gamma(1.0, 1.0, 40_000)
     treated = random.random(40_000) < 0.5
     during = UserSums(random.poisson(activity * (1 + 0.3 * treated)).astype(float), np.ones(40_000))
-    found = adjust(during, UserSums(random.poisson(activity).astype(float), np.ones(40_000)), treated)
-    assert found.difference.value == pytest.approx(0.3, abs=4 * found.difference.standard_error)
-    assert found.difference.standard_error < 0.02
+    adjusted = adjust(during, UserSums(random.poisson(activity).astype(float), np.ones(40_000)), treated)
+    assert adjusted.difference.value == pytest.approx(0.3, abs=4 * adjusted.difference.standard_error)
+    assert adjusted.difference.standard_error < 0.02
 
 
 def peeked(days: int, arriving: bool) -> tuple[float, float]:
@@ -92,10 +92,10 @@ def peeked(days: int, arriving: bool) -> tuple[float, float]:
         outcome = random.poisson(fresh).astype(float)
         total = np.concatenate([total, outcome], axis=2) if arriving else total + outcome
         ones = np.ones_like(total[:, 0])
-        found = Difference.of(*(Ratio.of(Moments.of(total[:, variant], ones)) for variant in range(2)))
+        difference = Difference.of(*(Ratio.of(Moments.of(total[:, variant], ones)) for variant in range(2)))
         size = 2 * total.shape[2]
-        wrong_fixed |= np.abs(found.value) > found.reach(0.95)
-        wrong_valid |= np.abs(found.value) > always_valid_reach(found.standard_error, size, 0.95, 2000)
+        wrong_fixed |= np.abs(difference.value) > difference.reach(0.95)
+        wrong_valid |= np.abs(difference.value) > always_valid_reach(difference.standard_error, size, 0.95, 2000)
     return float(wrong_fixed.mean()), float(wrong_valid.mean())
 
 
@@ -129,11 +129,11 @@ def test_constant_multiple_survives_a_fiftyfold_growth_of_information() -> None:
 def test_resplits_show_the_rate_of_these_users() -> None:
     clicks, impressions = heavy_users(np.random.default_rng(9), (600,))
     sums = {"ctr": UserSums(clicks, impressions), "orders": UserSums(np.minimum(clicks, 3), np.ones(600))}
-    found = false_positives(sums, frozenset(["ctr"]), 0.5, EXPERIMENTS, 0.95, seed=1)
-    assert found["ctr"].by_users == pytest.approx(0.05, abs=0.02)
-    assert found["ctr"].by_rows is not None and found["ctr"].by_rows > 0.2
-    assert LOWEST < found["orders"].by_users < HIGHEST and found["orders"].by_rows is None
-    assert false_positives(sums, frozenset(["ctr"]), 0.5, EXPERIMENTS, 0.95, seed=1) == found
+    rates = false_positives(sums, frozenset(["ctr"]), 0.5, EXPERIMENTS, 0.95, seed=1)
+    assert rates["ctr"].by_users == pytest.approx(0.05, abs=0.02)
+    assert rates["ctr"].by_rows is not None and rates["ctr"].by_rows > 0.2
+    assert LOWEST < rates["orders"].by_users < HIGHEST and rates["orders"].by_rows is None
+    assert false_positives(sums, frozenset(["ctr"]), 0.5, EXPERIMENTS, 0.95, seed=1) == rates
 
 
 def test_bootstrap_of_a_difference_agrees_with_the_delta_method() -> None:
@@ -143,8 +143,10 @@ def test_bootstrap_of_a_difference_agrees_with_the_delta_method() -> None:
     sums = UserSums(clicks, impressions)
     drawn = resample([DrawnDifference.of(sums, treated)], 3000, 600, seed=0)
     pair = [Ratio.of(Moments.of(clicks[users], impressions[users])) for users in (~treated, treated)]
-    found = Difference.of(*pair)
-    assert drawn.value[0] == pytest.approx(found.value, rel=1e-9)
-    assert drawn.resamples.std() == pytest.approx(found.standard_error, rel=0.1)
+    difference = Difference.of(*pair)
+    assert drawn.value[0] == pytest.approx(difference.value, rel=1e-9)
+    assert drawn.resamples.std() == pytest.approx(difference.standard_error, rel=0.1)
     low, high = percentile_interval(drawn.resamples[:, 0])
-    assert [low, high] == pytest.approx([found.value - found.reach(0.95), found.value + found.reach(0.95)], abs=2e-3)
+    assert [low, high] == pytest.approx(
+        [difference.value - difference.reach(0.95), difference.value + difference.reach(0.95)], abs=2e-3
+    )

@@ -75,9 +75,9 @@ def test_a_user_sees_one_variant_and_its_ranker_orders_the_list(world, played) -
 
 def test_assignment_names_everybody_who_came_from_their_first_row_on(played) -> None:
     rows = pl.concat(pl.from_arrow(day.exposures) for day in played.days())
-    found = pl.from_arrow(played.assignment()).sort("user_id")
+    assignment = pl.from_arrow(played.assignment()).sort("user_id")
     expected = rows.group_by("user_id").agg(pl.col("policy").first().alias("variant"), pl.col("ts").min())
-    assert found.equals(expected.sort("user_id"))
+    assert assignment.equals(expected.sort("user_id"))
 
 
 def test_truth_is_the_sum_of_the_click_model_over_all_requests(world, played) -> None:
@@ -94,11 +94,11 @@ def test_truth_is_the_sum_of_the_click_model_over_all_requests(world, played) ->
                 amount += 0.0 if np.isnan(price) else click * purchase * price
                 user = int(requests.user[row])
                 none[user] = none.get(user, 1.0) * (1 - click * purchase)
-        found = played.truth[variant].all_sums()
-        assert found["clicks"] == pytest.approx(clicks) and found["orders"] == pytest.approx(orders)
-        assert found["amount"] == pytest.approx(amount)
-        assert found["impressions"] == DAYS * REQUESTS * constants.SHOWN and found["users"] == len(none)
-        assert found["converted"] == pytest.approx(sum(1 - chance for chance in none.values()))
+        sums = played.truth[variant].all_sums()
+        assert sums["clicks"] == pytest.approx(clicks) and sums["orders"] == pytest.approx(orders)
+        assert sums["amount"] == pytest.approx(amount)
+        assert sums["impressions"] == DAYS * REQUESTS * constants.SHOWN and sums["users"] == len(none)
+        assert sums["converted"] == pytest.approx(sum(1 - chance for chance in none.values()))
 
 
 def test_the_same_ranker_twice_is_truly_the_same(world) -> None:

@@ -25,8 +25,8 @@ def test_ndcg_equals_scikit_learn_query_by_query():
     queries = np.repeat(["a", "b", "c", "d"], 15)
     truth, scores = generator.integers(0, 4, 60), generator.random(60)
     truth[queries == "d"] = 0
-    wanted = [ndcg_score([2.0 ** truth[queries == q] - 1], [scores[queries == q]], k=10) for q in "abc"]
-    assert np.isclose(mean_ndcg(pl.Series(queries), truth, scores, 10), np.mean(wanted))
+    expected = [ndcg_score([2.0 ** truth[queries == q] - 1], [scores[queries == q]], k=10) for q in "abc"]
+    assert np.isclose(mean_ndcg(pl.Series(queries), truth, scores, 10), np.mean(expected))
 
 
 def test_a_perfect_model_and_one_class():

@@ -59,10 +59,10 @@ def test_agreement_is_spearman_with_a_fisher_interval() -> None:
     swapped = true.reshape(6, 2)[:, ::-1].ravel()  # twelve ranks off by one
     rho = 1 - 6 * 12 / (12 * (12**2 - 1))
     reach = 1.959964 * math.sqrt((1 + rho**2 / 2) / 9)
-    found = agreement(swapped, true)
-    assert found["spearman"] == pytest.approx(rho)
-    assert found["low"] == pytest.approx(math.tanh(math.atanh(rho) - reach))
-    assert found["high"] == pytest.approx(math.tanh(math.atanh(rho) + reach))
+    figure = agreement(swapped, true)
+    assert figure["spearman"] == pytest.approx(rho)
+    assert figure["low"] == pytest.approx(math.tanh(math.atanh(rho) - reach))
+    assert figure["high"] == pytest.approx(math.tanh(math.atanh(rho) + reach))
 
 
 @pytest.mark.parametrize(
@@ -89,23 +89,23 @@ def test_ceiling_equals_a_posterior_row_by_row(monkeypatch: pytest.MonkeyPatch) 
     true = np.array([-0.3, 0.0, 0.3])
     rows = _rows(rng, 3, 40)
     monkeypatch.setattr(ceiling_module, "ROWS_AT_ONCE", 7)
-    made = Ceiling(true, CURVE)
-    made.add(**rows)
+    ceiling = Ceiling(true, CURVE)
+    ceiling.add(**rows)
 
-    logs = {key: [0.0] * len(made.grid) for key in range(3)}
+    logs = {key: [0.0] * len(ceiling.grid) for key in range(3)}
     for key, clicked, relevance, other, chance in zip(*(values.tolist() for values in rows.values()), strict=True):
-        for place, threshold in enumerate(made.grid):
+        for place, threshold in enumerate(ceiling.grid):
             total = min(max(0.58 + threshold + other, 0.0), 1.1)
             accepted = 1 / (1 + math.exp(-(relevance - total) / 0.08))
             click = chance * (0.03 + 0.97 * accepted)
             logs[key][place] += math.log(click if clicked else 1 - click)
-    for key, mean in enumerate(made.means()):
+    for key, mean in enumerate(ceiling.means()):
         # Three equal users: the prior is a third at each of their tolerances and 1e-9 elsewhere.
         weight = [
             math.exp(log) * (1 / 3 if np.isclose(threshold, true).any() else 1e-9)
-            for log, threshold in zip(logs[key], made.grid, strict=True)
+            for log, threshold in zip(logs[key], ceiling.grid, strict=True)
         ]
-        expected = sum(w * t for w, t in zip(weight, made.grid, strict=True)) / sum(weight)
+        expected = sum(w * t for w, t in zip(weight, ceiling.grid, strict=True)) / sum(weight)
         assert mean == pytest.approx(expected, abs=1e-9)
 
 
@@ -117,14 +117,14 @@ def test_ceiling_finds_planted_tolerances() -> None:
     threshold = np.clip(CURVE.base + true[rows["key"]] + rows["other"], 0, 1.1)
     accepted = 1 / (1 + np.exp(-(rows["relevance"] - threshold) / CURVE.slope))
     rows["clicked"] = rng.random(12_000) < 0.9 * (0.03 + 0.97 * accepted)
-    made = Ceiling(true, CURVE)
-    made.add(**rows)
-    assert spearmanr(made.means(), true).statistic > 0.95
+    ceiling = Ceiling(true, CURVE)
+    ceiling.add(**rows)
+    assert spearmanr(ceiling.means(), true).statistic > 0.95
 
 
 def test_counts_naive_and_posterior_equal_a_direct_group_by(world: World) -> None:
-    found = world.check()
-    assert found["simulated"]
+    check = world.check()
+    assert check["simulated"]
     pairs = pl.read_parquet(world.relevance / "pairs" / "*.parquet")
     log = Tables(world.tables).impressions().join(pairs, on=["query", "item_id"])
     relevance = pl.col("expected")
@@ -137,7 +137,7 @@ def test_counts_naive_and_posterior_equal_a_direct_group_by(world: World) -> Non
         )
         .join(pl.read_parquet(world.tables / "truth" / "users.parquet"), on="user_id")
     )
-    everyone = found["users"]["all"]
+    everyone = check["users"]["all"]
     assert [row["requests"] for row in everyone] == ["1-3", "4-9", "10-29", "30+", "all"]
     for row, (low, high) in zip(everyone, [(1, 3), (4, 9), (10, 29), (30, 10**9), (1, 10**9)], strict=True):
         group = users.filter(pl.col("requests").is_between(low, high))
@@ -147,8 +147,8 @@ def test_counts_naive_and_posterior_equal_a_direct_group_by(world: World) -> Non
             assert row["posterior"]["spearman"] == pytest.approx(1.0)  # the artifact holds the truth
             # Relevance is rounded to a lattice of 1/200, which may break a tie between two users.
             assert row["naive"]["spearman"] == pytest.approx(spearmanr(group["naive"], group["t_u"])[0], abs=0.02)
-    assert found["users"]["with_a_click"][-1]["keys"] == users.filter(pl.col("clicks") > 0).height
-    all_queries = found["queries"]["all"][-1]
+    assert check["users"]["with_a_click"][-1]["keys"] == users.filter(pl.col("clicks") > 0).height
+    all_queries = check["queries"]["all"][-1]
     assert all_queries["keys"] == log["query"].n_unique()
     assert all_queries["posterior"]["spearman"] == pytest.approx(-1.0)
 
@@ -163,11 +163,11 @@ def test_ceiling_is_given_the_truth_of_each_row(world: World, side: str, key: st
         .join(pl.read_parquet(truth / "queries.parquet"), on="query")
         .join(pl.read_parquet(truth / "impressions" / "*" / "*.parquet"), on=["request_id", "item_id"])
     )
-    known = pl.read_parquet(truth / f"{side}.parquet")
-    name = known.columns[0]
-    shown = log.select(name).join(known.with_row_index("place"), on=name, how="left", maintain_order="left")
-    made = Ceiling(known[key].to_numpy(), CURVE)
-    made.add(
+    tolerances = pl.read_parquet(truth / f"{side}.parquet")
+    name = tolerances.columns[0]
+    shown = log.select(name).join(tolerances.with_row_index("place"), on=name, how="left", maintain_order="left")
+    ceiling = Ceiling(tolerances[key].to_numpy(), CURVE)
+    ceiling.add(
         shown["place"].to_numpy(),
         log["clicked"].to_numpy(),
         log["r"].to_numpy(),
@@ -175,7 +175,7 @@ def test_ceiling_is_given_the_truth_of_each_row(world: World, side: str, key: st
         (log["p_click"] / (0.03 + 0.97 / (1 + ((log["threshold"] - log["r"]) / 0.08).exp()))).to_numpy(),
     )
     seen = shown["place"].unique().to_numpy()
-    expected = spearmanr(made.means()[seen], known[key].to_numpy()[seen])[0]
+    expected = spearmanr(ceiling.means()[seen], tolerances[key].to_numpy()[seen])[0]
     assert world.check()[side]["all"][-1]["ceiling"]["spearman"] == pytest.approx(expected, abs=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The page about labels: it says what the artifact holds, and says what it does not hold."""
+"""The page about labels: the content of the artifact, and sentences about data that it lacks."""
 
 import html
 import re
@@ -114,9 +114,9 @@ def test_a_full_page(artifact, quality, tmp_path):
     assert "0 irrelevant " + " ".join(map(str, counts)) + " 45" in words
 
 
-def test_what_is_not_there_is_said(artifact, tmp_path):
+def test_missing_data_is_named(artifact, tmp_path):
     words = _words(_page(artifact(inputs={"tables": "validate:x"}), tmp_path))
-    for said in (
+    for sentence in (
         "the quality of the labels is unknown",
         "The prompt's text was not recorded",
         "the pairs come from a file",
@@ -126,7 +126,7 @@ def test_what_is_not_there_is_said(artifact, tmp_path):
         "No question was asked a second time",
         "No judgments of labelled pairs",
     ):
-        assert said in words
+        assert sentence in words
     assert "simulated" not in words
 
 
@@ -137,21 +137,21 @@ def test_an_artifact_without_labels(artifact, tmp_path):
 
 def test_figures_by_hand(artifact):
     levels = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0.5, 0, 0.5]], float)
-    found = summarise(artifact(levels=levels))
-    assert found["distributions"]["origin"] == [
+    facts = summarise(artifact(levels=levels))
+    assert facts["distributions"]["origin"] == [
         {"name": "judged", "pairs": 1, "levels": [0, 0, 1, 0]},
         {"name": "exposed", "pairs": 2, "levels": [0.5, 0.25, 0, 0.25]},
         {"name": "unexposed", "pairs": 1, "levels": [0, 1, 0, 0]},
     ]
-    assert [row["pairs"] for row in found["outside"]] == [2, 0, 1, 0, 1]
-    assert [row["range"] for row in found["outside"]][:2] == ["< 0.0001", "0.0001 to 0.001"]
-    assert found["flags"] == {"engine": "auto", "replicas.at_least": 1}
+    assert [row["pairs"] for row in facts["outside"]] == [2, 0, 1, 0, 1]
+    assert [row["range"] for row in facts["outside"]][:2] == ["< 0.0001", "0.0001 to 0.001"]
+    assert facts["flags"] == {"engine": "auto", "replicas.at_least": 1}
 
 
 def test_one_judged_query_gives_no_verdict(artifact, quality, tmp_path):
     held_back = quality["quality"]["held_back"]
-    one = held_back | {"calibrated": held_back["calibrated"] | {"verdict": None, "standard_error": None}}
-    words = _words(_page(artifact(**quality | {"quality": {"validation": one}}), tmp_path))
+    one_query = held_back | {"calibrated": held_back["calibrated"] | {"verdict": None, "standard_error": None}}
+    words = _words(_page(artifact(**quality | {"quality": {"validation": one_query}}), tmp_path))
     assert (
         "is unknown: all 45 validation pairs belong to one query" in words and "no held-back pair was labelled" in words
     )

@@ -1,4 +1,4 @@
-"""What is shown of mined preferences: hand-computed figures of a small artifact, and a page that holds its own."""
+"""Figures and page of mined preferences: hand-computed values of a small artifact, and a self-contained page."""
 
 import re
 from pathlib import Path
@@ -93,26 +93,26 @@ def relevance(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_levels_of_a_query(preferences: Preferences) -> None:
-    found = mined_query(preferences, "  NOKIA　3310 ")
-    assert (found["query"], found["category"], found["users"]) == ("nokia 3310", "phones", 40.0)
-    assert (found["impressions"], found["clicks"]) == (160.0, 8.0)
-    assert (found["last_day"], found["half_life_days"]) == ("2026-03-02", 30.0)
-    unseen, _, relevant, _ = found["levels"]
+    mined = mined_query(preferences, "  NOKIA　3310 ")
+    assert (mined["query"], mined["category"], mined["users"]) == ("nokia 3310", "phones", 40.0)
+    assert (mined["impressions"], mined["clicks"]) == (160.0, 8.0)
+    assert (mined["last_day"], mined["half_life_days"]) == ("2026-03-02", 30.0)
+    unseen, _, relevant, _ = mined["levels"]
     assert unseen["ctr"] is None and unseen["own_weight"] == 0.0
     assert relevant["ctr"] == pytest.approx(0.05)
     assert (relevant["examined"], relevant["debiased_clicks"]) == (30.0, 9.0)
     assert (relevant["rate"], relevant["click_share"]) == (0.15, 0.6)
     assert relevant["own_weight"] == pytest.approx(30.0 / (30.0 + STRENGTHS[2]))
-    assert found["prices"]["query"] == {"price_p10": 5.0, "price_p50": 10.0, "price_p90": 20.0}
+    assert mined["prices"]["query"] == {"price_p10": 5.0, "price_p50": 10.0, "price_p90": 20.0}
 
 
 def test_tolerance_stands_beside_category_and_prior(preferences: Preferences) -> None:
-    found = mined_query(preferences, "nokia 3310")
+    mined = mined_query(preferences, "nokia 3310")
     # No log-likelihood was added up, so the posterior is the category's prior: all at 0.7.
-    assert GRID[int(np.argmax(found["tolerance"]["posterior"]))] == pytest.approx(0.7)
-    assert sum(found["tolerance"]["posterior"]) == pytest.approx(1.0)
-    assert (found["tolerance"]["mean"], found["tolerance"]["sd"]) == (0.65, 0.1)
-    means = {name: beside["mean"] for name, beside in found["beside"].items()}
+    assert GRID[int(np.argmax(mined["tolerance"]["posterior"]))] == pytest.approx(0.7)
+    assert sum(mined["tolerance"]["posterior"]) == pytest.approx(1.0)
+    assert (mined["tolerance"]["mean"], mined["tolerance"]["sd"]) == (0.65, 0.1)
+    means = {name: beside["mean"] for name, beside in mined["beside"].items()}
     assert means["all shown rows of the category"] == 0.65  # the helper takes the category's first query
     assert means["prior: queries of the category"] == pytest.approx(0.7)
     assert means["prior: all queries"] == pytest.approx(0.5)
@@ -121,65 +121,65 @@ def test_tolerance_stands_beside_category_and_prior(preferences: Preferences) ->
 
 def test_behaviours_are_clicks_first_with_levels_where_asked(preferences: Preferences, relevance: Path) -> None:
     plain = mined_query(preferences, "nokia 3310")["behaviours"]
-    assert [one["item_id"] for one in plain] == ["i9", "i1", "i2"]
+    assert [behaviour["item_id"] for behaviour in plain] == ["i9", "i1", "i2"]
     assert set(plain[0]) == {"item_id", "clicked", "ts", "user_id", "user_group"}
     assert plain[0]["ts"] == "2026-03-02T12:20:00Z"
     levelled = mined_query(preferences, "nokia 3310", relevance=relevance)["behaviours"]
-    assert [one["level"] for one in levelled] == [None, 3, 2]
+    assert [behaviour["level"] for behaviour in levelled] == [None, 3, 2]
 
 
 def test_unknown_query_names_the_nearest_and_what_is_assumed(preferences: Preferences) -> None:
     with pytest.raises(PrectrError) as refused:
         mined_query(preferences, "Nokia 3301")
-    said = str(refused.value)
-    assert "no user typed 'nokia 3301' up to 2026-03-02" in said
-    assert "Nearest known queries: 'nokia 3310', 'nokia battery'" in said
+    message = str(refused.value)
+    assert "no user typed 'nokia 3301' up to 2026-03-02" in message
+    assert "Nearest known queries: 'nokia 3310', 'nokia battery'" in message
     # Global: (5 + 1) / (30 + 20) clicks per examined impression of level 2; then the category of the nearest.
-    assert "tolerance 0.50 ± 0.00" in said and "rel. 0.120" in said
-    assert "'phones', the category of the nearest query: 0.70 ± 0.00, clicks irr. 0.250" in said
+    assert "tolerance 0.50 ± 0.00" in message and "rel. 0.120" in message
+    assert "'phones', the category of the nearest query: 0.70 ± 0.00, clicks irr. 0.250" in message
 
 
 def test_nearest_queries_are_by_spelling() -> None:
-    known = pl.Series(["backpack", "sofa", "osprey backpack", "black sofa"])
-    assert nearest_queries(known, "bakpack", 2) == ["backpack", "osprey backpack"]
-    assert nearest_queries(known, "xyz") == []
-    assert nearest_queries(known, "") == []
+    queries = pl.Series(["backpack", "sofa", "osprey backpack", "black sofa"])
+    assert nearest_queries(queries, "bakpack", 2) == ["backpack", "osprey backpack"]
+    assert nearest_queries(queries, "xyz") == []
+    assert nearest_queries(queries, "") == []
 
 
 def test_overview_counts_by_hand(preferences: Preferences) -> None:
-    found = overview(preferences)
-    assert found["simulated"] and found["days"] == ["2026-03-01", "2026-03-02"]
-    categories = {row["category"]: row for row in found["categories"]["rows"]}
-    assert found["categories"]["known"] == 2 and set(categories) == {"phones", "<b>phones"}
+    facts = overview(preferences)
+    assert facts["simulated"] and facts["days"] == ["2026-03-01", "2026-03-02"]
+    categories = {row["category"]: row for row in facts["categories"]["rows"]}
+    assert facts["categories"]["known"] == 2 and set(categories) == {"phones", "<b>phones"}
     assert categories["phones"]["mean"] == pytest.approx(0.6)
     assert categories["phones"]["spread"] == pytest.approx(0.1 / np.sqrt(2))
-    assert [row["query"] for row in found["head_queries"][:2]] == ["nokia 3310", "sofa"]
-    by_length = {row["words"]: (row["queries"], row["mean"]) for row in found["by_length"]}
+    assert [row["query"] for row in facts["head_queries"][:2]] == ["nokia 3310", "sofa"]
+    by_length = {row["words"]: (row["queries"], row["mean"]) for row in facts["by_length"]}
     assert by_length[1] == (1, 0.35)
     assert by_length[2][0] == 3 and by_length[2][1] == pytest.approx(0.55)
-    shares = {row["range"]: (row["queries"], row["impressions"]) for row in found["queries_by_impressions"]}
+    shares = {row["range"]: (row["queries"], row["impressions"]) for row in facts["queries_by_impressions"]}
     assert shares["< 10"] == (0.5, pytest.approx(6 / 186))
     assert shares["10 to 100"] == (0.25, pytest.approx(20 / 186))
     assert shares["100 to 1,000"] == (0.25, pytest.approx(160 / 186))
     # 4, 16 and 0 examined impressions are fewer than the mean strength of 20.4; 40 are not.
-    assert found["back_off"]["strength"] == pytest.approx(np.dot(STRENGTHS, [4, 16, 30, 10]) / 60)
-    assert found["back_off"]["queries"] == 0.75
-    assert found["back_off"]["impressions"] == pytest.approx(26 / 186)
+    assert facts["back_off"]["strength"] == pytest.approx(np.dot(STRENGTHS, [4, 16, 30, 10]) / 60)
+    assert facts["back_off"]["queries"] == 0.75
+    assert facts["back_off"]["impressions"] == pytest.approx(26 / 186)
 
 
 def test_users_are_grouped_by_what_they_did(preferences: Preferences) -> None:
-    found = overview(preferences)
-    users = {row["range"]: row for row in found["users_by_requests"]}
+    facts = overview(preferences)
+    users = {row["range"]: row for row in facts["users_by_requests"]}
     assert [row["users"] for row in users.values()] == [1, 2, 0, 0, 1]
     assert users["1 to 3"]["mean"] == pytest.approx(0.5)
     assert users["1 to 3"]["posterior_sd"] == pytest.approx(0.15)
     assert users["30+"]["posterior_sd"] == 0.05
-    assert found["user_prior"]["mean"] == pytest.approx(0.5) and found["user_prior"]["sd"] == pytest.approx(0.1)
+    assert facts["user_prior"]["mean"] == pytest.approx(0.5) and facts["user_prior"]["sd"] == pytest.approx(0.1)
 
 
 def test_coverage_weighs_pairs_and_impressions(preferences: Preferences, relevance: Path) -> None:
-    found = coverage_by_source(preferences, relevance)
-    assert found == {
+    coverage = coverage_by_source(preferences, relevance)
+    assert coverage == {
         "encoder": {"pairs": 0.5, "impressions": pytest.approx(0.4)},
         "judgment": {"pairs": 0.25, "impressions": 0.0},
         "teacher": {"pairs": 0.25, "impressions": pytest.approx(0.6)},
@@ -211,10 +211,10 @@ def test_bars_are_exact_to_an_eighth() -> None:
 
 def test_query_is_printed_with_its_bars(preferences: Preferences, capsys: pytest.CaptureFixture[str]) -> None:
     print_query(mined_query(preferences, "nokia 3310"))
-    said = capsys.readouterr().out
-    assert "nokia 3310" in said and "0.65 ± 0.10" in said and "5.00%" in said
-    assert re.search(r"rel\.\s+60\.0% █{40}", said)
-    assert re.search(r"0\.70 100\.0% █{40}", said)
+    output = capsys.readouterr().out
+    assert "nokia 3310" in output and "0.65 ± 0.10" in output and "5.00%" in output
+    assert re.search(r"rel\.\s+60\.0% █{40}", output)
+    assert re.search(r"0\.70 100\.0% █{40}", output)
 
 
 def _check() -> dict[str, object]:
@@ -228,9 +228,9 @@ def _check() -> dict[str, object]:
 def test_check_is_printed_and_drawn_with_undefined_figures(capsys: pytest.CaptureFixture[str]) -> None:
     check = _check()
     print_check({**check, "coverage": {"teacher": {"pairs": 0.125, "impressions": 1.0}}})
-    said = capsys.readouterr().out
-    assert re.search(r"1-3 .*1,234 .* 5 .*0\.500 \[0\.40, 0\.60\] .*- .*0\.500", said)
-    assert "95 %, by hand" in said and re.search(r"teacher .*12\.5% .*100\.0%", said)
+    output = capsys.readouterr().out
+    assert re.search(r"1-3 .*1,234 .* 5 .*0\.500 \[0\.40, 0\.60\] .*- .*0\.500", output)
+    assert "95 %, by hand" in output and re.search(r"teacher .*12\.5% .*100\.0%", output)
     curve = {"click": {"a": 0.4, "s": 0.15, "eps": 0.02}, "examination": {"exponent": 1.0, "source": "x", "clicks": 1}}
     drawn = section(curve, {"teacher": 1}, check=check)["pictures"]
     assert set(drawn) == {"examination", "click", "users", "queries"}
