@@ -8,6 +8,9 @@
 | z | level_logits | [P, k] |
 | W, b | classifier | [k, d], [k] |
 
+PRECTR-V2 replaces the frozen BERT of PRECTR by a lightweight encoder, distilled from a language model on text relevance
+and tuned together with clicks [paper]. Any Hugging Face encoder with a linear head over the levels will do [ours].
+
 This module neither tokenises nor reads or writes checkpoints; `.model` is an ordinary Hugging Face model.
 """
 
