@@ -14,8 +14,8 @@ simulator's truth says so below. A second log with equal tolerances (`--placebo`
     candidates.ndcg_click       NDCG@10 of shown and unexposed candidates of a request together; gain: that probability
     candidates.ndcg_grade       the same; gain: 2^true grade - 1
     candidates.unexposed_*      unexposed candidates alone: Spearman with the truth; mean predicted over mean true rate
-    tolerance.BUCKET            Spearman of the implied tolerance and the true one, users by requests; implied by the level
-                                heads after tau: log mean(c_1, c_2) - log c_3
+    tolerance.BUCKET            Spearman of the implied tolerance and the true one, users by requests; it is
+                                implied by the level heads, after tau, as log mean(c_1, c_2) - log c_3
     tolerance_if.BUCKET         the same, from what the model says were the row of another relevance
     threshold_if.BUCKET         that, with the whole true threshold of the rows: the user's part and the query's
     judged.*                    levels by text alone (no look-up) on judged pairs of queries held back from training

@@ -1,7 +1,7 @@
 """Configuration of the encoder, the rankers and their losses, and the feature sizes that rankers are built for.
 
 Pydantic only: the command line imports these classes at start, so torch must not be imported here. Marks [paper],
-[summary] and [ours] are those of the model specification; every [ours] choice with a sensible alternative is a switch.
+[summary] and [ours] are explained in docs/model.md; every [ours] choice with a sensible alternative is a switch.
 """
 
 from typing import Literal, Self, get_args
