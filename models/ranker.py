@@ -38,9 +38,7 @@ class Ranker(nn.Module):
     def __init__(self, config: ModelConfig, sizes: FeatureSizes, encoder: TextEncoder, trains_encoder: bool) -> None:
         super().__init__()
         if sizes.text != encoder.width:
-            raise ValueError(
-                f"sizes.text is {sizes.text}, the encoder has width {encoder.width}; both must be equal."
-            )
+            raise ValueError(f"sizes.text is {sizes.text}, the encoder has width {encoder.width}; both must be equal.")
         self.config = config
         self.sizes = sizes
         self.encoder = encoder
