@@ -177,7 +177,7 @@ def _above_mean(log_price: np.ndarray, total: np.ndarray, count: np.ndarray) -> 
 
 
 def _tolerance(state: RawState, query: LevelSums, category: LevelSums, model: PreferenceModel) -> dict[str, np.ndarray]:
-    """Compute posterior means, deviations and counts, and the row's relevance minus the means [ours, MODEL.md 3a]."""
+    """Compute posterior means, deviations and counts, and the row's relevance minus the means [ours]."""
     request, category_row = state.request, state.category_of
     user_posterior = posterior(state.user[:, :GRID_SIZE], model.user_prior)
     user_mean, user_sd = moments(user_posterior)

@@ -1,6 +1,6 @@
 """Calibration of the teacher's probabilities on judgments: one temperature and a bias per level [ours].
 
-The form is that of MODEL.md 5:
+The calibrated probabilities:
 
     q_i = softmax_i(a * log p_i + b_i),    a > 0, b_0 = 0, fitted by maximum likelihood on validation queries
 

@@ -1,8 +1,8 @@
 """Selection of the pairs to label: judged pairs for measurement, then logged pairs by exposure, traffic and words.
 
-Teacher labels must cover head, torso and tail queries, and low-ranked, unexposed candidates besides exposures
-(MODEL.md 5). Pairs with the same query and item texts in normal form are one **question**. The budget counts questions,
-and every pair of a chosen question is listed, because it gets the label at no cost.
+Teacher labels must cover head, torso and tail queries, and low-ranked, unexposed candidates besides exposures [ours].
+Pairs with the same query and item texts in normal form are one **question**. The budget counts questions, and every
+pair of a chosen question is listed, because it gets the label at no cost.
 
 Questions are ordered by a hash of their texts [ours]. So the selection is the same on every machine, a larger budget
 adds to the questions of a smaller one, and most of yesterday's questions are selected again when the log has grown by a

@@ -1,4 +1,4 @@
-"""The fitted preference model, and its fit on a sample of shown rows [ours, MODEL.md 3a].
+"""The fitted preference model, and its fit on a sample of shown rows [ours].
 
 The fit maximises the users' marginal likelihood over the click curve, then estimates the user prior by
 expectation-maximisation (EM). It does both twice. The query priors follow from the fitted curve.

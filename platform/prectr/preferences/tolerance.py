@@ -1,4 +1,4 @@
-"""Tolerance posteriors over a grid of thresholds [ours, MODEL.md 3a].
+"""Tolerance posteriors over a grid of thresholds [ours]; docs/model.md, Tolerance posterior.
 
     P(click | pos, rel, th) = exam(pos) * (eps + a * sigmoid((rel - th) / s))
 

@@ -1,4 +1,4 @@
-"""Training loop of the student encoder, stage 1 of the two-stage training (MODEL.md 2).
+"""Training loop of the student encoder, stage 1 of the two-stage training [paper].
 
 The student's classifier later initialises the ranker's relevance head. Callers pass in the loss and the encoder: this
 library must not import `models`.
