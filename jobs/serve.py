@@ -133,7 +133,7 @@ def require_servable(config: ServeConfig) -> None:
     """
     for path in config.models.bundles.values():
         require_bundle(path, config.int8)
-    _tokens(config)
+    read_tokens(config.security, os.environ)
     if config.features is None:
         return
     bundles = [Bundle.open(path) for path in config.models.bundles.values()]
@@ -145,16 +145,6 @@ def require_servable(config: ServeConfig) -> None:
     for bundle in bundles:
         require_readable(state, bundle, config.features)
     state.close()
-
-
-def _tokens(config: ServeConfig) -> list[str]:
-    """Tokens that the server accepts; empty: it needs none."""
-    read_tokens(config.security, os.environ)
-    file = config.security.tokens_file
-    if file is not None:
-        lines = file.read_text(encoding="utf-8").splitlines()
-        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return [token for token in os.environ.get(config.security.tokens_environment, "").split(",") if token.strip()]
 
 
 def _serve_plain(config: ServeConfig, watch: Path | None) -> None:
@@ -190,8 +180,8 @@ def self_test(url: str, config: ServeConfig) -> str:
     Raises:
         PrectrError: a request is not answered with all its candidates.
     """
-    tokens = _tokens(config)
-    headers = {"authorization": f"Bearer {tokens[0].strip()}"} if tokens else {}
+    tokens = read_tokens(config.security, os.environ)
+    headers = {"authorization": f"Bearer {tokens[0]}"} if tokens else {}
     seconds, candidates = [], 0
     with httpx.Client(base_url=url, headers=headers, timeout=30) as http:
         for name, path in config.models.bundles.items():
