@@ -1,5 +1,5 @@
 # make demo   set up .venv, run the whole pipeline on the built-in marketplace, score a query over HTTP
-# make test   set up .venv, run the tests
+# make test   set up .venv, run the tests (at most 25 minutes); make test-slow and test-faults run the others
 # make lint   ruff, mypy, import directions
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -9,7 +9,7 @@ PINS := -c requirements/constraints.txt
 DEMO_OPTIONS ?=
 TEST_OPTIONS ?=
 
-.PHONY: demo test test-faults lint format setup download-size audit clean
+.PHONY: demo test test-slow test-faults lint format setup download-size audit clean
 SHELL := /bin/bash
 
 setup: $(VENV)/.ready
@@ -23,6 +23,11 @@ demo: setup
 
 test: setup
 	@started=$$SECONDS; bash tests/run.sh $(VENV)/bin/python $(TEST_OPTIONS) && echo "tests: $$((SECONDS - started)) s"
+
+# Benchmarks at their smallest size, the tutorial, long properties: at most 40 minutes.
+test-slow: setup
+	@started=$$SECONDS; $(VENV)/bin/python -m pytest -m "slow and not faults" --durations=10 tests $(TEST_OPTIONS) \
+		&& echo "slow tests: $$((SECONDS - started)) s"
 
 # Clusters that grow, or lose nodes, drivers and heads, and jobs that are killed again and again: twenty minutes.
 test-faults: setup

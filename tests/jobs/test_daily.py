@@ -25,7 +25,6 @@ from prectr.ranking.bundle import Bundle
 from prectr.serving.states import LmdbState, require_readable
 from tests.jobs.demo_run import STAGES, Ran
 
-pytestmark = pytest.mark.slow
 QUESTIONS = 20
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.jobs.labelling_workspace import write_tables
 from tests.processes import answer_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults]
+pytestmark = pytest.mark.faults
 QUERIES = 150
 
 

@@ -26,8 +26,6 @@ from tests.jobs.labelling_workspace import write_tables
 from tests.openai_server import OpenAiServer, Status
 from tests.processes import end_agents
 
-pytestmark = pytest.mark.slow
-
 QUERIES = 300
 """Twice as many pairs, of which those judged for training are not asked."""
 

@@ -69,7 +69,6 @@ def _answers(url):
         return False
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 def test_the_served_model_answers_as_the_model_itself_and_refuses_one_prompt_alone(served):
     directory, tokenizer, url = served

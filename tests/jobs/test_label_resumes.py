@@ -32,7 +32,6 @@ def run(workspace, budget, **options):
     ).manifest
 
 
-@pytest.mark.slow
 def test_a_failed_run_is_continued_and_a_larger_one_asks_only_for_the_rest(workspace, monkeypatch, ray_local):
     append, shards = ledgers.ContextLedger.append, []
 
@@ -63,7 +62,6 @@ def test_a_failed_run_is_continued_and_a_larger_one_asks_only_for_the_rest(works
     assert (counted["total"]["labels"], counted["total"]["errors"]) == (30, 0)
 
 
-@pytest.mark.slow
 def test_repeats_are_asked_once_and_tell_how_often_labels_flip(workspace, ray_local):
     first = run(workspace, 20, config={"repeat_sample": 8, "batch_size": 4})
     assert first["run"]["asked"] == 28 and first["repeats"]["pairs"] == 8
@@ -79,7 +77,6 @@ def test_a_large_run_wants_a_yes_and_asks_nothing_without(workspace, monkeypatch
     assert not (workspace / "labels").exists()
 
 
-@pytest.mark.slow
 def test_a_changed_prompt_or_teacher_asks_anew_and_keeps_the_old_answers(workspace, ray_local):
     run(workspace, 20)
     assert run(workspace, 20, config={"language": "de", "max_length": 400})["rows"]["from_ledger"] == 0

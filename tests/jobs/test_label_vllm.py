@@ -21,7 +21,6 @@ from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_promp
 from tests.jobs.labelling_workspace import write_tables, write_teacher
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(choose_engine("auto", "directory") != "vllm", reason="vLLM is not installed here"),
 ]
 

@@ -29,8 +29,6 @@ from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.sums import LEVEL_NAMES
 from prectr.relevance.config import ScoreConfig
 
-pytestmark = pytest.mark.slow
-
 FIRST, *_, LAST = DAYS = [date(2025, 3, 3 + number) for number in range(5)]
 COUNTS = [name for name in LEVEL_NAMES if name.startswith(("impressions", "clicks"))]
 

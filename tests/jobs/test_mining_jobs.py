@@ -25,8 +25,6 @@ from prectr.preferences.tolerance import GRID_SIZE
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.lexical import match_features
 
-pytestmark = pytest.mark.slow
-
 MINE = PreferencesConfig(holdout_days=1, half_life_days=None)
 SAMPLE = SamplesConfig()
 

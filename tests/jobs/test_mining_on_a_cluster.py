@@ -9,7 +9,7 @@ from prectr.data.marketplace import MarketplaceConfig
 from tests.jobs.test_mining_days import _score
 from tests.processes import answer_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults]
+pytestmark = pytest.mark.faults
 
 
 @pytest.mark.timeout(400)

@@ -42,8 +42,6 @@ from prectr.serving.config import ServeConfig
 from tests.jobs.demo_run import STAGES, Ran, run_demo
 from tests.processes import free_port, with_code
 
-pytestmark = pytest.mark.slow
-
 
 def test_demo_prints_results_scored_queries_times_and_the_report(ran: Ran) -> None:
     for name in ("position only", "Wide&Deep", "PRECTR ", "PRECTR-V2", "oracle", "teacher", "student", "TF-IDF"):

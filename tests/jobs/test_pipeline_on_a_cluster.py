@@ -25,7 +25,7 @@ from prectr.core.artifacts import read_manifest
 from prectr.labelling.engines.choose import choose_engine
 from tests.ray_cluster import RayCluster, ray_cluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults]
+pytestmark = pytest.mark.faults
 NODE_CPUS = 4
 SECONDS = 1800
 """Of a pipeline at most; a quiet machine takes about one minute, two with eight lost nodes."""

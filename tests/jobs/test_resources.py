@@ -15,7 +15,7 @@ from prectr.relevance.batch_scoring import score_pairs
 from prectr.relevance.config import DistillConfig, ScoreConfig
 from tests.prectr.bundle_world import ENCODER, publish_encoder
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
+pytestmark = pytest.mark.usefixtures("ray_local")
 QUERIES = [f"phone {number}" for number in range(12)]
 TITLES = [f"blue phone {number}" for number in range(12)]
 

@@ -16,7 +16,6 @@ from prectr.core.errors import UsageError
 from tests.processes import free_port
 from tests.ray_cluster import RayCluster, ray_cluster
 
-pytestmark = pytest.mark.slow
 TINY = ("users=20", "items=300", "queries=20", "requests=60", "days=3")
 
 

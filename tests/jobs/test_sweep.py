@@ -28,7 +28,6 @@ from tests.prectr.conftest import laboratory  # noqa: F401
 from tests.prectr.training.test_ranker_loop import write_samples
 from tests.processes import end_agents, with_code
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 SEARCHED = {"learning_rate", "batch_size", "model.baseline.hidden"}
 

@@ -130,7 +130,6 @@ def test_unfit_bases_are_refused_before_anything_starts(
     assert in_process.count == 0
 
 
-@pytest.mark.slow
 def test_two_workers_learn_what_one_does(
     tables: Path, base: Path, tmp_path: Path, ray_local: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from tests.processes import CODE, free_port
 from tests.ray_cluster import RayCluster, ray_cluster
 from tests.redis_server import RedisServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults]
+pytestmark = pytest.mark.faults
 BODY = {"user_id": "u0", "query": "nokia 3310", "candidates": [f"i{number}" for number in range(5)]}
 PATIENCE = 300
 

@@ -25,7 +25,6 @@ from tests.prectr.conftest import draw_log, mine
 from tests.processes import free_port
 from tests.serve_apps.conftest import plain_server
 
-pytestmark = pytest.mark.slow
 PHONE = {"width": 390, "height": 844}
 TOKEN = "a-token-of-the-playground-test"
 

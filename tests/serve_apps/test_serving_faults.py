@@ -26,7 +26,6 @@ import yaml
 from tests.prectr.bundle_world import World
 from tests.processes import with_code
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 BODY = {"user_id": "u0", "query": "nokia 3310", "candidates": [f"i{number}" for number in range(5)]}
 

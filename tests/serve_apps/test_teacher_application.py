@@ -103,7 +103,6 @@ def check_judgement(found: dict[str, Any], raw: np.ndarray, outside: float, tole
     assert (found["prompt_version"], found["teacher"]) == (TEMPLATE.version, "tiny-teacher")
 
 
-@pytest.mark.slow
 def test_a_served_pair_has_the_batch_engines_numbers(client: httpx.Client, teacher: Path) -> None:
     raw, outside = batch_answer(teacher)
     assert raw.std() > 0.05 and outside > 0.01, "else the comparison says little"
@@ -119,7 +118,6 @@ def test_a_served_pair_has_the_batch_engines_numbers(client: httpx.Client, teach
     }
 
 
-@pytest.mark.slow
 def test_the_page_shows_the_rubric_and_needs_nothing_else(client: httpx.Client) -> None:
     response = client.get("/").raise_for_status()
     page = unescape(response.text)
@@ -133,7 +131,6 @@ def test_the_page_shows_the_rubric_and_needs_nothing_else(client: httpx.Client) 
     assert "3310" not in page, "no pair of anybody's"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -152,7 +149,6 @@ def test_a_bad_body_is_refused_by_field(client: httpx.Client, body: dict[str, An
     assert [error["loc"] for error in response.json()["detail"]] == [["body", field]]
 
 
-@pytest.mark.slow
 def test_a_taken_port_is_told(client: httpx.Client, teacher: Path) -> None:
     port = client.base_url.port
     with pytest.raises(PrectrError, match=f"{port}: cannot listen there"):

@@ -264,7 +264,6 @@ def test_one_pipeline_holds_a_workspace_until_it_ends_or_dies(bucket: str, monke
             time.sleep(0.05)
 
 
-@pytest.mark.slow
 def test_commands_take_uris(bucket: str, store: ObjectStore, tmp_path: Path) -> None:
     def prectr(machine: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = with_code() | store.environment | {mirror.VARIABLE: str(tmp_path / machine)}

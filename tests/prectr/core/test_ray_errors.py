@@ -57,7 +57,6 @@ def _in_an_actor_of_blocks() -> None:
     ray.data.from_arrow(pa.table({"row": [1]})).map_batches(Broken, compute=pool).materialize()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("work", [_in_a_task, _in_an_actor, _in_a_block, _in_an_actor_of_blocks])
 def test_user_error_comes_out_of_ray_as_a_message(
     work: Callable[[], None],
@@ -73,7 +72,6 @@ def test_user_error_comes_out_of_ray_as_a_message(
     assert capsys.readouterr().err == "prectr: tables: no such column\nadd it\n"
 
 
-@pytest.mark.slow
 def test_a_bug_inside_ray_stays_a_bug(ray_local: None) -> None:
     import ray
 

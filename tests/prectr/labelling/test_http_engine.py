@@ -226,7 +226,6 @@ def test_a_server_that_cannot_be_asked_is_refused_with_its_reason():
     assert "word@" not in str(refusal.value)
 
 
-@pytest.mark.slow
 def test_a_dataset_is_answered_and_a_bad_row_fails_alone(ray_local, monkeypatch):
     import ray.data
 

@@ -22,8 +22,6 @@ from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
 from tests.prectr.bundle_world import World
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def copy(world: World, tmp_path: Path) -> Iterator[Path]:

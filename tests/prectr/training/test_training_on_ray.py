@@ -23,7 +23,6 @@ from tests.prectr import training_run
 from tests.prectr.training.test_ranker_loop import write_samples
 from tests.processes import end_agents, with_code
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 
 
