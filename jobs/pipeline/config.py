@@ -1,4 +1,4 @@
-"""Configuration of the whole chain as one job. Pydantic only: the command line imports this."""
+"""Settings of `pipeline`: the whole chain as one job, and its daily mode."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,22 +11,22 @@ from prectr.core.mirror import LocalOrUri
 
 
 class DailyConfig(FrozenConfig):
-    """What `pipeline --daily` does with a new day."""
+    """Settings of `pipeline --daily`, which processes a new day."""
 
     models: LocalOrUri | None = None
-    """The file that `serve --models` watches; null: `models.yaml` in the workspace."""
+    """File of the served models, which `serve --models` watches; null: `models.yaml` in the workspace."""
     questions: int = Field(500, ge=1)
-    """For the teacher, about pairs that came with the new days."""
+    """Questions to the teacher a day, about pairs of the new days."""
     epochs: int = Field(1, ge=1)
-    """Over the days that the model served has not learnt from."""
+    """Passes over the days that the served model was not trained on."""
     learning_rate_share: float = Field(0.3, gt=0)
-    """Of `train.learning_rate`: a warm start needs less."""
+    """Share of `train.learning_rate` that the daily training uses; a warm start needs less."""
     metric: Literal["auc", "gauc", "gauc_request", "auc_free", "gauc_free", "logloss"] = "auc"
-    """By which the new model is compared with the one served, on the newest day."""
+    """Metric that compares the new model with the served one on the newest day."""
     margin: float = Field(0.002, ge=0)
-    """How much may be lost where the two cannot be told apart; what is told apart as worse is never let in."""
+    """Largest loss of the metric at which a model is accepted, unless the interval shows that it is worse."""
     ramp: tuple[float, ...] = (0.05, 0.2, 0.5)
-    """Shares of the users, a step a day; after the last one everybody gets the new model."""
+    """Shares of the users who get a new model, one step a day; after the last step everybody gets it."""
 
     @field_validator("ramp")
     @classmethod
@@ -37,16 +37,16 @@ class DailyConfig(FrozenConfig):
 
 
 class PipelineConfig(FrozenConfig):
-    """From a log to judged rankers in one workspace."""
+    """Settings of `pipeline`, from a log to judged rankers in one workspace."""
 
     workspace: LocalOrUri = Path("workspace")
-    """Where the artifacts go; on storage that all nodes share, if there are several."""
+    """Directory or URI of all artifacts; with several nodes, on storage that all of them share."""
     source: LocalOrUri | None = None
-    """A log of yours to validate; null: the built-in marketplace (`simulate`)."""
+    """Log to validate and use; null: the built-in marketplace (`simulate`)."""
     teacher: str | None = None
-    """A checkpoint, a model's name on the hub or a server's URL; null: one is trained on the log's judgments."""
+    """Checkpoint, name of a model on the hub, or URL of a server; null: a teacher is trained on the log's judgments."""
     rankers: tuple[ModelName, ...] = Field(("wide-deep", "prectr", "prectr-v2"), min_length=1)
-    """Models that are trained and compared on the test day; the last one is published."""
+    """Models to train and compare on the test day; the last one is published."""
     publish: str | None = None
-    """Where the last ranker's state is published: a directory, or redis://HOST:PORT/DB; null: nowhere."""
+    """Directory or redis://HOST:PORT/DB where the last ranker's state is published; null: it is not published."""
     daily: DailyConfig = DailyConfig()

@@ -101,7 +101,7 @@ class EncoderConfig(FrozenConfig):
     layers: int = Field(default=3, ge=1)
     """Transformer layers."""
     width: int = Field(default=128, ge=1)
-    """d, width of token and text vectors; a multiple of `heads`."""
+    """Width d of token and text vectors; a multiple of `heads`."""
     heads: int = Field(default=4, ge=1)
     """Attention heads of each layer."""
     feed_forward: int = Field(default=512, ge=1)
@@ -124,11 +124,11 @@ class DistillationLossConfig(FrozenConfig):
     """Loss of distillation: L_enc = a CE + (1 - a) T^2 KL + b MSE of in-query margins [ours]."""
 
     label_weight: float = Field(default=0.3, ge=0.0, le=1.0)
-    """a, weight of the cross-entropy with judged grades; the divergence from the teacher gets 1 - a."""
+    """Weight a of the cross-entropy with judged grades; the divergence from the teacher gets 1 - a."""
     temperature: float = Field(default=2.0, gt=0.0)
     """T, softmax temperature of teacher and student. A higher one emphasises the less likely levels."""
     margin_weight: float = Field(default=0.5, ge=0.0)
-    """b, weight of the squared error of score differences between items of one query."""
+    """Weight b of the squared error of score differences between items of one query."""
 
 
 class FusionConfig(FrozenConfig):
@@ -158,7 +158,7 @@ class ConsistencyConfig(FrozenConfig):
     order_weight: float = Field(default=0.1, ge=0.0)
     """Weight of term (B), a hinge that makes click probability rise with the level."""
     order_margin: float = Field(default=0.0, ge=0.0)
-    """m, least difference between neighbouring levels that term (B) does not penalise, in `order_unit`."""
+    """Margin m: least difference between neighbouring levels that term (B) does not penalise, in `order_unit`."""
     order_unit: Literal["probability", "logit"] = "probability"
     """Scale on which term (B) compares neighbouring levels: click probability or its logit."""
 
@@ -167,7 +167,8 @@ class IncentiveConfig(FrozenConfig):
     """Personal relevance incentive tau, computed from the histories of user and query."""
 
     form: Literal["odds", "level", "off"] = "odds"
-    """odds: one tau is added to the click logit. level: one tau is added to each level's click logit. off: no tau."""
+    """With odds, one tau is added to the click logit. level: one tau is added to each level's click logit. off:
+    no tau."""
     combine: Literal["gate", "sum"] = "gate"
     """How the user's and the query's side are combined: by a learned gate [ours], or as r_user + r_query [summary]."""
     attention: bool = False
@@ -196,9 +197,9 @@ class ExposureConfig(FrozenConfig):
     weight: float = Field(default=0.3, ge=0.0)
     """Weight of the term in the loss; 0 switches it off."""
     margin: float = Field(default=1.0, ge=0.0)
-    """m, logits by which a clicked row must score above its fake."""
+    """Margin m: logits by which a clicked row must score above its fake."""
     margin_form: Literal["level", "fixed"] = "level"
-    """level: the margin is m (rho+ - rho~), proportional to the difference in relevance. fixed: it is m."""
+    """With level, the margin is m (rho+ - rho~), proportional to the difference in relevance. fixed: it is m."""
     fake: Literal["noise", "mix-up"] = "noise"
     """How the fake's text vector is made: noise is added, or another row's vector is mixed in."""
     scale_low: float = Field(default=0.3, ge=0.0, le=1.0)
@@ -227,8 +228,8 @@ class PositionConfig(FrozenConfig):
     """Position bias, the same for all models; serving leaves it out [ours]."""
 
     form: Literal["additive", "examination"] = "additive"
-    """additive: a bias of each position on the click logit. examination: a probability that the position is looked at,
-    which multiplies the click probability."""
+    """With additive, a bias of each position on the click logit. examination: a probability that the position is
+    looked at, which multiplies the click probability."""
     learning_rate_scale: float = Field(default=10.0, gt=0.0)
     """Learning rate of the position biases divided by that of the layers. Above 1, because these few numbers have to
     change a lot in few steps."""
@@ -246,13 +247,13 @@ class BaselineConfig(FrozenConfig):
     match: bool = False
     """Whether the baselines also read the match features, including the looked-up levels."""
     interaction: tuple[int, ...] = Field(default=(16, 16), min_length=1)
-    """xdeepfm: rows of each layer of the interaction network."""
+    """Rows of each layer of the interaction network of xdeepfm."""
     behaviour_width: int = Field(default=32, ge=1)
-    """din, daian: width of an embedded behaviour."""
+    """Width in din and daian of an embedded behaviour."""
     attention_hidden: tuple[int, ...] = (32,)
     """Widths of the hidden layers of din's activation unit and of daian's intent network."""
     similarity_bins: int = Field(default=5, ge=2)
-    """daian: number of bins of a behaviour's similarity to the query."""
+    """Number of bins in daian of a behaviour's similarity to the query."""
 
 
 ModelName = Literal["lr", "dnn", "wide-deep", "deepfm", "xdeepfm", "din", "sukd", "daian", "prectr", "prectr-v2"]
@@ -263,13 +264,13 @@ class ModelConfig(FrozenConfig):
     """One ranker. `preference`, `debias` and `encoder` are the ablations of prectr-v2; sukd reads `encoder` too."""
 
     name: ModelName = "prectr-v2"
-    """Which ranker to train."""
+    """Name of the ranker to train."""
     preference: bool = True
-    """prectr-v2: whether it uses relevance preferences mined across users, which help cold users."""
+    """Whether prectr-v2 uses relevance preferences mined across users, which help cold users."""
     debias: bool = True
-    """prectr-v2: whether it trains with relevance exposure debias."""
+    """Whether prectr-v2 trains with relevance exposure debias."""
     encoder: Literal["tuned", "frozen", "undistilled"] = "tuned"
-    """tuned: the distilled text encoder is also trained with clicks. frozen: it is not. undistilled: the encoder
+    """With tuned, the distilled text encoder is also trained with clicks. frozen: it is not. undistilled: the encoder
     starts from random weights instead of the distilled ones."""
     fusion: FusionConfig = FusionConfig()
     """Relevance level module and Base module of prectr and prectr-v2."""
