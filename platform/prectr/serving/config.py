@@ -173,8 +173,7 @@ class ServeConfig(FrozenConfig):
     batch: BatchConfig = BatchConfig()
     """Batching of requests in a replica."""
     max_ongoing_requests: int = Field(200, ge=1)
-    """Most requests that Ray Serve sends to one replica at a time. At Ray's default of 5, throughput collapses (RAY.md
-    section 5)."""
+    """Most requests that Ray Serve sends to one replica at a time. At Ray's default of 5, throughput collapses."""
     max_queued_requests: int = Field(32, ge=0)
     """Most requests that wait in one replica. The replica answers further ones at once with 429 and Retry-After."""
     retry_after_seconds: int = Field(1, ge=1)

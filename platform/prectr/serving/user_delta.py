@@ -1,4 +1,4 @@
-"""User deltas: updates of a user since the published state, as sums that are added to it [ours, MODEL.md 3a].
+"""User deltas: updates of a user since the published state, as sums that are added to it [ours].
 
     delta        one MessagePack map per user
     identity     `Bundle.state_identity` of the state that the numbers belong to; deltas of other states are ignored
