@@ -10,7 +10,7 @@ if ! "${PYTHON:-python3}" -c 'import sys; sys.exit(not (3, 11) <= sys.version_in
     echo "setup: Python 3.11 or 3.12 is needed, '${PYTHON:-python3}' is not one; name one with: make setup PYTHON=/path/to/python3.11" >&2
     exit 1
 fi
-echo "setup: filling $venv; this downloads a lot, most of it torch and vLLM (README, 'What the set-up downloads')"
+echo "setup: filling $venv; this downloads a lot, most of it torch and vLLM (docs/install.md)"
 started=$SECONDS
 [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet -c requirements/constraints.txt)

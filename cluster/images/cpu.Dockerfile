@@ -5,7 +5,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends git wget && rm 
     && useradd --create-home --uid 1000 ray
 WORKDIR /opt/prectr
 COPY requirements requirements
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY platform platform
 COPY models models
 COPY jobs jobs
