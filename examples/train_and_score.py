@@ -22,7 +22,7 @@ SETTINGS = Path(__file__).parent / "small_log.yaml"
 def prectr(command: str, *arguments: object) -> None:
     """Run a command of `prectr` with the settings of the small log; a failure ends this script."""
     options = [] if command == "validate" else ["--config", str(SETTINGS)]
-    subprocess.run([sys.executable, "-m", "jobs.cli", command, *map(str, arguments), *options], check=True)
+    subprocess.run([sys.executable, "-m", "jobs", command, *map(str, arguments), *options], check=True)
 
 
 def train(folder: Path) -> Path:

@@ -5,8 +5,13 @@ import re
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from jobs.cli import command_table
+from jobs.settings import Settings
+from prectr.core.config import setting_docs
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -177,3 +182,49 @@ def test_the_map_names_every_page_and_every_command() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(text_of(Path("README.md")).splitlines()) <= 150
+
+
+@cache
+def options_of(name: str) -> set[str]:
+    found: Any = command_table()
+    for word in name.split():
+        found = found.command_of(word)
+    return {option for parameter in getattr(found, "params", ()) for option in parameter.opts} | {"--help"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_option_of_a_command_exists(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return
+    unknown = []
+    joined = re.sub(r"\\\n\s*", " ", _code_of(page))
+    for line in re.findall(r"(?:^|[`\s(])prectr ([a-z][^\n`|<;#]*)", joined):
+        words = line.split()
+        name = " ".join(words[:2]) if commands().get(words[0], set()) & set(words[1:2]) else words[0]
+        if name == "submit":  # its own options come first, then those of a command
+            continue
+        known = options_of(name)
+        options = {word.partition("=")[0].rstrip(".,)]") for word in words if word.startswith(("--", "[--"))}
+        unknown += [f"prectr {name} {option}" for option in options if option.lstrip("[") not in known]
+    assert unknown == []
+
+
+@cache
+def setting_names() -> frozenset[str]:
+    return frozenset(entry.name for entry in setting_docs(Settings()))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_setting_exists(page: Path) -> None:
+    names = setting_names()
+    groups = {name.rsplit(".", depth)[0] for name in names for depth in range(1, name.count(".") + 1)}
+    sections = {name.partition(".")[0] for name in names}
+    said = re.findall(r"(?:^|[`\s])([a-z_]+(?:\.[a-z_0-9]+)+)(?=[=:`,\s]|$)", _code_of(page), re.MULTILINE)
+    wrong = [
+        name
+        for name in said
+        if name.partition(".")[0] in sections
+        and name not in names | groups
+        and not re.search(r"\.(ya?ml|json|jsonl|py|md|csv|parquet|html|score|tell)$", name)
+    ]
+    assert wrong == []
