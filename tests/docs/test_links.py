@@ -103,12 +103,11 @@ def test_every_file_in_backticks_exists(page: Path) -> None:
     for code in re.findall(r"`([^`\n]+)`", without_code_blocks(text_of(page))):
         for word in re.split(r"[\s:=,(]", code):
             path = word.rstrip("/.;)")
-            if not MADE_UP.search(word) and path.startswith(tuple(f"{folder}/" for folder in FOLDERS)):
-                if not (ROOT / path).exists():
-                    missing.append(word)
-            elif "*" in word and word.startswith(tuple(f"{folder}/" for folder in FOLDERS)):
-                if not list(ROOT.glob(path)):
-                    missing.append(word)
+            if not path.startswith(tuple(f"{folder}/" for folder in FOLDERS)):
+                continue
+            exists = list(ROOT.glob(path)) if "*" in word else (ROOT / path).exists() or MADE_UP.search(word)
+            if not exists:
+                missing.append(word)
     assert missing == []
 
 
