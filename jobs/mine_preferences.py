@@ -124,7 +124,9 @@ class Mining:
         reader = ray.put(ShownReader.open(tables, relevance))
         self._unfitted = Pass(out, reader)
         self._fitted_now = False
-        self._encoder = require_artifact(relevance, "score-relevance")["inputs"].get("encoder")
+        made_from = require_artifact(relevance, "score-relevance")
+        self._encoder = made_from["inputs"].get("encoder")
+        self._calibration = kept_days.calibration_of(made_from)
 
     def run(self) -> dict[str, Any]:
         """Mine; returns the facts for the manifest."""
@@ -248,7 +250,11 @@ class Mining:
         if self._old_manifest["inputs"]["relevance"] != fingerprint(self._relevance):
             work = partial(passes.relevance_of_day, artifact=self._old, shared=self._unfitted)
             now = dict(zip(same, run_tasks(work, list(same), self._budget.at_once), strict=True))
-            same = {day: one for day, one in same.items() if one.relevance == now[day]}
+            same = {
+                day: one
+                for day, one in same.items()
+                if one.relevance == now[day] and kept_days.same_calibration(one.calibration, self._calibration)
+            }
         for day in same:
             kept_days.take_over(self._old, self._out, day)
         return same, sources
@@ -277,7 +283,8 @@ class Mining:
             if day in kept:
                 keys.append(kept[day].samples)
             relevance = sum(one.relevance for one in passed) % 2**64
-            kept_day = KeptDay(sources[day], str(relevance), centres[day], KeySamples(keys).samples)
+            samples = KeySamples(keys).samples
+            kept_day = KeptDay(sources[day], str(relevance), centres[day], samples, self._calibration)
             kept_days.write_day(self._out, day, kept_day)
 
     def _merge(self, folding: Folding, keys: "KeySamples") -> dict[str, int]:

@@ -37,12 +37,13 @@ def run(
     require_artifact(encoder, "distill")
     if config.int8:
         encoder_file(encoder, int8=True)
-    require_artifact(labels, "label")
+    taught = require_artifact(labels, "label")
 
     log = Tables(tables)
 
     def build(staging: Path) -> dict[str, Any]:
-        return _build(log, encoder, labels, staging, config, ray_config)
+        facts = _build(log, encoder, labels, staging, config, ray_config)
+        return {**facts, "labels": {name: taught.get(name) for name in ("context", "calibration")}}
 
     inputs: dict[str, Path | str] = {"tables": tables, "encoder": encoder, "labels": labels}
     return run_stage("score-relevance", out, config=config, inputs=inputs, build=build, force=force)

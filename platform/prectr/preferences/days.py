@@ -8,7 +8,7 @@ new artifact reuses the day's partials.
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -24,6 +24,9 @@ from prectr.data.tables import Tables
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.shown import ShownReader
 
+CALIBRATION_TOLERANCE = 1e-3
+"""Largest difference of two calibrations of labels that count as one. It moves a relevance by less than a lattice step.
+A calibration that another processor fitted differs in its last digits."""
 FORMAT = 1
 """Version of the partials' contents. Raise it when they change; earlier days are then mined again."""
 
@@ -34,15 +37,17 @@ class KeptDay:
 
     Attributes:
         source: hash of the files, the parameters and the settings that the partials depend on.
-        relevance: hash of the relevance of the pairs that the day shows.
+        relevance: hash of what the relevance of the day's pairs was computed from.
         centres: hash of the tolerances that the second pass corrected for.
         samples: evenly spaced keys of each key column; the driver splits the key space by them.
+        calibration: `calibration_of` the relevance artifact.
     """
 
     source: str
     relevance: str
     centres: str
     samples: dict[str, list[str]]
+    calibration: tuple[float, ...] = ()
 
 
 def day_folder(artifact: Path, day: date) -> Path:
@@ -95,10 +100,24 @@ def source_hashes(
     return hashes
 
 
-def relevance_hash(reader: ShownReader, index_row: np.ndarray) -> int:
-    """Hash the text, relevance, level and category of some pairs.
+def calibration_of(relevance: Mapping[str, Any]) -> tuple[float, ...]:
+    """Read the scale and the biases that calibrated a teacher's labels from a relevance artifact's manifest."""
+    fitted = (relevance.get("labels") or {}).get("calibration")
+    return (fitted["scale"], *fitted["bias"]) if fitted else ()
 
-    The result is the sum of the pairs' hashes, so the results of the parts of a day can be added.
+
+def same_calibration(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Tell whether two calibrations are equal up to `CALIBRATION_TOLERANCE`."""
+    return len(one) == len(other) and bool(np.allclose(one, other, rtol=0, atol=CALIBRATION_TOLERANCE))
+
+
+def relevance_hash(reader: ShownReader, index_row: np.ndarray) -> int:
+    """Hash what the relevance of some pairs was computed from, and their category.
+
+    For a labelled pair that is its judgment or its teacher, and the most probable level; for all others, the encoder's
+    artifact and the texts that it read. The probabilities are left out: another processor rounds them differently, and
+    no day is mined again for that. The result is the sum of the pairs' hashes, so the results of the parts of a day can
+    be added.
 
     Args:
         reader: holds the index of pairs and the catalogue.
@@ -107,15 +126,17 @@ def relevance_hash(reader: ShownReader, index_row: np.ndarray) -> int:
     index, catalogue = reader.index, reader.catalogue
     indexed = index_row[index_row >= 0]
     item = index.key[indexed] % max(len(index.items), 1)
+    label = index.label(indexed)
     pairs = pl.DataFrame(
         [
             index.queries.gather(index.key[indexed] // max(len(index.items), 1)),
             index.items.gather(item),
-            pl.Series("expected", index.expected[indexed]),
-            pl.Series("level", index.level[indexed]),
+            pl.Series("label", label),
+            pl.Series("title", np.where(label == 0, catalogue.title[item], np.uint64(0))),
             catalogue.categories.gather(catalogue.category[item]).alias("category"),
         ]
     )
+    pairs = pairs.with_columns(encoder=pl.when(pl.col("label") == 0).then(pl.lit(index.encoder)))
     hashes = pairs.hash_rows(seed=0).to_numpy()
     return (int(np.sum(hashes, dtype=np.uint64)) + len(index_row) - len(indexed)) % 2**64
 

@@ -40,19 +40,24 @@ class Catalogue:
     """[I + 1] null if unknown."""
     price: pl.Series
     """[I + 1] null if unknown."""
+    title: np.ndarray
+    """[I + 1] hash of the title, which the encoder read."""
 
     @classmethod
     def of(cls, items: pl.DataFrame, order: pl.Series) -> "Catalogue":
         """Arrange the columns of `items` in the order of the item ids in `order`."""
         arranged = pl.concat([order.alias("item_id"), pl.Series("item_id", [None], pl.String)]).to_frame()
         arranged = arranged.join(
-            items.select("item_id", "category", "brand", pl.col("price").cast(pl.Float64)),
+            items.select(
+                "item_id", "category", "brand", pl.col("price").cast(pl.Float64), pl.col("title").hash(seed=0)
+            ),
             on="item_id",
             how="left",
             maintain_order="left",
         )
         category = code_column(arranged["category"].fill_null(""))
-        return cls(category.codes, category.keys, arranged["brand"], arranged["price"])
+        title = arranged["title"].fill_null(0).to_numpy()
+        return cls(category.codes, category.keys, arranged["brand"], arranged["price"], title)
 
 
 @dataclass(frozen=True)

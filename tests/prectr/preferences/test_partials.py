@@ -40,12 +40,14 @@ def reader() -> ShownReader:
             "query": [f"q{number // 6}" for number in range(24)],
             "item_id": [f"i{number % 6}" for number in range(24)],
             "expected": levels @ np.arange(4, dtype=np.float32) / 3,
+            "source": "encoder",
             **{f"level_{level}": levels[:, level] for level in range(4)},
         }
     )
     items = pl.DataFrame(
         {
             "item_id": [f"i{number}" for number in range(6)],
+            "title": [f"item {number}" for number in range(6)],
             "category": ["a", "b", "a", "c", "", "b"],
             "brand": [None, "x", "y", None, "x", "x"],
             "price": [1.0, 20.0, None, 300.0, 4.0, 55.0],
