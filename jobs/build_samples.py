@@ -35,7 +35,7 @@ from prectr.features.ids import fit_ids
 from prectr.features.load import match_columns
 from prectr.features.pair_table import pair_table
 from prectr.features.read import Reading, read_rows
-from prectr.features.spec import SPEC_FILE, FeatureSpec, fit_vocabularies
+from prectr.features.spec import SPEC_FILE, FeatureSpec, fit_vocabularies, same_fitted
 from prectr.features.store import write_store
 from prectr.features.texts import split_texts
 from prectr.preferences.mined import Preferences
@@ -174,7 +174,8 @@ def _kept_specification(config: SamplesConfig, mined: Preferences) -> FeatureSpe
     file = config.specification_from / SPEC_FILE
     spec = FeatureSpec.load(file)
     click = mined.model.click
-    if spec.click_curve != (click.a, click.s, click.eps) or spec.query_behaviours != mined.config.behaviours_per_query:
+    same_curve = same_fitted(spec.click_curve, (click.a, click.s, click.eps))
+    if not same_curve or spec.query_behaviours != mined.config.behaviours_per_query:
         raise UsageError(
             f"{file}: belongs to preferences with other parameters than these; mine with "
             "preferences.parameters_from, or build samples without samples.specification_from."

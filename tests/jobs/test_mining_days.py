@@ -26,7 +26,9 @@ from prectr.data.marketplace import MarketplaceConfig
 from prectr.data.tables import Tables, distinct_pairs
 from prectr.features.config import SamplesConfig
 from prectr.preferences.config import PreferencesConfig
+from prectr.preferences.pair_index import PairIndex
 from prectr.preferences.sums import LEVEL_NAMES
+from prectr.preferences.tolerance import LATTICE
 from prectr.relevance.config import ScoreConfig
 
 FIRST, *_, LAST = DAYS = [date(2025, 3, 3 + number) for number in range(5)]
@@ -45,13 +47,19 @@ def log(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
     return root
 
 
-def _score(tables: Path, out: Path, moved: tuple[str, str] = ("", "")) -> None:
-    """A relevance artifact of all pairs of the log and the candidates, in which that of `moved` is another."""
+def _score(tables: Path, out: Path, moved: tuple[str, str] = ("", ""), rounding: float = 0.0) -> None:
+    """A relevance artifact of all pairs of the log and the candidates.
+
+    The pair `moved` got a label since; with `rounding`, every fourth pair lies so far beside a border of the lattice.
+    """
 
     def build(staging: Path) -> dict[str, Any]:
         pairs = distinct_pairs(Tables(tables)).select("query", "item_id").with_row_index("pair")
         pairs = pairs.with_columns(pl.col("pair").cast(pl.Int32))
         expected = (pairs.select(pl.struct("query", "item_id").hash(seed=1)).to_series() % 1000).to_numpy() / 999
+        if rounding:
+            border = (np.floor(expected * LATTICE) + 0.5) / LATTICE
+            expected = np.where(np.arange(len(expected)) % 4 == 0, border + rounding, expected)
         is_moved = (pairs["query"] == moved[0]) & (pairs["item_id"] == moved[1])
         expected = np.where(is_moved.to_numpy(), 1 - expected, expected)
         levels = np.where(np.arange(4) == np.rint(expected * 3)[:, None], 0.7, 0.1).astype(np.float32)
@@ -61,7 +69,7 @@ def _score(tables: Path, out: Path, moved: tuple[str, str] = ("", "")) -> None:
             *(pl.Series(f"level_{level}", levels[:, level]) for level in range(4)),
             pl.Series("expected", expected.astype(np.float32)),
             pl.Series("encoder_expected", expected.astype(np.float32)),
-            source=pl.lit("encoder"),
+            source=pl.when(pl.Series(is_moved)).then(pl.lit("teacher")).otherwise(pl.lit("encoder")),
             match_phrase=pl.lit(0.5),
             **tokens,
         ).write_parquet(staging / "pairs" / "part-0.parquet")
@@ -175,6 +183,19 @@ def test_days_whose_pairs_have_another_relevance_are_mined_anew(log: Path, tmp_p
     _score(root / "tables", root / "relevance", moved=(query, item))
     again = mine(root, out, **given)
     assert again.manifest["days"]["mined"] == affected
+
+
+def test_a_relevance_that_another_processor_rounded_leaves_all_days_as_they_are(log: Path, tmp_path: Path) -> None:
+    """The same encoder and texts; a quarter of the pairs falls to the other side of a border of the lattice."""
+    root, out, given = copied(log, tmp_path), tmp_path / "preferences", {"parameters_from": str(log / "fitted")}
+    mined, steps = [], []
+    for rounding in (-1e-6, 1e-6):
+        shutil.rmtree(root / "relevance")
+        _score(root / "tables", root / "relevance", rounding=rounding)
+        steps.append(PairIndex.open(root / "relevance").expected)
+        mined.append(mine(root, out, **given).manifest["days"]["mined"])
+    assert (steps[0] != steps[1]).mean() > 0.2
+    assert mined == [[str(day) for day in DAYS], []]
 
 
 def test_nothing_is_published_of_a_log_with_a_damaged_file(log: Path, tmp_path: Path) -> None:

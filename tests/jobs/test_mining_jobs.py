@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from scipy.stats import spearmanr
 
 from jobs import build_samples, mine_preferences, simulate
@@ -17,6 +18,7 @@ from prectr.data.marketplace import MarketplaceConfig
 from prectr.data.tables import Tables
 from prectr.features.config import SamplesConfig
 from prectr.features.load import Samples, split_days
+from prectr.features.spec import same_fitted
 from prectr.features.store import OnlineStore, pair_name
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.mined import Preferences
@@ -252,5 +254,6 @@ def test_any_number_of_parts_and_blocks_gives_the_same_samples(world: World, tmp
         ray_config=RayConfig(memory_gib=0.2),
     )
     one, two = (Samples.open(path) for path in (world.samples.path, other.path))
-    assert one.frame(one.days()).equals(two.frame(two.days()))
-    assert one.spec == two.spec
+    # Tolerances are products with the grid, whose order of summation may depend on the number of rows at once.
+    assert_frame_equal(one.frame(one.days()), two.frame(two.days()), rel_tol=1e-6, abs_tol=1e-6)
+    assert same_fitted(one.spec.model_dump(mode="json"), two.spec.model_dump(mode="json"))

@@ -1,4 +1,7 @@
-"""Mining and sampling on clusters of 1, 2 and 4 nodes give the same bytes, and so does a cluster that loses a node."""
+"""Mining and sampling on clusters of 1, 2 and 4 nodes give the same bytes, and so does a cluster that loses a node.
+
+All nodes are processes of this machine, with one thread a task; nodes with different processors may round differently.
+"""
 
 from pathlib import Path
 

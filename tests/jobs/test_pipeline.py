@@ -39,6 +39,7 @@ from prectr.ranking.bundle import Bundle
 from prectr.ranking.ranking import Ranking
 from prectr.ranking.scoring import Scorer
 from prectr.serving.config import ServeConfig
+from tests.close import assert_close
 from tests.jobs.demo_run import STAGES, Ran, run_demo
 from tests.processes import free_port, with_code
 
@@ -362,7 +363,8 @@ def test_batch_scores_equal_http_and_a_broken_line_keeps_its_place(ran: Ran, cli
     for request, batch in zip(requests, (answers[0], answers[2], answers[4])):
         online = client.post("/v1/score", json=request).raise_for_status().json()
         own = dict.fromkeys(("seconds", "request_id", "state_age_seconds"))
-        assert batch | own == online | own
+        # The batch scores all requests in one call of the model, the server each alone: other orders of summation.
+        assert_close(batch | own, online | own, rel=1e-4, absolute=1e-5)
 
 
 def test_nothing_to_score_is_an_error(ran: Ran) -> None:

@@ -1,7 +1,7 @@
 """The whole chain as one submitted job of a cluster that loses its worker node in every stage, or the driver.
 
 The driver runs on the head, which has no CPU for tasks: all work is on one worker node, and goes with it. What is left
-must be what an undisturbed run leaves, to the last bit.
+must be what an undisturbed run leaves, to the last bit: both runs are on this machine, with the same thread counts.
 """
 
 import hashlib

@@ -226,8 +226,8 @@ def _content(path: Path, manifest: Mapping[str, Any]) -> str:
     """The part of a fingerprint that changes with an artifact's content.
 
     For tables it is a hash of the bytes, because users may edit them in place. For other artifacts it is the time of
-    the build: a second build may differ (training is not equal to the bit on all machines), and artifacts made from the
-    first one must not count as made from the second.
+    the build: a second build may differ (training gives the same bits on one machine, build and thread count only), and
+    artifacts made from the first one must not count as made from the second.
     """
     return _hash_files(path) if manifest["stage"] in TABLE_STAGES else str(manifest["started"])
 

@@ -12,7 +12,7 @@ from prectr.core.artifacts import require_artifact
 from prectr.core.errors import PrectrError, UsageError
 from prectr.evaluation.day import TestDay
 from prectr.features.load import split_days
-from prectr.features.spec import SPEC_FILE
+from prectr.features.spec import SPEC_FILE, same_specification
 from prectr.ranking.scoring import Scorer
 
 EXAMPLES = 3
@@ -79,7 +79,7 @@ def require_comparable(bundle: Path, samples: Path, identity: str, day: date) ->
         )
     if manifest["inputs"]["samples"] == identity:
         return
-    if (bundle / SPEC_FILE).read_bytes() != (samples / SPEC_FILE).read_bytes():
+    if not same_specification(bundle / SPEC_FILE, samples / SPEC_FILE):
         raise UsageError(
             f"{bundle}: was trained on other samples than {samples}; models are compared on the same samples, or on "
             "later samples with the same feature specification (samples.specification_from)."

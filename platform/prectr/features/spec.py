@@ -5,9 +5,10 @@ the training days.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -30,6 +31,10 @@ ITEM_FIELDS = ("top_category", "category", "brand", "price")
 RECENCY_BUCKETS = 24
 SCALE_LIMIT = 6.0
 """Largest size of a standardised number. Clipping keeps one absurd price from moving a score without bound."""
+
+FITTED_TOLERANCE = 1e-6
+"""Largest relative difference (absolute, below one) of fitted numbers that count as the same. On another processor they
+differ in their last digits, which moves no standardised feature by more than that."""
 
 
 class Scaler(FrozenConfig):
@@ -218,6 +223,22 @@ class FeatureSpec(FrozenConfig):
                 f"{file}: cannot be read as a feature specification of this version ({error}); build its samples or "
                 "train its bundle again."
             ) from None
+
+
+def same_specification(one: Path, other: Path) -> bool:
+    """Whether two files hold one specification, up to `FITTED_TOLERANCE`."""
+    return same_fitted(*(json.loads(file.read_text(encoding="utf-8")) for file in (one, other)))
+
+
+def same_fitted(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal, numbers with a fraction up to `FITTED_TOLERANCE`."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_fitted(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same_fitted, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=FITTED_TOLERANCE, abs_tol=FITTED_TOLERANCE)
+    return bool(one == other)
 
 
 def recency_bucket(seconds: np.ndarray) -> np.ndarray:

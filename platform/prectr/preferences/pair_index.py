@@ -1,8 +1,8 @@
 """The scored pairs as sorted integers: what a task of the mining stages looks a shown row's relevance up in.
 
 It also says where each relevance comes from: a judgment, a teacher's label or the encoder. By that, and not by the
-numbers themselves, mining sees whether the relevance of a day has changed: another processor, batch size or thread count
-rounds them otherwise.
+numbers, mining sees whether the relevance of a day has changed: another processor, batch size or thread count rounds
+them differently.
 
 Eleven bytes a pair, in arrays that Ray's object store maps into every worker of a machine once, instead of two columns
 of text and a hash table in each.

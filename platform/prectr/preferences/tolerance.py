@@ -14,7 +14,7 @@ merged, and one user's share can be subtracted from a query's sum exactly.
 Mining sums hundreds of millions of rows on any number of machines. It reads a row's log-likelihood from a table of
 whole numbers (`LogLikelihoodTable`): relevance is rounded to a lattice of 1/200 (a fortieth of a level's width in `s`,
 far below the error of any relevance model), a log-likelihood to 2^-20. Sums of whole numbers do not depend on their
-order, so the same log gives the same bytes for any split into parts.
+order, so the same log gives the same sums for any split into parts; to the byte on one machine, build and thread count.
 """
 
 from dataclasses import asdict, dataclass

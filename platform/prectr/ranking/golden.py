@@ -1,7 +1,8 @@
 """Golden requests: a few requests with the bundle's scores at publication.
 
-A server scores them again at start and refuses a bundle whose scores differ (another processor, another ONNX Runtime, a
-changed file). They are scored with the state in the bundle, whichever store a server reads features from.
+A server scores them again at start and refuses a bundle whose scores differ (a changed file, another ONNX Runtime) by
+more than a tolerance. Another processor, thread count or batch rounds differently, by far less. They are scored with
+the state in the bundle, whichever store a server reads features from.
 """
 
 import json
@@ -24,7 +25,8 @@ CANDIDATES = 20
 TOLERANCE = 1e-3
 """Largest allowed difference of a click logit. Processors add numbers in different orders."""
 INT8_TOLERANCE = 0.1
-"""Largest allowed difference of the int8 form, whose rounding varies more between processors."""
+"""Largest allowed difference of the int8 form. No processor overflows (it uses 7 of 8 bits), but an activation between
+two whole numbers is rounded up on one and down on the other."""
 
 
 class GoldenScores(BaseModel):

@@ -2,9 +2,9 @@
 
 Batches are slices of arrays. Each distinct (query, title) of a batch is encoded once, in batches of similar length. The
 loop scores the validation day several times per epoch and keeps the best state by `is_better`. A killed run resumes
-from its last checkpoint; on one worker the result equals that of an uninterrupted run to the bit. The loop knows no
-model: its caller passes a function that builds one (`prectr.contracts.types` is the contract). It writes a directory of
-files.
+from its last checkpoint; on one worker the result equals that of an uninterrupted run to the bit, which is promised for
+one machine, build and thread count only. The loop knows no model: its caller passes a function that builds one
+(`prectr.contracts.types` is the contract). It writes a directory of files.
 """
 
 import time

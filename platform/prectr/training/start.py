@@ -10,7 +10,7 @@ from torch import nn
 from prectr.contracts.model_config import ModelConfig
 from prectr.core.artifacts import require_artifact
 from prectr.core.errors import PrectrError, UsageError
-from prectr.features.spec import SPEC_FILE
+from prectr.features.spec import SPEC_FILE, same_specification
 from prectr.ranking.bundle import Bundle
 
 WEIGHTS = "model.safetensors"
@@ -34,7 +34,7 @@ def require_start(start: Path, samples: Path, model: ModelConfig, days: Sequence
             f"{start}: train.start_from is a {bundle.name} with other settings than train.model; start from a bundle "
             "with the same model settings."
         )
-    if (start / SPEC_FILE).read_bytes() != (samples / SPEC_FILE).read_bytes():
+    if not same_specification(start / SPEC_FILE, samples / SPEC_FILE):
         raise UsageError(
             f"{start}: was trained with another feature specification than {samples} has; build the samples with "
             f"--set samples.specification_from={start}."

@@ -198,9 +198,9 @@ def test_bundles_that_saw_the_test_day_or_other_samples_are_refused(tmp_path: Pa
     good = _bundle(tmp_path / "good", "2026-03-04", "same")
     require_comparable(good, tmp_path / "samples", "same", DAY)
     (tmp_path / "samples").mkdir(exist_ok=True)
-    (tmp_path / "samples" / SPEC_FILE).write_text("of these samples")
+    (tmp_path / "samples" / SPEC_FILE).write_text("[1.5]")
     older = _bundle(tmp_path / "older", "2026-03-04", "other")
-    (older / SPEC_FILE).write_text("of these samples")
+    (older / SPEC_FILE).write_text("[1.5]")
     require_comparable(older, tmp_path / "samples", "same", DAY)
     for name, last, samples, message in (
         (
@@ -218,7 +218,7 @@ def test_bundles_that_saw_the_test_day_or_other_samples_are_refused(tmp_path: Pa
         ),
     ):
         bundle = _bundle(tmp_path / name, last, samples)
-        (bundle / SPEC_FILE).write_text("of others")
+        (bundle / SPEC_FILE).write_text("[2.5]")
         with pytest.raises(UsageError, match=rf"{name}: {message}"):
             require_comparable(bundle, tmp_path / "samples", "same", DAY)
 

@@ -115,8 +115,9 @@ def test_a_model_of_certain_clicks_leaves_no_noise_of_the_order() -> None:
     certain = np.tile([1.0, 0.0, 1.0, 0.0], 500)
     rows = RandomisedRows(request, request, position, certain, np.full(2000, 0.25), depth=1)
     model = np.tile(certain[:, None], (1, 4))
-    assert rows.value("dr", certain - 0.1 * np.tile(np.arange(4), 500), model).value == 1.0
-    assert rows.value("dr", certain - 0.1 * np.tile(np.arange(4), 500), model).standard_error == 0.0
+    found = rows.value("dr", certain - 0.1 * np.tile(np.arange(4), 500), model)
+    assert found.value == pytest.approx(1.0, rel=1e-12)
+    assert found.standard_error == pytest.approx(0.0, abs=1e-12)
     assert rows.value("ips", certain - 0.1 * np.tile(np.arange(4), 500)).standard_error > 0.05
 
 

@@ -201,6 +201,26 @@ def test_golden_requests_hold_and_are_of_three_kinds(world: World, int8: bool) -
     assert not answers[2].query_known and not all(entry.in_catalogue for entry in answers[2].results)
 
 
+@pytest.mark.parametrize(("int8", "too_far"), [(False, 1e-2), (True, 0.3)])
+def test_another_processors_rounding_passes_and_another_model_does_not(
+    world: World, int8: bool, too_far: float
+) -> None:
+    golden, field = golden_scores(world.bundle), "int8_click_logits" if int8 else "click_logits"
+    published: list[list[float]] = getattr(golden, field)
+    ranking = Ranking(world.bundle, int8=int8)
+
+    def require(logits: list[list[float]]) -> None:
+        require_golden(golden.model_copy(update={field: logits}), ranking, int8, "bundle")
+
+    require([[value * (1 + 1e-7) for value in logits] for logits in published])
+    for request in range(len(published)):  # any one score that is off refuses the bundle
+        moved = [list(logits) for logits in published]
+        moved[request][-1] += too_far
+        with pytest.raises(PrectrError, match=f"bundle: golden request {request + 1} "):
+            require(moved)
+    ranking.close()
+
+
 def test_health_runs_the_golden_requests(bundles: dict[str, Path]) -> None:
     async def scenario(service: ScoringService) -> None:
         await service.check_health()
@@ -289,7 +309,9 @@ def test_the_next_request_sees_what_was_clicked(bundles: dict[str, Path], tmp_pa
         assert again.accepted == 0 and again.tolerances == recorded.tolerances
         second = await service.score(request("nobody", **later))
         assert second.user_known and second.earlier_requests == 1
-        assert second.user_tolerance == recorded.tolerances["nobody"] != first.user_tolerance
+        found, expected = second.user_tolerance, recorded.tolerances["nobody"]
+        assert (found.mean, found.deviation) == pytest.approx((expected.mean, expected.deviation), rel=1e-9)
+        assert found.mean != pytest.approx(first.user_tolerance.mean, rel=1e-6)
         assert [entry.score for entry in second.results] != [entry.score for entry in first.results]
         return second
 

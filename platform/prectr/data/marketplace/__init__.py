@@ -38,7 +38,8 @@ def simulate(
 ) -> dict[str, int | float]:
     """Simulate a marketplace: write its canonical tables under `out`, and the truth under `out/truth`.
 
-    The same configuration writes the same bytes. Memory grows with `config.requests_per_file`, not with the log.
+    The same configuration writes the same bytes on one machine and build. Memory grows with `config.requests_per_file`,
+    not with the log.
 
     Args:
         config: scale, seed, placebo, and sizes that override the scale's.
