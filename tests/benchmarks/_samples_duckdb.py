@@ -116,7 +116,9 @@ class Script:
     def _usual_prices(self) -> str:
         """Median log-price by category; of all items where a category has none."""
         items = f"'{self._tables}/items.parquet'"
-        priced = f"SELECT coalesce(category, '') AS category, ln(greatest(price, 0.01)) AS price FROM {items}"
+        # greatest() passes over a null, which would give an item without a price one of 0.01.
+        log_price = "CASE WHEN price IS NOT NULL THEN ln(greatest(price, 0.01)) END"
+        priced = f"SELECT coalesce(category, '') AS category, {log_price} AS price FROM {items}"
         return f"""CREATE TEMP TABLE usual AS
             SELECT category, coalesce(median(price), (SELECT median(price) FROM ({priced}))) AS usual
             FROM ({priced}) GROUP BY category"""
@@ -131,7 +133,7 @@ class Script:
                          least(position, {MAX_POSITION})::INTEGER AS position, clicked, purchased, policy,
                          coalesce(log.price, items.price) AS price, items.price AS list_price, usual,
                          pair, level, relevance, expected, encoder_expected,
-                         source, coalesce(category, '') AS category, coalesce(brand, '') AS brand
+                         source, coalesce(items.category, '') AS category, coalesce(items.brand, '') AS brand
                   FROM read_parquet('{self._tables}/impressions/*/*.parquet', hive_partitioning = true) AS log
                   JOIN pairs ON pairs.query = lower(trim(log.query)) AND pairs.item_id = log.item_id
                   JOIN '{self._tables}/items.parquet' AS items ON items.item_id = log.item_id
