@@ -8,6 +8,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PINS := -c requirements/constraints.txt
 DEMO_OPTIONS ?=
 TEST_OPTIONS ?=
+BENCH_OPTIONS ?=
 
 .PHONY: demo test test-slow test-faults lint format setup download-size audit clean
 SHELL := /bin/bash
@@ -43,9 +44,10 @@ lint: setup
 download-size: setup
 	@bash requirements/download_size.sh $(VENV)
 
-# make bench-NAME runs tests/benchmarks/NAME.py; the last line of its output is one JSON object.
+# make bench-NAME runs tests/benchmarks/NAME.py; the last line of its output is one JSON object. With
+# BENCH_OPTIONS=--smallest it takes about a minute and only shows that the benchmark works.
 bench-%: setup
-	$(VENV)/bin/python tests/benchmarks/$(subst -,_,$*).py
+	$(VENV)/bin/python tests/benchmarks/$(subst -,_,$*).py $(BENCH_OPTIONS)
 
 # Known vulnerabilities of the installed packages; needs the server of the advisory database, which CI does not have.
 audit: setup

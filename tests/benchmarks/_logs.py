@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from _smallest import MARKETPLACE
 
 from jobs import simulate
 from prectr.contracts.schema import LEVEL_COLUMNS
@@ -59,13 +60,17 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def make_log(folder: Path, rows: int) -> Log:
-    """A log of `rows` impressions of the `large` marketplace: its users, items, queries and days, whatever the rows."""
-    log = Log(folder / f"log-{rows}" / "tables", folder / f"log-{rows}" / "relevance", rows)
+def make_log(folder: Path, rows: int, smallest: bool = False) -> Log:
+    """A log of `rows` impressions of the `large` marketplace: its users, items, queries and days, whatever the rows.
+
+    With `smallest`, of a marketplace of a few users, items and queries.
+    """
+    work = folder / f"{'smallest-' if smallest else ''}log-{rows}"
+    log = Log(work / "tables", work / "relevance", rows)
     if not log.tables.exists():
-        simulate.run(
-            out=log.tables, config=MarketplaceConfig(scale="large", seed=SEED, requests=rows // ROWS_A_REQUEST)
-        )
+        sizes = MARKETPLACE if smallest else {}
+        config = MarketplaceConfig(scale="large", seed=SEED, requests=rows // ROWS_A_REQUEST, **sizes)
+        simulate.run(out=log.tables, config=config)
 
     def build(staging: Path) -> dict[str, Any]:
         pairs = hashed_relevance(log)

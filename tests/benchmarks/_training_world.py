@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from _quality_world import World, make_world
+from _smallest import SETTINGS
 
 QUICK_WEIGHTS = (
     "teacher.warm_start_pairs=500",
@@ -15,7 +16,9 @@ QUICK_WEIGHTS = (
 )
 
 
-def quick_world(folder: Path, requests: int, name: str = "quick", settings: Sequence[str] = ()) -> World:
+def quick_world(
+    folder: Path, requests: int, name: str = "quick", settings: Sequence[str] = (), smallest: bool = False
+) -> World:
     """The `small` marketplace with so many requests, with samples and an encoder; made once a folder.
 
     Args:
@@ -23,5 +26,8 @@ def quick_world(folder: Path, requests: int, name: str = "quick", settings: Sequ
         requests: of the log.
         name: of the world, with the number of requests.
         settings: more settings, as `section.key=value`.
+        smallest: instead, the smallest world, which all benchmarks share.
     """
+    if smallest:
+        return make_world(folder / "smallest", SETTINGS)
     return make_world(folder / f"{name}-{requests}", [f"simulate.requests={requests}", *settings, *QUICK_WEIGHTS])

@@ -41,6 +41,7 @@ from _labelling_rerun import command, make_rerun
 from _labelling_world import World, make_world
 from _logs import scratch_folder
 from _measure import Cost, measured, median
+from _smallest import parse_options, print_result
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.artifacts import read_manifest
@@ -80,9 +81,11 @@ def run_side(side: str, world: World, pairs: int) -> dict[str, Any]:
     }
 
 
-def measure_speed(folder: Path, pairs: int, transformers_pairs: int, rounds: int) -> dict[str, Any]:
+def measure_speed(
+    folder: Path, pairs: int, transformers_pairs: int, rounds: int, smallest: bool = False
+) -> dict[str, Any]:
     """Run all sides, each second round in reverse; the figures."""
-    world = make_world(folder, pairs)
+    world = make_world(folder, pairs, smallest)
     lengths = world.questions()["prompt_tokens"].list.len()
     print(f"{pairs:,} pairs, {lengths.min()} to {lengths.max()} tokens, {shared(world)} shared", file=sys.stderr)
     figures: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
@@ -163,6 +166,7 @@ def measure_rerun(folder: Path, entries: int, rounds: int) -> dict[str, Any]:
                 raise SystemExit(f"not a rerun: {rows}")
     medians = {name: median(of_name) for name, of_name in costs.items()}
     return {
+        "rerun_ratio_to_selecting": round(medians["rerun"].seconds / medians["with_selecting"].seconds, 3),
         "rerun_seconds": round(medians["rerun"].seconds, 2),
         "rerun_with_selecting_seconds": round(medians["with_selecting"].seconds, 2),
         "rerun_peak_gib": round(max(cost.peak_gib for cost in medians.values()), 2),
@@ -181,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--speed-only", action="store_true")
     only.add_argument("--rerun-only", action="store_true")
-    given = parser.parse_args(arguments)
+    given = parse_options(parser, arguments, {"pairs": 100, "transformers_pairs": 20, "entries": 500})
     print(
         "labelling: our job vs a bare vLLM loop and a transformers loop, after engine start (a 6 M Qwen2 with random "
         "weights: speed does not depend on them, and so small a model shows best what the job adds); and a rerun"
@@ -190,10 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with scratch_folder() as folder:
         folder.mkdir(parents=True, exist_ok=True)
         if not given.rerun_only:
-            figures |= measure_speed(folder, given.pairs, given.transformers_pairs, given.rounds)
+            figures |= measure_speed(folder, given.pairs, given.transformers_pairs, given.rounds, given.smallest)
         if not given.speed_only:
             figures |= measure_rerun(folder, given.entries, given.rounds)
-    print(json.dumps(figures | {"rounds": given.rounds, "data": "simulated"}))
+    print_result(figures | {"rounds": given.rounds, "data": "simulated"}, given.smallest)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ other only how thresholds are spread. Beside them, single columns and how far pl
 TF-IDF cosine (the inverse document frequencies are those of the titles) and an isotonic map to the grade, five folds
 split by query. Simulated data: these say how hard the simulator is, nothing about a real log.
 
-    PYTHONPATH=platform:. python tests/benchmarks/marketplace.py
+    make bench-marketplace
 """
 
-import json
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from _smallest import MARKETPLACE, REQUESTS, parse_options, print_result
 from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.isotonic import IsotonicRegression
@@ -80,12 +81,15 @@ def lexical_figures(tables: Path) -> dict[str, float]:
 
 def main() -> None:
     """Simulate `small` for each seed and print the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    given = parse_options(parser, None, {})
+    sizes = {"requests": REQUESTS, **MARKETPLACE} if given.smallest else {}
     print("oracle with tolerances vs oracle without, last day of `small`; medians over seeds", SEEDS)
     runs: list[dict[str, float]] = []
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            statistics = simulate(MarketplaceConfig(seed=seed), Path(folder) / "tables")
+            statistics = simulate(MarketplaceConfig(seed=seed, **sizes), Path(folder) / "tables")
             seconds = time.perf_counter() - started
             figures = click_figures(Path(folder) / "tables") | lexical_figures(Path(folder) / "tables")
             runs.append({**figures, "ctr": statistics["ctr"], "cold_share": statistics["last_day_cold_share"],
@@ -94,7 +98,7 @@ def main() -> None:
     medians = {name: round(float(np.median([run[name] for run in runs])), 4) for name in runs[0]}
     ratio = medians["oracle_auc"] / medians["oracle_without_tolerance_auc"]
     result: dict[str, Any] = {"ratio": round(ratio, 4), **medians, "seeds": list(SEEDS), "data": "simulated"}
-    print(json.dumps(result))
+    print_result(result, given.smallest)
 
 
 if __name__ == "__main__":

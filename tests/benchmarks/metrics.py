@@ -9,20 +9,20 @@
 
 Best of `--rounds`, wall and processor seconds (which depend less on what else the machine does). Beside it,
 scikit-learn's AUC of the same rows, with which ours is compared, and GAUC is compared with scikit-learn's AUC of the
-first users one by one. The last line is one JSON object.
+first users one by one. The ratio is scikit-learn's time for an AUC over ours.
 
     make bench-metrics
     .venv/bin/python tests/benchmarks/metrics.py --rows 100000 --rounds 1
 """
 
 import argparse
-import json
 import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from _smallest import parse_options, print_result
 from sklearn.metrics import roc_auc_score
 
 from prectr.metrics import auc, coverage, group_auc, mean_reciprocal_rank, ndcg
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--bootstrap-rows", type=int, default=200_000)
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    chosen = parser.parse_args()
+    chosen = parse_options(parser, None, {"rows": 20_000, "bootstrap_rows": 2_000, "resamples": 20, "rounds": 1})
     rows, users, lists = chosen.rows, max(chosen.rows * 2 // 25, COMPARED_USERS), max(chosen.rows // 25, 1)
     user, clicked, score = rows_of_users(rows, users, seed=1)
     check(user, clicked, score)
@@ -108,20 +108,18 @@ def main() -> None:
         return best(lambda: compare(measure, sample.users, [model], [base], resamples=chosen.resamples), chosen.rounds)
 
     took |= {f"bootstrap_{metric}": bootstrap(metric) for metric in ("auc", "gauc")}
-    print(
-        json.dumps(
-            {
-                "rows": rows,
-                "users": users,
-                "bootstrap_rows": chosen.bootstrap_rows,
-                "bootstrap_users": sample.users,
-                "resamples": chosen.resamples,
-                "rounds": chosen.rounds,
-                "took": took,
-                "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-            }
-        )
-    )
+    result = {
+        "ratio": round(took["scikit_learn_auc"]["seconds"] / max(took["auc"]["seconds"], 0.001), 2),
+        "rows": rows,
+        "users": users,
+        "bootstrap_rows": chosen.bootstrap_rows,
+        "bootstrap_users": sample.users,
+        "resamples": chosen.resamples,
+        "rounds": chosen.rounds,
+        "took": took,
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
+    print_result(result, chosen.smallest)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ the seconds per row at the larger log over those at the smaller one.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +30,8 @@ import numpy as np
 import polars as pl
 from _logs import ROWS_A_REQUEST, Log, make_log, scratch_folder
 from _measure import Cost, measured, median
+from _smallest import ROWS as SMALLEST_ROWS
+from _smallest import parse_options, print_result
 
 KEYS = {"user": "user_id", "query": "query", "category": "category"}
 DUCKDB = Path(__file__).with_name("_mining_duckdb.py")
@@ -192,19 +193,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--side", choices=SIDES[1:], help="be one of our sides")
     parser.add_argument("inputs", type=Path, nargs="*")
-    given = parser.parse_args(arguments)
+    given = parse_options(parser, arguments, {"rows": [SMALLEST_ROWS], "runs": 1})
     if given.side:
         return run_ours(*given.inputs, whole_pass=given.side == "pass")
     print("mining: our partial sums and merge on Ray vs the same tables by DuckDB; throughput, start-up included")
     with scratch_folder() as folder:
-        logs = [make_log(folder, rows) for rows in given.rows]
+        logs = [make_log(folder, rows, given.smallest) for rows in given.rows]
         figures = [measure_log(log, folder, given.runs if log.rows <= LARGE else LARGE_RUNS) for log in logs]
     first, last = figures[0], figures[-1]
     growth = {
         side: round(last[side]["seconds"] / last["rows"] / (first[side]["seconds"] / first["rows"]), 3)
         for side in (*SIDES, "command")
     }
-    print(json.dumps({"ratio": last["ratio"], "time_per_row_growth": growth, "logs": figures, "data": "simulated"}))
+    result = {"ratio": last["ratio"], "time_per_row_growth": growth, "logs": figures, "data": "simulated"}
+    print_result(result, given.smallest)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ relevance) stay in the data file as they are.
     PRECTR_BENCH_DIR=FOLDER make bench-plan
     .venv/bin/python tests/benchmarks/plan.py --rows 400000 1600000 --questions 100000 300000 --dry
 
-It takes a quarter of an hour on two cores; `--dry` leaves the data file alone.
+It takes a quarter of an hour on two cores; `--dry` leaves the data file alone. The ratio is the median, over the
+figures, of what was measured now over what the data file held.
 """
 
 import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,6 +31,8 @@ from _labelling_rerun import command, make_rerun
 from _logs import Log, make_log, scratch_folder
 from _measure import measured
 from _quality_world import World
+from _smallest import ROWS as SMALLEST_ROWS
+from _smallest import parse_options, print_result
 from _training_world import quick_world
 from labelling import NO_RAY, QUIET
 from training import config_of, run_script
@@ -218,19 +222,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, nargs=2, default=(100_000, 400_000), help="of the two logs")
     parser.add_argument("--questions", type=int, nargs=2, default=(20_000, 60_000), help="of the two ledgers")
     parser.add_argument("--dry", action="store_true", help="leave the data file alone")
-    given = parser.parse_args(arguments)
-    print("plan: bytes, processor seconds and memory a unit of every stage; compared with nothing")
+    smallest = {"rows": (SMALLEST_ROWS, 4 * SMALLEST_ROWS), "questions": (500, 1_500), "dry": True}
+    given = parse_options(parser, arguments, smallest)
+    print("plan: bytes, processor seconds and memory a unit of every stage; compared with the data file's")
     with scratch_folder() as folder:
         folder.mkdir(parents=True, exist_ok=True)
         bench = Bench(folder)
-        logs = [make_log(folder, rows) for rows in given.rows]
-        world = quick_world(folder, REQUESTS, "plan")
+        logs = [make_log(folder, rows, given.smallest) for rows in given.rows]
+        world = quick_world(folder, REQUESTS, "plan", smallest=given.smallest)
         figures = of_logs(bench, logs) | of_structures(bench, logs) | of_world(bench, world)
         figures |= of_questions(bench, folder, world, given.questions)
         shutil.rmtree(bench.folder)
+    content = yaml.safe_load(FILE.read_text(encoding="utf-8"))["costs"]
+    recorded = {name: cost["value"] for name, cost in content.items() if cost["benchmark"] == BENCHMARK}
     if not given.dry:
         write(dict(figures), FILE)
-    print(json.dumps({name: float(f"{value:.3g}") for name, value in figures.items()} | {"data": "simulated"}))
+    ratio = statistics.median(figures[name] / cost for name, cost in recorded.items())
+    rounded = {name: float(f"{value:.3g}") for name, value in figures.items()}
+    print_result({"ratio_to_data_file": round(ratio, 3), **rounded, "data": "simulated"}, given.smallest)
 
 
 if __name__ == "__main__":

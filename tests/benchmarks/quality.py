@@ -22,7 +22,8 @@ simulator's truth says so below. A second log with equal tolerances (`--placebo`
     closed                      share of the gap in all.auc from Wide&Deep to the truth itself that the model closes
     closed_of_knowable          the same to the observer of `_quality_observer.py`, who knows what clicks can tell
 
-Every result is kept in FOLDER/results.jsonl, so a run that was killed goes on; the last line is one JSON object.
+Every result is kept in FOLDER/results.jsonl, so a run that was killed goes on. The last line is one JSON object; its
+ratio is V2's all.auc over Wide&Deep's.
 Several trainings run at a time, each on its own thread: a small ranker does not gain from a second one.
 
     PRECTR_BENCH_DIR=FOLDER make bench-quality
@@ -38,17 +39,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from _logs import scratch_folder
 from _quality_changed import CHANGES, make_changed
+from _quality_tables import CALIBRATION, COLUMNS, SAMPLING, TOLERANCE
 from _quality_variants import FEW_SEEDS, GROUPS, LADDER, Variant, variants_of
 from _quality_world import World, make_world
-from quality_tables import CALIBRATION, COLUMNS, SAMPLING, TOLERANCE
+from _smallest import SETTINGS as SMALLEST_SETTINGS
+from _smallest import parse_options, print_result
 
 from prectr.core.artifacts import write_json
+from prectr.core.ray_session import ray_session
 
 TOLD = {figure for columns in (*COLUMNS.values(), *TOLERANCE, CALIBRATION, SAMPLING) for figure in columns}
 """The figures of the summary; results.jsonl has all."""
@@ -58,18 +63,27 @@ BASE, TOP, OBSERVER = "wide-deep", "oracle", "observer"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, then summarise."""
     options = _options(arguments)
-    folder = options.folder or scratch_folder() / f"quality-{options.scale}"
-    wanted = {variant.world for variant in _chosen(options)}
-    worlds = {name: _make(folder, name, options) for name in sorted(wanted)}
+    given = list(arguments if arguments is not None else sys.argv[1:])
+    if options.folder:
+        _run_all(options.folder, options, given)
+    else:
+        with scratch_folder() as folder:
+            _run_all(folder / f"quality-{'smallest' if options.smallest else options.scale}", options, given)
+
+
+def _run_all(folder: Path, options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    wanted = sorted({variant.world for variant in _chosen(options)})
+    with nullcontext() if options.claims else ray_session():  # one for all worlds
+        worlds = {name: _make(folder, name, options) for name in wanted}
     results = folder / "results.jsonl"
     if options.claims:
         _work(worlds, results, options)
         return
-    _share_work(results, arguments if arguments is not None else sys.argv[1:], options)
+    _share_work(results, arguments, options)
     summary = summarise(_read(results), variants_of(options.groups), options.seeds)
     if options.out:
         write_json(options.out, summary)
-    print(json.dumps(summary))
+    print_result(summary, options.smallest)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -86,7 +100,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=None, help="worlds and results; goes on where it was")
     parser.add_argument("--out", type=Path, default=None, help="also write the summary here")
     parser.add_argument("--catalogue", type=Path, default=None, help="validated tables of real text, for `catalogue`")
-    options = parser.parse_args(arguments)
+    options = parse_options(parser, arguments, {"scale": "small", "seeds": 1, "only": _one_of_each()})
     if "catalogue" in options.groups and not options.catalogue:
         parser.error("the group `catalogue` needs --catalogue: tables with items and judgments, as of `prectr import`.")
     return options
@@ -114,6 +128,13 @@ def _work(worlds: dict[str, World], results: Path, options: argparse.Namespace) 
             _run(variant, seed, worlds[variant.world], results)
 
 
+def _one_of_each() -> list[str]:
+    """Variants that run all code: one of each kind, way to make samples and start of the encoder, and the ladder's."""
+    usual = [variant for variant in variants_of([name for name in GROUPS if name != "catalogue"])]
+    first = {(variant.kind, variant.world, variant.encoder): variant.name for variant in reversed(usual)}
+    return sorted({*first.values(), *(name for step in LADDER for name in step)})
+
+
 def _chosen(options: argparse.Namespace) -> list[Variant]:
     variants = variants_of(options.groups)
     return [variant for variant in variants if variant.name in options.only] if options.only else variants
@@ -126,6 +147,8 @@ def _make(folder: Path, name: str, options: argparse.Namespace) -> World:
     if options.claims:  # a worker: the command that started it has made all
         return World(folder / base, folder / base / f"samples{suffix}")
     settings = [f"simulate.seed={options.log_seed}", f"simulate.scale={options.scale}", "samples.online=false"]
+    if options.smallest:
+        settings += SMALLEST_SETTINGS
     if base == "placebo":
         settings.append("simulate.placebo=true")
     if way in CHANGES:
@@ -228,6 +251,7 @@ def summarise(lines: Sequence[dict[str, Any]], variants: Sequence[Variant], seed
     v2, base = (told.get(name, {}).get("mean", {}).get("all.auc") for name in ("prectr-v2", BASE))
     closed = told.get("prectr-v2", {}).get("mean", {})
     return {
+        "ratio": round(v2 / base, 5) if v2 and base else None,
         "closed": closed.get("closed"),
         "closed_of_knowable": closed.get("closed_of_knowable"),
         "v2_auc": v2,

@@ -30,6 +30,7 @@ import pyarrow.parquet as parquet
 from _logs import scratch_folder
 from _measure import measured
 from _quality_world import World
+from _smallest import parse_options, print_result
 from _training_world import quick_world
 
 from prectr.relevance.config import ScoreConfig
@@ -97,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     with scratch_folder() as folder:
         folder.mkdir(parents=True, exist_ok=True)
-        world, work = quick_world(folder, given.requests, "pairs", MANY_PAIRS), folder / "relevance-sides"
+        world = quick_world(folder, given.requests, "pairs", MANY_PAIRS, given.smallest)
+        work = folder / "relevance-sides"
         for turn in range(given.rounds):
             for side in SIDES[:: 1 if turn % 2 == 0 else -1]:
                 out = work / side
@@ -122,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "sides": {side: ran[-1] for side, ran in figures.items()},
         "data": "simulated",
     }
-    print(json.dumps(result))
+    print_result(result, given.smallest)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -132,7 +134,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--block-pairs", type=int, default=defaults.block_pairs)
     parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
-    return parser.parse_args(arguments)
+    return parse_options(parser, arguments, {"rounds": 1, "block_pairs": 256})
 
 
 if __name__ == "__main__":

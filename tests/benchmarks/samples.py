@@ -14,7 +14,6 @@ fields, the table of pairs and the scalers of features, and sorts rows by day an
 """
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,8 @@ import numpy as np
 import polars as pl
 from _logs import Log, make_log, scratch_folder
 from _measure import Cost, measured, median
+from _smallest import ROWS as SMALLEST_ROWS
+from _smallest import parse_options, print_result
 
 DUCKDB = Path(__file__).with_name("_samples_duckdb.py")
 ROWS = 2_000_000
@@ -89,11 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--runs", type=int, default=RUNS)
-    given = parser.parse_args(arguments)
+    given = parse_options(parser, arguments, {"rows": SMALLEST_ROWS, "runs": 1})
     print("samples: prectr build-samples vs the same rows by DuckDB; throughput, start-up included")
     costs: dict[str, list[Cost]] = {"duckdb": [], "ours": []}
     with scratch_folder() as folder:
-        log, work = make_log(folder, given.rows), folder / f"samples-{given.rows}"
+        log, work = make_log(folder, given.rows, given.smallest), folder / f"samples-{given.rows}"
         preferences = work / "preferences"
         mine(log, preferences)
         inputs = [str(path) for path in (log.tables, log.relevance, preferences)]
@@ -122,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "largest_difference": max(largest.values()),
         "data": "simulated",
     }
-    print(json.dumps(result))
+    print_result(result, given.smallest)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ import polars as pl
 import psutil
 from _logs import scratch_folder
 from _quality_world import World
+from _smallest import parse_options, print_result
 from _training_world import quick_world
 
 from jobs import train
@@ -141,6 +142,8 @@ def wrk(
     Raises:
         SystemExit: a request failed.
     """
+    if not shutil.which("wrk"):
+        return one_connection(url + target, bodies, seconds)
     connections = CONNECTIONS if rate is None else OPEN_CONNECTIONS
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "30s", "-s", str(SCRIPT), url]
     interval = 0.0 if rate is None else 1000 / rate
@@ -149,8 +152,25 @@ def wrk(
     figures: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
     if figures["failed"]:
         raise SystemExit(f"{figures['failed']} of {figures['requests']} requests failed: {ran.stdout}")
-    time.sleep(TO_CATCH_UP)
+    time.sleep(min(TO_CATCH_UP, seconds))
     return figures
+
+
+def one_connection(url: str, bodies: Path, seconds: float) -> dict[str, Any]:
+    """What stands in for `wrk` at the smallest size, where it is not installed: one request after another."""
+    lines, milliseconds = bodies.read_text(encoding="utf-8").splitlines(), []
+    until = time.monotonic() + seconds
+    with httpx.Client(timeout=30, headers={"content-type": "application/json"}) as http:
+        while time.monotonic() < until:
+            started = time.perf_counter()
+            http.post(url, content=lines[len(milliseconds) % len(lines)]).raise_for_status()
+            milliseconds.append(1000 * (time.perf_counter() - started))
+    return {
+        "requests": len(milliseconds),
+        "requests_per_second": 1000 * len(milliseconds) / sum(milliseconds),
+        "p50_ms": float(np.quantile(milliseconds, 0.5)),
+        "p99_ms": float(np.quantile(milliseconds, 0.99)),
+    }
 
 
 def measure_load(bundle: Path, bodies: Path, folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
@@ -173,7 +193,7 @@ def measure_load(bundle: Path, bodies: Path, folder: Path, seconds: float, round
                     seen[name].append(figures)
     middle = {name: _medians(figures) for name, figures in seen.items()}
     return {
-        "throughput_to_fastapi": middle["ours"]["requests_per_second"] / middle["fastapi"]["requests_per_second"],
+        "ratio_to_fastapi": middle["ours"]["requests_per_second"] / middle["fastapi"]["requests_per_second"],
         "p50_to_bare_call": middle["half"]["p50_ms"] / middle["bare"]["p50_ms"],
         "p99_to_bare_call": middle["half"]["p99_ms"] / middle["bare"]["p99_ms"],
         "p99_to_bare_call_poisson": middle["half_poisson"]["p99_ms"] / middle["bare"]["p99_ms"],
@@ -194,7 +214,7 @@ def measure_cache(bundle: Path, bodies: Path, seconds: float, rounds: int) -> di
                     rates[name].append(found["requests_per_second"])
         print(f"cache: {rates}", file=sys.stderr)
     middle = {name: statistics.median(values) for name, values in rates.items()}
-    return {"cached_to_uncached": middle["cached"] / middle["uncached"], "requests_per_second": middle}
+    return {"ratio_to_uncached": middle["cached"] / middle["uncached"], "requests_per_second": middle}
 
 
 def _ask_each_once(url: str, bodies: Path) -> None:
@@ -205,7 +225,7 @@ def _ask_each_once(url: str, bodies: Path) -> None:
             http.post("/v1/score", content=line, headers={"content-type": "application/json"}).raise_for_status()
 
 
-def measure_encoder(world: World, rounds: int, pairs: int = 4_000) -> dict[str, Any]:
+def measure_encoder(world: World, rounds: int, pairs: int) -> dict[str, Any]:
     """Pairs a second of the encoder's checkpoint, one thread on each side, texts in and levels out."""
     import torch
     from scipy.special import softmax
@@ -239,13 +259,13 @@ def measure_encoder(world: World, rounds: int, pairs: int = 4_000) -> dict[str, 
     if off > 1e-3:
         raise SystemExit(f"the two sides say different things: {off}")
     middle = {name: statistics.median(values) for name, values in rates.items()}
-    return {"ours_to_cross_encoder": middle["ours"] / middle["cross_encoder"], "pairs_per_second": middle}
+    return {"ratio_to_cross_encoder": middle["ours"] / middle["cross_encoder"], "pairs_per_second": middle}
 
 
 def measure_soak(bundle: Path, bodies: Path, seconds: float) -> dict[str, Any]:
     """Memory of the replica after each tenth of the time; in the first ones its caches fill."""
     with our_server(bundle, ()) as (url, process):
-        full = wrk(url, "/v1/score", bodies, 10)
+        full = wrk(url, "/v1/score", bodies, min(10, seconds / 10))
         rate = full["requests_per_second"] / 2
         sizes = []
         for _ in range(10):
@@ -254,29 +274,30 @@ def measure_soak(bundle: Path, bodies: Path, seconds: float) -> dict[str, Any]:
             replicas = [one for one in below if "ServeReplica" in " ".join(one.cmdline())]
             sizes.append(max(one.memory_info().rss for one in replicas) / 2**20)
             print(f"soak: {figures}, replica {sizes[-1]:.0f} MiB", file=sys.stderr)
-    return {"growth_of_the_second_half": sizes[-1] / sizes[len(sizes) // 2], "mib": sizes, "seconds": seconds}
+    return {"memory_ratio_of_the_second_half": sizes[-1] / sizes[len(sizes) // 2], "mib": sizes, "seconds": seconds}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the parts that are wanted, and print one JSON object."""
     given = _options(arguments)
-    if shutil.which("wrk") is None:
+    if shutil.which("wrk") is None and not given.smallest:
         raise SystemExit("wrk is not installed (Debian: apt-get install wrk)")
     print("serving: ours, FastAPI, the bare scorer; 100 candidates a request, simulated log")
     result: dict[str, Any] = {}
+    others = {} if shutil.which("wrk") else {"left_out": "wrk is not installed: one connection asked instead"}
     with scratch_folder() as folder:
         folder.mkdir(parents=True, exist_ok=True)
-        world = quick_world(folder, given.requests, "serving", ("simulate.queries=1500",))
+        world = quick_world(folder, given.requests, "serving", ("simulate.queries=1500",), given.smallest)
         bundle, bodies = make_bundle(world), write_bodies(world, folder)
         if "load" in given.parts:
             result |= measure_load(bundle, bodies["once"], folder, given.seconds, given.rounds)
         if "cache" in given.parts:
             result |= measure_cache(bundle, bodies["zipf"], given.seconds, given.rounds)
         if "encoder" in given.parts:
-            result |= measure_encoder(world, given.rounds)
+            result |= measure_encoder(world, given.rounds, given.encoder_pairs)
         if "soak" in given.parts and given.soak:
             result |= measure_soak(bundle, bodies["zipf"], given.soak)
-    print(json.dumps({**_rounded(result), "candidates": CANDIDATES, "data": "simulated"}))
+    print_result({**_rounded(result), **others, "candidates": CANDIDATES, "data": "simulated"}, given.smallest)
 
 
 def _medians(figures: list[dict[str, Any]]) -> dict[str, float]:
@@ -312,8 +333,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=8_000, help="of the simulated log")
     parser.add_argument("--seconds", type=float, default=15, help="of each load")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--encoder-pairs", type=int, default=4_000, help="of the part `encoder`")
     parser.add_argument("--soak", type=float, default=0, help="seconds of the soak; 600 for ten minutes")
-    return parser.parse_args(arguments)
+    return parse_options(parser, arguments, {"seconds": 1, "rounds": 1, "encoder_pairs": 200, "soak": 10})
 
 
 if __name__ == "__main__":

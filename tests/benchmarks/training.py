@@ -37,6 +37,7 @@ from typing import Any
 from _logs import scratch_folder
 from _measure import measured
 from _quality_world import World
+from _smallest import parse_options, print_result
 from _training_deepfm import measure_deepfm
 from _training_world import quick_world
 
@@ -114,9 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with scratch_folder() as folder:
         folder.mkdir(parents=True, exist_ok=True)
         if "deepfm" in given.only:
-            figures["deepfm"] = measure_deepfm(folder, given.rows, given.test_rows, given.seeds)
+            figures["deepfm"] = measure_deepfm(folder, given.rows, given.test_rows, given.seeds, given.smallest)
         if {"loop", "encoder"} & set(given.only):
-            world = quick_world(folder, given.requests)
+            world = quick_world(folder, given.requests, smallest=given.smallest)
         if "loop" in given.only:
             figures["loop"] = measure_loop(folder, world, given.threads, given.rounds, given.epochs)
         if "encoder" in given.only:
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "ratio_to_matmul": figures.get("encoder", {}).get("ratio_to_matmul"),
     }
     measured_ratios = {name: ratio for name, ratio in ratios.items() if ratio is not None}
-    print(json.dumps(measured_ratios | figures | {"threads": given.threads, "data": "simulated"}))
+    print_result(measured_ratios | figures | {"threads": given.threads, "data": "simulated"}, given.smallest)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -150,7 +151,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="of `deepfm`")
     parser.add_argument("--table-rows", type=int, default=10_000_000)
     parser.add_argument("--table-steps", type=int, default=200)
-    return parser.parse_args(arguments)
+    return parse_options(
+        parser,
+        arguments,
+        {
+            "rounds": 1,
+            "steps": 2,
+            "variants": True,
+            "rows": 20_000,
+            "test_rows": 2_000,
+            "seeds": 1,
+            "table_rows": 10_000,
+            "table_steps": 2,
+        },
+    )
 
 
 if __name__ == "__main__":

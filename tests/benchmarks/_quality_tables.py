@@ -1,6 +1,6 @@
 """The summary of `quality.py` as Markdown tables: what docs/training.md shows.
 
-.venv/bin/python tests/benchmarks/quality_tables.py tests/benchmarks/results/quality-medium.json
+.venv/bin/python tests/benchmarks/_quality_tables.py tests/benchmarks/results/quality-medium.json
 """
 
 import json
