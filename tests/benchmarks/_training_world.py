@@ -29,5 +29,5 @@ def quick_world(
         smallest: instead, the smallest world, which all benchmarks share.
     """
     if smallest:
-        return make_world(folder / "smallest", SETTINGS)
+        return make_world(folder / "smallest" / "log", SETTINGS)
     return make_world(folder / f"{name}-{requests}", [f"simulate.requests={requests}", *settings, *QUICK_WEIGHTS])

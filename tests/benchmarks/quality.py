@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _run_all(options.folder, options, given)
     else:
         with scratch_folder() as folder:
-            _run_all(folder / f"quality-{'smallest' if options.smallest else options.scale}", options, given)
+            _run_all(folder / ("smallest" if options.smallest else f"quality-{options.scale}"), options, given)
 
 
 def _run_all(folder: Path, options: argparse.Namespace, arguments: Sequence[str]) -> None:
@@ -79,6 +79,8 @@ def _run_all(folder: Path, options: argparse.Namespace, arguments: Sequence[str]
     if options.claims:
         _work(worlds, results, options)
         return
+    if options.smallest:
+        results.unlink(missing_ok=True)
     _share_work(results, arguments, options)
     summary = summarise(_read(results), variants_of(options.groups), options.seeds)
     if options.out:
@@ -130,7 +132,7 @@ def _work(worlds: dict[str, World], results: Path, options: argparse.Namespace) 
 
 def _one_of_each() -> list[str]:
     """Variants that run all code: one of each kind, way to make samples and start of the encoder, and the ladder's."""
-    usual = [variant for variant in variants_of([name for name in GROUPS if name != "catalogue"])]
+    usual = variants_of([name for name in GROUPS if name != "catalogue"])
     first = {(variant.kind, variant.world, variant.encoder): variant.name for variant in reversed(usual)}
     return sorted({*first.values(), *(name for step in LADDER for name in step)})
 
@@ -146,9 +148,8 @@ def _make(folder: Path, name: str, options: argparse.Namespace) -> World:
     suffix = f"-{way}" if way else ""
     if options.claims:  # a worker: the command that started it has made all
         return World(folder / base, folder / base / f"samples{suffix}")
-    settings = [f"simulate.seed={options.log_seed}", f"simulate.scale={options.scale}", "samples.online=false"]
-    if options.smallest:
-        settings += SMALLEST_SETTINGS
+    settings = [f"simulate.seed={options.log_seed}", f"simulate.scale={options.scale}"]
+    settings += SMALLEST_SETTINGS if options.smallest else ("samples.online=false",)  # others share the smallest log
     if base == "placebo":
         settings.append("simulate.placebo=true")
     if way in CHANGES:
