@@ -47,6 +47,8 @@ from prectr.training.config import TrainConfig
 HERE = Path(__file__).parent
 SECTIONS = ("deepfm", "loop", "encoder", "tables")
 LOOP_MODELS: tuple[ModelName, ...] = ("wide-deep", "prectr-v2")
+SMALLEST_STEP = 11
+"""At the smallest size, every so many of the encoder's variants: one at least of each kernel and number format."""
 LOSS_TOLERANCE = 0.01
 """Both loops must have done the same work: their mean losses of the first epoch agree to this share."""
 
@@ -122,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figures["loop"] = measure_loop(folder, world, given.threads, given.rounds, given.epochs)
         if "encoder" in given.only:
             config = config_of("prectr-v2", given.threads, 1).model_dump_json()
-            sides = (str(world.samples), str(world.encoder), config, str(given.steps), str(int(given.variants)))
+            variants = int(given.variants) * (SMALLEST_STEP if given.smallest else 1)
+            sides = (str(world.samples), str(world.encoder), config, str(given.steps), str(variants))
             figures["encoder"] = run_script("_training_encoder.py", folder / "encoder-figures", *sides)
         if "tables" in given.only:
             table = (str(given.table_rows), str(given.table_steps))
