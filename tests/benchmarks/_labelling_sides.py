@@ -29,6 +29,8 @@ BATCH = 64
 TRIED = 256
 """Pairs on which the transformers loop tries its number formats."""
 SHARDS = 20
+LEAST_BLOCKS = 4
+"""Blocks of questions, at least: the rate is taken after the first one. It matters at the smallest size only."""
 
 Answers = tuple[pl.DataFrame, dict[str, Any]]
 
@@ -56,7 +58,13 @@ def ours(world: World, pairs: int, out: Path, through: str = "actors") -> Answer
     """`ask`, into a ledger that holds nothing."""
     questions = world.questions().head(pairs).drop("prompt_tokens")
     vllm = CONFIG.vllm.model_copy(update={"through": through})
-    config = CONFIG.model_copy(update={"shard_rows": max(1, len(questions) // SHARDS), "vllm": vllm})
+    config = CONFIG.model_copy(
+        update={
+            "shard_rows": max(1, len(questions) // SHARDS),
+            "batch_size": max(1, min(CONFIG.batch_size, len(questions) // LEAST_BLOCKS)),
+            "vllm": vllm,
+        }
+    )
     question = Question(str(world.teacher), world.template(), tuple(world.label_tokens()), config)
     context = Context(question.template.version, "benchmark", question.decoding)
     ledger = TimedLedger(LabelLedger(out / "ledger").context(context).folder)

@@ -62,8 +62,8 @@ NO_RAY = {"RAY_ADDRESS": "127.0.0.1:1"}
 
 
 def patient(*arguments: str) -> list[str]:
-    """A Python command that is ended if it hangs."""
-    return ["timeout", str(PATIENCE_SECONDS), sys.executable, *arguments]
+    """A Python command that is ended if it hangs, or with the benchmark."""
+    return ["timeout", "--foreground", str(PATIENCE_SECONDS), sys.executable, *arguments]
 
 
 def run_side(side: str, world: World, pairs: int) -> dict[str, Any]:
