@@ -31,7 +31,7 @@ from prectr.serving.events import EventReader
 from prectr.serving.user_delta import add_list, merged
 from tests.prectr.bundle_world import World
 from tests.prectr.conftest import MODEL
-from tests.prectr.serving.test_user_delta import told
+from tests.prectr.serving.test_user_delta import logged_event
 
 LOGS = 70
 ROWS = 1_000
@@ -137,7 +137,7 @@ def _ask(bundle: Path, today: pl.DataFrame, events: Path) -> Iterator[pl.DataFra
                 pl.Series("logit", ranking.click_logits(score_request).astype(np.float64))
             )
         for request in requests:
-            event = told(request)
+            event = logged_event(request)
             seen = reader.read(event, 0.0)
             deltas.change(
                 event.user_id,
