@@ -19,7 +19,7 @@ from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import RayConfig, ray_session, require_resources
 from prectr.data.tables import Tables
 from prectr.relevance.config import DistillConfig
-from prectr.relevance.distillation_data import distillation_pairs
+from prectr.relevance.distillation import distillation_pairs
 
 
 @command("distill")
@@ -49,7 +49,7 @@ def _build(
     from models.distillation import distillation_loss
     from prectr.core.ray_train import fit_on_ray
     from prectr.labelling.own_teacher.model import quiet_transformers
-    from prectr.relevance.distillation_training import train_student_loop
+    from prectr.relevance.distillation import train_student_loop
 
     quiet_transformers()
     pairs = distillation_pairs(tables, labels)

@@ -3,7 +3,7 @@
 It writes exposures and assignment as `analyze-experiment` reads them, that report, and the true effects beside it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from prectr.core.errors import PrectrError, UsageError
 from prectr.data.marketplace.config import MarketplaceConfig
 from prectr.data.tables import Tables
 from prectr.evaluation.experiments.config import PRODUCTION, ExperimentConfig, ReplayConfig
+from prectr.evaluation.experiments.measures import MEASURES
 
 AA_RESPLITS = 1000
 
@@ -110,7 +111,6 @@ def _play(
     from prectr.evaluation.experiments.analysis import analyse
     from prectr.evaluation.experiments.exposures import read_experiment
     from prectr.evaluation.experiments.replay import replay
-    from prectr.evaluation.experiments.truth import against_truth
 
     marketplace = prepare(world_config, catalogue)
     _check_same_world(tables, marketplace.items)
@@ -163,3 +163,36 @@ def _check_same_world(tables: Path, items: Any) -> None:
             f"{tables}: the marketplace of this version makes other items than these, of version {version}; "
             "run `prectr simulate` again, and train on its tables."
         )
+
+
+def against_truth(report: Mapping[str, Any], truths: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Compute the true values of each measure, and check whether the report's intervals hold the true difference.
+
+    Args:
+        report: the report of `analyse`, with the variants control and treatment.
+        truths: expected sums of control and treatment, by the names in `measures`.
+    """
+    comparison = {}
+    for measure in MEASURES:
+        if measure.name not in report["measures"]:
+            continue
+        control, treatment = (truth[measure.above] / truth[measure.below] for truth in truths)
+        difference = treatment - control
+        estimate = report["measures"][measure.name]["treatments"]["treatment"]
+        intervals = {
+            "fixed": estimate["bootstrap"] or estimate["delta"],
+            "adjusted": estimate["adjusted"],
+            "always_valid": estimate["always_valid"],
+        }
+        comparison[measure.name] = {
+            "control": control,
+            "treatment": treatment,
+            "difference": difference,
+            "lift": difference / control if control else float("nan"),
+            "covered": {
+                name: bool(interval["low"] <= difference <= interval["high"])
+                for name, interval in intervals.items()
+                if interval is not None
+            },
+        }
+    return comparison

@@ -28,11 +28,10 @@ from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import RayConfig, ray_session, require_resources
 from prectr.training.config import TrainConfig
+from prectr.training.start import undefined_figures
 from prectr.training.sweep_config import SweepConfig
-from prectr.training.sweep_ledger import Trial, TrialLedger
 from prectr.training.sweep_search import check_space, search
-from prectr.training.sweep_trials import drawn_config
-from prectr.training.validation_day import undefined_figures
+from prectr.training.sweep_trials import Trial, TrialLedger, drawn_config
 
 BEST, TRIALS, PAGE = "best.yaml", "trials.json", "trials.html"
 HOW = ("trials", "parallel")

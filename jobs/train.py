@@ -20,8 +20,7 @@ from prectr.ranking.drift import write_reference
 from prectr.ranking.golden import write_golden
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import CURVE, train_ranker
-from prectr.training.start import require_start
-from prectr.training.validation_day import undefined_figures
+from prectr.training.start import require_start, undefined_figures
 
 EXECUTION = ("workers", *execution_fields(TrainConfig))
 """Settings that may differ between a stopped run and the run that continues it."""

@@ -11,7 +11,7 @@ For each clicked row with level >= 2:
 
 - Match features: the fake takes those of an in-batch row of the fake level, because its own would contradict the fake
   level. Without such a row in the batch the fake's weight is 0.
-- Other numbers: the fake gets those of its lower relevance and of a pair that was never shown (`models.fake_numbers`).
+- Other numbers: the fake gets those of its lower relevance and of an unshown pair (`with_relevance_changed`).
 - z~ is the base logit at fake_rsl plus tau. tau is detached on both sides of the pair; otherwise the hinge would raise
   the incentive of everyone who clicks.
 - The gate: the plain hinge pushes c[low level] down for exactly the tolerant users who click. A user whose estimate at
@@ -35,10 +35,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.fake_numbers import with_relevance_changed
 from models.fusion import expected_level
 from models.incentive import apply_incentive
-from prectr.contracts.model_config import LEVELS, ExposureConfig, FeatureSizes
+from prectr.contracts.model_config import LEVELS, ExposureConfig, FeatureSizes, RelevanceNumbers, Standardised
 from prectr.contracts.types import RankerInputs, RankerLabels, RankerOutput
 
 BaseCall = Callable[[RankerInputs, Tensor, Tensor], Tensor]
@@ -143,3 +142,37 @@ def weighted_hinge(positive: Tensor, negative: Tensor, weight: Tensor, margin: T
 
 def _at(values: Tensor, level: Tensor) -> Tensor:
     return values.gather(-1, level.unsqueeze(-1)).squeeze(-1)
+
+
+def with_relevance_changed(row: RankerInputs, change: Tensor, numbers: RelevanceNumbers) -> RankerInputs:
+    """Return F rows with their relevance changed by `change` [F] and their pair never shown."""
+    return row._replace(
+        tolerance=_tolerance(row.tolerance, change, numbers), numeric=_never_shown(row.numeric, numbers)
+    )
+
+
+def _tolerance(tolerance: Tensor, change: Tensor, numbers: RelevanceNumbers) -> Tensor:
+    moved = tolerance + change.unsqueeze(-1) * tolerance.new_tensor(numbers.tolerance_slope)
+    gain = _log_curve(moved, numbers) - _log_curve(tolerance, numbers)
+    return _with_column(moved, numbers.predictive, _raw(tolerance, numbers.predictive) + gain)
+
+
+def _log_curve(tolerance: Tensor, numbers: RelevanceNumbers) -> Tensor:
+    ceiling, softness, floor = numbers.curve
+    width = (softness**2 + math.pi / 8 * _raw(tolerance, numbers.spread).square()).sqrt()
+    return (floor + ceiling * (_raw(tolerance, numbers.above) / width).sigmoid()).log()
+
+
+def _never_shown(numeric: Tensor, numbers: RelevanceNumbers) -> Tensor:
+    unseen = _with_column(numeric, numbers.pair_rate, _raw(numeric, numbers.query_rate))
+    return _with_column(unseen, numbers.pair_examined, torch.zeros_like(numeric[:, 0]))
+
+
+def _raw(values: Tensor, number: Standardised) -> Tensor:
+    return values[:, number.column] * number.deviation + number.mean
+
+
+def _with_column(values: Tensor, number: Standardised, raw: Tensor) -> Tensor:
+    changed = values.clone()
+    changed[:, number.column] = (raw - number.mean) / number.deviation
+    return changed

@@ -13,10 +13,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from jobs import evaluate, label, publish, select_pairs, train
-from jobs.pipeline import make_samples
 from jobs.pipeline.config import PipelineConfig
 from jobs.pipeline.rollout import CURRENT, NEXT, Judged, Outcome, after, judge, read_models, write_models
-from jobs.pipeline.stages import Stages
+from jobs.pipeline.stages import Stages, make_samples
 from jobs.settings import Settings
 from prectr.core import mirror, progress
 from prectr.core.artifacts import read_manifest, require_artifact, write_json
@@ -107,7 +106,7 @@ def run(config: PipelineConfig, settings: Settings) -> Daily:
             ),
         )
         kept = settings.samples.model_copy(update={"specification_from": models.bundles[CURRENT]})
-        make_samples.run(workspace, settings, kept, stages)
+        make_samples(workspace, settings, kept, stages)
         warm = settings.train.model_copy(
             update={
                 "model": Bundle.open(start).model,

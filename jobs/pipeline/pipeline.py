@@ -16,10 +16,10 @@ import typer
 
 from jobs import distill, evaluate, label, publish, report, select_pairs, simulate, train, train_teacher
 from jobs.options import Answer, command
-from jobs.pipeline import daily, make_samples
+from jobs.pipeline import daily
 from jobs.pipeline.config import PipelineConfig
 from jobs.pipeline.lease import lease
-from jobs.pipeline.stages import Stages
+from jobs.pipeline.stages import Stages, make_samples
 from jobs.settings import Settings
 from prectr.contracts.model_config import ModelConfig
 from prectr.core import mirror, progress
@@ -155,7 +155,7 @@ def _run(config: PipelineConfig, settings: Settings) -> Pipeline:
         )
         progress.say(f"  labels come from the engine: {labelled.manifest['engine']}")
         stage("distill", lambda: distill.run(tables=tables, labels=labels, out=encoder, config=settings.distill))
-        make_samples.run(workspace, settings, settings.samples, done._stages)
+        make_samples(workspace, settings, settings.samples, done._stages)
         for name in config.rankers:
             model = ModelConfig.model_validate(settings.train.model.model_dump() | {"name": name})
             of_model = settings.train.model_copy(update={"model": model})

@@ -115,7 +115,7 @@ def structures(load: Load, machine: Machine, costs: UnitCosts) -> list[Structure
         held(
             "labelled pairs and tokens",
             "distill",
-            "platform/prectr/relevance/distillation_data.py, jobs/distill.py: _write_training_data",
+            "platform/prectr/relevance/distillation.py, jobs/distill.py: _write_training_data",
             "driver",
             load.labels,
             "labels",

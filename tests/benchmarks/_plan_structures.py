@@ -312,7 +312,7 @@ def queries_of_rows(samples: Path) -> dict[str, Any]:
 
 def distillation(tables: Path, labels: Path, encoder: Path) -> dict[str, Any]:
     """The labelled pairs as the driver of `distill` lays them out for its worker."""
-    from prectr.relevance.distillation_data import distillation_pairs
+    from prectr.relevance.distillation import distillation_pairs
     from prectr.relevance.tokenisation import PairTokeniser
 
     tokeniser = PairTokeniser.load(encoder, 64)

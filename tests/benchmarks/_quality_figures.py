@@ -15,7 +15,7 @@ from _quality_observer import Observer
 from scipy.special import expit, logit
 from scipy.stats import spearmanr
 
-from models.fake_numbers import with_relevance_changed
+from models.debias import with_relevance_changed
 from models.fusion import expected_level
 from prectr.contracts.model_config import LEVELS
 from prectr.contracts.schema import EXPLORE_POLICY
@@ -215,7 +215,7 @@ def clicks_if_level(step: TrainingStep, data: RankerData) -> np.ndarray:
     """[n, k] log click probability of each row, were its relevance that of each level.
 
     Beside the level's head, the numbers that a row's relevance is part of are those of the level
-    (`models.fake_numbers`): c_i of a row that is not of level i is asked about numbers that contradict it, and answers
+    (`models.debias`): c_i of a row that is not of level i is asked about numbers that contradict it, and answers
     little about the user.
     """
     step.eval()

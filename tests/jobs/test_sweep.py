@@ -21,8 +21,8 @@ from prectr.core.config import FrozenConfig, load_config
 from prectr.core.errors import PrectrError, UsageError
 from prectr.labelling.own_teacher.model import quiet_transformers
 from prectr.training.sweep_config import SearchRange
-from prectr.training.sweep_ledger import Trial
 from prectr.training.sweep_search import early_stopping, proposer
+from prectr.training.sweep_trials import Trial
 from tests.jobs import sweep_run
 from tests.prectr.conftest import laboratory  # noqa: F401
 from tests.prectr.training.test_ranker_loop import write_samples

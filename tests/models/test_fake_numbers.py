@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from models.debias import with_relevance_changed
 from models.export import example_inputs
-from models.fake_numbers import with_relevance_changed
 from prectr.contracts.model_config import RelevanceNumbers, Standardised
 
 

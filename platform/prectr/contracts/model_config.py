@@ -213,7 +213,7 @@ class ExposureConfig(FrozenConfig):
     tolerance_gate: bool = True
     """Whether to lower the weight of users who, by the model's estimate, accept the fake's level anyway."""
     consistent: bool = True
-    """Whether the fake's other features also follow its lower level (`models.fake_numbers`)."""
+    """Whether the fake's other features also follow its lower level (`models.debias`)."""
     momentum: float = Field(default=0.01, gt=0.0, le=1.0)
     """Share of each new batch in the running mean click rate."""
 

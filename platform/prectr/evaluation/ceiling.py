@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit
 
 from prectr.evaluation.truth import TrueCurve
-from prectr.preferences.grouping import sum_by
+from prectr.preferences.counting import sum_by
 from prectr.preferences.tolerance import posterior
 
 THRESHOLDS = 41

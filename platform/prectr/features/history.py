@@ -13,8 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from prectr.core.coding import code_column
-from prectr.preferences.counting import examined_and_clicks, level_sums, price_sums
-from prectr.preferences.grouping import before_each, fading
+from prectr.preferences.counting import before_each, examined_and_clicks, fading, level_sums, price_sums
 from prectr.preferences.sums import LEVEL_NAMES, USER_NAMES, fades, scale
 from prectr.preferences.tolerance import UNIT, LogLikelihoodTable, bounded_position
 

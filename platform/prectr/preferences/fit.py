@@ -17,8 +17,8 @@ from scipy.special import expit, logit, logsumexp
 
 from prectr.contracts.model_config import LEVELS
 from prectr.core.text import hash_fraction
+from prectr.preferences.counting import sum_by
 from prectr.preferences.examination import Examination
-from prectr.preferences.grouping import sum_by
 from prectr.preferences.tolerance import GRID, GRID_SIZE, ClickParameters, log_likelihood, posterior
 
 EM_STEPS = 8

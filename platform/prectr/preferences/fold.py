@@ -16,7 +16,7 @@ import polars as pl
 
 from prectr.core.coding import code_column
 from prectr.data.parts import KeyRange
-from prectr.preferences.grouping import sum_by
+from prectr.preferences.counting import sum_by
 from prectr.preferences.sums import columns, fades, matrix, scale
 
 

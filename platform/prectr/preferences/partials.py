@@ -26,7 +26,7 @@ import polars as pl
 
 from prectr.contracts.model_config import LEVELS
 from prectr.core.coding import Coded, code_column
-from prectr.preferences import behaviours, distinct_users, prices
+from prectr.preferences import behaviours, counting, distinct_users
 from prectr.preferences.behaviours import activity_group
 from prectr.preferences.counting import examined_and_clicks, level_sums
 from prectr.preferences.shown import ShownReader, ShownRows, log_prices
@@ -121,7 +121,7 @@ def partials(
                 *columns(pair_counts, COUNT_NAMES),
             ]
         ),
-        "price": prices.clicked_prices(rows, category, log_price),
+        "price": counting.clicked_prices(rows, category, log_price),
         "seen_query": distinct_users.seen(rows, rows.query),
         "seen_category": distinct_users.seen(rows, category),
         "behaviour": behaviours.best_of_part(rows, index, activity, behaviours_per_query),

@@ -20,10 +20,10 @@ import polars as pl
 from prectr.contracts.model_config import LEVELS
 from prectr.core.parquet import read_table, write_part
 from prectr.data.parts import KeyRange
-from prectr.preferences import behaviours, distinct_users, prices
+from prectr.preferences import behaviours, counting, distinct_users
+from prectr.preferences.counting import sum_by
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.fold import Folded, fold, read_days
-from prectr.preferences.grouping import sum_by
 from prectr.preferences.smoothing import LevelRates, fit_prior_clicks, level_rates, smoothed_rates, total_rates
 from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelSums, columns, matrix, scale
 from prectr.preferences.tolerance import GRID_SIZE, moments, on_lattice, posterior
@@ -216,7 +216,7 @@ def _price_quantiles(folding: Folding, histogram: pl.DataFrame) -> pl.DataFrame:
         histogram = histogram.with_columns(pl.col("clicks") * (-age / folding.half_life * np.log(2.0)).exp())
     ordered = histogram.sort("key", "bin", "date")
     merged = ordered.group_by("key", "bin", maintain_order=True).agg(pl.col("clicks").sum())
-    return prices.quantiles(merged)
+    return counting.quantiles(merged)
 
 
 def _fold_behaviours(keys: KeyRange, folding: Folding) -> int:

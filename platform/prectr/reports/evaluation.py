@@ -1,15 +1,15 @@
-"""Content of the evaluation report: tables and data that the page, the Markdown and the JSON share."""
+"""Content of the evaluation report, which the page, the Markdown and the JSON share: tables, data, wall times."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prectr.core import mirror
 from prectr.core.artifacts import read_manifest
 from prectr.core.ray_train import read_curve
 from prectr.evaluation.contestants import label_of
 from prectr.reports.config import ReportConfig
-from prectr.reports.stage_times import SEED_MARK, StageTime, bundle_paths, stage_times
 from prectr.reports.terminal import FIGURE_COLUMNS, figure_rows, format_interval
 
 LEARNING_CURVE = "learning_curve.jsonl"
@@ -44,6 +44,46 @@ TABLES = (
     ("Lists of candidates", LIST_TABLE),
     ("NDCG of exposed and unexposed candidates", EXPOSURE_TABLE),
 )
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """One stage, or all trainings of one ranker.
+
+    Attributes:
+        name: name in tables.
+        runs: number of artifacts.
+        seconds: wall time of all artifacts.
+        core_hours: wall hours times the cores of the machine; None if a manifest does not record the cores.
+    """
+
+    name: str
+    runs: int
+    seconds: float
+    core_hours: float | None
+
+
+def stage_times(workspace: Path) -> list[StageTime]:
+    """Wall times of the stages of a workspace in the order of the pipeline, then of the rankers."""
+    manifests = []
+    for name in STAGES:
+        if (manifest := read_manifest(workspace / name)) is not None:
+            manifests.append((str(manifest["stage"]), manifest))
+    for path in bundle_paths(workspace):
+        manifests.append((f"train {label_of(path.name.partition(SEED_MARK)[0])}", read_manifest(path) or {}))
+    times: dict[str, StageTime] = {}
+    for name, manifest in manifests:
+        seconds, cores = float(manifest["wall_seconds"]), manifest.get("cores")
+        hours = None if cores is None else seconds / 3600 * cores
+        earlier = times.get(name, StageTime(name, 0, 0.0, 0.0))
+        total_hours = None if earlier.core_hours is None or hours is None else earlier.core_hours + hours
+        times[name] = StageTime(name, earlier.runs + 1, earlier.seconds + seconds, total_hours)
+    return list(times.values())
+
+
+def bundle_paths(workspace: Path) -> list[Path]:
+    """Directories of the bundles of a workspace, in order of their names."""
+    return [path for path in mirror.folders(workspace / "rankers") if read_manifest(path) is not None]
 
 
 @dataclass(frozen=True)
@@ -223,3 +263,8 @@ def verdicts(evaluation: Mapping[str, Any], part: str = "all") -> list[str]:
 def _table(title: str, evaluation: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> FigureTable:
     heading, *rows = figure_rows(evaluation, columns)
     return FigureTable(title, heading, rows)
+
+
+STAGES = ("tables", "teacher", "labels-selection", "labels", "encoder", "relevance", "preferences", "samples")
+SEED_MARK = ".seed-"
+"""Separates the ranker's name and the seed in the names of bundles of further seeds."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from prectr.reports.drawing import ACCENT, COLOURS, INK, SOFT, new_panels, svg
 from prectr.reports.drawing import axes as new_axes
-from prectr.reports.stage_times import StageTime
+from prectr.reports.evaluation import StageTime
 
 VERDICT_COLOURS = {"better": ACCENT, "worse": "#c2255c", "no difference": "#868e96"}
 MODEL_COLOURS = {

@@ -17,8 +17,8 @@ from prectr.core.errors import PrectrError
 from prectr.core.text import normalise_query
 from prectr.data.tables import Tables
 from prectr.preferences import mined as snapshot
+from prectr.preferences.counting import QUANTILE_NAMES
 from prectr.preferences.mined import Preferences
-from prectr.preferences.prices import QUANTILE_NAMES
 from prectr.preferences.sums import LEVEL_NAMES, LevelSums, matrix
 from prectr.preferences.tolerance import GRID, moments, posterior
 from prectr.reports.terminal import LEVEL_NAMES as LEVEL_LABELS

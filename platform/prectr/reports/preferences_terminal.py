@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prectr.evaluation.tolerance_check import ESTIMATES
-from prectr.preferences.prices import QUANTILE_NAMES
+from prectr.preferences.counting import QUANTILE_NAMES
 from prectr.reports.terminal import LEVEL_NAMES, console
 
 BAR = 40

@@ -15,10 +15,9 @@ from prectr.ranking.ranking import Ranking
 from prectr.ranking.scoring import Scorer
 from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.delta_stores import UserDeltas
-from prectr.serving.events import EventReader
 from prectr.serving.redis_client import RedisGuard, StoreDown
 from prectr.serving.states import BundleState, FallbackState, LmdbState, RedisState, State, require_readable
-from prectr.serving.user_delta import merged
+from prectr.serving.user_delta import EventReader, merged
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from ray.tune import Callback
 
 from prectr.core import progress
 from prectr.training.sweep_config import SweepConfig
-from prectr.training.sweep_ledger import Trial, TrialLedger
-from prectr.training.sweep_trials import FAILED, ITERATION, POINT
+from prectr.training.sweep_trials import FAILED, ITERATION, POINT, Trial, TrialLedger
 
 
 class SweepProgress(Callback):

@@ -12,8 +12,7 @@ from typing import Any
 from prectr.core import progress
 from prectr.training.config import TrainConfig
 from prectr.training.sweep_config import SearchRange, SweepConfig
-from prectr.training.sweep_ledger import REACHED, Trial, TrialLedger
-from prectr.training.sweep_trials import ITERATION, drawn_config, run_trial
+from prectr.training.sweep_trials import ITERATION, REACHED, Trial, TrialLedger, drawn_config, run_trial
 
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger holds the points

@@ -1,22 +1,26 @@
-"""One trial of a sweep: the training loop as a function, without Ray Train.
+"""Trials of a sweep: the training loop as a function without Ray Train, and the ledger of finished trials.
 
-A worker group would cost more time than a small trial. `prectr train` trains the final ranker.
+A worker group would cost more time than a small trial; `prectr train` trains the final ranker. Ray Tune saves its state
+every ten seconds at best, so a killed driver would forget the trials that ended since. The ledger writes a small file
+as soon as a trial ends; the next driver passes the results to Optuna and ASHA and runs only the missing trials.
 """
 
 import difflib
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
+from prectr.core.artifacts import write_json
 from prectr.core.config import assign_path
 from prectr.core.errors import PrectrError, UsageError
 from prectr.training.config import TrackingConfig, TrainConfig
 from prectr.training.sweep_config import SweepConfig
-from prectr.training.sweep_ledger import REACHED
 
 POINT, FAILED = "point", "failed"
 ITERATION = "training_iteration"
@@ -114,3 +118,49 @@ def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _write_nothing(ranker: Any, out: Path) -> None:
     """Write no bundle: a trial's ranker is not used."""
+
+
+REACHED = "reached"
+"""Key of the best value of the searched metric so far. Optuna and ASHA compare it, because `train` keeps the best
+state, not the last."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a sweep.
+
+    Attributes:
+        settings: dotted name of a setting of `train` -> value of the trial.
+        points: metrics of each validation, with `REACHED`.
+        seconds: duration; None without a validation.
+        error: reason of the failure; None if it did not fail.
+    """
+
+    settings: dict[str, Any]
+    points: list[dict[str, Any]]
+    seconds: float | None
+    error: str | None = None
+
+    @property
+    def best(self) -> float | None:
+        """Best value of the searched metric; None without a validation."""
+        return self.points[-1][REACHED] if self.points else None
+
+
+class TrialLedger:
+    """A folder of finished trials, one JSON file each, written atomically."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, trial: Trial) -> None:
+        """Add a trial that ended or was stopped early. Do not add failed trials: a resumed sweep runs them again."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_json(self._folder / f"trial-{len(self._files()):05d}.json", asdict(trial))
+
+    def read(self) -> list[Trial]:
+        """Read all trials, in the order in which they ended."""
+        return [Trial(**json.loads(file.read_text(encoding="utf-8"))) for file in self._files()]
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("trial-*.json"))

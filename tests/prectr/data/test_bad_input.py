@@ -29,9 +29,9 @@ from prectr.features.load import Samples, split_days
 from prectr.ranking.bundle import ONLINE_FILE
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import CURVE, STATE, Run
+from prectr.training.start import undefined_figures
 from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_trials import run_trial
-from prectr.training.validation_day import undefined_figures
 from prectr.training.workers import Workers
 from tests.prectr.training.test_ranker_loop import write_samples
 

@@ -11,7 +11,7 @@ from prectr.data.judgments import read_judged, split_of
 from prectr.data.marketplace import MarketplaceConfig, simulate
 from prectr.data.tables import Tables
 from prectr.evaluation.relevance_quality import relevance_quality
-from prectr.relevance.distillation_data import distillation_pairs
+from prectr.relevance.distillation import distillation_pairs
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from prectr.labelling.config import SelectionConfig
 from prectr.labelling.selection import choose_pairs, read_selection, select_pairs, share_out, traffic_strata
 from prectr.relevance.batch_scoring import pairs_to_score
 from prectr.relevance.config import ScoreConfig
-from prectr.relevance.distillation_data import distillation_pairs
+from prectr.relevance.distillation import distillation_pairs
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.preferences.grouping import before_each, fading, sum_by
+from prectr.preferences.counting import before_each, fading, sum_by
 
 CODES = st.lists(st.integers(0, 4), max_size=25)
 

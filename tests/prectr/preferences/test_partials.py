@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prectr.core.coding import code_column, find_codes
-from prectr.preferences import partials, prices
+from prectr.preferences import counting, partials
 from prectr.preferences.pair_index import PairIndex
 from prectr.preferences.partials import Centres
 from prectr.preferences.shown import ShownReader, log_price, log_prices
@@ -180,10 +180,10 @@ def test_the_table_holds_the_rounded_log_likelihoods() -> None:
 def test_price_quantiles_are_within_a_bin() -> None:
     rng = np.random.default_rng(6)
     price = np.exp(rng.normal(3, 1, 5000))
-    bins = np.floor(np.log(price) / prices.BIN).astype(np.int32)
+    bins = np.floor(np.log(price) / counting.BIN).astype(np.int32)
     histogram = pl.DataFrame({"key": "q", "bin": bins}).group_by("key", "bin").len("clicks")
-    frames = prices.quantiles(histogram).row(0)[1:]
-    np.testing.assert_allclose(frames, np.quantile(price, prices.QUANTILES), rtol=0.06)
+    frames = counting.quantiles(histogram).row(0)[1:]
+    np.testing.assert_allclose(frames, np.quantile(price, counting.QUANTILES), rtol=0.06)
 
 
 @given(st.lists(st.none() | st.floats(0, 1e9), max_size=20))

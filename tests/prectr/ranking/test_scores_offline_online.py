@@ -27,8 +27,7 @@ from prectr.ranking.scoring import Scorer
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.tokenisation import PairTokens
 from prectr.serving.delta_stores import LmdbDeltas
-from prectr.serving.events import EventReader
-from prectr.serving.user_delta import add_list, merged
+from prectr.serving.user_delta import EventReader, add_list, merged
 from tests.prectr.bundle_world import World
 from tests.prectr.conftest import MODEL
 from tests.prectr.serving.test_user_delta import logged_event

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prectr.relevance.distillation_data import GroupedBatches
+from prectr.relevance.distillation import GroupedBatches
 
 
 def test_an_epoch_holds_every_row_once_and_keeps_queries_together() -> None:

@@ -11,8 +11,7 @@ from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.artifacts import write_json
 from prectr.core.errors import PrectrError, UsageError
 from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
-from prectr.reports.labels import summarise
-from prectr.reports.labels_page import write_label_page
+from prectr.reports.labels_page import summarise, write_label_page
 
 HOSTILE = "<script>alert(1)</script> $x$"
 MANIFEST = {

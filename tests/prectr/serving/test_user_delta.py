@@ -16,8 +16,7 @@ from prectr.preferences.sums import USER_NAMES
 from prectr.preferences.tolerance import GRID_SIZE, LATTICE, ClickParameters, LogLikelihoodTable, log_likelihood
 from prectr.ranking.features import OnlineFeatures
 from prectr.serving.delta_stores import LmdbDeltas
-from prectr.serving.events import EventReader
-from prectr.serving.user_delta import KEPT_REQUESTS, SeenItem, SeenList, add_list, merged
+from prectr.serving.user_delta import KEPT_REQUESTS, EventReader, SeenItem, SeenList, add_list, merged
 from tests.prectr.ranking.test_online_equals_offline import Both
 
 CLICK, EXPONENT = ClickParameters(a=0.4, s=0.15, eps=0.02), 0.8

@@ -25,12 +25,7 @@ from prectr.core.ray_train import append_curve, autocast
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.own_teacher.data import TRAINING, VALIDATION, WARM, TeacherData, bucketed_batches, micro_batches
 from prectr.labelling.own_teacher.logits import can_share_prefix, last_logits, reads_ahead
-from prectr.labelling.own_teacher.model import (
-    add_adapters,
-    checkpoint_data_type,
-    load_base_model,
-    not_causal_message,
-)
+from prectr.labelling.own_teacher.model import add_adapters, checkpoint_data_type, load_base_model, not_causal_message
 
 
 def train_teacher_loop(config: dict[str, Any]) -> dict[str, Any]:
