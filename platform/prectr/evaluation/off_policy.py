@@ -67,7 +67,7 @@ def off_policy_values(
     longest = int(rows.length.max())
     expected = None
     if reward is not None:
-        expected = np.stack([reward(randomised, place) for place in range(1, longest + 1)], axis=1)
+        expected = np.stack([reward(randomised, position) for position in range(1, longest + 1)], axis=1)
     methods = METHODS if expected is not None else METHODS[:2]
     values = {
         name: {method: rows.value(method, seeds[0].free[randomised], expected, level) for method in methods}
@@ -108,7 +108,7 @@ def _true_value(day: TestDay, rows: np.ndarray, score: np.ndarray) -> float:
     )
     examined = frame.group_by("position").agg(pl.col("exam").mean()).sort("position")["exam"].to_numpy()
     ordered = frame.sort("request", "score", descending=[False, True])
-    place = ordered.select(pl.int_range(pl.len()).over("request")).to_series().to_numpy()
-    ordered = ordered.with_columns(at=pl.Series(examined[place]))
+    order_in_request = ordered.select(pl.int_range(pl.len()).over("request")).to_series().to_numpy()
+    ordered = ordered.with_columns(at=pl.Series(examined[order_in_request]))
     shared = ordered.with_columns(at=pl.col("at").mean().over("request", "score"))
     return float((shared["free"] * shared["at"]).sum()) / frame["request"].n_unique()

@@ -119,10 +119,10 @@ class Ranking:
         except UnknownItems as error:
             unscored = error.item_ids
             unknown = set(unscored)
-            known = [entry for entry in request.candidates if _item_id(entry) not in unknown]
-            if not known:
+            known_entries = [entry for entry in request.candidates if _item_id(entry) not in unknown]
+            if not known_entries:
                 raise
-            request = request.model_copy(update={"candidates": known})
+            request = request.model_copy(update={"candidates": known_entries})
             features = self._features(request)
         degraded = self._degraded() if self._degraded else []
         return _Prepared(number, features, unscored, degraded, time.perf_counter() - started)

@@ -31,7 +31,7 @@ def differences(evaluation: Mapping[str, Any], panels: Sequence[tuple[str, str, 
     if not available or not names:
         return None
     figure, drawn = new_panels(1, len(available), 2.0 + 2.3 * len(available), 0.36 * len(names) + 1.0)
-    place = np.arange(len(names))
+    bar_positions = np.arange(len(names))
     for axes, (part, metric, heading) in zip(drawn[0], available):
         axes.axvline(0, color=INK, lw=0.8)
         for row, name in enumerate(names):
@@ -42,7 +42,7 @@ def differences(evaluation: Mapping[str, Any], panels: Sequence[tuple[str, str, 
             axes.plot([_number(difference["low"]), _number(difference["high"])], [row, row], color=colour, lw=2.2)
             axes.plot(difference["value"], row, "o", color=colour, ms=5)
         axes.set_title(heading, fontsize=9, color=INK)
-        axes.set_yticks(place, [evaluation["models"][name]["label"] for name in names])
+        axes.set_yticks(bar_positions, [evaluation["models"][name]["label"] for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=4)
         axes.grid(axis="y", color="#f1f3f5")
@@ -142,13 +142,13 @@ def quality_bars(quality: Mapping[str, Any]) -> str:
     """Draw kappa and AUC of teacher, student and lexical baseline."""
     figure, axes = new_axes(5.4, 2.6)
     shown = [name for name in ("teacher", "student", "lexical") if name in quality]
-    place = np.arange(2)
+    bar_positions = np.arange(2)
     for number, (name, colour) in enumerate(zip(shown, (COLOURS[4], ACCENT, SOFT))):
         values = [_number(quality[name][column]) for column in ("kappa", "auc")]
-        axes.bar(place + (number - 1) * 0.26, values, 0.24, color=colour, label=name)
-        for x, value in zip(place + (number - 1) * 0.26, values):
+        axes.bar(bar_positions + (number - 1) * 0.26, values, 0.24, color=colour, label=name)
+        for x, value in zip(bar_positions + (number - 1) * 0.26, values):
             axes.text(x, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8, color=INK)
-    axes.set_xticks(place, ["quadratic kappa", "AUC of grade >= 2"])
+    axes.set_xticks(bar_positions, ["quadratic kappa", "AUC of grade >= 2"])
     axes.set_ylim(0, 1.12)
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left")
     return svg(figure)
@@ -157,12 +157,12 @@ def quality_bars(quality: Mapping[str, Any]) -> str:
 def stage_bars(times: Sequence[StageTime]) -> str:
     """Draw the wall time of each stage."""
     figure, axes = new_axes(5.6, 0.26 * len(times) + 0.8)
-    place = np.arange(len(times))
-    axes.barh(place, [time.seconds for time in times], 0.62, color=ACCENT)
+    bar_positions = np.arange(len(times))
+    axes.barh(bar_positions, [time.seconds for time in times], 0.62, color=ACCENT)
     for row, time in enumerate(times):
         runs = f" ({time.runs} runs)" if time.runs > 1 else ""
         axes.text(time.seconds, row, f" {time.seconds:,.0f} s{runs}", va="center", fontsize=8, color=INK)
-    axes.set_yticks(place, [time.name for time in times])
+    axes.set_yticks(bar_positions, [time.name for time in times])
     axes.set_ylim(len(times) - 0.5, -0.5)
     axes.set_xlim(0, max((time.seconds for time in times), default=1) * 1.25)
     axes.set_xlabel("seconds of wall time")

@@ -101,17 +101,17 @@ def reliability(raw: Sequence[Mapping[str, Any]], calibrated: Sequence[Mapping[s
 def level_bars(rows: Sequence[Mapping[str, Any]]) -> str:
     """Draw the mean probability of each level as a stacked bar for each group of pairs."""
     figure, axes = new_axes(6.4, 0.36 * len(rows) + 1.0)
-    place = np.arange(len(rows))
+    bar_positions = np.arange(len(rows))
     left = np.zeros(len(rows))
     for level, (name, shade) in enumerate(zip(LEVEL_NAMES, LEVEL_SHADES, strict=True)):
         share = np.array([row["levels"][level] for row in rows])
-        axes.barh(place, share, 0.7, left=left, color=shade, label=name)
+        axes.barh(bar_positions, share, 0.7, left=left, color=shade, label=name)
         for row in np.flatnonzero(share >= 0.06):
             colour = "white" if level >= 2 else INK
             centre = left[row] + share[row] / 2
             axes.text(centre, row, f"{share[row]:.0%}", ha="center", va="center", fontsize=8, color=colour)
         left += share
-    axes.set_yticks(place, [f"{row['name']} ({row['pairs']:,})" for row in rows])
+    axes.set_yticks(bar_positions, [f"{row['name']} ({row['pairs']:,})" for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xticks([])
@@ -125,11 +125,11 @@ def outside_bars(rows: Sequence[Mapping[str, Any]]) -> str:
     figure, axes = new_axes(5.4, 2.6)
     pairs = np.array([row["pairs"] for row in rows])
     share = pairs / max(1, pairs.sum())
-    place = np.arange(len(rows))
-    axes.bar(place, share, 0.8, color=ACCENT)
-    for row in place:
+    bar_positions = np.arange(len(rows))
+    axes.bar(bar_positions, share, 0.8, color=ACCENT)
+    for row in bar_positions:
         axes.text(row, share[row], f"{pairs[row]:,}", ha="center", va="bottom", fontsize=8, color=INK)
-    axes.set_xticks(place, [row["range"] for row in rows])
+    axes.set_xticks(bar_positions, [row["range"] for row in rows])
     axes.set_ylim(0, 1.1)
     axes.set_xlabel("probability outside the labels")
     axes.set_ylabel("share of the pairs")

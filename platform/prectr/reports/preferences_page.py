@@ -107,15 +107,21 @@ def truth_bars(check: Mapping[str, Any], side: str) -> str:
     """
     rows = [row for row in check["all"] if row["posterior"]["spearman"] is not None]
     figure, axes = new_axes(4.8, 2.8)
-    place = np.arange(len(rows))
+    bar_positions = np.arange(len(rows))
     for number, (name, colour) in enumerate(zip(ESTIMATES, (ACCENT, SOFT, COLOURS[1]), strict=True)):
         values = np.array([[row[name][bound] for bound in ("spearman", "low", "high")] for row in rows], dtype=float)
         values = values.reshape(-1, 3)
         reach = np.abs(values[:, 1:].T - values[:, 0])
         axes.bar(
-            place + (number - 1) * 0.27, values[:, 0], 0.25, color=colour, label=name, yerr=reach, ecolor="#495057"
+            bar_positions + (number - 1) * 0.27,
+            values[:, 0],
+            0.25,
+            color=colour,
+            label=name,
+            yerr=reach,
+            ecolor="#495057",
         )
-    axes.set_xticks(place, [row[check["by"]] for row in rows])
+    axes.set_xticks(bar_positions, [row[check["by"]] for row in rows])
     axes.set_ylim(top=1)
     axes.set_xlabel(f"{check['by']} of {side}")
     axes.set_ylabel("Spearman with the truth")
@@ -127,14 +133,20 @@ def category_tolerances(rows: Sequence[Mapping[str, Any]]) -> str:
     """Draw mean and spread of the queries' tolerances by category, and the tolerance pooled over the category."""
     ordered = sorted(rows, key=lambda row: row["mean"])
     figure, axes = new_axes(6.4, 0.24 * len(ordered) + 1.0)
-    place = np.arange(len(ordered))
+    bar_positions = np.arange(len(ordered))
     spread = [row["spread"] or 0.0 for row in ordered]
     axes.errorbar(
-        [row["mean"] for row in ordered], place, xerr=spread, fmt="o", color=ACCENT, ecolor=SOFT, label="its queries"
+        [row["mean"] for row in ordered],
+        bar_positions,
+        xerr=spread,
+        fmt="o",
+        color=ACCENT,
+        ecolor=SOFT,
+        label="its queries",
     )
     pooled = [np.nan if row["pooled"] is None else row["pooled"] for row in ordered]
-    axes.plot(pooled, place, "d", color=COLOURS[1], markersize=4, label="all its rows together")
-    axes.set_yticks(place, [_text(row["category"]) or "(none)" for row in ordered])
+    axes.plot(pooled, bar_positions, "d", color=COLOURS[1], markersize=4, label="all its rows together")
+    axes.set_yticks(bar_positions, [_text(row["category"]) or "(none)" for row in ordered])
     axes.set_xlim(0, 1.1)
     axes.set_xlabel(_TOLERANCE)
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
@@ -145,16 +157,16 @@ def query_tolerances(rows: Sequence[Mapping[str, Any]]) -> str:
     """Draw posterior mean and deviation of the head queries."""
     ordered = sorted(rows, key=lambda row: row["tolerance"])
     figure, axes = new_axes(6.4, 0.24 * len(ordered) + 0.8)
-    place = np.arange(len(ordered))
+    bar_positions = np.arange(len(ordered))
     axes.errorbar(
         [row["tolerance"] for row in ordered],
-        place,
+        bar_positions,
         xerr=[row["tolerance_sd"] for row in ordered],
         fmt="o",
         color=ACCENT,
         ecolor=SOFT,
     )
-    axes.set_yticks(place, [_text(row["query"]) for row in ordered])
+    axes.set_yticks(bar_positions, [_text(row["query"]) for row in ordered])
     axes.set_xlim(0, 1.1)
     axes.set_xlabel(_TOLERANCE)
     return svg(figure)
@@ -176,10 +188,10 @@ def tolerance_by_length(rows: Sequence[Mapping[str, Any]], most_words: int) -> s
 def share_bars(rows: Sequence[Mapping[str, Any]], count_name: str) -> str:
     """Draw the shares of queries and of impressions by ranges of a count."""
     figure, axes = new_axes(5.6, 2.6)
-    place = np.arange(len(rows))
+    bar_positions = np.arange(len(rows))
     for offset, name, colour in ((-0.19, "queries", ACCENT), (0.19, "impressions", SOFT)):
-        axes.bar(place + offset, [row[name] for row in rows], 0.36, color=colour, label=f"share of {name}")
-    axes.set_xticks(place, [row["range"] for row in rows])
+        axes.bar(bar_positions + offset, [row[name] for row in rows], 0.36, color=colour, label=f"share of {name}")
+    axes.set_xticks(bar_positions, [row["range"] for row in rows])
     axes.set_xlabel(f"{count_name} of the query")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return svg(figure)
@@ -189,14 +201,20 @@ def cold_start(rows: Sequence[Mapping[str, Any]], prior_sd: float) -> str:
     """Draw the uncertainty of users' tolerances, and their spread over users, by number of requests."""
     figure, axes = new_axes(4.8, 2.8)
     shown = [row for row in rows if row["users"]]
-    place = np.arange(len(shown))
+    bar_positions = np.arange(len(shown))
     axes.axhline(prior_sd, color=COLOURS[0], lw=1, ls="--", label="prior sd")
     for name, colour, label in (
         ("posterior_sd", ACCENT, "mean posterior sd"),
         ("spread", COLOURS[1], "spread of posterior means"),
     ):
-        axes.plot(place, [np.nan if row[name] is None else row[name] for row in shown], "o-", color=colour, label=label)
-    axes.set_xticks(place, [f"{row['range']}\n{row['users']:,}" for row in shown])
+        axes.plot(
+            bar_positions,
+            [np.nan if row[name] is None else row[name] for row in shown],
+            "o-",
+            color=colour,
+            label=label,
+        )
+    axes.set_xticks(bar_positions, [f"{row['range']}\n{row['users']:,}" for row in shown])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("requests of the user (faded); users below")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))

@@ -155,15 +155,15 @@ def _behaviours(
 
 def _unknown(preferences: Preferences, query: str) -> str:
     """Message for an unknown query: the prior of unknown queries, and the nearest known queries."""
-    known = snapshot.columns(preferences, "query", ["query", "category"])
-    nearest = nearest_queries(known["query"], query)
+    mined_queries = snapshot.columns(preferences, "query", ["query", "category"])
+    nearest = nearest_queries(mined_queries["query"], query)
     average = _tolerance(preferences.model.query_prior)
     lines = [
         f"{preferences.path}: no user typed {query!r} up to {preferences.days[-1]}.",
         f"  An unknown query gets the average: tolerance {average['mean']:.2f} ± {average['sd']:.2f}, "
         f"clicks per examined impression {_by_level(snapshot.overall_rates(preferences))}.",
     ]
-    categories = known.filter(pl.col("query").is_in(nearest[:1]))["category"].to_list()
+    categories = mined_queries.filter(pl.col("query").is_in(nearest[:1]))["category"].to_list()
     if categories and categories[0] is not None:
         of_category = snapshot.rows(preferences, "category", category=categories[0])
         prior = _tolerance(preferences.model.query_priors(categories)[0])

@@ -178,12 +178,12 @@ class RandomisedRows:
         """First and last position, from 1, of each row's block of tied items in the order by score."""
         order = np.lexsort((-score, self.request))
         request, ordered = self.request[order], score[order]
-        place = _places(request, self.length)
+        row_places = _places(request, self.length)
         is_first = np.ones(len(order), bool)
         is_first[1:] = (request[1:] != request[:-1]) | (ordered[1:] != ordered[:-1])
         block = np.cumsum(is_first) - 1
         size = np.bincount(block)
-        first_of_block = place[is_first]
+        first_of_block = row_places[is_first]
         first, last = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
         first[order] = first_of_block[block]
         last[order] = first_of_block[block] + size[block] - 1
