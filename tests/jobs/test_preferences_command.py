@@ -156,6 +156,6 @@ def test_report_says_that_it_does_without_a_truth_of_another_kind(
     (tmp_path / "tables" / "truth" / "users.parquet").unlink()
     made = _report(tmp_path)
     assert made.manifest["tolerance_check"] is None
-    assert "does without the check of tolerances against the truth" in capsys.readouterr().err
+    assert "has no check of tolerances against the truth" in capsys.readouterr().err
     page = (made.path / report.PAGE).read_text(encoding="utf-8")
     assert "Mined tolerance against the truth" not in page and "Coverage by source" in page
