@@ -138,6 +138,7 @@ def distil(tables: Path, labels: Path, out: Path) -> dict[str, Any]:
     # The job imports both when it runs, or has done so already.
     for module in (sessions, distill):
         module.ray_session = lambda _: nullcontext()
+        module.require_resources = lambda *_: None
     for module in (launch, distill):
         module.fit_on_ray = fit
     distill.run(tables=tables, labels=labels, out=out, config=DistillConfig(epochs=DISTIL_EPOCHS, patience=100))
@@ -169,7 +170,7 @@ def pairs_to_score(tables: Path) -> dict[str, Any]:
     from prectr.relevance.batch_scoring import pairs_to_score as lay_out
     from prectr.relevance.config import ScoreConfig
 
-    pairs, grew = grown(lambda: lay_out(tables, None, ScoreConfig()))
+    pairs, grew = grown(lambda: lay_out(Tables(tables), None, ScoreConfig()))
     return {"bytes": grew, "pairs": pairs.height}
 
 
@@ -178,7 +179,7 @@ def choose_pairs(tables: Path) -> dict[str, Any]:
     from prectr.labelling.config import SelectionConfig
     from prectr.labelling.selection import choose_pairs as choose
 
-    chosen, grew = grown(lambda: choose(tables, SelectionConfig(budget=1000)))
+    chosen, grew = grown(lambda: choose(Tables(tables), SelectionConfig(budget=1000)))
     return {"bytes": grew, "pairs": int(chosen.pool["questions"].sum())}
 
 

@@ -23,9 +23,7 @@ SETTINGS = (
     f"simulate.requests={REQUESTS}",
     *(f"teacher.{name}={size}" for name, size in (("width", 32), ("heads", 1), ("layers", 1), ("feed_forward", 32))),
     *("teacher.vocabulary=400", "teacher.warm_start_pairs=200", "teacher.epochs=1", "teacher.batch_size=64"),
-    *("selection.budget=300", "label.repeat_sample=20", "label.engine=transformers"),
-    # With the usual steps so small a log would give all pairs nearly the same relevance.
-    *("distill.epochs=3", "distill.batch_size=32", "distill.learning_rate=0.01"),
+    *("selection.budget=300", "label.repeat_sample=20", "label.engine=transformers", "distill.epochs=1"),
     "distill.encoder={layers: 1, width: 32, heads: 2, feed_forward: 32, vocabulary: 500, max_length: 24}",
 )
 """Settings of the jobs for such a log."""

@@ -222,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, nargs=2, default=(100_000, 400_000), help="of the two logs")
     parser.add_argument("--questions", type=int, nargs=2, default=(20_000, 60_000), help="of the two ledgers")
     parser.add_argument("--dry", action="store_true", help="leave the data file alone")
-    smallest = {"rows": (SMALLEST_ROWS, 4 * SMALLEST_ROWS), "questions": (500, 1_500), "dry": True}
+    smallest = {"rows": (SMALLEST_ROWS // 4, SMALLEST_ROWS), "questions": (500, 1_500), "dry": True}
     given = parse_options(parser, arguments, smallest)
     print("plan: bytes, processor seconds and memory a unit of every stage; compared with the data file's")
     with scratch_folder() as folder:
