@@ -17,7 +17,6 @@ from prectr.labelling.prompt import PromptTemplate, label_token_ids, load_prompt
 
 MAX_LENGTH = 640
 SHAPE = TeacherConfig(width=256, layers=6, heads=4, feed_forward=768, max_length=MAX_LENGTH)
-SMALLEST_SHAPE = TeacherConfig(width=64, layers=1, heads=2, feed_forward=64, max_length=MAX_LENGTH)
 CONFIG = LabelConfig(
     prompt="rubric_v1", engine="vllm", max_length=MAX_LENGTH, repeat_sample=0, vllm=VllmConfig(cpu_cache_gib=1)
 )
@@ -57,14 +56,13 @@ class World:
 
 
 def make_world(folder: Path, pairs: int, smallest: bool = False) -> World:
-    """A world of so many pairs; the marketplace in it is made once a folder. With `smallest` all is tiny."""
+    """A world of so many pairs; the marketplace in it is made once a folder. With `smallest` it is tiny."""
     prefix, sizes = ("smallest-", {"requests": REQUESTS, **MARKETPLACE}) if smallest else ("", {})
     tables = folder / f"{prefix}labelling-tables"
     simulate.run(out=tables, config=MarketplaceConfig(scale="small", seed=SEED, **sizes))
     world = World(folder / f"{prefix}labelling-{pairs}")
     world.folder.mkdir(exist_ok=True)
-    titles = Tables(tables).items()["title"]
-    write_teacher(world.teacher, world.template(), titles, SMALLEST_SHAPE if smallest else SHAPE)
+    write_teacher(world.teacher, world.template(), Tables(tables).items()["title"])
     questions = distinct_questions(tables, pairs)
     tokenizer = load_tokenizer(str(world.teacher))
     prompts = tokenise_prompts(tokenizer, world.template(), questions, MAX_LENGTH)

@@ -335,7 +335,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--encoder-pairs", type=int, default=4_000, help="of the part `encoder`")
     parser.add_argument("--soak", type=float, default=0, help="seconds of the soak; 600 for ten minutes")
-    return parse_options(parser, arguments, {"seconds": 1, "rounds": 1, "encoder_pairs": 200, "soak": 10})
+    return parse_options(parser, arguments, {"seconds": 1, "rounds": 1, "encoder_pairs": 200, "soak": 5})
 
 
 if __name__ == "__main__":
