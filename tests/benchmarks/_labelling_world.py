@@ -6,7 +6,6 @@ from pathlib import Path
 
 import polars as pl
 from _logs import SEED
-from _smallest import MARKETPLACE, REQUESTS
 
 from jobs import simulate
 from prectr.data.marketplace import MarketplaceConfig
@@ -55,12 +54,11 @@ class World:
         return tokens
 
 
-def make_world(folder: Path, pairs: int, smallest: bool = False) -> World:
-    """A world of so many pairs; the marketplace in it is made once a folder. With `smallest` it is tiny."""
-    prefix, sizes = ("smallest-", {"requests": REQUESTS, **MARKETPLACE}) if smallest else ("", {})
-    tables = folder / f"{prefix}labelling-tables"
-    simulate.run(out=tables, config=MarketplaceConfig(scale="small", seed=SEED, **sizes))
-    world = World(folder / f"{prefix}labelling-{pairs}")
+def make_world(folder: Path, pairs: int) -> World:
+    """A world of so many pairs; the marketplace in it is made once a folder."""
+    tables = folder / "labelling-tables"
+    simulate.run(out=tables, config=MarketplaceConfig(scale="small", seed=SEED))
+    world = World(folder / f"labelling-{pairs}")
     world.folder.mkdir(exist_ok=True)
     write_teacher(world.teacher, world.template(), Tables(tables).items()["title"])
     questions = distinct_questions(tables, pairs)

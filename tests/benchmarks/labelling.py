@@ -81,11 +81,9 @@ def run_side(side: str, world: World, pairs: int) -> dict[str, Any]:
     }
 
 
-def measure_speed(
-    folder: Path, pairs: int, transformers_pairs: int, rounds: int, smallest: bool = False
-) -> dict[str, Any]:
+def measure_speed(folder: Path, pairs: int, transformers_pairs: int, rounds: int) -> dict[str, Any]:
     """Run all sides, each second round in reverse; the figures."""
-    world = make_world(folder, pairs, smallest)
+    world = make_world(folder, pairs)
     lengths = world.questions()["prompt_tokens"].list.len()
     print(f"{pairs:,} pairs, {lengths.min()} to {lengths.max()} tokens, {shared(world)} shared", file=sys.stderr)
     figures: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
@@ -194,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with scratch_folder() as folder:
         folder.mkdir(parents=True, exist_ok=True)
         if not given.rerun_only:
-            figures |= measure_speed(folder, given.pairs, given.transformers_pairs, given.rounds, given.smallest)
+            figures |= measure_speed(folder, given.pairs, given.transformers_pairs, given.rounds)
         if not given.speed_only:
             figures |= measure_rerun(folder, given.entries, given.rounds)
     print_result(figures | {"rounds": given.rounds, "data": "simulated"}, given.smallest)
