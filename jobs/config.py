@@ -1,13 +1,12 @@
 """`config show` and `config explain`: the resolved configuration, and what its settings mean."""
 
-import difflib
 from typing import Annotated, Any
 
 import typer
 
 from jobs.options import Answer, command
 from jobs.settings import Settings
-from prectr.core.config import FrozenConfig, dump_yaml, setting_docs
+from prectr.core.config import FrozenConfig, dump_yaml, setting_docs, suggest_setting
 from prectr.core.errors import UsageError
 
 
@@ -69,16 +68,12 @@ def _part(settings: FrozenConfig, path: str) -> Any:
         UsageError: there is none; names the nearest.
     """
     part: Any = settings
-    walked: list[str] = []
-    for name in path.split("."):
-        names = list(type(part).model_fields) if isinstance(part, FrozenConfig) else []
-        if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1)
-            if nearest:
-                hint = f"Did you mean '{'.'.join([*walked, nearest[0]])}'?"
-            else:
-                hint = f"There are: {', '.join(names)}." if names else f"'{'.'.join(walked)}' has no settings below it."
-            raise UsageError(f"config: no setting '{path}'. {hint}")
-        walked.append(name)
+    names = path.split(".")
+    for number, name in enumerate(names, start=1):
+        if not isinstance(part, FrozenConfig) or name not in type(part).model_fields:
+            hint = suggest_setting(type(settings), names[:number])
+            if not hint:
+                hint = f" '{'.'.join(names[: number - 1])}' has no settings below it."
+            raise UsageError(f"config: no setting '{path}'.{hint}")
         part = getattr(part, name)
     return part

@@ -16,11 +16,13 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
+from jobs.settings import Settings
 from prectr.contracts.model_config import MODELS
 from prectr.core import progress
 from prectr.core.artifacts import StageResult
 from prectr.core.config import FrozenConfig, load_config
 from prectr.core.mirror import fetch, local_path, named
+from prectr.core.ray_session import parse_gib, prepare_environment
 
 PATH: Any = {"parser": local_path, "metavar": "PATH_OR_URI"}
 """Keywords of an option or argument that takes a path or a URI."""
@@ -66,17 +68,11 @@ class Shortcut:
     parse: Callable[[Any], Any] | None = None
 
 
-def _gib(text: str) -> float:
-    from prectr.core.ray_session import parse_gib
-
-    return parse_gib(text)
-
-
 MEMORY = {
     "memory": Shortcut(
         "ray.memory_gib",
         Annotated[str | None, typer.Option(help="Memory for tasks on each machine, as 6GiB; tasks are cut to fit.")],
-        _gib,
+        parse_gib,
     )
 }
 MODEL = {"model": Shortcut("train.model.name", Annotated[str | None, typer.Option(help=f"{', '.join(MODELS)}.")])}
@@ -190,8 +186,6 @@ def _section_of(settings: Any, kind: type[FrozenConfig]) -> FrozenConfig:
 
 @cache
 def _section_names() -> dict[Any, str]:
-    from jobs.settings import Settings
-
     return {field.annotation: name for name, field in Settings.model_fields.items()}
 
 
@@ -223,9 +217,6 @@ def resolve_settings(
     Raises:
         UsageError: an unknown key or preset, or a wrong value.
     """
-    from jobs.settings import Settings
-    from prectr.core.ray_session import prepare_environment
-
     progress.set_verbosity(verbose)
     prepare_environment()
     chosen = [] if preset is None else [f"preset={preset}"]

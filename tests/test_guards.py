@@ -117,3 +117,9 @@ def test_models_import_contracts_and_configuration_only() -> None:
 def test_no_module_lies_loose_beside_the_rooms() -> None:
     loose = {file.name for file in (ROOT / "platform" / "prectr").iterdir() if file.is_file()}
     assert loose == {"__init__.py", "py.typed"}
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    """import-linter reads packages only; a folder without `__init__.py` would escape its contracts."""
+    folders = {file.parent for file in _modules().values()}
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []

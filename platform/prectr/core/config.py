@@ -224,7 +224,7 @@ def _explain(error: ValidationError, config_class: type[FrozenConfig], origin: d
         related = [source for key, source in origin.items() if _within(dotted, key) or _within(key, dotted)]
         where = origin.get(dotted) or (related[-1] if related else "the configuration")
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key '{dotted}'.{_suggest(config_class, path)}")
+            lines.append(f"{where}: unknown key '{dotted}'.{suggest_setting(config_class, path)}")
         else:
             lines.append(f"{where}: '{dotted}': {problem['msg']} (got {problem.get('input')!r}).")
     return "\n".join(lines)
@@ -234,7 +234,7 @@ def _within(path: str, section: str) -> bool:
     return path.startswith(section + ".")
 
 
-def _suggest(config_class: type[FrozenConfig], path: list[str]) -> str:
+def suggest_setting(config_class: type[FrozenConfig], path: list[str]) -> str:
     """A hint for an unknown key: the nearest valid key of its section, or else all its valid keys."""
     section: Any = config_class
     for part in path[:-1]:
