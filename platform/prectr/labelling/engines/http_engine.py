@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import SecretStr
 
+from prectr.core.errors import shorten
 from prectr.labelling.config import HttpConfig
 from prectr.labelling.engines.contract import Question, answer_columns
 from prectr.labelling.engines.http_probe import Probe, probe
@@ -27,7 +28,6 @@ from prectr.labelling.engines.http_protocol import (
     is_temporary,
     read_key,
     retry_after,
-    shorten,
     wait_before_retry,
     without_key,
 )

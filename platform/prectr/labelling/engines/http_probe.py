@@ -12,7 +12,7 @@ import httpx
 import polars as pl
 from pydantic import SecretStr
 
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, listed, shorten
 from prectr.labelling.config import HttpConfig
 from prectr.labelling.engines.contract import Question
 from prectr.labelling.engines.http_protocol import (
@@ -23,13 +23,9 @@ from prectr.labelling.engines.http_protocol import (
     is_temporary,
     read_key,
     retry_after,
-    shorten,
     wait_before_retry,
     without_key,
 )
-
-_SHOWN_NAMES = 10
-"""Names of models that an error message lists."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +122,12 @@ class _Prober:
 
     def _choose(self, cards: list[dict[str, Any]]) -> dict[str, Any]:
         names = [card["id"] for card in cards]
-        shown = ", ".join(names[:_SHOWN_NAMES]) + (", ..." if len(names) > _SHOWN_NAMES else "")
+        shown = listed(names) or "none"
         if self._config.model is None:
             if len(cards) == 1:
                 return cards[0]
             raise UsageError(
-                f"teacher {self._url}: serves {len(cards)} models ({shown or 'none'}); "
-                "name one with label.http.model=NAME."
+                f"teacher {self._url}: serves {len(cards)} models ({shown}); name one with label.http.model=NAME."
             )
         for card in cards:
             if card["id"] == self._config.model:
@@ -140,7 +135,7 @@ class _Prober:
         similar = difflib.get_close_matches(self._config.model, names, n=1)
         raise UsageError(
             f"teacher {self._url}: does not serve label.http.model={self._config.model}"
-            + (f"; did you mean {similar[0]}?" if similar else f"; it serves {shown or 'none'}.")
+            + (f"; did you mean {shorten(similar[0], 80)}?" if similar else f"; it serves {shown}.")
         )
 
     def _label_tokens(self, model: str, labels: tuple[str, ...]) -> tuple[int, ...] | None:

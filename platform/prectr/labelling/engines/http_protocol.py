@@ -24,12 +24,10 @@ import httpx
 import numpy as np
 from pydantic import SecretStr
 
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, shorten
 
 ALTERNATIVES = 20
 """Likeliest tokens to ask for: the most that the OpenAI protocol allows."""
-_SHOWN_CHARACTERS = 300
-"""Characters of a server's text that an error message shows."""
 _ROUNDING = 1e-3
 """Amount by which a log-probability may exceed 0 because of rounding."""
 _MAX_WAIT = 60.0
@@ -182,9 +180,3 @@ def failure_text(response: httpx.Response, key: SecretStr | None) -> str:
 def without_key(text: str, key: SecretStr | None) -> str:
     """Blank out the key in a text."""
     return text if key is None else text.replace(key.get_secret_value(), str(key))
-
-
-def shorten(text: str) -> str:
-    """Fold a text to one line of at most `_SHOWN_CHARACTERS` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN_CHARACTERS else line[:_SHOWN_CHARACTERS] + "..."
