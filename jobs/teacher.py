@@ -112,5 +112,5 @@ def _first_pair(tables: Tables) -> pl.DataFrame:
     shown = [column for column in ("category", "brand") if column in items.columns]
     judged = read_judged(tables).head(1).select("query", "item_id")
     if judged.is_empty():
-        judged = items.head(1).select("item_id", query=pl.col("title").str.to_lowercase())
+        judged = items.head(1).select("item_id", query="title")
     return judged.join(items.select("item_id", "title", *shown), on="item_id", how="left")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from prectr.core.text import NORMAL_FORM
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.prompt import load_prompt
 
@@ -21,7 +22,9 @@ def write_tables(tables: Path, queries: int = 30) -> None:
     )
     items = pl.DataFrame({"item_id": ["a", "b"], "title": ["one title", "another"], "category": ["c", "c"]})
     items.write_parquet(tables / "items.parquet")
-    (tables / "manifest.json").write_text(json.dumps({"stage": "simulate", "identity": "test"}))
+    (tables / "manifest.json").write_text(
+        json.dumps({"stage": "simulate", "identity": "test", "normal_form": NORMAL_FORM})
+    )
 
 
 def write_teacher(teacher: Path, seed: int = 0) -> None:

@@ -16,6 +16,7 @@ from jobs import train_teacher
 from prectr.core import ray_train as launch
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import RayConfig
+from prectr.core.text import NORMAL_FORM
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.own_teacher.model import train_bpe
 from prectr.labelling.prompt import load_prompt
@@ -43,7 +44,9 @@ def tables(tmp_path: Path) -> Path:
     ]
     judgments = pl.DataFrame(judged, schema=["query", "item_id", "grade"], orient="row")
     judgments.with_columns(pl.col("grade").cast(pl.Int8)).write_parquet(path / "judgments.parquet")
-    (path / "manifest.json").write_text(json.dumps({"stage": "simulate", "identity": "test"}))
+    (path / "manifest.json").write_text(
+        json.dumps({"stage": "simulate", "identity": "test", "normal_form": NORMAL_FORM})
+    )
     return path
 
 

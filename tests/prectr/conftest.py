@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from prectr.core.text import NORMAL_FORM
 from prectr.data.parts import KeyRange, Part, Slice
 from prectr.data.tables import Tables
 from prectr.features.build import SampleContext
@@ -144,7 +145,9 @@ def _write_log(shown: pl.DataFrame, items: pl.DataFrame, pairs: pl.DataFrame, ro
     profiles.write_parquet(root / "tables" / "users.parquet")
     (root / "relevance" / "pairs").mkdir(parents=True)
     pairs.write_parquet(root / "relevance" / "pairs" / "part-0.parquet")
-    (root / "tables" / "manifest.json").write_text(json.dumps({"stage": "validate", "identity": "test"}))
+    (root / "tables" / "manifest.json").write_text(
+        json.dumps({"stage": "validate", "identity": "test", "normal_form": NORMAL_FORM})
+    )
     return parts
 
 
@@ -170,6 +173,7 @@ def _mine_parts(parts: list[Part], reader: ShownReader, out: Path, config: Prefe
     manifest = {
         "stage": "mine-preferences",
         "identity": "test",
+        "normal_form": NORMAL_FORM,
         "config": config.model_dump(mode="json"),
         "days": {"mined": [str(day) for day in days], "kept": []},
     }

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from prectr.core.artifacts import write_json
+from prectr.core.text import NORMAL_FORM
 from prectr.data.tables import Tables
 from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.day import TestDay
@@ -53,7 +54,7 @@ def make_day(tables: Path, *, candidates: bool = True, clicked: float = 0.4, jud
     unexposed = rows(HIDDEN, requests[::2], SHOWN) if candidates else None
     tables.mkdir(parents=True, exist_ok=True)
     slices = {"all": np.ones(shown.height, bool), "cold": (np.arange(shown.height) // SHOWN) % 4 == 0}
-    write_json(tables / "manifest.json", {"stage": "validate", "identity": "by hand"})
+    write_json(tables / "manifest.json", {"stage": "validate", "identity": "by hand", "normal_form": NORMAL_FORM})
     day = TestDay(samples, Tables(tables), DAY, shown, unexposed, slices)
     _write_judgments(day, judged)
     return day

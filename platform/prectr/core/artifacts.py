@@ -2,7 +2,7 @@
 
 A stage builds into a hidden directory beside its target, writes `manifest.json` last, and then renames the directory
 into place. A killed or failed job leaves the old artifact or none. If the published manifest has the same identity
-(stage, version, configuration, fingerprints of the inputs), the stage is skipped and says so.
+(stage, version, normal form of queries, configuration, fingerprints of the inputs), the stage is skipped and says so.
 """
 
 import errno
@@ -27,6 +27,7 @@ from prectr.core.config import FrozenConfig, computed_part
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.locks import LockedError, exclusive
 from prectr.core.mirror import MANIFEST, swap_in
+from prectr.core.text import NORMAL_FORM
 from prectr.core.version import __version__
 
 TABLE_STAGES = ("simulate", "validate", "import")
@@ -91,6 +92,7 @@ def run_stage(
                 "stage": stage,
                 "identity": identity,
                 "prectr": __version__,
+                "normal_form": NORMAL_FORM,
                 "started": started.isoformat(timespec="milliseconds"),
                 "wall_seconds": wall_seconds,
                 "cores": os.cpu_count(),
@@ -172,16 +174,22 @@ def require_artifact(path: Path, stage: str) -> dict[str, Any]:
 
 
 def require_version(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse an artifact that another version of the project wrote. Versions may differ in their last number.
+    """Refuse an artifact that another version of the project wrote, or whose queries have another normal form.
+
+    Versions may differ in their last number. A manifest that names no normal form is of form 1.
 
     Raises:
         UsageError: another version wrote it; the message names the command that renews it.
     """
-    written = str(manifest.get("prectr", __version__))
+    renew = f"renew it with `prectr {manifest['stage']} ... --out {path}`"
+    written, form = str(manifest.get("prectr", __version__)), manifest.get("normal_form", 1)
     if written.split(".")[:2] != __version__.split(".")[:2]:
         raise UsageError(
-            f"{path}: was written by prectr {written}, this is {__version__}; renew it with "
-            f"`prectr {manifest['stage']} ... --out {path}`, or use prectr {written}."
+            f"{path}: was written by prectr {written}, this is {__version__}; {renew}, or use prectr {written}."
+        )
+    if form != NORMAL_FORM:
+        raise UsageError(
+            f"{path}: its queries have normal form {form}, this version reads form {NORMAL_FORM}; {renew}."
         )
 
 
@@ -214,11 +222,12 @@ def without_nan(content: Any) -> Any:
 
 
 def stage_identity(stage: str, config: FrozenConfig, fingerprints: Mapping[str, str]) -> str:
-    """Short hash of everything that decides an artifact: stage, version, configuration and fingerprints of the inputs.
+    """Short hash of what decides an artifact: stage, version, normal form, configuration, fingerprints of the inputs.
 
     Fields of type `prectr.core.config.Execution` do not count.
     """
-    content = json.dumps([stage, __version__, computed_part(config), dict(fingerprints)], sort_keys=True)
+    decides = [stage, __version__, NORMAL_FORM, computed_part(config), dict(fingerprints)]
+    content = json.dumps(decides, sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
 

@@ -16,6 +16,7 @@ them:
 """
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Iterable
 from itertools import pairwise
@@ -28,15 +29,58 @@ WORD = r"[\p{L}\p{N}]+"
 """A word, as a regular expression of polars: a run of letters and digits."""
 
 
+NORMAL_FORM = 2
+"""Version of the normal form of queries. Stored state names it, and state of another form is refused, because its
+queries would not be found. Form 1 kept format characters."""
+BLANK = r"^[\s\x1c-\x1f\p{Cf}]*$"
+"""A text whose normal form is empty, as a regular expression of polars."""
+_EMOJI = "[\u2190-\u2bff\U0001f000-\U0001faff]"
+_EMOJI_JOINERS = re.compile(f"(?<={_EMOJI}|\ufe0f)\u200d(?={_EMOJI})|(?<=\U0001f3f4)[\U000e0020-\U000e007e]+\U000e007f")
+"""Format characters that belong to an emoji: joiners between two emoji, and the tags of a flag."""
+
+
 def normalise_query(query: str) -> str:
-    """Fold a query: NFKC, then Unicode case folding, then one blank for each run of white space.
+    """Normal form of a query: what users see alike is equal.
+
+    Format characters, which are invisible, are removed, except inside emoji. Then come NFKC, Unicode case folding, NFKC
+    again, and one blank for each run of white space. The form is its own normal form.
 
     >>> normalise_query("  NOKIA　3310 ")
     'nokia 3310'
-    >>> normalise_query("Straße")
-    'strasse'
+    >>> normalise_query("Straße"), normalise_query("soft\\u00adware\\u200b")
+    ('strasse', 'software')
     """
-    return " ".join(unicodedata.normalize("NFKC", query).casefold().split())
+    if query.isascii():
+        return " ".join(query.lower().split())
+    folded = _folded(query)
+    while folded != query:
+        query, folded = folded, _folded(folded)
+    return folded
+
+
+def _folded(query: str) -> str:
+    """One round of folding; a second one can find more only in rare texts, as emoji that NFKC turns into letters."""
+    text = unicodedata.normalize("NFKC", _without_format(query)).casefold()
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _without_format(text: str) -> str:
+    """Remove the format characters of a text that belong to no emoji."""
+    if text.isprintable():  # quick, and format characters are not printable
+        return text
+    kept = {place for match in _EMOJI_JOINERS.finditer(text) for place in range(*match.span())}
+    return "".join(
+        character for place, character in enumerate(text) if place in kept or unicodedata.category(character) != "Cf"
+    )
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: its normal form is empty.
+
+    >>> is_blank(" \\u200b"), is_blank("-")
+    (True, False)
+    """
+    return not normalise_query(text)
 
 
 def normalise_queries(queries: Iterable[str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ class Tables:
 
     >>> from tempfile import mkdtemp
     >>> folder = Path(mkdtemp())  # stands for a directory of `prectr simulate`, `validate` or `import`
-    >>> _ = (folder / "manifest.json").write_text('{"stage": "import", "identity": "1a2b"}')
+    >>> _ = (folder / "manifest.json").write_text('{"stage": "import", "identity": "1a2b", "normal_form": 2}')
     >>> pl.DataFrame({"item_id": ["i1"], "title": ["Nokia 3310"]}).write_parquet(folder / "items.parquet")
     >>> tables = Tables(folder)
     >>> tables.items().rows()

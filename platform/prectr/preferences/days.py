@@ -20,6 +20,7 @@ import polars as pl
 from prectr.core.artifacts import file_digests, link_or_copy, write_json
 from prectr.core.coding import code_column
 from prectr.core.errors import PrectrError
+from prectr.core.text import NORMAL_FORM
 from prectr.data.tables import Tables
 from prectr.preferences.fit import PreferenceModel
 from prectr.preferences.shown import ShownReader
@@ -85,7 +86,7 @@ def source_hashes(
     digests = file_digests([file for day_files in files.values() for file in day_files])
     # Prior clicks smooth rates after the days are merged: partials do not depend on them.
     parameters = {name: value for name, value in model.to_json().items() if "_clicks" not in name}
-    common = json.dumps([FORMAT, pl.__version__, parameters, settings], sort_keys=True)
+    common = json.dumps([FORMAT, NORMAL_FORM, pl.__version__, parameters, settings], sort_keys=True)
     hashes = {}
     for day, day_files in files.items():
         first_files: dict[str, Path] = {}

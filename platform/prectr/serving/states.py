@@ -17,6 +17,7 @@ import msgpack
 from pydantic import BaseModel
 
 from prectr.core.errors import PrectrError, UsageError
+from prectr.core.text import NORMAL_FORM
 from prectr.features.store import FeatureStore, NamedEntry, OnlineStore, store_key
 from prectr.ranking.bundle import Bundle
 from prectr.serving.redis_client import KEY_PREFIX, RedisGuard, StoreDown
@@ -36,12 +37,21 @@ class StateInfo(BaseModel):
     """`Bundle.state_identity` of the bundles that can read it."""
     tokenizer: str
     """Hash of the tokenizer of the item titles."""
+    normal_form: int = 1
+    """Version of the normal form of its queries (`prectr.core.text.NORMAL_FORM`); only form 1 was not named."""
     as_of: float
     """End of the last day that it holds, in seconds since 1970."""
     published: float
     """Time of publication, in seconds since 1970."""
     entries: dict[str, int]
     """Kind -> number of entries."""
+
+    def may_follow(self, served: "StateInfo") -> bool:
+        """Whether a server may change to this version: a new one that the same bundles can read."""
+        return self.version != served.version and (self.identity, self.normal_form) == (
+            served.identity,
+            served.normal_form,
+        )
 
 
 class State(FeatureStore):
@@ -96,6 +106,7 @@ class BundleState(_FileState):
             version=bundle.version,
             identity=bundle.state_identity,
             tokenizer=bundle.tokenizer_identity,
+            normal_form=NORMAL_FORM,
             as_of=moment,
             published=moment,
             entries={},
@@ -121,10 +132,8 @@ class LmdbState(_FileState):
             return False
         self._last_check = time.monotonic()
         info = _current(self._path)
-        if info.version == self.info.version:
+        if not info.may_follow(self.info):  # if its feature specification differs, serve a bundle of it first
             return False
-        if info.identity != self.info.identity:
-            return False  # its feature specification differs: serve a bundle of it first
         newer = OnlineStore(self._path / info.version)
         self._store.close()
         self._store, self.info = newer, info
@@ -179,7 +188,7 @@ class RedisState(State):
             info = self._read_info()
         except StoreDown:
             return False
-        if info is None or info.version == self.info.version or info.identity != self.info.identity:
+        if info is None or not info.may_follow(self.info):
             return False
         self.info = info
         return True
@@ -253,7 +262,7 @@ def redis_key(version: str, key: bytes) -> bytes:
 
 
 def require_readable(state: State, bundle: Bundle, source: str) -> None:
-    """Check that a bundle can read a state: same feature specification, preferences and tokenizer.
+    """Check that a bundle can read a state: same normal form, feature specification, preferences and tokenizer.
 
     Args:
         state: the state.
@@ -261,8 +270,14 @@ def require_readable(state: State, bundle: Bundle, source: str) -> None:
         source: address of the state, for the message.
 
     Raises:
-        UsageError: the state was published from a bundle of other samples.
+        UsageError: the state was published from a bundle of other samples, or by a version of the project with another
+            normal form of queries.
     """
+    if state.info.normal_form != NORMAL_FORM:
+        raise UsageError(
+            f"{source}: its queries have normal form {state.info.normal_form}, this version reads form {NORMAL_FORM}; "
+            f"run `prectr publish {bundle.path} --to {source}` again."
+        )
     if state.info.identity != bundle.state_identity or state.info.tokenizer != bundle.tokenizer_identity:
         raise UsageError(
             f"{source}: was published from a ranker of other samples than {bundle.path}; run `prectr publish "

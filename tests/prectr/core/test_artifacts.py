@@ -17,6 +17,7 @@ from prectr.core.artifacts import StageResult, fingerprint, read_manifest, requi
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.mirror import MANIFEST
+from prectr.core.text import NORMAL_FORM
 from prectr.data.tables import Tables
 
 Build = Callable[[Path], dict[str, Any]]
@@ -322,3 +323,22 @@ def test_an_artifact_of_another_version_is_refused_with_the_command_that_renews_
     (out / "manifest.json").write_text(json.dumps(manifest | {"prectr": "0.0.7", "stage": "validate"}))
     with pytest.raises(UsageError, match=r"`prectr validate "):
         Tables(out)
+
+
+def test_an_artifact_of_another_normal_form_is_refused_and_built_again(tmp_path: Path) -> None:
+    out = tmp_path / "samples"
+    first = run_stage("build-samples", out, config=FrozenConfig(), inputs={}, build=lambda _: {})
+    assert first.manifest["normal_form"] == NORMAL_FORM
+    for form in ({"normal_form": NORMAL_FORM + 1}, {}):
+        manifest = {name: value for name, value in first.manifest.items() if name != "normal_form"} | form
+        (out / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(UsageError, match=r"samples: its queries have normal form [13], .*`prectr build-samples "):
+            require_artifact(out, "build-samples")
+
+
+def test_the_normal_form_is_part_of_a_stage_s_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prectr.core.artifacts.NORMAL_FORM", NORMAL_FORM - 1)
+    assert not _run(tmp_path / "out", _build("old")).skipped
+    monkeypatch.undo()
+    assert not _run(tmp_path / "out", _build("new")).skipped
+    assert _run(tmp_path / "out", _build("new")).skipped

@@ -16,6 +16,7 @@ from jobs import evaluate, train_contestants
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, without_nan, write_json
 from prectr.core.errors import PrectrError, UsageError
+from prectr.core.text import NORMAL_FORM
 from prectr.data.judgments import split_of
 from prectr.data.tables import Tables
 from prectr.evaluation import scores as scores_module
@@ -189,7 +190,13 @@ def _bundle(path: Path, last_day: str, samples: str) -> Path:
     path.mkdir()
     write_json(
         path / "manifest.json",
-        {"stage": "train", "identity": "x", "last_day": last_day, "inputs": {"samples": samples}},
+        {
+            "stage": "train",
+            "identity": "x",
+            "normal_form": NORMAL_FORM,
+            "last_day": last_day,
+            "inputs": {"samples": samples},
+        },
     )
     return path
 
@@ -292,7 +299,9 @@ def test_unequal_seeds_and_taken_names_are_refused() -> None:
 def test_slices_of_real_samples_cover_the_day(laboratory: SimpleNamespace, tmp_path: Path) -> None:
     write_samples(laboratory, tmp_path / "samples")
     (tmp_path / "tables").mkdir()
-    write_json(tmp_path / "tables" / "manifest.json", {"stage": "validate", "identity": "test"})
+    write_json(
+        tmp_path / "tables" / "manifest.json", {"stage": "validate", "identity": "test", "normal_form": NORMAL_FORM}
+    )
     day = TestDay.of(Samples.open(tmp_path / "samples"), Tables(tmp_path / "tables"), EvaluateConfig())
     for kinds in (("cold", "warm", "active"), ("head", "torso", "tail")):
         assert (sum(day.slices[kind].astype(int) for kind in kinds) == 1).all()

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from prectr.core.text import NORMAL_FORM
 from prectr.data.tables import Tables
 from prectr.features.config import IdConfig
 from prectr.features.ids import IdSpace, fit_ids
@@ -25,7 +26,9 @@ def tables(tmp_path: Path) -> Tables:
         items = pl.Series("item_id", [item for item, count in shown.items() for _ in range(count)])
         for number in range(2):  # an id's impressions lie in several files
             items.to_frame().gather_every(2, number).write_parquet(folder / f"part-{number:04d}.parquet")
-    (tmp_path / "manifest.json").write_text(json.dumps({"stage": "validate", "identity": "test"}))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"stage": "validate", "identity": "test", "normal_form": NORMAL_FORM})
+    )
     return Tables(tmp_path)
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 
 from prectr.core.errors import UsageError
+from prectr.core.text import NORMAL_FORM
 from prectr.data.judgments import read_judged, split_of
 from prectr.data.tables import Tables, distinct_pairs
 from prectr.labelling import selection as selections
@@ -36,7 +37,9 @@ def tables(tmp_path_factory):
     pl.DataFrame({"item_id": items, "title": [f"title {i}" for i in items], "category": ["c"] * 10}).write_parquet(
         path / "items.parquet"
     )
-    (path / "manifest.json").write_text(json.dumps({"stage": "simulate", "identity": "test"}))
+    (path / "manifest.json").write_text(
+        json.dumps({"stage": "simulate", "identity": "test", "normal_form": NORMAL_FORM})
+    )
     return path
 
 
@@ -104,7 +107,9 @@ def twins(tmp_path):
         pl.DataFrame(log)[rows].write_parquet(day / "part-0000.parquet")
     items = {"item_id": ["a", "b", "c"], "title": ["Red boot", "red  BOOT", "red boot"], "brand": [None, "", "x"]}
     pl.DataFrame(items).write_parquet(tmp_path / "items.parquet")
-    (tmp_path / "manifest.json").write_text(json.dumps({"stage": "simulate", "identity": "test"}))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"stage": "simulate", "identity": "test", "normal_form": NORMAL_FORM})
+    )
     return tmp_path
 
 

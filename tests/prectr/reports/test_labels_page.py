@@ -10,6 +10,7 @@ import pytest
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.artifacts import write_json
 from prectr.core.errors import PrectrError, UsageError
+from prectr.core.text import NORMAL_FORM
 from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
 from prectr.reports.labels_page import summarise, write_label_page
 
@@ -17,6 +18,7 @@ HOSTILE = "<script>alert(1)</script> $x$"
 MANIFEST = {
     "stage": "label",
     "identity": "test",
+    "normal_form": NORMAL_FORM,
     "started": "2026-03-01T10:00:00.000+00:00",
     "wall_seconds": 12.5,
     "versions": {"polars": "0"},

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prectr.core.errors import PrectrError, UsageError
+from prectr.core.text import NORMAL_FORM
 from prectr.preferences.tolerance import log_likelihood_table
 from prectr.ranking.bundle import Bundle
 from prectr.ranking.features import OnlineFeatures
@@ -114,6 +115,27 @@ def test_a_state_of_other_samples_is_refused(bundle: Bundle, tmp_path: Path) -> 
     with pytest.raises(UsageError, match=r"was published from a ranker of other samples .*prectr publish"):
         require_readable(state, bundle, str(tmp_path))
     state.close()
+
+
+def test_a_state_of_another_normal_form_is_refused_and_never_followed(bundle: Bundle, tmp_path: Path) -> None:
+    publish(bundle, str(tmp_path), _nothing)
+    file = tmp_path / "current.json"
+    content = json.loads(file.read_text())
+    assert content["normal_form"] == NORMAL_FORM
+    del content["normal_form"]
+    file.write_text(json.dumps(content))
+    state = LmdbState(tmp_path)
+    with pytest.raises(UsageError, match=r"normal form 1, this version reads form 2; run `prectr publish .* again"):
+        require_readable(state, bundle, str(tmp_path))
+    state.close()
+
+
+def test_a_server_changes_only_to_a_newer_state_that_its_bundles_can_read(bundle: Bundle, tmp_path: Path) -> None:
+    served = publish(bundle, str(tmp_path), _nothing)
+    newer = served.model_copy(update={"version": "newer"})
+    assert newer.may_follow(served) and not served.may_follow(served)
+    assert not newer.model_copy(update={"normal_form": 1}).may_follow(served)
+    assert not newer.model_copy(update={"identity": "another"}).may_follow(served)
 
 
 def test_a_directory_without_a_state_says_so(tmp_path: Path) -> None:

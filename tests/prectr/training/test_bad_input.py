@@ -3,6 +3,7 @@
 Also inputs that `train` refuses before it starts a worker.
 """
 
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import UsageError
 from prectr.core.ray_train import read_curve
+from prectr.core.text import NORMAL_FORM
 from prectr.data.tables import Tables
 from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.day import TestDay
@@ -144,7 +146,9 @@ def test_a_sweep_by_a_figure_that_nothing_defines_is_refused(laboratory: SimpleN
 def _no_truth(folder: Path) -> Tables:
     """Tables of a log without a known truth, and without rows."""
     folder.mkdir()
-    (folder / "manifest.json").write_text('{"stage": "validate", "identity": "test"}')
+    (folder / "manifest.json").write_text(
+        json.dumps({"stage": "validate", "identity": "test", "normal_form": NORMAL_FORM})
+    )
     return Tables(folder)
 
 
