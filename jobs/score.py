@@ -5,6 +5,7 @@ A line that cannot be scored gets the answer `{"line": n, "error": "..."}`, so t
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -13,7 +14,8 @@ import typer
 from pydantic import ValidationError
 
 from jobs.options import PATH, command
-from prectr.contracts.protocol import ScoreRequest
+from prectr.contracts.protocol import InvalidField, ScoreRequest, require_ids
+from prectr.contracts.schema import NULL_IDS
 from prectr.core.errors import PrectrError
 from prectr.core.ray_session import RayConfig, memory_bytes, ray_session
 from prectr.ranking.bundle import require_bundle
@@ -28,8 +30,8 @@ CALL_LINES = 16
 class ScoreLines:
     """Ray Data actor: request lines in, response lines out."""
 
-    def __init__(self, bundle: str, int8: bool) -> None:
-        self._service = Ranking(Path(bundle), int8=int8)
+    def __init__(self, bundle: str, int8: bool, null_ids: Collection[str]) -> None:
+        self._service, self._null_ids = Ranking(Path(bundle), int8=int8), null_ids
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer every line of a block."""
@@ -49,7 +51,7 @@ class ScoreLines:
 
     def _answers(self, numbers: list[int], lines: list[str]) -> list[tuple[str, bool]]:
         """Answers of some lines, scored in one call, and whether each failed."""
-        parsed = [_parsed(line) for line in lines]
+        parsed = [_parsed(line, self._null_ids) for line in lines]
         scored = iter(self._service.rank_many([one for one in parsed if isinstance(one, ScoreRequest)]))
         answers = [next(scored) if isinstance(one, ScoreRequest) else one for one in parsed]
         return [
@@ -60,9 +62,13 @@ class ScoreLines:
         ]
 
 
-def _parsed(line: str) -> ScoreRequest | ValueError:
+def _parsed(line: str, null_ids: Collection[str]) -> ScoreRequest | ValueError:
     try:
-        return ScoreRequest.model_validate_json(line)
+        request = ScoreRequest.model_validate_json(line)
+        require_ids(request, null_ids)
+        return request
+    except InvalidField as error:
+        return ValueError(f"{'.'.join(map(str, error.path))}: {error}")
     except ValidationError as error:
         return ValueError(
             "; ".join(f"{'.'.join(map(str, entry['loc'])) or 'line'}: {entry['msg']}" for entry in error.errors())
@@ -75,10 +81,20 @@ def run(
     source: TextIO,
     target: TextIO,
     int8: bool = False,
+    null_ids: Collection[str] = NULL_IDS,
     config: ScoreLinesConfig | None = None,
     ray_config: RayConfig | None = None,
 ) -> None:
-    """Score all lines of `source` with the bundle `ranker` to `target`; `int8`: with the int8 form of its encoders.
+    """Score all lines of `source` with the bundle `ranker` to `target`.
+
+    Args:
+        ranker: the bundle.
+        source: one `ScoreRequest` a line.
+        target: one answer a line, in the order of the requests.
+        int8: score with the int8 form of the bundle's encoders.
+        null_ids: words, in lower case, that mean a missing id; a line with such an id is not scored.
+        config: of the actors.
+        ray_config: of an embedded Ray.
 
     Raises:
         UsageError: no bundle there, or no int8 form of its encoders.
@@ -94,7 +110,8 @@ def run(
             "standard input holds no requests; give one JSON object a line, e.g. prectr score RANKER < f.jsonl"
         )
     with ray_session(ray_config):
-        failed = _score(ranker, int8, lines, target, config or ScoreLinesConfig())
+        scorer = (str(ranker.resolve()), int8, tuple(null_ids))
+        failed = _score(scorer, lines, target, config or ScoreLinesConfig())
     if failed:
         raise PrectrError(f"{failed:,} of {len(lines):,} lines could not be scored; their answers hold the error.")
 
@@ -108,10 +125,19 @@ def run_command(
     ray_config: RayConfig,
 ) -> None:
     """`prectr score`: from standard input to standard output."""
-    run(ranker=ranker, source=sys.stdin, target=sys.stdout, int8=serve.int8, config=config, ray_config=ray_config)
+    run(
+        ranker=ranker,
+        source=sys.stdin,
+        target=sys.stdout,
+        int8=serve.int8,
+        null_ids=serve.null_ids,
+        config=config,
+        ray_config=ray_config,
+    )
 
 
-def _score(ranker: Path, int8: bool, lines: list[tuple[int, str]], target: TextIO, config: ScoreLinesConfig) -> int:
+def _score(scorer: tuple[Any, ...], lines: list[tuple[int, str]], target: TextIO, config: ScoreLinesConfig) -> int:
+    """Score lines with actors `ScoreLines(*scorer)`; returns how many failed."""
     import ray
 
     blocks: list[Any] = [
@@ -122,7 +148,7 @@ def _score(ranker: Path, int8: bool, lines: list[tuple[int, str]], target: TextI
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     answers = ray.data.from_arrow(blocks).map_batches(
         ScoreLines,
-        fn_constructor_args=(str(ranker.resolve()), int8),
+        fn_constructor_args=scorer,
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=config.actors),

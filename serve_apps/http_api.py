@@ -23,7 +23,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prectr import __version__
-from prectr.contracts.protocol import EventsRequest, EventsResponse, ScoreRequest, ScoreResponse
+from prectr.contracts.protocol import EventsRequest, EventsResponse, InvalidField, ScoreRequest, ScoreResponse
 from prectr.core.errors import UsageError
 from prectr.serving.batcher import Overloaded, TooLate
 from prectr.serving.config import SecurityConfig, ServeConfig
@@ -62,6 +62,7 @@ def create_app(
 
     app = FastAPI(title="PRECTR-V2 ranker", version=__version__, lifespan=lifespan)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(InvalidField, _invalid_field)
     _add_scoring(app, service, config)
     if instruments is not None:
 
@@ -109,9 +110,9 @@ def _add_scoring(app: FastAPI, service: ScoringService, config: ServeConfig) -> 
         except TooLate:
             raise HTTPException(504, "the request waited longer than its deadline") from None
         except UnknownModel as error:
-            raise HTTPException(422, [_problem("model", f"no model {str(error)!r} is served")]) from None
+            raise HTTPException(422, [_problem("model", message=f"no model {str(error)!r} is served")]) from None
         except ValueError as error:
-            raise HTTPException(422, [_problem("candidates", str(error))]) from None
+            raise HTTPException(422, [_problem("candidates", message=str(error))]) from None
         # Serialised here, because FastAPI would validate every number of the response again.
         return Response(response.model_dump_json(), media_type="application/json")
 
@@ -139,9 +140,17 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
 
 
-def _problem(field: str, message: str) -> dict[str, Any]:
+async def _invalid_field(_: Request, error: Exception) -> Response:
+    """Answer a request with a field that the settings refuse."""
+    assert isinstance(error, InvalidField)
+    return Response(
+        json.dumps({"detail": [_problem(*error.path, message=str(error))]}), 422, media_type="application/json"
+    )
+
+
+def _problem(*path: str | int, message: str) -> dict[str, Any]:
     """A problem of a field, in the form of FastAPI's validation errors."""
-    return {"type": "value_error", "loc": ["body", field], "msg": message}
+    return {"type": "value_error", "loc": ["body", *path], "msg": message}
 
 
 def read_tokens(security: SecurityConfig, environment: Mapping[str, str]) -> list[str]:

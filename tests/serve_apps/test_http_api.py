@@ -67,7 +67,12 @@ def test_an_answer_is_in_click_order_and_names_its_model(http: TestClient) -> No
         ({"candidates": [{"item_id": "x", "title": "t" * 2001}]}, "candidates"),
         ({"query": ""}, "query"),
         ({"query": "q" * 2001}, "query"),
+        ({"query": " \u200b"}, "query"),
         ({"user_id": None}, "user_id"),
+        ({"user_id": ""}, "user_id"),
+        ({"user_id": "NaN"}, "user_id"),
+        ({"candidates": ["i0", "\\N"]}, "candidates"),
+        ({"context": {"request_id": "null"}}, "context"),
         ({"top_k": 0}, "top_k"),
         ({"model": "../../etc/passwd"}, "model"),
         ({"context": {"ts": -1}}, "context"),
@@ -79,6 +84,19 @@ def test_a_bad_request_is_refused_by_field(http: TestClient, change: dict[str, A
     refused = http.post("/v1/score", json=_body(**change))
     assert refused.status_code == 422
     assert field in [entry["loc"][1] for entry in refused.json()["detail"]]
+
+
+def test_a_null_id_of_an_event_is_refused_and_the_words_are_a_setting(world: World) -> None:
+    shown = [{"item_id": "i0", "position": 1}]
+    events = {"events": [{"request_id": f"r{user}", "user_id": user, "query": "nan", "shown": shown} for user in "ab"]}
+    config = _config(world, null_ids=("B",))
+    with TestClient(create_app(ScoringService(config, PrometheusInstruments()), config)) as http:
+        refused = http.post("/v1/events", json=events)
+        assert refused.status_code == 422
+        assert refused.json()["detail"][0]["loc"] == ["body", "events", 1, "user_id"]
+        assert "'b' stands for a missing id" in refused.json()["detail"][0]["msg"]
+        assert http.post("/v1/events", json={"events": events["events"][:1]}).json()["accepted"] == 1
+        assert http.post("/v1/score", json=_body(user_id="nan")).status_code == 200
 
 
 @pytest.mark.parametrize("content", [b'{"user_id": ', b"\xff\xfe", b"[]", b"", b'{"user_id": "\\ud800"}'])

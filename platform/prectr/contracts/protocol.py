@@ -1,8 +1,12 @@
 """Messages of the scoring service, over HTTP or as JSON lines. Pydantic only."""
 
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from prectr.contracts.schema import is_null_id
+from prectr.core.text import is_blank
 
 MAX_CANDIDATES = 500
 """Most candidates of a request."""
@@ -10,8 +14,21 @@ MAX_TEXT = 2_000
 """Most characters of a text."""
 MAX_SHOWN = 500
 """Most items of a shown list."""
-ItemId = Annotated[str, Field(min_length=1, max_length=200)]
-UserId = Annotated[str, Field(max_length=200)]
+
+
+def _visible(text: str) -> str:
+    if is_blank(text):
+        raise ValueError("is blank")
+    return text
+
+
+_VISIBLE = AfterValidator(_visible)
+_SOME_CHARACTER = {"pattern": r"\S"}
+Id = Annotated[str, Field(min_length=1, max_length=200, json_schema_extra=_SOME_CHARACTER), _VISIBLE]
+"""An id that shows something. `require_ids` also refuses words that stand for a missing one."""
+QueryText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, json_schema_extra=_SOME_CHARACTER), _VISIBLE]
+Path = tuple[str | int, ...]
+"""Place of a field in a message: names and positions, from the outside."""
 Seconds = Annotated[float, Field(ge=0, le=4e9, allow_inf_nan=False)]
 
 
@@ -21,10 +38,22 @@ class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+class InvalidField(Exception):
+    """A field that the server's settings refuse.
+
+    Attributes:
+        path: place of the field in the message.
+    """
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class CandidateItem(_Message):
     """An item that the catalogue lacks, or whose fields the client overrides."""
 
-    item_id: ItemId
+    item_id: Id
     title: str | None = Field(None, max_length=MAX_TEXT)
     category: str | None = Field(None, max_length=MAX_TEXT)
     brand: str | None = Field(None, max_length=MAX_TEXT)
@@ -35,17 +64,15 @@ class Context(_Message):
     """Time and id of a request."""
 
     ts: Seconds | None = Field(None, description="time of the request in seconds since 1970; default: now")
-    request_id: str | None = Field(
-        None, min_length=1, max_length=200, description="id by which events refer to this request; default: a new id"
-    )
+    request_id: Id | None = Field(None, description="id by which events refer to this request; default: a new id")
 
 
 class ScoreRequest(_Message):
     """A query of a user, and the candidates to rank."""
 
-    user_id: UserId
-    query: str = Field(min_length=1, max_length=MAX_TEXT)
-    candidates: list[ItemId | CandidateItem] = Field(min_length=1, max_length=MAX_CANDIDATES)
+    user_id: Id
+    query: QueryText
+    candidates: list[Id | CandidateItem] = Field(min_length=1, max_length=MAX_CANDIDATES)
     context: Context = Context()
     top_k: int | None = Field(None, ge=1, description="number of results to return; default: all")
     explain: bool = Field(False, description="add to each candidate an explanation of its score")
@@ -72,6 +99,17 @@ class ScoreRequest(_Message):
     def plain_candidates(self) -> list[str | dict[str, Any]]:
         """Candidates as ids, or as dicts of the fields that the client set."""
         return [entry if isinstance(entry, str) else entry.model_dump(exclude_none=True) for entry in self.candidates]
+
+    def ids(self) -> Iterator[tuple[Path, str]]:
+        """All ids with their places."""
+        yield ("user_id",), self.user_id
+        if self.context.request_id is not None:
+            yield ("context", "request_id"), self.context.request_id
+        for number, entry in enumerate(self.candidates):
+            if isinstance(entry, str):
+                yield ("candidates", number), entry
+            else:
+                yield ("candidates", number, "item_id"), entry.item_id
 
 
 class Explanation(_Message):
@@ -135,7 +173,7 @@ class ScoreResponse(_Message):
 class ShownItem(_Message):
     """One item of a shown list."""
 
-    item_id: ItemId
+    item_id: Id
     position: int = Field(ge=1, le=10_000, description="position in the list, from 1")
     clicked: bool = False
     purchased: bool | None = None
@@ -149,9 +187,9 @@ class Event(_Message):
     A client may send a list again under its request_id, with later clicks. Nothing is counted twice.
     """
 
-    request_id: str = Field(min_length=1, max_length=200)
-    user_id: str = Field(min_length=1, max_length=200)
-    query: str = Field(min_length=1, max_length=MAX_TEXT)
+    request_id: Id
+    user_id: Id
+    query: QueryText
     shown: list[ShownItem] = Field(min_length=1, max_length=MAX_SHOWN)
     ts: Seconds | None = Field(None, description="time when the list was shown, in seconds since 1970; default: now")
 
@@ -168,6 +206,28 @@ class Event(_Message):
             ]
         },
     )
+
+    def ids(self) -> Iterator[tuple[Path, str]]:
+        """All ids with their places."""
+        yield ("request_id",), self.request_id
+        yield ("user_id",), self.user_id
+        for number, item in enumerate(self.shown):
+            yield ("shown", number, "item_id"), item.item_id
+
+
+def require_ids(message: ScoreRequest | Event, words: Collection[str]) -> None:
+    """Refuse words that stand for a missing id; in queries and titles they are plain text.
+
+    Args:
+        message: whose ids.
+        words: the words, in lower case: a setting of the server, so no validator of the message can know them.
+
+    Raises:
+        InvalidField: an id is such a word.
+    """
+    for path, text in message.ids():
+        if is_null_id(text, words):
+            raise InvalidField(path, f"{text!r} stands for a missing id (serve.null_ids), so it names nothing")
 
 
 class EventsRequest(_Message):

@@ -1,7 +1,10 @@
 """Names, columns and types of the canonical tables: the contract with users who bring a log."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
+
+from prectr.core.text import is_blank
 
 Kind = Literal["string", "timestamp", "integer", "float", "bool"]
 
@@ -96,6 +99,19 @@ JUDGMENTS = Table(
 )
 
 TABLES = (ITEMS, USERS, IMPRESSIONS, CANDIDATES, JUDGMENTS)
+NULL_IDS: tuple[str, ...] = ("nan", "null", "none", r"\n", "<na>", "undefined")
+"""Words, in lower case, that programs write for a missing id. As a query or a title they are plain text."""
+
+
+def is_null_id(text: str, words: Collection[str] = NULL_IDS) -> bool:
+    """Whether an id means that there is none: it shows nothing, or it is one of `words` (in lower case).
+
+    >>> [is_null_id(text) for text in ("", " \\u200b", " NaN ", "\\\\N", "n", "user null")]
+    [True, True, True, True, False, False]
+    """
+    return is_blank(text) or text.strip().lower() in words
+
+
 GRADES = (0, 1, 2, 3)
 LEVEL_COLUMNS = ("level_0", "level_1", "level_2", "level_3")
 """Columns of labels, relevance and pair tables: probabilities of the levels irrelevant, weak, relevant and strong."""

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from prectr.contracts.schema import NULL_IDS
 from prectr.core.config import FrozenConfig
 from prectr.core.mirror import LocalOrUri
 from prectr.core.text import hash_fraction
@@ -195,6 +196,9 @@ class ServeConfig(FrozenConfig):
     events: Path | None = None
     """Directory of the user updates from `POST /v1/events` (LMDB, shared by the replicas of a machine). Null: a
     temporary directory that is deleted with the server. If `features` is in Redis, so are the updates."""
+    null_ids: tuple[str, ...] = NULL_IDS
+    """Words that mean a missing id, whatever their case. `serve` and `score` refuse a user, request or item of such an
+    id; a blank id is always refused."""
     log: Path | None = None
     """Directory of the exposure log, which `analyze-experiment` reads. Null: no log."""
     log_flush_seconds: float = Field(10.0, gt=0)
@@ -205,6 +209,11 @@ class ServeConfig(FrozenConfig):
     """Serve the playground, a page to try the ranker by hand, at `/`."""
     drain_seconds: float = Field(15.0, ge=0)
     """Seconds that a replica may take to finish its requests when it is removed."""
+
+    @field_validator("null_ids")
+    @classmethod
+    def _fold_words(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(word.strip().lower() for word in words)
 
     @field_validator("replicas")
     @classmethod

@@ -19,7 +19,15 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from prectr.contracts.protocol import Event, EventsResponse, ScoreRequest, ScoreResponse, Tolerance
+from prectr.contracts.protocol import (
+    Event,
+    EventsResponse,
+    InvalidField,
+    ScoreRequest,
+    ScoreResponse,
+    Tolerance,
+    require_ids,
+)
 from prectr.core.errors import PrectrError
 from prectr.core.text import hash_fraction
 from prectr.serving.batcher import Batcher, Overloaded, TooLate
@@ -118,11 +126,13 @@ class ScoringService:
             patience: seconds that it may wait, at most the deadline of the configuration; None: that deadline.
 
         Raises:
+            InvalidField: an id is a word for a missing one.
             UnknownModel: the request names a model that is not served.
             UnknownItems: neither the catalogue nor the request describes any of its candidates.
             Overloaded: the queue is full.
             TooLate: it waited too long.
         """
+        require_ids(request, self._config.null_ids)
         name, variant = (
             self._routing.assigned_model(request.user_id) if request.model is None else (request.model, None)
         )
@@ -201,8 +211,17 @@ class ScoringService:
     # Events
 
     async def record_events(self, events: Sequence[Event]) -> EventsResponse:
-        """Record shown lists and clicks; the next request of a user is scored with them."""
+        """Record shown lists and clicks; the next request of a user is scored with them.
+
+        Raises:
+            InvalidField: an id is a word for a missing one. Nothing was recorded.
+        """
         now = time.time()
+        for number, event in enumerate(events):
+            try:
+                require_ids(event, self._config.null_ids)
+            except InvalidField as error:
+                raise InvalidField(("events", number, *error.path), str(error)) from None
         if self.log is not None:
             self.log.add_events(events, now)
         response = await self._batcher.run(self._update_users, events, now)

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 import yaml
 
-from prectr.contracts.protocol import Context, Event, ScoreRequest, ScoreResponse, ShownItem
+from jobs.score import ScoreLines
+from prectr.contracts.protocol import Context, Event, InvalidField, ScoreRequest, ScoreResponse, ShownItem
 from prectr.core.errors import PrectrError, UsageError
 from prectr.data.exposure_log import impressions
 from prectr.evaluation.experiments.config import ExperimentConfig
@@ -286,6 +288,34 @@ def test_a_file_of_models_is_watched(bundles: dict[str, Path], tmp_path: Path, m
         await until(service, lambda description: "bundle" in (description.refused or ""))
 
     serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]})), scenario)
+
+
+def test_a_missing_id_enters_no_arm_and_no_log(bundles: dict[str, Path], tmp_path: Path) -> None:
+    models = ModelsConfig(bundles=bundles, experiment=ExperimentSplit(shares={"b": 0.5}))
+    shown = [ShownItem(item_id=ITEMS[0], position=1, clicked=True)]
+
+    async def scenario(service: ScoringService) -> None:
+        for user in ("nan", " NULL "):
+            with pytest.raises(InvalidField, match="stands for a missing id"):
+                await service.score(request(user))
+            with pytest.raises(InvalidField, match="stands for a missing id"):
+                await service.record_events([Event(request_id="r", user_id=user, query="q", shown=shown)])
+        await service.score(request("nano"))
+
+    serve(ServeConfig(models=models, log=tmp_path / "log"), scenario)
+    assigned = pl.read_parquet(tmp_path / "log" / "assignment" / "*.parquet")
+    assert assigned["user_id"].to_list() == ["nano"] and not list((tmp_path / "log" / "events").iterdir())
+
+
+def test_lines_with_a_missing_id_are_not_scored(world: World) -> None:
+    lines = [request(user).model_dump_json() for user in ("u0", "None", "absent")]
+    scorer = ScoreLines(str(world.bundle), False, ("none", "absent"))
+    answers = scorer(pa.table({"number": [1, 2, 3], "line": lines}))
+    assert answers["failed"].to_pylist() == [False, True, True]
+    assert json.loads(answers["answer"][1].as_py()) == {
+        "line": 2,
+        "error": "user_id: 'None' stands for a missing id (serve.null_ids), so it names nothing",
+    }
 
 
 def _event(answer: ScoreResponse, user: str, clicked: set[str], ts: float) -> Event:

@@ -1,0 +1,57 @@
+"""Messages of the scoring service: what is no id or no query is refused, with the place of the field."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from prectr.contracts.protocol import Event, InvalidField, ScoreRequest, require_ids
+from prectr.contracts.schema import NULL_IDS, is_null_id
+
+BLANKS = ("", " ", "\t\n", "\u3000", "\u200b", " \ufeff\u00ad ")
+REQUEST: dict[str, Any] = {"user_id": "u", "query": "q", "candidates": ["a", {"item_id": "b"}]}
+EVENT: dict[str, Any] = {"request_id": "r", "user_id": "u", "query": "q", "shown": [{"item_id": "a", "position": 1}]}
+REQUEST_IDS = [
+    ("user_id", lambda text: {"user_id": text}),
+    ("context.request_id", lambda text: {"context": {"request_id": text}}),
+    ("candidates.0", lambda text: {"candidates": [text]}),
+    ("candidates.1.item_id", lambda text: {"candidates": ["a", {"item_id": text}]}),
+]
+EVENT_IDS = [
+    ("request_id", lambda text: {"request_id": text}),
+    ("user_id", lambda text: {"user_id": text}),
+    ("shown.0.item_id", lambda text: {"shown": [{"item_id": text, "position": 1}]}),
+]
+CASES = [(ScoreRequest, REQUEST, *case) for case in REQUEST_IDS] + [(Event, EVENT, *case) for case in EVENT_IDS]
+
+
+@pytest.mark.parametrize("text", BLANKS)
+def test_a_blank_id_or_query_is_refused_at_its_place(text: str) -> None:
+    queries = [(ScoreRequest, REQUEST, "query", lambda text: {"query": text})]
+    queries += [(Event, EVENT, "query", lambda text: {"query": text})]
+    for kind, body, place, change in [*CASES, *queries]:
+        with pytest.raises(ValidationError, match=r"is blank|at least 1 character") as error:
+            kind.model_validate(body | change(text))
+        assert any(set(place.split(".")) <= set(map(str, entry["loc"])) for entry in error.value.errors())
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", " null ", "None", r"\N", "<NA>", "undefined"])
+def test_a_word_for_a_missing_id_is_refused_at_its_place(text: str) -> None:
+    for kind, body, place, change in CASES:
+        message = kind.model_validate(body | change(text))
+        with pytest.raises(InvalidField, match="stands for a missing id") as error:
+            require_ids(message, NULL_IDS)
+        assert ".".join(map(str, error.value.path)) == place
+        require_ids(message, ())
+
+
+def test_as_a_query_or_title_such_a_word_is_text() -> None:
+    item = {"item_id": "a", "title": "null"}
+    require_ids(ScoreRequest.model_validate({"user_id": "u", "query": "nan", "candidates": [item]}), NULL_IDS)
+    shown = [item | {"position": 1}]
+    require_ids(Event.model_validate(EVENT | {"query": "none", "shown": shown}), NULL_IDS)
+
+
+def test_the_words_are_a_setting_but_blanks_are_always_null() -> None:
+    assert is_null_id("0", ("0",)) and is_null_id(" \u200b", ()) and not is_null_id("nan", ("0",))
+    assert not any(is_null_id(text) for text in ("0", "n", "nano", "nullsoft", "-"))
