@@ -86,7 +86,7 @@ def test_a_bad_request_is_refused_by_field(http: TestClient, change: dict[str, A
     assert field in [entry["loc"][1] for entry in refused.json()["detail"]]
 
 
-def test_a_null_id_of_an_event_is_refused_and_the_words_are_a_setting(world: World) -> None:
+def test_an_event_with_a_null_id_or_a_position_of_two_items_is_refused(world: World) -> None:
     shown = [{"item_id": "i0", "position": 1}]
     events = {"events": [{"request_id": f"r{user}", "user_id": user, "query": "nan", "shown": shown} for user in "ab"]}
     config = _config(world, null_ids=("B",))
@@ -97,6 +97,10 @@ def test_a_null_id_of_an_event_is_refused_and_the_words_are_a_setting(world: Wor
         assert "'b' stands for a missing id" in refused.json()["detail"][0]["msg"]
         assert http.post("/v1/events", json={"events": events["events"][:1]}).json()["accepted"] == 1
         assert http.post("/v1/score", json=_body(user_id="nan")).status_code == 200
+        twice = events["events"][0] | {"shown": [*shown, {"item_id": "i1", "position": 1}]}
+        refused = http.post("/v1/events", json={"events": [twice]})
+        assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", "events", 0, "shown"]
+        assert "position 1 holds two items" in refused.json()["detail"][0]["msg"]
 
 
 @pytest.mark.parametrize("content", [b'{"user_id": ', b"\xff\xfe", b"[]", b"", b'{"user_id": "\\ud800"}'])

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from prectr.contracts.schema import is_null_id
 from prectr.core.text import is_blank
@@ -180,11 +180,24 @@ class ShownItem(_Message):
     price: float | None = Field(None, ge=0, le=1e15, allow_inf_nan=False, description="price when it was shown")
     title: str | None = Field(None, max_length=MAX_TEXT, description="title of an item that the catalogue lacks")
 
+    def merged(self, later: "ShownItem") -> "ShownItem":
+        """This row with what a later row of the same item adds."""
+        told = [row.purchased for row in (self, later) if row.purchased is not None]
+        added = {
+            "clicked": self.clicked or later.clicked,
+            "purchased": any(told) if told else None,
+            "price": later.price if self.price is None else self.price,
+            "title": later.title if self.title is None else self.title,
+        }
+        return self.model_copy(update=added)
+
 
 class Event(_Message):
     """A list that was shown to a user, with its clicks.
 
-    A client may send a list again under its request_id, with later clicks. Nothing is counted twice.
+    A client may send a list again under its request_id, with later clicks. Nothing is counted twice. An item that is
+    twice in a list is one item at its first position: clicked or purchased if either row says so, with the first price
+    that is given.
     """
 
     request_id: Id
@@ -206,6 +219,19 @@ class Event(_Message):
             ]
         },
     )
+
+    @field_validator("shown")
+    @classmethod
+    def _merge_items(cls, shown: list[ShownItem]) -> list[ShownItem]:
+        items: dict[str, ShownItem] = {}
+        at: dict[int, str] = {}
+        for item in shown:
+            other = at.setdefault(item.position, item.item_id)
+            if other != item.item_id:
+                raise ValueError(f"position {item.position} holds two items: {other!r} and {item.item_id!r}")
+            first = items.get(item.item_id)
+            items[item.item_id] = item if first is None else first.merged(item)
+        return list(items.values())
 
     def ids(self) -> Iterator[tuple[Path, str]]:
         """All ids with their places."""

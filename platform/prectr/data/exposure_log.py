@@ -43,17 +43,18 @@ def is_exposure_log(path: Path) -> bool:
 
 
 def impressions(log: Path) -> pl.LazyFrame:
-    """Shown items of a log as canonical impressions: one row for each item of a request.
+    """Shown items of a log as canonical impressions: one row for each item of a request of a user.
 
-    A list may be reported several times; an item counts as clicked or purchased if any report says so.
+    A list may be reported several times; an item counts as clicked or purchased if any report says so. Reports of one
+    request id by several users are lists of their own, because a client chooses the ids.
     """
     files = sorted((log / "events").glob("[!.]*.parquet"))
     rows = pl.scan_parquet(files) if files else pl.LazyFrame(schema=TABLES["events"])
     return (
-        rows.sort("told")
-        .group_by("request_id", "item_id", maintain_order=True)
+        rows.sort("told", maintain_order=True)
+        .group_by("request_id", "user_id", "item_id", maintain_order=True)
         .agg(
-            pl.col("user_id", "ts", "query", "position").first(),
+            pl.col("ts", "query", "position").first(),
             pl.col("clicked").any(),
             pl.col("purchased").any(),
             pl.col("price").drop_nulls().first(),

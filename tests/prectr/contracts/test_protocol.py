@@ -1,11 +1,13 @@
-"""Messages of the scoring service: what is no id or no query is refused, with the place of the field."""
+"""Messages of the scoring service: what is refused, with the place of the field, and how lists are merged."""
 
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from prectr.contracts.protocol import Event, InvalidField, ScoreRequest, require_ids
+from prectr.contracts.protocol import Event, InvalidField, ScoreRequest, ShownItem, require_ids
 from prectr.contracts.schema import NULL_IDS, is_null_id
 
 BLANKS = ("", " ", "\t\n", "\u3000", "\u200b", " \ufeff\u00ad ")
@@ -50,6 +52,28 @@ def test_as_a_query_or_title_such_a_word_is_text() -> None:
     require_ids(ScoreRequest.model_validate({"user_id": "u", "query": "nan", "candidates": [item]}), NULL_IDS)
     shown = [item | {"position": 1}]
     require_ids(Event.model_validate(EVENT | {"query": "none", "shown": shown}), NULL_IDS)
+
+
+def _shown(*rows: dict[str, Any]) -> list[ShownItem]:
+    return Event.model_validate(EVENT | {"shown": rows}).shown
+
+
+@given(st.permutations([{"clicked": True}, {"purchased": True}, {"purchased": False, "price": 5.0}, {"title": "t"}]))
+def test_an_item_that_is_twice_in_a_list_is_one_in_whatever_order(told: list[dict[str, Any]]) -> None:
+    rows = [{"item_id": "a", "position": place} | fields for place, fields in enumerate(told, start=1)]
+    other = {"item_id": "b", "position": 9}
+    first = ShownItem(item_id="a", position=1, clicked=True, purchased=True, price=5.0, title="t")
+    assert _shown(rows[0], other, *rows[1:]) == [first, ShownItem.model_validate(other)]
+
+
+def test_the_first_price_stays_and_what_nobody_told_stays_unknown() -> None:
+    rows = [{"item_id": "a", "position": 2, "price": price} for price in (None, 5.0, 6.0)]
+    assert _shown(*rows) == [ShownItem(item_id="a", position=2, price=5.0)]
+
+
+def test_a_position_of_two_items_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"position 2 holds two items: 'b' and 'c'"):
+        _shown(*({"item_id": item, "position": place} for item, place in (("a", 1), ("b", 2), ("c", 2))))
 
 
 def test_the_words_are_a_setting_but_blanks_are_always_null() -> None:

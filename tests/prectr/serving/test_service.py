@@ -307,6 +307,20 @@ def test_a_missing_id_enters_no_arm_and_no_log(bundles: dict[str, Path], tmp_pat
     assert assigned["user_id"].to_list() == ["nano"] and not list((tmp_path / "log" / "events").iterdir())
 
 
+def test_the_log_merges_the_rows_of_an_item_by_user(bundles: dict[str, Path], tmp_path: Path) -> None:
+    clicked, later = ({"item_id": "i0", "position": place, "clicked": place == 1} for place in (1, 3))
+    bodies = [("u0", [clicked, later]), ("u1", [later]), ("u0", [later | {"purchased": True, "price": 5.0}])]
+    events = [Event(request_id="r", user_id=user, query="q", shown=shown) for user, shown in bodies]  # type: ignore[arg-type]
+
+    async def scenario(service: ScoringService) -> None:
+        assert (await service.record_events(events)).accepted == 2
+
+    serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]}), log=tmp_path / "log"), scenario)
+    rows = impressions(tmp_path / "log").collect().sort("user_id")
+    columns = ["user_id", "item_id", "position", "clicked", "purchased", "price"]
+    assert rows.select(columns).rows() == [("u0", "i0", 1, True, True, 5.0), ("u1", "i0", 3, False, False, None)]
+
+
 def test_lines_with_a_missing_id_are_not_scored(world: World) -> None:
     lines = [request(user).model_dump_json() for user in ("u0", "None", "absent")]
     scorer = ScoreLines(str(world.bundle), False, ("none", "absent"))
