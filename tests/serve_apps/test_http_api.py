@@ -77,6 +77,8 @@ def test_an_answer_is_in_click_order_and_names_its_model(http: TestClient) -> No
         ({"model": "../../etc/passwd"}, "model"),
         ({"context": {"ts": -1}}, "context"),
         ({"context": {"ts": 1e300}}, "context"),
+        ({"context": {"ts": "2026-03-02T10:26:45"}}, "context"),
+        ({"context": {"ts": 20260302}}, "context"),
         ({"user": "u"}, "user"),
     ],
 )
@@ -101,6 +103,10 @@ def test_an_event_with_a_null_id_or_a_position_of_two_items_is_refused(world: Wo
         refused = http.post("/v1/events", json={"events": [twice]})
         assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", "events", 0, "shown"]
         assert "position 1 holds two items" in refused.json()["detail"][0]["msg"]
+        late = {"events": [events["events"][0] | {"ts": "2019-01-01 00:00:00 UTC"}]}
+        refused = http.post("/v1/events", json=late)
+        assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", "events", 0, "ts"]
+        assert "2019-01-01T00:00:00+00:00 is" in refused.json()["detail"][0]["msg"]
 
 
 @pytest.mark.parametrize("content", [b'{"user_id": ', b"\xff\xfe", b"[]", b"", b'{"user_id": "\\ud800"}'])

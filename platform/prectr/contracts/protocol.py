@@ -3,10 +3,11 @@
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
 from prectr.contracts.schema import is_null_id
 from prectr.core.text import is_blank
+from prectr.core.times import parse_time
 
 MAX_CANDIDATES = 500
 """Most candidates of a request."""
@@ -29,7 +30,15 @@ Id = Annotated[str, Field(min_length=1, max_length=200, json_schema_extra=_SOME_
 QueryText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, json_schema_extra=_SOME_CHARACTER), _VISIBLE]
 Path = tuple[str | int, ...]
 """Place of a field in a message: names and positions, from the outside."""
-Seconds = Annotated[float, Field(ge=0, le=4e9, allow_inf_nan=False)]
+Seconds = Annotated[
+    float,
+    Field(ge=0, le=4e9),
+    BeforeValidator(parse_time),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "format": "date-time"}]}),
+]
+"""Seconds since 1970. Clients may also write ISO 8601 text with its zone, or milli-, micro- or nanoseconds."""
+
+_TIME = "as ISO 8601 text with its zone, or a number of seconds, milli-, micro- or nanoseconds since 1970"
 
 
 class _Message(BaseModel):
@@ -63,7 +72,7 @@ class CandidateItem(_Message):
 class Context(_Message):
     """Time and id of a request."""
 
-    ts: Seconds | None = Field(None, description="time of the request in seconds since 1970; default: now")
+    ts: Seconds | None = Field(None, description=f"time of the request, {_TIME}; default: now")
     request_id: Id | None = Field(None, description="id by which events refer to this request; default: a new id")
 
 
@@ -89,7 +98,7 @@ class ScoreRequest(_Message):
                     "user_id": "somebody new",
                     "query": "nokia 3310",
                     "candidates": ["i1", {"item_id": "new", "title": "nokia 3310 blue", "price": 25.0}],
-                    "context": {"ts": 1767225600.0, "request_id": "r1"},
+                    "context": {"ts": "2026-01-01T00:00:00Z", "request_id": "r1"},
                     "explain": True,
                 },
             ]
@@ -204,7 +213,7 @@ class Event(_Message):
     user_id: Id
     query: QueryText
     shown: list[ShownItem] = Field(min_length=1, max_length=MAX_SHOWN)
-    ts: Seconds | None = Field(None, description="time when the list was shown, in seconds since 1970; default: now")
+    ts: Seconds | None = Field(None, description=f"time when the list was shown, {_TIME}; default: now")
 
     model_config = ConfigDict(
         extra="forbid",

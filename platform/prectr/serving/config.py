@@ -199,6 +199,11 @@ class ServeConfig(FrozenConfig):
     null_ids: tuple[str, ...] = NULL_IDS
     """Words that mean a missing id, whatever their case. `serve` and `score` refuse a user, request or item of such an
     id; a blank id is always refused."""
+    event_ahead_days: float | None = Field(1.0, ge=0)
+    """Days by which an event's time may be ahead of the server's clock. A later one is refused, so that a wrong clock
+    of a client moves no user's state. Null: no limit, as for the replay of a log."""
+    event_behind_days: float | None = Field(30.0, ge=0)
+    """Days by which an event's time may be behind the server's clock. An older one is refused. Null: no limit."""
     log: Path | None = None
     """Directory of the exposure log, which `analyze-experiment` reads. Null: no log."""
     log_flush_seconds: float = Field(10.0, gt=0)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from prectr.serving.instruments import Instruments
 from prectr.serving.publish import REDIS_URLS
 from prectr.serving.redis_client import RedisGuard, StoreDown
 from prectr.serving.served_models import ModelLoader, ServedModel
-from prectr.serving.user_delta import add_list
+from prectr.serving.user_delta import SECONDS_A_DAY, add_list
 
 WATCH_SECONDS = 2.0
 """Seconds between checks of the file of models."""
@@ -214,12 +215,14 @@ class ScoringService:
         """Record shown lists and clicks; the next request of a user is scored with them.
 
         Raises:
-            InvalidField: an id is a word for a missing one. Nothing was recorded.
+            InvalidField: an id is a word for a missing one, or the time of an event is a clock error. Nothing was
+                recorded.
         """
         now = time.time()
         for number, event in enumerate(events):
             try:
                 require_ids(event, self._config.null_ids)
+                require_clock(event, now, self._config)
             except InvalidField as error:
                 raise InvalidField(("events", number, *error.path), str(error)) from None
         if self.log is not None:
@@ -395,6 +398,32 @@ class ScoringService:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)  # the event loop holds only weak references
         task.add_done_callback(self._tasks.discard)
+
+
+def require_clock(event: Event, now: float, config: ServeConfig) -> None:
+    """Refuse an event whose time is too far from the server's clock.
+
+    Args:
+        event: the event.
+        now: the server's clock, in seconds since 1970.
+        config: the limits `event_ahead_days` and `event_behind_days`.
+
+    Raises:
+        InvalidField: the time is too far ahead or behind.
+    """
+    ahead = 0.0 if event.ts is None else (event.ts - now) / SECONDS_A_DAY
+    for setting, days, side in (("event_ahead_days", ahead, "ahead of"), ("event_behind_days", -ahead, "behind")):
+        limit = getattr(config, setting)
+        if limit is not None and days > limit:
+            told, clock = (
+                datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+                for seconds in (now + ahead * SECONDS_A_DAY, now)
+            )
+            raise InvalidField(
+                ("ts",),
+                f"{told} is {days:.1f} days {side} the server's clock ({clock}); at most {limit:g} are accepted "
+                f"(serve.{setting})",
+            )
 
 
 def _request_time(request: ScoreRequest, now: float) -> float:

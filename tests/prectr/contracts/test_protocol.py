@@ -1,5 +1,6 @@
 """Messages of the scoring service: what is refused, with the place of the field, and how lists are merged."""
 
+import json
 from typing import Any
 
 import pytest
@@ -52,6 +53,37 @@ def test_as_a_query_or_title_such_a_word_is_text() -> None:
     require_ids(ScoreRequest.model_validate({"user_id": "u", "query": "nan", "candidates": [item]}), NULL_IDS)
     shown = [item | {"position": 1}]
     require_ids(Event.model_validate(EVENT | {"query": "none", "shown": shown}), NULL_IDS)
+
+
+@pytest.mark.parametrize("ts", [1772447205.582, 1772447205582, "2026-03-02T10:26:45.582Z", "1772447205.582", None])
+def test_times_are_seconds_whatever_their_spelling(ts: Any) -> None:
+    seconds = None if ts is None else 1772447205.582
+    assert ScoreRequest.model_validate(REQUEST | {"context": {"ts": ts}}).context.ts == seconds
+    message = Event.model_validate_json(json.dumps(EVENT | {"ts": ts}))
+    assert message.ts == seconds and Event.model_validate_json(message.model_dump_json()) == message
+
+
+@pytest.mark.parametrize(
+    ("ts", "reason"),
+    [
+        ("2026-03-02T10:26:45", "has no zone"),
+        ("03-02-2026 10:26:45Z", "may begin with the day or the month"),
+        (20260302, "spells a date"),
+        (-1, "greater than or equal to 0"),
+        ("2100-01-01T00:00:00Z", "less than or equal to 4000000000"),
+        (True, "not bool"),
+        ({}, "not dict"),
+    ],
+)
+def test_a_time_that_may_be_misread_is_refused(ts: Any, reason: str) -> None:
+    for kind, body in ((ScoreRequest, REQUEST | {"context": {"ts": ts}}), (Event, EVENT | {"ts": ts})):
+        with pytest.raises(ValidationError, match=reason):
+            kind.model_validate(body)
+
+
+def test_the_schema_shows_that_a_time_is_a_number_or_text() -> None:
+    kinds = Event.model_json_schema()["properties"]["ts"]["anyOf"]
+    assert [kind["type"] for kind in kinds] == ["number", "string", "null"]
 
 
 def _shown(*rows: dict[str, Any]) -> list[ShownItem]:

@@ -4,8 +4,10 @@ import asyncio
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ from tests.prectr.bundle_world import World
 from tests.redis_server import RedisServer
 
 ITEMS = [f"i{number}" for number in range(5)]
+ANY_TIME: dict[str, Any] = {"event_ahead_days": None, "event_behind_days": None}
+"""Settings under which events may have the tests' fixed times."""
 
 
 @pytest.fixture
@@ -321,6 +325,31 @@ def test_the_log_merges_the_rows_of_an_item_by_user(bundles: dict[str, Path], tm
     assert rows.select(columns).rows() == [("u0", "i0", 1, True, True, 5.0), ("u1", "i0", 3, False, False, None)]
 
 
+def test_a_clock_error_moves_no_state_and_is_not_logged(bundles: dict[str, Path], tmp_path: Path) -> None:
+    models = ModelsConfig(bundles={"a": bundles["a"]})
+    now, day = time.time(), 86_400
+    shown = [ShownItem(item_id=ITEMS[0], position=1, clicked=True)]
+
+    def at(ts: float | None) -> Event:
+        return Event(request_id=f"r{ts}", user_id="u0", query="q", shown=shown, ts=ts)
+
+    async def scenario(service: ScoringService) -> None:
+        before = await service.score(request("u0"))
+        for ts, side in ((now + 1.1 * day, "ahead of"), (now - 30.1 * day, "behind")):
+            with pytest.raises(InvalidField, match=rf"days {side} the server's clock \(20.*serve\.event_") as error:
+                await service.record_events([at(now), at(ts)])
+            assert error.value.path == ("events", 1, "ts")
+            assert datetime.fromtimestamp(ts, UTC).isoformat(timespec="minutes")[:16] in str(error.value)
+        assert (await service.score(request("u0"))).user_tolerance == before.user_tolerance
+        recorded = await service.record_events([at(now + 0.9 * day), at(now - 29.9 * day), at(None)])
+        assert recorded.accepted == 3
+
+    serve(ServeConfig(models=models, log=tmp_path / "log"), scenario)
+    assert pl.read_parquet(tmp_path / "log" / "events" / "*.parquet").height == 3
+    free = ServeConfig(models=models, **ANY_TIME)
+    assert serve(free, lambda service: service.record_events([at(0.0), at(4e9)])).accepted == 2
+
+
 def test_lines_with_a_missing_id_are_not_scored(world: World) -> None:
     lines = [request(user).model_dump_json() for user in ("u0", "None", "absent")]
     scorer = ScoreLines(str(world.bundle), False, ("none", "absent"))
@@ -341,7 +370,7 @@ def _event(answer: ScoreResponse, user: str, clicked: set[str], ts: float) -> Ev
 
 
 def test_the_next_request_sees_what_was_clicked(bundles: dict[str, Path], tmp_path: Path) -> None:
-    config = ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]}), events=tmp_path / "events")
+    config = ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]}), events=tmp_path / "events", **ANY_TIME)
     later = {"context": Context(ts=1.8e9 + 60)}
 
     async def scenario(service: ScoringService) -> ScoreResponse:
@@ -396,7 +425,7 @@ def test_redis_killed_and_back(bundles: dict[str, Path], tmp_path: Path, monkeyp
     server.start()
     publish(Bundle.open(bundles["b"]), server.url, lambda _: None)
     models = ModelsConfig(bundles={"a": bundles["a"]})
-    config = ServeConfig(models=models, features=server.url, redis_timeout_ms=500, redis_retry_ms=100)
+    config = ServeConfig(models=models, features=server.url, redis_timeout_ms=500, redis_retry_ms=100, **ANY_TIME)
     instruments = PrometheusInstruments()
 
     async def scenario(service: ScoringService) -> None:
@@ -442,7 +471,7 @@ def logged(bundles: dict[str, Path], tmp_path: Path) -> Iterator[Path]:
             if number == 1:
                 await service.record_events([_event(answer, user, {"i2"}, ts)])
 
-    serve(ServeConfig(models=models, log=log), scenario)
+    serve(ServeConfig(models=models, log=log, **ANY_TIME), scenario)
     yield log
 
 
