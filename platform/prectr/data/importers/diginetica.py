@@ -12,9 +12,9 @@ import polars as pl
 
 from prectr.contracts.schema import IMPRESSIONS, ITEMS
 from prectr.data.importers.config import ImportConfig
-from prectr.data.importers.reading import Layout, read_chunks, read_whole
-from prectr.data.importers.rows import conform
-from prectr.data.importers.source import Source, Tally, find_file
+from prectr.data.reading.files import Layout
+from prectr.data.reading.reader import Reader
+from prectr.data.source import Source, Tally, find_file
 
 LAYOUT = Layout(separator=";", nulls=("", "NA"))
 FILES = ("train-queries.csv", "train-clicks.csv", "products.csv", "product-categories.csv")
@@ -39,14 +39,14 @@ def open_diginetica(path: Path, config: ImportConfig) -> Source:
     files = {name: find_file(path, name) for name in FILES}
     tally, sessions_as_users = Tally(), config.diginetica.sessions_as_users
 
-    def items() -> Iterator[pl.DataFrame]:
-        listed = read_whole(files["product-categories.csv"], ["itemId", "categoryId"], LAYOUT)
+    def items(reader: Reader) -> Iterator[pl.DataFrame]:
+        listed = reader.whole(files["product-categories.csv"], ["itemId", "categoryId"], LAYOUT)
         categories = listed.select("itemId", "categoryId").unique("itemId", keep="first", maintain_order=True)
         tally.leave_out("further categories of a product that has one", listed.height - categories.height)
         # It is commonly read as log2(price + 1); 0 then means that the price is unknown.
         price = 2.0 ** pl.col("pricelog2").cast(pl.Float64, strict=False) - 1.0
-        for frame in read_chunks(files["products.csv"], ["itemId", "pricelog2", "product.name.tokens"], LAYOUT):
-            yield conform(
+        for frame in reader.chunks(files["products.csv"], ["itemId", "pricelog2", "product.name.tokens"], LAYOUT):
+            yield reader.conform(
                 frame.join(categories, on="itemId", how="left", maintain_order="left"),
                 ITEMS,
                 {
@@ -57,10 +57,10 @@ def open_diginetica(path: Path, config: ImportConfig) -> Source:
                 },
             )
 
-    def impressions() -> Iterator[pl.DataFrame]:
-        clicks = read_whole(files["train-clicks.csv"], ["queryId", "itemId"], LAYOUT)
+    def impressions(reader: Reader) -> Iterator[pl.DataFrame]:
+        clicks = reader.whole(files["train-clicks.csv"], ["queryId", "itemId"], LAYOUT)
         clicks = clicks.select("queryId", "itemId", clicked=pl.lit(True)).unique()
-        for frame in read_chunks(files["train-queries.csv"], QUERY_COLUMNS, LAYOUT):
+        for frame in reader.chunks(files["train-queries.csv"], QUERY_COLUMNS, LAYOUT):
             requests = _searches(frame, tally, sessions_as_users)
             shown = requests.with_columns(pl.col("items").str.split(",").alias("itemId"))
             shown = shown.with_columns(pl.int_ranges(1, pl.col("itemId").list.len() + 1).alias("position")).explode(
@@ -70,7 +70,7 @@ def open_diginetica(path: Path, config: ImportConfig) -> Source:
             lost_clicks = shown_clicks.join(shown, on=["queryId", "itemId"], how="anti").height
             tally.leave_out("clicks on an item that the request did not show", lost_clicks)
             rows = shown.join(shown_clicks, on=["queryId", "itemId"], how="left", maintain_order="left")
-            yield conform(rows, IMPRESSIONS, _impression_columns(sessions_as_users))
+            yield reader.conform(rows, IMPRESSIONS, _impression_columns(sessions_as_users))
 
     return Source(
         "diginetica",

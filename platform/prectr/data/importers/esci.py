@@ -10,11 +10,12 @@ import polars as pl
 
 from prectr.contracts.schema import ITEMS, JUDGMENTS
 from prectr.data.importers.config import ImportConfig
-from prectr.data.importers.reading import layout_of, read_chunks
-from prectr.data.importers.rows import conform, grade_of
-from prectr.data.importers.source import Source, Tally, find_file
+from prectr.data.reading.reader import Reader
+from prectr.data.reading.values import grade_of
+from prectr.data.source import Source, Tally, find_file
 
 GRADES = {"E": 3, "S": 2, "C": 1, "I": 0, "Exact": 3, "Substitute": 2, "Complement": 1, "Irrelevant": 0}
+"""ESCI label, in any case -> grade."""
 STEM = "shopping_queries_dataset"
 
 
@@ -34,17 +35,17 @@ def open_esci(path: Path, config: ImportConfig) -> Source:
     locale, tally = config.esci.locale, Tally()
     of_locale = (pl.col("product_locale") == locale).fill_null(False)
 
-    def items() -> Iterator[pl.DataFrame]:
+    def items(reader: Reader) -> Iterator[pl.DataFrame]:
         columns = ["product_id", "product_locale", "product_title", "product_brand", "product_color"]
         known_ids = pl.Series("product_id", [], dtype=pl.String)
-        for frame in read_chunks(products, columns, layout_of(products)):
+        for frame in reader.chunks(products, columns):
             rows = tally.keep(frame, of_locale, f"products of other locales than {locale}")
             if joined:  # a product is repeated for each of its judgments
                 rows = rows.filter(~pl.col("product_id").is_in(known_ids.implode())).unique(
                     "product_id", keep="first", maintain_order=True
                 )
                 known_ids = pl.concat([known_ids, rows["product_id"]])
-            yield conform(
+            yield reader.conform(
                 rows,
                 ITEMS,
                 {
@@ -55,12 +56,12 @@ def open_esci(path: Path, config: ImportConfig) -> Source:
                 },
             )
 
-    def judgments() -> Iterator[pl.DataFrame]:
+    def judgments(reader: Reader) -> Iterator[pl.DataFrame]:
         grade, unknown = grade_of(GRADES, "esci_label")
         columns = ["query", "product_id", "product_locale", "esci_label"]
-        for frame in read_chunks(examples, columns, layout_of(examples), optional=["split"]):
+        for frame in reader.chunks(examples, columns, optional=["split"]):
             rows = tally.keep(frame, of_locale, f"judgments of other locales than {locale}")
-            yield conform(
+            yield reader.conform(
                 rows,
                 JUDGMENTS,
                 {"query": "query", "item_id": "product_id", "grade": grade, "source": pl.lit("esci")},

@@ -10,9 +10,9 @@ import polars as pl
 
 from prectr.contracts.schema import ITEMS, JUDGMENTS
 from prectr.data.importers.config import ImportConfig
-from prectr.data.importers.reading import Layout, read_chunks, read_whole
-from prectr.data.importers.rows import conform
-from prectr.data.importers.source import Source, Tally, find_file, find_optional
+from prectr.data.reading.files import Layout
+from prectr.data.reading.reader import Reader
+from prectr.data.source import Source, Tally, find_file, find_optional
 
 CUTS = {3: 2.66, 2: 2.0, 1: 1.5}
 """Grade -> least average; lower averages are grade 0. 2.66 rather than 2.67, because 8/3 is published as 2.67."""
@@ -30,22 +30,22 @@ def open_home_depot(path: Path, config: ImportConfig) -> Source:
     test, attributes = find_optional(path, "test.csv"), find_optional(path, "attributes.csv")
     files = {file.name: file for file in (train, test, attributes) if file is not None}
 
-    def items() -> Iterator[pl.DataFrame]:
+    def items(reader: Reader) -> Iterator[pl.DataFrame]:
         titles = pl.concat(
-            [read_whole(file, ["product_uid", "product_title"], PAIRS) for file in (train, test) if file is not None]
+            [reader.whole(file, ["product_uid", "product_title"], PAIRS) for file in (train, test) if file is not None]
         ).unique("product_uid", keep="first", maintain_order=True)
         columns: dict[str, str | pl.Expr] = {"item_id": "product_uid", "title": "product_title"}
         if attributes is not None:
-            titles = titles.join(_brands(attributes), on="product_uid", how="left", maintain_order="left")
+            titles = titles.join(_brands(reader, attributes), on="product_uid", how="left", maintain_order="left")
             columns["brand"] = "value"
-        yield conform(titles, ITEMS, columns)
+        yield reader.conform(titles, ITEMS, columns)
 
-    def judgments() -> Iterator[pl.DataFrame]:
+    def judgments(reader: Reader) -> Iterator[pl.DataFrame]:
         average = pl.col("relevance").cast(pl.Float64, strict=False)
         grade = pl.sum_horizontal((average >= lowest).cast(pl.Int32) for lowest in CUTS.values())
         wrong = pl.col("relevance").is_not_null() & ~average.is_between(1, 3).fill_null(False)
-        for frame in read_chunks(train, ["product_uid", "search_term", "relevance"], PAIRS):
-            yield conform(
+        for frame in reader.chunks(train, ["product_uid", "search_term", "relevance"], PAIRS):
+            yield reader.conform(
                 frame,
                 JUDGMENTS,
                 {
@@ -68,10 +68,10 @@ def open_home_depot(path: Path, config: ImportConfig) -> Source:
     )
 
 
-def _brands(attributes: Path) -> pl.DataFrame:
+def _brands(reader: Reader, attributes: Path) -> pl.DataFrame:
     """First brand of each product: columns product_uid, value."""
     brands = [
         frame.filter(pl.col("name") == BRAND).select("product_uid", "value")
-        for frame in read_chunks(attributes, ["product_uid", "name", "value"], Layout())
+        for frame in reader.chunks(attributes, ["product_uid", "name", "value"], Layout())
     ]
     return pl.concat(brands).unique("product_uid", keep="first", maintain_order=True)

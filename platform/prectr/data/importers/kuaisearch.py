@@ -13,10 +13,11 @@ import polars as pl
 from prectr.contracts.schema import IMPRESSIONS, ITEMS, JUDGMENTS, USERS
 from prectr.core.errors import PrectrError
 from prectr.data.importers.config import ImportConfig, KuaiSearchConfig
-from prectr.data.importers.reading import Layout, read_chunks, read_whole
-from prectr.data.importers.rows import conform, grade_of
-from prectr.data.importers.source import Rows, Source, Tally, find_file, find_optional
-from prectr.data.validate import FILE, ROW
+from prectr.data.reading.files import Layout
+from prectr.data.reading.reader import Reader
+from prectr.data.reading.values import grade_of
+from prectr.data.source import Rows, Source, Tally, find_file, find_optional
+from prectr.data.reading.bad_rows import FILE, ROW
 
 LAYOUT = Layout(format="jsonl")
 GRADES = {"0": 0, "1": 1, "2": 2, "3": 3}
@@ -43,16 +44,16 @@ def open_kuaisearch(path: Path, config: ImportConfig) -> Source:
     catalogue = find_file(path, "items.jsonl", "corpus.jsonl")
     users, relevance, rank = (find_optional(path, f"{name}.jsonl") for name in ("users", "relevance", "rank"))
     assume = config.kuaisearch
-    tables: dict[str, Rows] = {"items": lambda: _items(catalogue, relevance)}
+    tables: dict[str, Rows] = {"items": lambda reader: _items(reader, catalogue, relevance)}
     lacks = ["item prices"]
     assumed: list[str] = []
     if users is not None:
-        tables["users"] = lambda: _users(users)
+        tables["users"] = lambda reader: _users(reader, users)
     if relevance is not None:
-        tables["judgments"] = lambda: _judgments(relevance)
+        tables["judgments"] = lambda reader: _judgments(reader, relevance)
         assumed.append("judged products have no item id: they are items relevance-ROW, alike texts being one product")
     if rank is not None and assume.position is not None:
-        tables["impressions"] = lambda: _impressions(rank, assume)
+        tables["impressions"] = lambda reader: _impressions(reader, rank, assume)
         assumed += [
             f"every shown item is at position {assume.position}",
             f"time_index counts {assume.time_unit} from 1970",
@@ -73,9 +74,9 @@ def open_kuaisearch(path: Path, config: ImportConfig) -> Source:
     )
 
 
-def _items(catalogue: Path, relevance: Path | None) -> Iterator[pl.DataFrame]:
+def _items(reader: Reader, catalogue: Path, relevance: Path | None) -> Iterator[pl.DataFrame]:
     optional = ["brand_name", "seller_name", *CATEGORIES]
-    for frame in read_chunks(catalogue, ["item_id", "item_title"], LAYOUT, optional=optional):
+    for frame in reader.chunks(catalogue, ["item_id", "item_title"], LAYOUT, optional=optional):
         columns: dict[str, str | pl.Expr] = {"item_id": "item_id", "title": "item_title"}
         if "brand_name" in frame.columns:
             columns["brand"] = _brand("brand_name")
@@ -85,22 +86,23 @@ def _items(catalogue: Path, relevance: Path | None) -> Iterator[pl.DataFrame]:
                 [pl.col(name).replace("", None) for name in levels], separator=" > ", ignore_nulls=True
             )
             columns["category"] = path.replace("", None)
-        yield conform(frame, ITEMS, columns, keep=["seller_name"] if "seller_name" in frame.columns else [])
+        yield reader.conform(frame, ITEMS, columns, keep=["seller_name"] if "seller_name" in frame.columns else [])
     if relevance is not None:
-        judged = _judged_products(relevance).unique("product", keep="first", maintain_order=True)
-        yield conform(judged, ITEMS, {"item_id": "product", "title": "item_title", "brand": _brand("brand")})
+        judged = _judged_products(reader, relevance).unique("product", keep="first", maintain_order=True)
+        yield reader.conform(judged, ITEMS, {"item_id": "product", "title": "item_title", "brand": _brand("brand")})
 
 
-def _users(users: Path) -> Iterator[pl.DataFrame]:
-    for frame in read_chunks(users, ["user_id"], LAYOUT, everything=True):
+def _users(reader: Reader, users: Path) -> Iterator[pl.DataFrame]:
+    others = reader.types_of([(users, LAYOUT)], without=["user_id"])
+    for frame in reader.chunks(users, ["user_id"], LAYOUT, others=others):
         profile = [name for name in frame.columns if name not in ("user_id", FILE, ROW)]
-        yield conform(frame, USERS, {"user_id": "user_id"}, keep=profile)
+        yield reader.conform(frame, USERS, {"user_id": "user_id"}, keep=profile)
 
 
-def _judgments(relevance: Path) -> Iterator[pl.DataFrame]:
-    judged = _judged_products(relevance)
+def _judgments(reader: Reader, relevance: Path) -> Iterator[pl.DataFrame]:
+    judged = _judged_products(reader, relevance)
     grade, unknown = grade_of(GRADES, "label")
-    yield conform(
+    yield reader.conform(
         judged,
         JUDGMENTS,
         {"query": "query", "item_id": "product", "grade": grade, "source": pl.lit("kuaisearch")},
@@ -108,13 +110,13 @@ def _judgments(relevance: Path) -> Iterator[pl.DataFrame]:
     )
 
 
-def _judged_products(relevance: Path) -> pl.DataFrame:
+def _judged_products(reader: Reader, relevance: Path) -> pl.DataFrame:
     """Judged products: columns query, item_title, brand, label, product.
 
     `product` is relevance-ROW of the first row with the same product text.
     """
     texts = ("brand", "brand_name", "seller_name", "attr_value", "attribute")
-    raw = read_whole(relevance, ["query", "item_title"], LAYOUT, optional=[*texts, "label", "score"])
+    raw = reader.whole(relevance, ["query", "item_title"], LAYOUT, optional=[*texts, "label", "score"])
     label = next((name for name in ("label", "score") if name in raw.columns), None)
     if label is None:
         raise PrectrError(f"{relevance}: column 'label' or 'score' is missing. The file has: {', '.join(raw.columns)}.")
@@ -125,18 +127,18 @@ def _judged_products(relevance: Path) -> pl.DataFrame:
         "item_title",
         brand.alias("brand"),
         pl.col(label).alias("label"),
-        (pl.lit("relevance-") + pl.col(ROW).first().over(product).cast(pl.String)).alias("product"),
+        (pl.lit("relevance-") + (pl.col(ROW) - 1).first().over(product).cast(pl.String)).alias("product"),
         FILE,
         ROW,
     )
 
 
-def _impressions(rank: Path, assume: KuaiSearchConfig) -> Iterator[pl.DataFrame]:
+def _impressions(reader: Reader, rank: Path, assume: KuaiSearchConfig) -> Iterator[pl.DataFrame]:
     assert assume.position is not None and assume.time_unit is not None
     seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}[assume.time_unit]
     moment = pl.from_epoch(pl.col("time_index").cast(pl.Int64) * seconds, "s")
-    for frame in read_chunks(rank, RANK_COLUMNS, LAYOUT):
-        yield conform(
+    for frame in reader.chunks(rank, RANK_COLUMNS, LAYOUT):
+        yield reader.conform(
             frame,
             IMPRESSIONS,
             {

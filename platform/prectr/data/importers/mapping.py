@@ -10,19 +10,28 @@ import polars as pl
 
 from prectr.contracts.schema import TABLES, WANTED_TYPE, Table
 from prectr.core.config import load_config
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, quoted
+from prectr.data.config import ValidateConfig
 from prectr.data.importers.config import ImportConfig
+from prectr.data.importers.flags import FlagRule
 from prectr.data.importers.mapping_config import Category, Flag, Mapping, Position, TableFiles, Time
-from prectr.data.importers.reading import SUFFIXES, Layout, read_chunks
-from prectr.data.importers.rows import conform, grade_of
-from prectr.data.importers.source import Rows, Source, Tally
+from prectr.data.reading import columnar
+from prectr.data.reading.files import DELTA_LOG, Layout, compression_of, layout_of
+from prectr.data.reading.reader import Reader
+from prectr.data.reading.times import (
+    NOT_ON_THE_CALENDAR,
+    UTC,
+    Parsed,
+    fault_where,
+    in_zone,
+    of_counts,
+    of_format,
+    parse_times,
+)
+from prectr.data.reading.values import conform, grade_of, type_name
+from prectr.data.source import Rows, Source, Tally
 
 Fault = tuple[pl.Expr, str]
-
-_WITH_ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
-"""End of a text that states its time zone."""
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_MICROSECONDS = 1_000_000
 
 
 def open_mapping(path: Path, config: ImportConfig) -> Source:
@@ -36,12 +45,18 @@ def open_mapping(path: Path, config: ImportConfig) -> Source:
     mapping = load_config(Mapping, path)
     files: dict[str, Path] = {"mapping": path}
     tables: dict[str, Rows] = {}
+    versions: dict[str, int] = {}
+    flags: list[FlagRule] = []
     for table in TABLES:
         settings: TableFiles | None = getattr(mapping.files, table.name)
         if settings is not None:
             table_files = _find(path, table, settings)
             files |= {f"{table.name}: {os.path.relpath(file, path.parent)}": file for file in table_files}
-            tables[table.name] = _reader(path, table, settings, table_files, mapping)
+            pinned = [(file, _layout(file, settings)) for file in table_files]
+            versions |= {str(file): layout.version for file, layout in pinned if layout.version is not None}
+            rules = _flag_rules(table, mapping)
+            flags += rules.values()
+            tables[table.name] = _reader(path, table, settings, pinned, mapping, rules)
     return Source(
         "mapping",
         files,
@@ -49,6 +64,8 @@ def open_mapping(path: Path, config: ImportConfig) -> Source:
         Tally(),
         grades=mapping.grades or {},
         lacks=tuple(f"the table {table.name}" for table in TABLES if table.name not in tables),
+        versions=versions,
+        notes=lambda: [note for rule in flags for note in rule.notes()],
     )
 
 
@@ -60,13 +77,29 @@ def _find(path: Path, table: Table, settings: TableFiles) -> list[Path]:
     """
     pattern = path.parent / settings.path
     matches = sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))
-    files = [file for file in matches if file.is_file()]
+    files = [file for file in matches if file.is_file() or (file / DELTA_LOG).is_dir()]
     if not files:
         raise UsageError(f"{path}: files.{table.name}: no file matches {pattern}.")
     return files
 
 
-def _reader(path: Path, table: Table, settings: TableFiles, files: list[Path], mapping: Mapping) -> Rows:
+def _flag_rules(table: Table, mapping: Mapping) -> dict[str, FlagRule]:
+    meanings = dict(getattr(mapping.columns, table.name))
+    return {
+        name: FlagRule(f"columns.{table.name}.{name}", meaning)
+        for name, meaning in meanings.items()
+        if isinstance(meaning, Flag) and meaning.true_when is not None
+    }
+
+
+def _reader(
+    path: Path,
+    table: Table,
+    settings: TableFiles,
+    files: list[tuple[Path, Layout]],
+    mapping: Mapping,
+    flags: dict[str, FlagRule],
+) -> Rows:
     """A reader of the rows of a table from its files.
 
     Raises:
@@ -78,47 +111,69 @@ def _reader(path: Path, table: Table, settings: TableFiles, files: list[Path], m
     for name in settings.keep:
         if name in canonical:
             raise UsageError(f"{path}: files.{table.name}.keep: '{name}' is a canonical column; map it under columns.")
-    origins = [name for meaning in meanings.values() for name in _origins(meaning)]
-    raw_columns = list(dict.fromkeys([*origins, *settings.keep]))
+    required = list(dict.fromkeys(name for meaning in meanings.values() for name in _origins(meaning)))
 
-    def rows() -> Iterator[pl.DataFrame]:
-        for file in files:
-            for frame in read_chunks(file, raw_columns, _layout(file, settings)):
-                try:
-                    yield _mapped(file, frame, table, meanings, mapping, settings.keep)
-                except pl.exceptions.PolarsError as error:
-                    raise PrectrError(f"{file}: cannot be mapped to {table.name} ({error}).") from None
+    def rows(reader: Reader) -> Iterator[pl.DataFrame]:
+        others = reader.types_of(files, only=settings.keep) if settings.keep else {}
+        for name in settings.keep:
+            if name not in others and name not in required:
+                raise PrectrError(f"{path}: files.{table.name}.keep: no file has the column {quoted(name)}.")
+        # A column is read once, as text where a column of the table is made of it.
+        others = {name: kind for name, kind in others.items() if name not in required}
+        for file, layout in files:
+            for frame in reader.chunks(file, required, layout, others=others):
+                keep = [name for name in settings.keep if name in frame.columns]
+                yield _mapped(file, frame, table, meanings, mapping, flags, keep, reader.config)
 
     return rows
 
 
 def _layout(file: Path, settings: TableFiles) -> Layout:
+    named = layout_of(file) or Layout("csv", compression_of(file))
+    kind = settings.format or named.format
+    version = settings.version
+    if kind == "delta":
+        version = columnar.open_delta(file, version).version()
     return Layout(
-        format=settings.format or SUFFIXES[file.suffix.lower()],
-        separator=settings.separator,
-        quote=settings.quote,
-        encoding=settings.encoding,
-        nulls=settings.nulls,
+        kind,
+        None if kind in ("parquet", "delta") else compression_of(file),
+        settings.separator or named.separator,
+        settings.quote,
+        settings.encoding,
+        settings.nulls,
+        version,
     )
 
 
 def _mapped(
-    file: Path, frame: pl.DataFrame, table: Table, meanings: dict[str, Any], mapping: Mapping, keep: tuple[str, ...]
+    file: Path,
+    frame: pl.DataFrame,
+    table: Table,
+    meanings: dict[str, Any],
+    mapping: Mapping,
+    flags: dict[str, FlagRule],
+    keep: list[str],
+    config: ValidateConfig,
 ) -> pl.DataFrame:
-    columns: dict[str, str | pl.Expr] = {}
+    columns: dict[str, str | pl.Expr | Parsed] = {}
     faults: list[Fault] = []
     kinds = {column.name: column.kind for column in table.columns}
     for name, meaning in meanings.items():
         if name == "grade" and mapping.grades is not None and meaning.column is not None:
             columns[name], fault = grade_of(mapping.grades, meaning.column)
             faults.append(fault)
-            continue
-        value = _value(file, frame, f"columns.{table.name}.{name}", meaning)
-        columns[name] = value
-        if meaning.column is not None:  # a value that the mapping cannot read is a fault, not a missing value
+        elif isinstance(meaning, Time):
+            columns[name] = _times(file, frame, f"columns.{table.name}.{name}", meaning)
+        elif name in flags:
+            columns[name] = pl.lit(flags[name].read(file, frame))
+        elif isinstance(meaning, Position) and meaning.column is not None and meaning.base != 1:
+            value = pl.col(meaning.column).cast(pl.Float64, strict=False) - meaning.base + 1
             unreadable = pl.col(meaning.column).is_not_null() & value.is_null()
             faults.append((unreadable, f"{name} is not {WANTED_TYPE[kinds[name]]}"))
-    return conform(frame, table, columns, faults=faults, keep=keep)
+            columns[name] = value
+        else:
+            columns[name] = _value(meaning)
+    return conform(frame, table, columns, config, faults=faults, keep=keep)
 
 
 def _origins(meaning: Any) -> list[str]:
@@ -128,20 +183,11 @@ def _origins(meaning: Any) -> list[str]:
     return [] if meaning.column is None else [meaning.column]
 
 
-def _value(file: Path, frame: pl.DataFrame, key: str, meaning: Any) -> pl.Expr:
+def _value(meaning: Any) -> pl.Expr:
     """Expression over the log's columns for an entry of the mapping; `conform` then converts it to its type."""
     if isinstance(meaning, Category):
         return _category(meaning)
-    if meaning.column is None:
-        return pl.lit(getattr(meaning, "constant", None))
-    if isinstance(meaning, Time):
-        return _moment(file, frame, key, meaning)
-    if isinstance(meaning, Flag):
-        return _flag(meaning)
-    column = pl.col(meaning.column)
-    if isinstance(meaning, Position) and meaning.base != 1:
-        return column.cast(pl.Float64, strict=False) - meaning.base + 1
-    return column
+    return pl.lit(meaning.constant) if meaning.column is None else pl.col(meaning.column)
 
 
 def _category(meaning: Category) -> pl.Expr:
@@ -154,72 +200,35 @@ def _category(meaning: Category) -> pl.Expr:
     return column.str.split(meaning.separator).list.eval(pl.element().str.strip_chars()).list.join(" > ")
 
 
-def _flag(meaning: Flag) -> pl.Expr:
-    column = pl.col(meaning.column or "")
-    if meaning.true_when is None:
-        return column
-    if meaning.true_when == "present":
-        return column.is_not_null()
-    return column.cast(pl.String).str.strip_chars().is_in(list(meaning.true_when)).fill_null(False)
-
-
-def _moment(file: Path, frame: pl.DataFrame, key: str, meaning: Time) -> pl.Expr:
-    """Times in UTC; null if a time cannot be read, has no zone, or lies outside the calendar.
+def _times(file: Path, frame: pl.DataFrame, key: str, meaning: Time) -> Parsed:
+    """The times of an entry of the mapping.
 
     Raises:
         PrectrError: the mapping does not fit the type of the column.
     """
     name = meaning.column or ""
-    column, raw_type = pl.col(name), frame.schema[name]
+    values = frame[name]
+    raw = values.dtype
+    if isinstance(raw, pl.Categorical | pl.Enum):
+        values, raw = values.cast(pl.String), pl.String()
+    if raw == pl.Null:
+        return Parsed(values.cast(UTC), values.cast(pl.String))
     if meaning.unit is not None:
-        if isinstance(raw_type, pl.Datetime) or not (raw_type.is_numeric() or raw_type in (pl.String, pl.Null)):
-            raise PrectrError(f"{file}: column '{name}' has the type {raw_type}, not epoch counts; drop {key}.unit.")
-        exact = pl.Int64 if raw_type.is_integer() else pl.Float64
-        return _of_epoch(column.cast(exact, strict=False), meaning.unit)
-    if raw_type == pl.Null:
-        return column.cast(pl.Datetime("us", "UTC"))
-    if raw_type == pl.String:
-        return _of_text(file, frame, key, meaning)
-    if isinstance(raw_type, pl.Datetime) and raw_type.time_zone is not None:
-        return column.dt.convert_time_zone("UTC")
-    if raw_type in (pl.Datetime, pl.Date):
-        if meaning.zone is None:
-            raise PrectrError(f"{file}: column '{name}' holds times without a zone; add {key}.zone, e.g. UTC.")
-        return _in_zone(column.cast(pl.Datetime("us")), meaning.zone)
-    raise PrectrError(f"{file}: column '{name}' has the type {raw_type}; if it counts from 1970, add {key}.unit.")
-
-
-def _of_epoch(counts: pl.Expr, unit: str) -> pl.Expr:
-    per_second = _PER_SECOND[unit]
-    if per_second > _MICROSECONDS:
-        micros = counts // (per_second // _MICROSECONDS)
+        if not (raw.is_numeric() or raw == pl.String):
+            raise PrectrError(
+                f"{file}: column {quoted(name)} has the type {type_name(raw)}, not epoch counts; drop {key}.unit."
+            )
+        return of_counts(values, meaning.unit)
+    if raw == pl.String and meaning.format is not None:
+        return of_format(values, meaning.format, meaning.zone)
+    if raw == pl.String or raw.is_numeric():
+        return parse_times(values, meaning.zone)
+    if not (isinstance(raw, pl.Datetime) or raw == pl.Date):
+        raise PrectrError(f"{file}: column {quoted(name)} has the type {type_name(raw)}, which holds no times.")
+    if isinstance(raw, pl.Datetime) and raw.time_zone is not None:
+        times = values.dt.convert_time_zone("UTC").cast(UTC)
+    elif meaning.zone is None:
+        raise PrectrError(f"{file}: column {quoted(name)} holds times without a zone; add {key}.zone, e.g. UTC.")
     else:
-        micros = counts * (_MICROSECONDS // per_second)
-    moment = micros.cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    return pl.when(moment.dt.year().is_between(1, 9999)).then(moment)
-
-
-def _of_text(file: Path, frame: pl.DataFrame, key: str, meaning: Time) -> pl.Expr:
-    name = meaning.column or ""
-    text = pl.col(name).str.strip_chars()
-    if meaning.format is not None:
-        if meaning.zone is None:  # the format has %z: `Time` refuses a format without zone or %z
-            return text.str.to_datetime(meaning.format, time_unit="us", strict=False).dt.convert_time_zone("UTC")
-        return _in_zone(text.str.to_datetime(meaning.format, time_unit="us", strict=False), meaning.zone)
-    zoned = text.str.contains(_WITH_ZONE)
-    if meaning.zone is not None:
-        naive = pl.when(~zoned).then(text)
-        return _in_zone(naive.str.to_datetime(time_unit="us", strict=False), meaning.zone)
-    sample = frame[name].drop_nulls().head(1000)
-    if sample.len() and not sample.str.strip_chars().str.contains(_WITH_ZONE).any():
-        raise PrectrError(
-            f"{file}: column '{name}' holds {sample[0]!r}: a time without a zone, or not in ISO 8601. Add {key}.zone "
-            f"(e.g. UTC), {key}.format (as of strftime) or {key}.unit (for epoch counts)."
-        )
-    return pl.when(zoned).then(text).str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-
-
-def _in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
-    """Convert local times to UTC. An hour that occurs twice is the first one; a skipped hour gives null."""
-    local = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-    return local.dt.convert_time_zone("UTC")
+        times = in_zone(values.cast(pl.Datetime("us")), meaning.zone)
+    return Parsed(times, fault_where(times.is_null() & values.is_not_null(), NOT_ON_THE_CALENDAR))

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prectr.contracts.schema import GRADES, TABLES
 from prectr.core.config import FrozenConfig
-from prectr.data.importers.reading import SUFFIXES, Format
+from prectr.data.reading.files import COMPRESSIONS, FORMATS
 
 
 def _short(key: str) -> BeforeValidator:
@@ -60,10 +60,10 @@ class Category(_OneColumn):
 
 
 class Time(_OneColumn):
-    """A time: epoch counts (`unit`), text in a `format`, or ISO 8601."""
+    """A time: epoch counts, text in a `format`, or ISO 8601."""
 
     unit: Literal["s", "ms", "us", "ns"] | None = None
-    """Unit of counts from 1970-01-01T00:00Z: s, ms, us or ns. Null: the column holds times, not counts."""
+    """Unit of counts from 1970-01-01T00:00Z: s, ms, us or ns. Null: the unit of counts follows from their size."""
     format: str | None = None
     """Format of the text as of strftime, e.g. "%d.%m.%Y %H:%M". Null: ISO 8601."""
     zone: str | None = None
@@ -102,14 +102,15 @@ class Flag(_OneColumn):
 
     constant: bool | None = None
     """Value of all rows."""
-    true_when: tuple[str, ...] | Literal["present"] | None = None
-    """Values that mean yes; all others and empty fields mean no. `present`: any value means yes, an empty field no.
-    Null: the column holds true/false or 1/0."""
+    true_when: Literal["present"] | tuple[bool | int | float | str, ...] | None = None
+    """Values that mean yes, compared as values: yes, on and true are one, 1 and 1.0 as well, in any case. All others
+    and empty fields mean no. `present`: any value means yes, an empty field no. Null: the column holds true or false,
+    yes or no, 1 or 0."""
 
     @field_validator("true_when", mode="before")
     @classmethod
-    def _values_as_text(cls, values: Any) -> Any:
-        return [str(value) for value in values] if isinstance(values, list) else values
+    def _one_value(cls, values: Any) -> Any:
+        return values if values is None or values == "present" or isinstance(values, list | tuple) else [values]
 
 
 TextColumn = Annotated[Text, _short("column")]
@@ -217,10 +218,12 @@ class TableFiles(FrozenConfig):
 
     path: str
     """Path or pattern of the files (`logs/*.csv`, `logs/**/*.parquet`), relative to the mapping file."""
-    format: Format | None = None
-    """Format of the files: csv, jsonl or parquet. Null: by the suffix."""
-    separator: str = Field(",", min_length=1, max_length=1)
-    """CSV: character between the fields."""
+    format: Literal["csv", "jsonl", "parquet", "delta"] | None = None
+    """Format of the files: csv, jsonl, parquet or delta. Null: by the ending of their names; .gz or .zst may follow."""
+    version: int | None = Field(None, ge=0)
+    """Delta Lake: version of the table. Null: the newest, which the manifest then names."""
+    separator: str | None = Field(None, min_length=1, max_length=1)
+    """CSV: character between the fields. Null: a tabulator for .tsv, else a comma."""
     quote: str | None = Field('"', max_length=1)
     """CSV: character around fields that hold a separator. Null: quotes are ordinary characters."""
     encoding: str = "utf-8"
@@ -232,9 +235,9 @@ class TableFiles(FrozenConfig):
 
     @model_validator(mode="after")
     def _check_suffix(self) -> "TableFiles":
-        suffix = "." + self.path.rsplit(".", 1)[-1].lower()
-        if self.format is None and suffix not in SUFFIXES:
-            raise ValueError("the path's suffix names no format; add format: csv, jsonl or parquet")
+        endings = [f".{part}" for part in self.path.lower().split(".")[1:] if f".{part}" not in COMPRESSIONS]
+        if self.format is None and (endings[-1:] or [""])[0] not in (*FORMATS, ".txt"):
+            raise ValueError("the path's ending names no format; add format: csv, jsonl, parquet or delta")
         return self
 
 
@@ -271,9 +274,12 @@ class Mapping(FrozenConfig):
     @field_validator("grades")
     @classmethod
     def _check_grades(cls, grades: dict[str, int] | None) -> dict[str, int] | None:
+        known: dict[str, int] = {}
         for label, grade in (grades or {}).items():
             if grade not in GRADES:
                 raise ValueError(f"'{label}' means the grade {grade}; grades are 0, 1, 2 and 3")
+            if known.setdefault(label.lower(), grade) != grade:
+                raise ValueError(f"'{label}' has two grades; labels are compared in any case")
         return grades
 
     @model_validator(mode="after")

@@ -7,9 +7,10 @@ import polars as pl
 
 from prectr.contracts.schema import ITEMS, JUDGMENTS
 from prectr.data.importers.config import ImportConfig
-from prectr.data.importers.reading import Layout, read_chunks, read_whole
-from prectr.data.importers.rows import conform, grade_of
-from prectr.data.importers.source import Source, Tally, find_file
+from prectr.data.reading.files import Layout
+from prectr.data.reading.reader import Reader
+from prectr.data.reading.values import grade_of
+from prectr.data.source import Source, Tally, find_file
 
 GRADES = {"Exact": 3, "Partial": 2, "Irrelevant": 0}
 """WANDS label -> grade. Partial: the right product with a detail that differs (2). No label means accessory (1)."""
@@ -25,11 +26,11 @@ def open_wands(path: Path, config: ImportConfig) -> Source:
     """
     files = {name: find_file(path, name) for name in ("product.csv", "query.csv", "label.csv")}
 
-    def items() -> Iterator[pl.DataFrame]:
+    def items(reader: Reader) -> Iterator[pl.DataFrame]:
         columns = ["product_id", "product_name", "product_class", "category hierarchy"]
-        for frame in read_chunks(files["product.csv"], columns, LAYOUT, optional=FIGURES):
+        for frame in reader.chunks(files["product.csv"], columns, LAYOUT, optional=FIGURES):
             figures = {name: pl.col(name).cast(pl.Float64, strict=False) for name in FIGURES if name in frame.columns}
-            yield conform(
+            yield reader.conform(
                 frame,
                 ITEMS,
                 {
@@ -41,11 +42,11 @@ def open_wands(path: Path, config: ImportConfig) -> Source:
                 },
             )
 
-    def judgments() -> Iterator[pl.DataFrame]:
-        queries = read_whole(files["query.csv"], ["query_id", "query"], LAYOUT).select("query_id", "query")
+    def judgments(reader: Reader) -> Iterator[pl.DataFrame]:
+        queries = reader.whole(files["query.csv"], ["query_id", "query"], LAYOUT).select("query_id", "query")
         grade, unknown = grade_of(GRADES, "label")
-        for frame in read_chunks(files["label.csv"], ["query_id", "product_id", "label"], LAYOUT):
-            yield conform(
+        for frame in reader.chunks(files["label.csv"], ["query_id", "product_id", "label"], LAYOUT):
+            yield reader.conform(
                 frame.join(queries, on="query_id", how="left", maintain_order="left"),
                 JUDGMENTS,
                 {"query": "query", "item_id": "product_id", "grade": grade, "source": pl.lit("wands")},

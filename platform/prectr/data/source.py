@@ -1,4 +1,4 @@
-"""Description of a source by its adapter: files, readers of its tables, missing and assumed parts. It reads no rows."""
+"""Description of a log that is read: files, readers of its tables, missing and assumed parts. It reads no rows."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,10 +7,11 @@ from pathlib import Path
 import polars as pl
 
 from prectr.core import progress
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, listed
+from prectr.data.reading.reader import Reader
 
-Rows = Callable[[], Iterator[pl.DataFrame]]
-"""Reads a table in chunks that `rows.conform` returned."""
+Rows = Callable[[Reader], Iterator[pl.DataFrame]]
+"""Reads a table in chunks that `values.conform` returned."""
 
 
 @dataclass
@@ -52,6 +53,12 @@ class Source:
     """Parts of a log that the source does not hold."""
     assumed: tuple[str, ...] = ()
     """Assumptions that the settings asked for."""
+    versions: Mapping[str, int] = field(default_factory=dict)
+    """Path of a Delta Lake table -> the version that is read."""
+    not_read: tuple[Path, ...] = ()
+    """Files beside the log that no table reads."""
+    notes: Callable[[], list[str]] = list
+    """Further lines to print after reading, such as values that no rule of the mapping names."""
 
     def say(self) -> None:
         """Print the mapping of grades, the missing parts and the assumptions."""
@@ -61,6 +68,11 @@ class Source:
             progress.say(f"  {self.name} lacks {missing}")
         for assumption in self.assumed:
             progress.say(f"  assumed: {assumption}")
+        for path, version in self.versions.items():
+            progress.say(f"  {path}: version {version} of the Delta Lake table")
+        if self.not_read:
+            names = listed([file.name for file in self.not_read])
+            progress.say(f"  not read: {len(self.not_read):,} files that belong to no table: {names}")
 
 
 def find_file(folder: Path, *names: str) -> Path:

@@ -1,0 +1,102 @@
+"""JSON lines, a block of lines at a time. Columns of a known kind are read as text, so that no digit of an id is lost."""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import polars as pl
+
+from prectr.data.reading.bad_rows import ROW, BadLine
+from prectr.data.reading.delimited import BLOCK_BYTES, NOT_TEXT, NUL_BYTE, Piece
+
+NO_OBJECT = "the line is not a JSON object"
+
+
+def read_json_lines(stream: BinaryIO, schema: dict[str, pl.DataType]) -> Iterator[Piece]:
+    """Read columns of a file of JSON lines.
+
+    Args:
+        stream: the bytes of the file, decompressed, in UTF-8.
+        schema: name -> type of the columns to read. As text, a number keeps its digits, and an object or a list is
+            JSON. A key that a line lacks is null.
+    """
+    line = 1
+    while block := _whole_lines(stream):
+        block = block.removeprefix(b"\xef\xbb\xbf") if line == 1 else block
+        yield _read(block, line, schema)
+        line += block.count(b"\n")
+
+
+def column_types(stream: BinaryIO) -> list[dict[str, pl.DataType]]:
+    """Types of all columns, as inferred from all lines, block by block."""
+    types = []
+    while block := _whole_lines(stream):
+        good, _ = _good_lines(block.removeprefix(b"\xef\xbb\xbf"), 1)
+        if good:
+            content = b"\n".join(text for _, text in good)
+            types.append(dict(pl.read_ndjson(io.BytesIO(content), infer_schema_length=None).schema))
+    return types
+
+
+def _read(block: bytes, line: int, schema: dict[str, pl.DataType]) -> Piece:
+    if b"\n\n" not in block and b"\n\r\n" not in block and not block.startswith((b"\n", b"\r")) and b"\0" not in block:
+        try:
+            frame = pl.read_ndjson(io.BytesIO(block), schema=schema)
+            if frame.height == block.count(b"\n") + (not block.endswith(b"\n")):
+                return Piece(_placed(frame, range(line, line + frame.height)), [])
+        except pl.exceptions.PolarsError:
+            pass
+    good, bad = _good_lines(block, line)
+    places = [number for number, _ in good]
+    if not good:
+        return Piece(_placed(pl.DataFrame(schema=schema), places), bad)
+    frame = pl.read_ndjson(io.BytesIO(b"\n".join(text for _, text in good)), schema=schema)
+    return Piece(_placed(frame, places), bad)
+
+
+def _placed(frame: pl.DataFrame, places: Sequence[int]) -> pl.DataFrame:
+    return frame.with_columns(pl.Series(ROW, places, pl.Int64))
+
+
+def _good_lines(block: bytes, line: int) -> tuple[list[tuple[int, bytes]], list[BadLine]]:
+    """Lines that are JSON objects, with their numbers, and the others. Blank lines are neither."""
+    good: list[tuple[int, bytes]] = []
+    bad: list[BadLine] = []
+    for number, raw in enumerate(block.split(b"\n"), start=line):
+        text = raw.strip()
+        fault = _fault(text) if text else None
+        if fault is not None:
+            bad.append(BadLine(number, fault, text.decode(errors="replace")))
+        elif text:
+            good.append((number, text))
+    if good and not _is_readable(b"\n".join(text for _, text in good)):  # polars is stricter than json
+        odd = [(number, text) for number, text in good if not _is_readable(text)]
+        bad += [BadLine(number, NO_OBJECT, text.decode(errors="replace")) for number, text in odd]
+        good = [entry for entry in good if entry not in odd]
+    return good, sorted(bad, key=lambda entry: entry.line)
+
+
+def _fault(text: bytes) -> str | None:
+    if b"\0" in text:
+        return NUL_BYTE
+    try:
+        content: Any = json.loads(text)
+    except UnicodeDecodeError:
+        return NOT_TEXT
+    except (ValueError, RecursionError):
+        return NO_OBJECT
+    return None if isinstance(content, dict) else NO_OBJECT
+
+
+def _is_readable(lines: bytes) -> bool:
+    try:
+        pl.read_ndjson(io.BytesIO(lines), infer_schema_length=None)
+    except pl.exceptions.PolarsError:
+        return False
+    return True
+
+
+def _whole_lines(stream: BinaryIO) -> bytes:
+    """The next block, up to the end of a line."""
+    return stream.read(BLOCK_BYTES) + stream.readline()

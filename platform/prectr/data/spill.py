@@ -1,0 +1,92 @@
+"""Rows by a hash of their key, in memory or, if they are many, in temporary files: all rows of a key come together.
+
+How rows are cut depends on their number only, not on the files or the order that they came in.
+"""
+
+import shutil
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+
+import polars as pl
+
+UNIT_ROWS = 2_000_000
+"""Most rows of a unit, up to 256 units; also the rows that are held in memory before some are written."""
+BUCKETS = 256
+_BUCKET = "__bucket"
+
+
+def units_of(rows: int) -> int:
+    """Number of units into which rows are cut: a power of two.
+
+    >>> units_of(0), units_of(2_000_000), units_of(5_000_000)
+    (1, 1, 4)
+    """
+    units = 1
+    while rows > units * UNIT_ROWS and units < BUCKETS:
+        units *= 2
+    return units
+
+
+class Spill:
+    """Rows of one table, to be read again by units of keys.
+
+    Attributes:
+        rows: rows so far.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        """`folder` is a directory for temporary files, made when it is needed; `key` is the column that is hashed."""
+        self.rows = 0
+        self._folder, self._key = folder, key
+        self._frames: list[pl.DataFrame] = []
+        self._held = 0
+        self._files: list[tuple[Path, list[int]]] = []
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Add rows."""
+        if not frame.height:
+            return
+        self.rows += frame.height
+        self._held += frame.height
+        self._frames.append(frame)
+        if self._held > UNIT_ROWS:
+            self._flush()
+
+    def unit(self, number: int, units: int) -> pl.DataFrame | None:
+        """The rows of one of `units` ranges of hashes; None if there are none. Each is read once."""
+        if units == 1 and not self._files:
+            frames, self._frames = self._frames, []
+        else:
+            self._flush()
+            span = BUCKETS // units
+            frames = list(self._read(range(number * span, (number + 1) * span)))
+        return pl.concat(frames, how="diagonal_relaxed") if frames else None
+
+    def close(self) -> None:
+        """Remove the temporary files."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _flush(self) -> None:
+        """Write the rows that are held to one file, in the order of their buckets."""
+        if not self._frames:
+            return
+        bucket = (pl.col(self._key).hash(seed=0) % BUCKETS).cast(pl.UInt16).alias(_BUCKET)
+        pieces: dict[int, list[pl.DataFrame]] = {number: [] for number in range(BUCKETS)}
+        for frame in self._frames:
+            parts = frame.with_columns(bucket).partition_by(_BUCKET, as_dict=True, include_key=False)
+            for (number,), part in parts.items():
+                pieces[int(str(number))].append(part)
+        self._frames, self._held = [], 0
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / f"{len(self._files):06d}.arrow"
+        ordered = [part for parts in pieces.values() for part in parts]
+        pl.concat(ordered, how="diagonal_relaxed", rechunk=False).write_ipc(file, compression="lz4")
+        heights = [sum(part.height for part in parts) for parts in pieces.values()]
+        self._files.append((file, [0, *accumulate(heights)]))
+
+    def _read(self, buckets: range) -> Iterator[pl.DataFrame]:
+        for file, starts in self._files:
+            rows = starts[buckets.stop] - starts[buckets.start]
+            if rows:
+                yield pl.scan_ipc(file).slice(starts[buckets.start], rows).collect()
