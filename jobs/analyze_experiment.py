@@ -12,9 +12,17 @@ import typer
 
 from jobs.options import PATH, Answer, Force, Out, Shortcut, command
 from prectr.core.artifacts import StageResult, require_artifact, run_stage, without_nan, write_json
+from prectr.data.config import ValidateConfig
 from prectr.evaluation.experiments.config import ExperimentConfig
 
 EXPERIMENT, PAGE = "experiment.json", "experiment.md"
+
+
+class _Decisions(ExperimentConfig):
+    """All settings that decide the report."""
+
+    validation: ValidateConfig
+    """Rules and limits for rows."""
 
 
 @command(
@@ -40,6 +48,7 @@ def run(
     ],
     out: Out,
     config: ExperimentConfig,
+    validation: ValidateConfig,
     before: Annotated[
         Path | None, typer.Option("--before", help="Earlier impressions or tables, for CUPED.", **PATH)
     ] = None,
@@ -47,6 +56,7 @@ def run(
 ) -> StageResult:
     """Judge an experiment and publish `experiment.json` and `experiment.md` at `out`.
 
+    Bad rows go to `quarantine/NAME.parquet` beside `out`, whose name is NAME.
     Arguments and errors are those of `prectr.evaluation.experiments.exposures.read_experiment`.
     """
 
@@ -54,14 +64,16 @@ def run(
         from prectr.evaluation.experiments.analysis import analyse
         from prectr.evaluation.experiments.exposures import read_experiment
 
-        report = analyse(read_experiment(exposures, assignment, before, config), config)
+        bad_rows = out.parent / "quarantine" / f"{out.name}.parquet"
+        report = analyse(read_experiment(exposures, assignment, before, config, validation, bad_rows), config)
         write(staging, report)
         return {"simulated": report["simulated"], "rows": {"exposures": report["counts"]["rows_counted"]}}
 
     inputs = {"exposures": exposures, "assignment": assignment}
     if before is not None:
         inputs["before"] = before
-    return run_stage("analyze-experiment", out, config=config, inputs=inputs, build=build, force=force)
+    decisions = _Decisions(**config.model_dump(), validation=validation)
+    return run_stage("analyze-experiment", out, config=decisions, inputs=inputs, build=build, force=force)
 
 
 def write(folder: Path, report: dict[str, Any]) -> None:

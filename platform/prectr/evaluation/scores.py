@@ -8,13 +8,28 @@ import numpy as np
 import polars as pl
 from scipy.special import expit, logit
 
+from prectr.contracts.schema import Column, Table
 from prectr.core.artifacts import require_artifact
 from prectr.core.errors import PrectrError, UsageError
+from prectr.data.config import ValidateConfig
+from prectr.data.reading.reader import read_table
 from prectr.evaluation.day import TestDay
 from prectr.features.load import split_days
 from prectr.features.spec import SPEC_FILE, same_specification
 from prectr.ranking.scoring import Scorer
 
+SCORES = Table(
+    "scores",
+    (
+        Column("request_id", "string"),
+        Column("item_id", "string"),
+        Column("score", "float"),
+        Column("free", "float", required=False),
+        Column("probability", "float", required=False),
+    ),
+    key=("request_id", "item_id"),
+)
+"""A user's file of scores."""
 EXAMPLES = 3
 """Rows that an error names."""
 
@@ -111,7 +126,7 @@ def oracle(day: TestDay) -> DayScores | None:
 
 
 def file_scores(file: Path, day: TestDay) -> DayScores:
-    """Read the scores of a user's model from a Parquet or CSV file with one row per impression of the test day.
+    """Read the scores of a user's model from a file with one row per impression of the test day.
 
     Args:
         file: columns request_id, item_id, score (at the logged position; any scale), and optionally `free` (without
@@ -122,24 +137,16 @@ def file_scores(file: Path, day: TestDay) -> DayScores:
         UsageError: the file or a column is missing, a value is no number, a row is there twice, or the rows are not
             exactly those of the test day. The message counts such rows and names some.
     """
-    if not file.is_file():
-        raise UsageError(f"--scores {file}: no such file.")
     try:
-        table = pl.read_csv(file, infer_schema_length=None) if file.suffix == ".csv" else pl.read_parquet(file)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UsageError(f"--scores {file}: cannot be read as {file.suffix or 'Parquet'}: {error}") from None
+        table = read_table(file, SCORES, ValidateConfig(), limit=0)
+    except PrectrError as error:
+        raise UsageError(f"--scores {error}") from None
     key = ["request_id", "item_id"]
-    for column in (*key, "score"):
-        if column not in table.columns:
-            raise UsageError(f"--scores {file}: has no column {column}; it needs request_id, item_id, score.")
-    table = table.with_columns(pl.col(key).cast(pl.String))
     values = [name for name in ("score", "free", "probability") if name in table.columns]
     for name in values:
-        if not table[name].dtype.is_numeric():
-            raise UsageError(f"--scores {file}: column {name} holds {table[name].dtype}; it must hold numbers.")
-        bad = table.filter(pl.col(name).is_null() | ~pl.col(name).cast(pl.Float64).is_finite())
+        bad = table.filter(pl.col(name).is_null() | ~pl.col(name).is_finite())
         if bad.height:
-            raise UsageError(f"--scores {file}: {bad.height} rows have no finite {name}, such as {_named(bad)}.")
+            raise UsageError(f"--scores {file}: {bad.height:,} rows have no finite {name}, such as {_named(bad)}.")
     if "probability" in values and not table["probability"].is_between(0, 1).all():
         raise UsageError(f"--scores {file}: column probability holds numbers outside 0..1; are they logits?")
     twice = table.filter(pl.struct(key).is_duplicated())

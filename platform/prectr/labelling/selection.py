@@ -17,10 +17,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prectr.core.artifacts import fingerprint, require_artifact
-from prectr.core.errors import UsageError
+from prectr.contracts.schema import Column, Table
+from prectr.core.artifacts import fingerprint, read_manifest, require_artifact
+from prectr.core.errors import PrectrError, UsageError
 from prectr.core.text import normalise_queries, stable_hash
+from prectr.data.config import ValidateConfig
 from prectr.data.judgments import read_judged
+from prectr.data.reading.reader import read_table
 from prectr.data.tables import Tables, distinct_pairs, with_normal_query
 from prectr.labelling.bands import BANDS, lexical_bands
 from prectr.labelling.config import SelectionConfig
@@ -38,6 +41,8 @@ COLUMNS = (
     "band",
     "impressions",
 )
+PAIRS = Table("pairs", (Column("query", "string"), Column("item_id", "string")), key=("query", "item_id"))
+"""A user's file of pairs."""
 ORIGINS = ("judged", "exposed", "unexposed")
 STRATA = ("head", "torso", "tail")
 CELL = ("origin", "stratum", "band")
@@ -133,7 +138,7 @@ def read_selection(path: Path, tables: Tables) -> pl.DataFrame:
     """Read the pairs to label from an artifact of `select-pairs` or from a user's file.
 
     Args:
-        path: the artifact's directory, or a Parquet or CSV file with columns query and item_id.
+        path: the artifact's directory, or a user's file with columns query and item_id.
         tables: canonical tables, which give the titles for a user's file.
 
     Returns:
@@ -142,17 +147,15 @@ def read_selection(path: Path, tables: Tables) -> pl.DataFrame:
     Raises:
         UsageError: the path is neither, the artifact was made from other tables, or a row is invalid.
     """
-    if path.is_dir():
+    if path.is_dir() and (read_manifest(path) is not None or not any(path.iterdir())):
         manifest = require_artifact(path, "select-pairs")
         if manifest["inputs"]["tables"] != fingerprint(tables.path):
             raise UsageError(f"{path}: was selected from other tables than {tables}; run `prectr select-pairs` again.")
         return pl.read_parquet(path / SELECTION)
     try:
-        user_pairs = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UsageError(
-            f"{path}: neither an artifact of select-pairs nor a Parquet or .csv file of pairs ({error}); give either."
-        ) from None
+        user_pairs = read_table(path, PAIRS, ValidateConfig(), limit=0)
+    except PrectrError as error:
+        raise UsageError(f"{error} It is no artifact of select-pairs either.") from None
     return complete_selection(user_pairs, tables, path)
 
 

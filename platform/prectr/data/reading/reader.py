@@ -11,12 +11,12 @@ import polars as pl
 import pyarrow as pa
 
 from prectr.contracts.schema import Table
-from prectr.core.errors import PrectrError, listed, quoted
+from prectr.core.errors import PrectrError, UsageError, listed, quoted
 from prectr.data.config import ValidateConfig
 from prectr.data.reading import columnar, json_lines
-from prectr.data.reading.bad_rows import FILE, BadRows
+from prectr.data.reading.bad_rows import FAULT, FILE, BadRows
 from prectr.data.reading.delimited import Chosen, read_delimited
-from prectr.data.reading.files import ENDINGS, Layout, layout_of
+from prectr.data.reading.files import ENDINGS, Layout, find_files, layout_of
 from prectr.data.reading.times import Parsed
 from prectr.data.reading.values import conform
 
@@ -279,3 +279,37 @@ def _converted(name: str, found: pl.DataType, wanted: pl.DataType) -> pl.Expr:
 
 def _type_name(kind: pl.DataType) -> str:
     return "a list" if isinstance(kind, pl.List | pl.Array) else "an object" if isinstance(kind, pl.Struct) else "a value"
+
+
+def read_table(path: Path, table: Table, config: ValidateConfig, limit: float) -> pl.DataFrame:
+    """Read a user's file of a table that fits into memory: its columns in their canonical types.
+
+    Args:
+        path: a file, or a directory of files.
+        table: the table. Optional columns that no file has are left out.
+        config: rules for rows.
+        limit: largest share of bad rows, 0..1; bad rows below it are left out.
+
+    Raises:
+        UsageError: the path does not exist, or holds no table.
+        PrectrError: a file cannot be read or lacks a column, or too many rows are bad; the message names a line.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or directory.")
+    found = find_files(path)
+    if not found.tables or found.not_read:
+        odd = f"; {listed([file.name for file in found.not_read])} cannot be read" if found.not_read else ""
+        raise UsageError(f"{path}: give a file that ends with {ENDINGS}, or a directory of such files{odd}.")
+    names = [column.name for column in table.columns]
+    frames = [pl.DataFrame(schema={name: pl.String for name in table.required_names})]
+    with BadRows(None) as bad:
+        reader, bad.table = Reader(bad, config), table.name
+        for file, layout in found.tables[""]:
+            for frame in reader.chunks(file, table.required_names, layout, optional=names):
+                bad.rows[table.name] += frame.height
+                present = [name for name in names if name in frame.columns]
+                rows = reader.conform(frame, table, dict(zip(present, present, strict=True)))
+                bad.add(table.name, rows.filter(pl.col(FAULT).is_not_null()))
+                frames.append(rows.filter(pl.col(FAULT).is_null()).select(present))
+        bad.require_share(table.name, limit, "Correct them.")
+    return pl.concat(frames[1:] or frames, how="diagonal_relaxed")

@@ -1,33 +1,70 @@
 """Input of an experiment: reads exposures and assignments and sums the exposures by user and day.
 
-exposures    columns user_id, ts, clicked and optionally purchased, price: the canonical `impressions`, as a Parquet or
-             CSV file or a directory of such files. A directory of canonical tables stands for its impressions, the
-             exposure log of `serve` for the impressions in its events
-assignment   columns user_id, variant and optionally ts, the time of assignment: Parquet or CSV
+exposures    columns user_id, ts, clicked and optionally purchased, price, request_id, item_id, query: the canonical
+             `impressions`, as a file or a directory of files that `prectr validate` reads. A directory of canonical
+             tables stands for its impressions, the exposure log of `serve` for the impressions in its events
+assignment   columns user_id, variant and optionally ts, the time of assignment, in such files
+
+With request_id and item_id, an item counts once in its request, as in `prectr validate`. Rows and clocks are checked as
+there: bad rows are counted and set aside, and too many are refused.
 
 A row counts for the variant of its user from the time of assignment. All assigned users count, also users without
 exposures. CUPED uses the rows from before the start of the experiment. `Experiment.counts` reports all rows and users
 that do not count.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
 
-from prectr.contracts.schema import IMPRESSIONS, WANTED_TYPE, Kind
+from prectr.contracts.schema import WANTED_TYPE, Column, Table
+from prectr.core import progress
 from prectr.core.artifacts import read_manifest
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, listed, quoted
+from prectr.data.clocks import FAR, far_days
+from prectr.data.config import ValidateConfig
 from prectr.data.exposure_log import impressions, is_exposure_log
+from prectr.data.reading.bad_rows import FAULT, FILE, RAW, ROW, BadRows
+from prectr.data.reading.files import ENDINGS, find_files
+from prectr.data.reading.reader import Reader
+from prectr.data.requests import settle
+from prectr.data.spill import Spill, units_of
 from prectr.evaluation.experiments.config import ExperimentConfig
 from prectr.evaluation.experiments.measures import MEASURES, SUMS, Measure
 
-ROWS = ("user_id", "ts", "clicked")
-OPTIONAL = ("purchased", "price")
-_KINDS: dict[str, Kind] = {column.name: column.kind for column in IMPRESSIONS.columns}
+_COLUMNS = (
+    Column("user_id", "string"),
+    Column("ts", "timestamp"),
+    Column("clicked", "bool"),
+    Column("request_id", "string", required=False),
+    Column("item_id", "string", required=False),
+    Column("query", "string", required=False),
+    Column("purchased", "bool", required=False),
+    Column("price", "float", required=False),
+)
+EXPOSURES = Table("exposures", _COLUMNS, key=("user_id", "request_id", "item_id"))
+BEFORE = Table("exposures before the start", _COLUMNS, key=EXPOSURES.key)
+ASSIGNMENT = Table(
+    "assignment",
+    (Column("user_id", "string"), Column("variant", "string"), Column("ts", "timestamp", required=False)),
+    key=("user_id",),
+)
+COUNTS = (
+    "rows_counted",
+    "rows_without_assignment",
+    "users_without_assignment",
+    "rows_before_their_users_assignment",
+    "purchases_without_price",
+    "repeated_rows",
+)
+"""Counts of exposures that the report shows."""
+HINT = "Correct them, or raise validation.max_bad_share."
 
 
 @dataclass(frozen=True)
@@ -69,7 +106,14 @@ class Experiment:
         }
 
 
-def read_experiment(exposures: Path, assignment: Path, before: Path | None, config: ExperimentConfig) -> Experiment:
+def read_experiment(
+    exposures: Path,
+    assignment: Path,
+    before: Path | None,
+    config: ExperimentConfig,
+    validation: ValidateConfig | None = None,
+    quarantine: Path | None = None,
+) -> Experiment:
     """Read and check the input of an experiment.
 
     Args:
@@ -77,51 +121,44 @@ def read_experiment(exposures: Path, assignment: Path, before: Path | None, conf
         assignment: file or directory of assignments, see the heading of this module.
         before: rows from before the experiment, in the form of `exposures`; later rows are left out.
         config: control, shares, start, measures and limits.
+        validation: rules and limits for rows; default: those of `prectr validate`.
+        quarantine: Parquet file for bad rows; None: they are only counted.
 
     Raises:
-        UsageError: a path is missing or holds no table, a column is missing or of another type, the variants are not
-            those of the configuration, or the configuration requires CUPED and there are no earlier rows.
-        PrectrError: values are missing or impossible, users are in several variants, or no row counts.
+        UsageError: a path is missing or holds no table, a column is missing, the variants are not those of the
+            configuration, or the configuration requires CUPED and there are no earlier rows.
+        PrectrError: too many rows are bad, values are impossible, users are in several variants, or no row counts.
     """
-    rows, columns = _scan_columns(exposures, ROWS, OPTIONAL)
-    measures = _choose_measures(exposures, columns, config)
-    unpriced = _check_rows(exposures, rows, columns, measures, config)
-    users, crossed = _read_assignment(assignment, config)
-    variants = _variants(assignment, users["variant"].unique().sort().to_list(), config)
-    users = users.filter(pl.col("variant").is_in(variants)).sort("user_id").with_row_index("user")
-    joined = rows.join(users.lazy().select("user_id", "user", assigned="ts"), on="user_id", how="left")
-    start = _start(config, users, rows)
-    is_counted = (pl.col("ts") >= start) & (pl.col("ts") >= pl.col("assigned").fill_null(start))
-    is_earlier = pl.col("ts") < start
-    is_unassigned = pl.col("user").is_null()
-    row_counts, daily, past = pl.collect_all(
-        [
-            joined.select(
-                rows_without_assignment=(is_unassigned & ~is_earlier).sum(),
-                users_without_assignment=pl.col("user_id").filter(is_unassigned & ~is_earlier).n_unique(),
-                rows_before_their_users_assignment=(~is_unassigned & ~is_earlier & ~is_counted).sum(),
-                rows_counted=(~is_unassigned & is_counted).sum(),
-            ),
-            joined.filter(~is_unassigned & is_counted)
-            .group_by("user", pl.col("ts").dt.date().alias("date"))
-            .agg(_sums(columns, measures))
-            .sort("date", "user"),
-            joined.filter(~is_unassigned & is_earlier).group_by("user").agg(_sums(columns, measures)).sort("user"),
-        ]
-    )
-    counts = {name: int(value) for name, value in row_counts.row(0, named=True).items()}
-    counts |= {"users_in_several_variants": crossed, "purchases_without_price": unpriced}
+    validation = validation or ValidateConfig()
+    with TemporaryDirectory(prefix="prectr-experiment-") as folder, BadRows(quarantine) as bad:
+        reader = Reader(bad, validation)
+        users, crossed = _read_assignment(assignment, config, reader)
+        variants = _variants(assignment, users["variant"].unique().sort().to_list(), config)
+        users = users.filter(pl.col("variant").is_in(variants)).sort("user_id").with_row_index("user")
+        log = _Exposures(exposures, EXPOSURES, reader, Path(folder))
+        measures = _choose_measures(exposures, log.columns, config)
+        start = _start(config, users, log.earliest)
+        by_user = users.select("user_id", "user", assigned="ts")
+        counted = log.sums(by_user, start, measures, config)
+        past = counted.past
+        counts = dict(counted.counts) | {"users_in_several_variants": crossed}
+        if before is not None:
+            earlier = _Exposures(before, BEFORE, reader, Path(folder))
+            lacking = [name for name in log.columns if name in _needed(measures) and name not in earlier.columns]
+            if lacking:
+                raise UsageError(f"{before}: lacks {', '.join(lacking)}, which {exposures} has.")
+            past = earlier.sums(by_user, start, measures, config).past
+        counts["bad_rows"] = bad.count
     if not counts["rows_counted"]:
         raise PrectrError(
             f"{exposures}: no row counts: none is of an assigned user at or after {start:%Y-%m-%d %H:%M} UTC. Check "
             "experiment.start and the user ids of both files."
         )
+    daily = counted.daily
     counts["users_without_exposure"] = users.height - daily["user"].n_unique()
     first, last = daily["date"][0], daily["date"][-1]
     days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
     entered = (users["ts"].dt.date() - first).dt.total_days().fill_null(0).clip(0, len(days) - 1)
-    if before is not None:
-        past = _read_before(before, users, start, columns, measures, config)
     uses_past = config.cuped is not False and past.height > 0
     if config.cuped and not past.height:
         raise UsageError(
@@ -144,61 +181,176 @@ def read_experiment(exposures: Path, assignment: Path, before: Path | None, conf
     )
 
 
-def _scan_columns(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> tuple[pl.LazyFrame, list[str]]:
-    """Scan columns of a table in their canonical types; also returns the names of the columns that exist."""
-    frame = _scan(path)
-    try:
-        schema = frame.collect_schema()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise PrectrError(f"{path}: cannot be read as Parquet or CSV ({str(error).splitlines()[0]}).") from None
-    missing = [name for name in required if name not in schema]
-    if missing:
-        described = ", ".join(f"{name} ({_type_name(name)})" for name in missing)
-        raise UsageError(f"{path}: lacks {described}; it has {', '.join(schema)}.")
-    columns = [name for name in (*required, *optional) if name in schema]
-    return frame.select(_cast(path, name, schema[name]) for name in columns), columns
+@dataclass(frozen=True)
+class _Sums:
+    """Sums of exposures: by day and user, by user from before the start, and counts of rows and users."""
+
+    daily: pl.DataFrame
+    past: pl.DataFrame
+    counts: dict[str, int]
 
 
-def _scan(path: Path) -> pl.LazyFrame:
+class _Exposures:
+    """Exposures, read once and cut by user, so that they need not fit into memory.
+
+    Attributes:
+        columns: names of the columns that some file has.
+        earliest: time of the earliest row that no wrong clock made; None without rows.
+    """
+
+    def __init__(self, path: Path, table: Table, reader: Reader, folder: Path) -> None:
+        self._path, self._table, self._reader = path, table, reader
+        self._spill = Spill(folder / table.name, "user_id")
+        days: Counter[date] = Counter()
+        first: dict[date, datetime] = {}
+        self.columns, frames = _open(path, table, reader)
+        for frame in frames:
+            self._spill.add(frame)
+            by_day = frame.group_by(pl.col("ts").dt.date().alias("day")).agg(pl.len(), pl.col("ts").min())
+            for day, rows, ts in by_day.iter_rows():
+                days[day] += rows
+                first[day] = min(ts, first.get(day, ts))
+        self._far = far_days(days, reader.config)
+        self.earliest = min((ts for day, ts in first.items() if day not in self._far), default=None)
+
+    def sums(
+        self, users: pl.DataFrame, start: datetime, measures: list[Measure], config: ExperimentConfig
+    ) -> _Sums:
+        """Sum the exposures of the users.
+
+        Args:
+            users: columns user_id, user (number), assigned (time, may be null).
+            start: start of the experiment.
+            measures: the measures to report.
+            config: limits.
+
+        Raises:
+            PrectrError: too many rows are bad, or purchases lack a price or have an impossible one.
+        """
+        units = units_of(self._spill.rows)
+        parts = [self._of_unit(number, units, users, start, measures) for number in range(units)]
+        self._spill.close()
+        name = self._table.name
+        self._reader.bad.require_share(name, self._reader.config.max_bad_share, HINT)
+        found = [part for part in parts if part is not None]
+        if not found:
+            raise PrectrError(f"{self._path}: the exposures hold no rows; give exposures of the experiment.")
+        counts: Counter[str] = Counter()
+        for part in found:
+            counts.update(part.counts)
+        _check_prices(self._path, counts, measures, config)
+        counts["repeated_rows"] = sum(self._reader.bad.merged.get(name, Counter()).values())
+        shown = {key: counts[key] for key in COUNTS}
+        daily = pl.concat([part.daily for part in found]).sort("date", "user")
+        return _Sums(daily, pl.concat([part.past for part in found]).sort("user"), shown)
+
+    def _of_unit(
+        self, number: int, units: int, users: pl.DataFrame, start: datetime, measures: list[Measure]
+    ) -> _Sums | None:
+        rows = self._spill.unit(number, units)
+        if rows is None:
+            return None
+        bad, name = self._reader.bad, self._table.name
+        if self._far:
+            is_far = pl.col("ts").dt.date().is_in(sorted(self._far))
+            bad.add(name, rows.filter(is_far).with_columns(pl.lit(f"ts {FAR} (a wrong clock?)").alias(FAULT)))
+            rows = rows.filter(~is_far)
+        if not rows.height:
+            return None
+        rows = self._without_repeats(rows)
+        rows = rows.with_columns(pl.col("purchased").fill_null(False)) if "purchased" in rows.columns else rows
+        joined = rows.join(users, on="user_id", how="left").sort("user_id", "ts", maintain_order=True)
+        is_counted = (pl.col("ts") >= start) & (pl.col("ts") >= pl.col("assigned").fill_null(start))
+        is_earlier = pl.col("ts") < start
+        is_unassigned = pl.col("user").is_null()
+        bought = pl.col("purchased") if "purchased" in rows.columns else pl.lit(False)
+        price = pl.col("price") if "price" in rows.columns else pl.lit(None, pl.Float64)
+        counts = joined.select(
+            rows_without_assignment=(is_unassigned & ~is_earlier).sum(),
+            users_without_assignment=pl.col("user_id").filter(is_unassigned & ~is_earlier).n_unique(),
+            rows_before_their_users_assignment=(~is_unassigned & ~is_earlier & ~is_counted).sum(),
+            rows_counted=(~is_unassigned & is_counted).sum(),
+            orders=bought.sum(),
+            purchases_without_price=(bought & price.is_null()).sum(),
+            impossible=(bought & ~(price.is_finite() & (price >= 0))).sum(),
+        ).row(0, named=True)
+        of_day = joined.filter(~is_unassigned & is_counted).group_by("user", pl.col("ts").dt.date().alias("date"))
+        of_past = joined.filter(~is_unassigned & is_earlier).group_by("user")
+        sums = _sums(rows.columns, measures)
+        return _Sums(of_day.agg(sums), of_past.agg(sums), {key: int(value or 0) for key, value in counts.items()})
+
+    def _without_repeats(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Each item of a request once; rows without a request or an item stay as they are."""
+        if not {"request_id", "item_id"} <= set(rows.columns):
+            return rows
+        name = self._table.name
+        keyed = pl.col("request_id").is_not_null() & pl.col("item_id").is_not_null()
+        query = pl.col("query").fill_null("") if "query" in rows.columns else pl.lit("")
+        others = rows.filter(~keyed).drop(FILE, ROW, FAULT)
+        rows = rows.filter(keyed).with_columns(query.alias("query"))
+        if not rows.height:
+            return others
+        settled = settle({name: rows}, self._reader.config.request_minutes)
+        for reason, count in settled.merged[name].items():
+            self._reader.bad.merge(name, reason, count)
+        return pl.concat([settled.tables[name], others], how="diagonal_relaxed")
+
+
+
+def _open(path: Path, table: Table, reader: Reader) -> tuple[list[str], Iterator[pl.DataFrame]]:
+    """Names of the columns of a table, and its good rows in chunks; bad ones go to the quarantine.
+
+    Raises:
+        UsageError: the path is missing or holds no table, or no file has a required column.
+    """
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory.")
-    if is_exposure_log(path):
-        return impressions(path)
-    folder = path / "impressions" if (path / "impressions").is_dir() else path
-    hidden = (file for file in folder.rglob("*") if not any(part[0] in "._" for part in file.relative_to(folder).parts))
-    files = [path] if path.is_file() else sorted(hidden)
-    parquet = [file for file in files if file.suffix == ".parquet"]
-    csv = [file for file in files if file.suffix == ".csv"]
-    if bool(parquet) == bool(csv):
-        raise UsageError(f"{path}: give a .parquet or .csv file, or a directory of files of one of these kinds.")
-    if parquet:
-        return pl.scan_parquet(parquet, hive_partitioning=False, missing_columns="insert", extra_columns="ignore")
-    return pl.scan_csv(csv, schema_overrides={"user_id": pl.String, "variant": pl.String, "ts": pl.String})
+    if table != ASSIGNMENT and is_exposure_log(path):
+        frame = impressions(path).collect()
+        reader.bad.rows[table.name] += frame.height
+        marked = frame.with_columns(
+            pl.lit(str(path)).alias(FILE), pl.int_range(pl.len()).alias(ROW), pl.lit(None, pl.String).alias(FAULT)
+        )
+        return frame.columns, iter([marked] if frame.height else [])
+    found = find_files(path / "impressions" if (path / "impressions").is_dir() else path)
+    files = found.tables.get("", [])
+    if found.not_read:
+        names = listed([str(file.relative_to(path.parent)) for file in found.not_read])
+        progress.say(f"  {path}: not read: {len(found.not_read):,} files of other kinds: {names}")
+    if not files:
+        raise UsageError(f"{path}: give a file that ends with {ENDINGS}, or a directory of such files.")
+    names = [column.name for column in table.columns]
+    present = {name for file, layout in files for name in reader.names(file, layout)}
+    missing = [name for name in table.required_names if name not in present]
+    if present and missing:
+        kinds = {column.name: WANTED_TYPE[column.kind] for column in table.columns}
+        described = ", ".join(f"{name} ({kinds[name]})" for name in missing)
+        raise UsageError(f"{path}: lacks {described}; it has {listed(sorted(present))}.")
+
+    def frames() -> Iterator[pl.DataFrame]:
+        reader.bad.table = table.name
+        for file, layout in files:
+            for frame in reader.chunks(file, table.required_names, layout, optional=names):
+                columns = [name for name in names if name in frame.columns]
+                reader.bad.rows[table.name] += frame.height
+                empty = [(_is_empty(name, frame), f"{name} is null") for name in columns if name == "purchased"]
+                rows = reader.conform(frame, table, dict(zip(columns, columns, strict=True)), faults=empty)
+                reader.bad.add(table.name, rows.filter(pl.col(FAULT).is_not_null()))
+                good = rows.filter(pl.col(FAULT).is_null()).drop(RAW, strict=False)
+                if good.height:
+                    yield good
+
+    return [name for name in names if name in present], frames()
 
 
-def _type_name(name: str) -> str:
-    """Canonical type of a column, for messages."""
-    return WANTED_TYPE[_KINDS.get(name, "string")]
-
-
-def _cast(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
+def _is_empty(name: str, frame: pl.DataFrame) -> pl.Expr:
     column = pl.col(name)
-    fits = {
-        "string": kind.is_(pl.String) or kind.is_integer() or isinstance(kind, pl.Categorical | pl.Enum),
-        "timestamp": isinstance(kind, pl.Datetime) or kind.is_(pl.String),
-        "bool": kind.is_(pl.Boolean) or kind.is_integer(),
-        "float": kind.is_numeric() or kind.is_(pl.Null),
-    }
-    canonical = _KINDS.get(name, "string")
-    if not fits[canonical]:
-        raise UsageError(f"{path}: column {name} is {kind}; it must be {_type_name(name)}.")
-    if canonical == "timestamp":
-        if kind.is_(pl.String):
-            column = column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-        elif getattr(kind, "time_zone", None) is None:
-            column = column.dt.replace_time_zone("UTC")
-        return column.dt.convert_time_zone("UTC").cast(pl.Datetime("us", "UTC")).alias(name)
-    return column.cast({"string": pl.String, "bool": pl.Boolean, "float": pl.Float64}[canonical])
+    return column.is_null() | (column.str.strip_chars() == "") if frame.schema[name] == pl.String else column.is_null()
+
+
+def _needed(measures: list[Measure]) -> set[str]:
+    """Columns that the measures of the exposures need."""
+    return {measure.needs for measure in measures if measure.needs is not None}
 
 
 def _choose_measures(path: Path, columns: list[str], config: ExperimentConfig) -> list[Measure]:
@@ -220,23 +372,11 @@ def _choose_measures(path: Path, columns: list[str], config: ExperimentConfig) -
     return [measure for measure in allowed if measure.name in config.measures]
 
 
-def _check_rows(
-    path: Path, rows: pl.LazyFrame, columns: list[str], measures: list[Measure], config: ExperimentConfig
-) -> int:
-    """Refuse missing and impossible values; returns the number of purchases without a price."""
-    checks = {name: pl.col(name).null_count() for name in columns if name != "price"}
-    if any(measure.above == "amount" for measure in measures):
-        bought, price = pl.col("purchased"), pl.col("price")
-        checks |= {
-            "orders": bought.sum(),
-            "unpriced": (bought & price.is_null()).sum(),
-            "impossible": (bought & ~(price.is_finite() & (price >= 0))).sum(),
-        }
-    counts = rows.select(**checks).collect().row(0, named=True)
-    orders, unpriced, impossible = (counts.pop(name, 0) for name in ("orders", "unpriced", "impossible"))
-    for name, count in counts.items():
-        if count:
-            raise PrectrError(f"{path}: column {name} is empty or not {_type_name(name)} in {count:,} rows; mend them.")
+def _check_prices(path: Path, counts: Mapping[str, int], measures: list[Measure], config: ExperimentConfig) -> None:
+    """Refuse purchases with an impossible price, and too many without one."""
+    if not any(measure.above == "amount" for measure in measures):
+        return
+    orders, unpriced, impossible = (counts[name] for name in ("orders", "purchases_without_price", "impossible"))
     without = "or leave GMV out with --set 'experiment.measures=[ctr, orders, conversion]'."
     if impossible:
         raise PrectrError(
@@ -247,28 +387,32 @@ def _check_rows(
             f"{path}: {unpriced:,} of {orders:,} purchased rows have no price. Fill them in, raise "
             f"experiment.max_unpriced_share ({config.max_unpriced_share:g}) to count them as 0, {without}"
         )
-    return int(unpriced)
 
 
-def _read_assignment(path: Path, config: ExperimentConfig) -> tuple[pl.DataFrame, int]:
+def _read_assignment(path: Path, config: ExperimentConfig, reader: Reader) -> tuple[pl.DataFrame, int]:
     """Columns user_id, variant, ts (may be null) of the users of one variant; and the number of users of several."""
-    rows, columns = _scan_columns(path, ("user_id", "variant"), ("ts",))
+    columns, frames = _open(path, ASSIGNMENT, reader)
+    read = list(frames)
+    reader.bad.require_share(ASSIGNMENT.name, reader.config.max_bad_share, HINT)
+    if not read:
+        raise PrectrError(f"{path}: the assignment has no rows; give the variant of each user.")
+    rows = pl.concat(read, how="diagonal_relaxed")
+    if "ts" in columns:
+        days = Counter(dict(rows.drop_nulls("ts").group_by(pl.col("ts").dt.date()).len().iter_rows()))
+        is_far = pl.col("ts").dt.date().is_in(sorted(far_days(days, reader.config))).fill_null(False)
+        reader.bad.add(ASSIGNMENT.name, rows.filter(is_far).with_columns(pl.lit(f"ts {FAR}").alias(FAULT)))
+        reader.bad.require_share(ASSIGNMENT.name, reader.config.max_bad_share, HINT)
+        rows = rows.filter(~is_far)
     moment = pl.col("ts").min() if "ts" in columns else pl.lit(None, pl.Datetime("us", "UTC"))
-    empty = rows.select(pl.col(columns).null_count()).collect().row(0, named=True)
-    for name, count in empty.items():
-        if count:
-            raise PrectrError(f"{path}: column {name} is empty or not {_type_name(name)} in {count:,} rows; mend them.")
-    users = (
-        rows.group_by("user_id")
-        .agg(pl.col("variant").first(), moment.alias("ts"), pl.col("variant").n_unique().alias("variants"))
-        .collect()
+    users = rows.group_by("user_id").agg(
+        pl.col("variant").first(), moment.alias("ts"), pl.col("variant").n_unique().alias("variants")
     )
     crossed = int((users["variants"] > 1).sum())
     if crossed > config.max_crossed_share * users.height:
         example = users.filter(pl.col("variants") > 1)["user_id"].sort()[0]
         raise PrectrError(
-            f"{path}: {crossed:,} of {users.height:,} users are in several variants, such as {example!r}. A user must "
-            "see one variant only; mend the assignment, or raise experiment.max_crossed_share "
+            f"{path}: {crossed:,} of {users.height:,} users are in several variants, such as {quoted(example)}. A user "
+            "must see one variant only; mend the assignment, or raise experiment.max_crossed_share "
             f"({config.max_crossed_share:g}) to leave them out."
         )
     return users.filter(pl.col("variants") == 1).drop("variants"), crossed
@@ -296,12 +440,10 @@ def _variants(path: Path, names: list[str], config: ExperimentConfig) -> list[st
     return [config.control, *(name for name in names if name != config.control)]
 
 
-def _start(config: ExperimentConfig, users: pl.DataFrame, rows: pl.LazyFrame) -> datetime:
+def _start(config: ExperimentConfig, users: pl.DataFrame, earliest_row: datetime | None) -> datetime:
     if config.start is not None:
         return config.start.replace(tzinfo=config.start.tzinfo or UTC).astimezone(UTC)
-    earliest = users["ts"].min()
-    if earliest is None:
-        earliest = rows.select(pl.col("ts").min()).collect().item()
+    earliest = users["ts"].min() or earliest_row
     if not isinstance(earliest, datetime):
         raise PrectrError("The exposures hold no rows; give exposures of the experiment.")
     return earliest
@@ -311,27 +453,10 @@ def _sums(columns: list[str], measures: list[Measure]) -> list[pl.Expr]:
     bought = pl.col("purchased") if "purchased" in columns else pl.lit(False)
     with_amount = any(measure.above == "amount" for measure in measures)
     # Sorted, because a sum's last digit depends on the order of the rows, which varies with the threads.
-    amount = pl.col("price").filter(bought).sort().sum() if with_amount else pl.lit(0.0)
+    amount = pl.col("price").filter(bought).sort().sum() if with_amount and "price" in columns else pl.lit(0.0)
     orders = bought.sum() if "purchased" in columns else pl.lit(0)
     sums = {"impressions": pl.len(), "clicks": pl.col("clicked").sum(), "orders": orders, "amount": amount}
     return [column.cast(pl.Float64).alias(name) for name, column in sums.items()]
-
-
-def _read_before(
-    path: Path,
-    users: pl.DataFrame,
-    start: datetime,
-    columns: list[str],
-    measures: list[Measure],
-    config: ExperimentConfig,
-) -> pl.DataFrame:
-    """Sums by user of the assigned users' rows from before the experiment."""
-    with_amount = any(measure.above == "amount" for measure in measures)
-    needed = tuple(name for name in columns if name != "price" or with_amount)
-    rows, names = _scan_columns(path, needed, ())
-    _check_rows(path, rows, names, measures, config)
-    joined = rows.filter(pl.col("ts") < start).join(users.lazy().select("user_id", "user"), on="user_id")
-    return joined.group_by("user").agg(_sums(names, measures)).sort("user").collect()
 
 
 def _sums_of_all_users(sums: pl.DataFrame, users: int) -> dict[str, np.ndarray]:
