@@ -1,7 +1,8 @@
 """A real HTTP server that speaks the OpenAI-compatible protocol as far as a teacher needs it, and fails on demand.
 
 `with OpenAiServer() as server:` listens on a free port of the loopback in threads; `server.url` is the base URL,
-`server.questions` what was asked so far, `server.faults` what the next questions get instead of an answer.
+`server.questions` what was asked so far, `server.faults` what the next questions get instead of an answer,
+`server.list_faults` the same for the list of models.
 """
 
 import hashlib
@@ -64,14 +65,24 @@ class OpenAiServer:
         longest: characters of a prompt; a longer one gets status 400.
         chat_template: whether the model has one; without it, only /completions answers.
         labels: the label tokens are among the likeliest, or not.
+        seconds: that it takes for a question.
     """
 
     def __init__(
-        self, *, models=("tiny",), owned_by="someone", key=None, longest=10_000, chat_template=True, labels=True
+        self,
+        *,
+        models=("tiny",),
+        owned_by="someone",
+        key=None,
+        longest=10_000,
+        chat_template=True,
+        labels=True,
+        seconds=0.0,
     ):
         self.models, self.owned_by, self.key, self.longest = models, owned_by, key, longest
-        self.chat_template, self.labels = chat_template, labels
+        self.chat_template, self.labels, self.seconds = chat_template, labels, seconds
         self.faults: deque = deque()
+        self.list_faults: deque = deque()
         self.fault_for_all = None
         self.questions: list[Asked] = []
         self._lock = threading.Lock()
@@ -118,6 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.path != "/v1/models":
             return self._send(404, {"detail": "Not Found"})
+        if self.told.list_faults:
+            fault = self.told.list_faults.popleft()
+            return self._send(fault.code, fault.body, fault.headers)
         cards = [{"id": name, "root": f"/models/{name}", "owned_by": self.told.owned_by} for name in self.told.models]
         self._send(200, {"object": "list", "data": cards})
 
@@ -133,6 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         chat = "chat" in self.path
         prompt = body["messages"][0]["content"] if chat else body["prompt"]
         fault = self.told.next_fault(Asked(time.monotonic(), self.path, dict(self.headers), body, prompt))
+        self.told.sleep(self.told.seconds)
         if isinstance(fault, Hang):
             self.told.sleep(fault.seconds)
         if isinstance(fault, Hang | Drop):

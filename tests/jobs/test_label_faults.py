@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -34,12 +35,11 @@ class SlowServer(OpenAiServer):
     """Answers after a while, as a teacher does; fails on prompts that hold a word."""
 
     def __init__(self, seconds: float = 0.0, poison: str = "\0", fault: Status | None = None):
-        super().__init__()
-        self.seconds, self.poison, self.fault = seconds, poison, fault
+        super().__init__(seconds=seconds)
+        self.poison, self.fault = poison, fault
 
     def next_fault(self, asked):
         found = super().next_fault(asked)
-        time.sleep(self.seconds)
         return self.fault if self.poison in asked.prompt else found
 
     def asked(self) -> Counter:
@@ -169,6 +169,7 @@ def test_bad_rows_carry_their_reason_and_are_asked_again_only_when_told(tables, 
         (Status(500), r"HTTP 500.*\(2 tries\)"),
         (Status(429, headers={"Retry-After": "0"}), r"HTTP 429.*\(2 tries\)"),
         (Status(200, "<html>no"), "JSON"),
+        (Status(200, '{"error": {"code": 429}}'), r"HTTP 200 with error 429.*\(2 tries\)"),
     ],
 )
 def test_a_server_that_fails_for_everything_stops_the_run_early_and_a_retry_finishes_it(tables, ray_local, fault, told):
@@ -181,6 +182,32 @@ def test_a_server_that_fails_for_everything_stops_the_run_early_and_a_retry_fini
         assert not (tables.parent / "labels").exists()
         server.poison = "\0"
         assert run(tables, server, config=config, retry_errors=True)["rows"]["labels"] == QUERIES
+
+
+@pytest.mark.parametrize("by_signal", [True, False])
+def test_all_answers_that_came_are_kept_when_a_run_stops_and_none_is_asked_again(tables, ray_local, by_signal):
+    """One block with all questions, and shards that never fill: nothing is committed before the stop."""
+    config = {"batch_size": 10_000 if by_signal else 50, "shard_rows": 10_000, "http": {"at_once": 4}}
+    poison, fault = "\0" if by_signal else "query 1", Status(400, '{"error": {"message": "no"}}')
+    with SlowServer(seconds=0.02, poison=poison, fault=fault) as server:
+
+        def interrupt():
+            while len(server.asked()) < 20:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        if by_signal:
+            threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt if by_signal else PrectrError):
+            run(tables, server, config=config)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        asked = set(server.asked())
+        answered = {prompt for prompt in asked if poison not in prompt}
+        assert prompts_of(stored(tables)) == answered and 0 < len(asked) < QUERIES
+        server.questions.clear()
+        server.poison = "\0"
+        assert run(tables, server, config=config, retry_errors=True)["rows"]["labels"] == QUERIES
+        assert not set(server.asked()) & answered and set(server.asked().values()) == {1}
 
 
 def test_a_disk_that_fills_up_in_a_commit_keeps_what_was_committed(tables, ray_local):

@@ -164,10 +164,11 @@ class HttpConfig(FrozenConfig):
     timeout_seconds: float = Field(60.0, gt=0)
     """Seconds that one request may take before it counts as failed."""
     retries: int = Field(5, ge=0)
-    """Further tries after status 408, 429 or 5xx, a time-out or a broken connection. Other failures are final."""
+    """Further tries after status 408, 429 or 5xx, stated in the reply's status or in its content, after a reply with
+    nothing in it, a time-out or a broken connection. Other failures are final."""
     first_wait_seconds: float = Field(0.5, gt=0)
-    """Seconds to wait before the first retry. Doubled after each try, with jitter, up to a minute; the server's
-    Retry-After header outranks it."""
+    """Seconds to wait before the first retry. Doubled after each try, with jitter, up to a minute; a wait
+    that the server states (`Retry-After`, or `retry_after` in the body) outranks it."""
 
 
 class LabelConfig(FrozenConfig):

@@ -5,6 +5,8 @@ tables and writes no artifact.
 """
 
 import re
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +21,8 @@ from prectr.core.errors import PrectrError
 from prectr.core.ray_errors import find_user_error
 from prectr.core.ray_session import RayConfig, ray_session
 from prectr.labelling.config import LabelConfig, ReplicaConfig
-from prectr.labelling.engines.choose import answer
-from prectr.labelling.engines.contract import EngineName, Question
+from prectr.labelling.engines.choose import answer, stop_signal
+from prectr.labelling.engines.contract import UNASKED, EngineName, Question
 from prectr.labelling.ledger import ERRORS, LABELS, ContextLedger, new_run
 
 REPEAT = "#again"
@@ -141,6 +143,9 @@ def ask(
     Returns:
         The record of the run: engine, versions, settings, counts and speed. It is also stored in the ledger.
 
+    A run that stops, because too much failed or by a signal, first awaits and commits the answers to questions that a
+    server has already got.
+
     Raises:
         PrectrError: more than `max_error_share` of the plan's questions failed, or the engine failed for good. Answers
             that arrived before are committed.
@@ -164,14 +169,18 @@ def ask(
         progress.track("label", total=len(texts), unit="questions") as bar,
         committer,
     ):
-        answers = answer(_dataset(texts, engine, _block_rows(len(texts), engine, config)), question, engine)
-        for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
-            if not committer.answered:
-                first_answer, first_batch = time.perf_counter(), len(batch)
-            committer.add(pl.DataFrame(batch))
-            bar.advance(len(batch))
-            if committer.failed > max_failures:
-                break
+        stop = stop_signal(engine)
+        answers = answer(_dataset(texts, engine, _block_rows(len(texts), engine, config)), question, engine, stop)
+        with _stopped_by_signals(committer, stop):
+            for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
+                came = committer.add(pl.DataFrame(batch))
+                if committer.answered == came:
+                    first_answer, first_batch = time.perf_counter(), came
+                bar.advance(came)
+                if committer.failed > max_failures:
+                    if stop is None:
+                        break
+                    stop.give.remote()
     now = time.perf_counter()
     # The first batch is left out of the speed: it includes the engine's start.
     later_answers = committer.answered - first_batch if committer.answered else 0
@@ -234,6 +243,7 @@ class _Committer:
         self._ledger, self._engine, self._run = ledger, engine, run
         self._shard_rows, self._shard_seconds = rows, seconds
         self._pending: list[pl.DataFrame] = []
+        self._lock = threading.Lock()
         self._last_commit = time.monotonic()
         self.answered = self.failed = 0
         self.first_error = ""
@@ -242,17 +252,26 @@ class _Committer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._commit()
+        self.commit()
 
-    def add(self, answers: pl.DataFrame) -> None:
+    def add(self, answers: pl.DataFrame) -> int:
+        """Take what came and commit a full shard; returns the number of questions among it that were asked."""
+        answers = answers.filter(pl.col("error") != UNASKED)
         failures = answers.filter(pl.col("error") != "")
         if len(failures) and not self.first_error:
             self.first_error = str(failures["error"][0])
         self.answered += len(answers)
         self.failed += len(failures)
-        self._pending.append(answers)
+        with self._lock:
+            self._pending.append(answers)
         full = sum(map(len, self._pending)) >= self._shard_rows
         if full or time.monotonic() - self._last_commit >= self._shard_seconds:
+            self.commit()
+        return len(answers)
+
+    def commit(self) -> None:
+        """Commit what is not committed yet; any thread may do so."""
+        with self._lock:
             self._commit()
 
     def _commit(self) -> None:
@@ -270,6 +289,41 @@ class _Committer:
         self._ledger.append("repeats", rows.filter(good & pl.col("again")).select(list(LABELS)))
         self._ledger.append("errors", rows.filter(~good & ~pl.col("again")).select(list(ERRORS)))
         self._last_commit = time.monotonic()
+
+
+@contextmanager
+def _stopped_by_signals(committer: _Committer, stop: Any) -> Iterator[None]:
+    """Stop at SIGINT and SIGTERM by a `StopSignal`, and let the signal act when the block is left; a second one acts at
+    once. Does nothing without `stop`, or outside the main thread, where Python allows no handlers."""
+    if stop is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def halt() -> None:
+        progress.say("label: stopping after the answers to questions on their way; interrupt again to stop at once")
+        stop.give.remote()
+        committer.commit()
+
+    def handle(number: int, _: object) -> None:
+        received.append(number)
+        restore()
+        threading.Thread(target=halt).start()  # a handler may run amid any call, even into Ray or the committer
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in found.items() if handler not in (None, signal.SIG_IGN)}
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()
+    if received:
+        signal.raise_signal(received[0])
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """The HTTP engine against a real server on the loopback, good and bad."""
 
 import asyncio
+import json
 import re
 import time
+from dataclasses import replace
 from email.utils import formatdate
 
 import numpy as np
@@ -12,7 +14,7 @@ from pydantic import SecretStr
 
 from prectr.core.errors import UsageError
 from prectr.labelling.config import HttpConfig, LabelConfig, ReplicaConfig
-from prectr.labelling.engines.contract import Question
+from prectr.labelling.engines.contract import UNASKED, Question
 from prectr.labelling.engines.http_engine import HttpAsker, answer_with_http, probe
 from prectr.labelling.engines.http_protocol import Server
 from prectr.labelling.prompt import PromptTemplate, load_prompt
@@ -41,6 +43,14 @@ def ask(server, prompts, *, key=None, share=1.0, **http):
 def expected(prompt):
     found = masses(prompt)
     return [found["0"], found["1"], found["2"], found["3"] + found[" 3"]]
+
+
+def choice(**fields):
+    return json.dumps({"choices": [fields]})
+
+
+def error(**fields):
+    return json.dumps({"error": fields})
 
 
 def question(server, *, template=None, replicas=None, **http):
@@ -75,7 +85,7 @@ def test_vllm_is_asked_for_the_label_tokens_and_for_nothing_else(chat_template):
 
 @pytest.mark.parametrize("told", ["0.3", formatdate(time.time() + 3600)])
 def test_a_limited_server_is_left_alone_for_as_long_as_it_asks(told, monkeypatch):
-    monkeypatch.setattr("prectr.labelling.engines.http_protocol._MAX_RETRY_AFTER", 0.3)
+    monkeypatch.setattr("prectr.labelling.engines.http_failures._MAX_RETRY_AFTER", 0.3)
     with OpenAiServer() as server:
         server.faults.append(Status(429, headers={"Retry-After": told}))
         _, errors, _ = ask(server, ["a", "b"], at_once=1)
@@ -104,18 +114,142 @@ def test_a_passing_failure_costs_a_try_and_no_row(fault):
 
 
 @pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (error(code=429, message="slow down"), 429),
+        (error(code="429", message="slow down"), 429),
+        (error(code="rate_limit_exceeded", type="tokens", message="slow down"), 429),
+        (error(code=None, type="server_error", message="slow down"), 500),
+        (error(type="overloaded_error", message="slow down"), 503),
+        (error(status="RESOURCE_EXHAUSTED", message="slow down"), 429),
+        ('{"type": "error", "error": {"type": "overloaded_error", "message": "slow down"}}', 503),
+        ('{"error": {"error": {"code": 503, "text": "slow down"}}}', 503),
+        ('{"errors": [{"code": 503, "message": "slow down"}]}', 503),
+        ('{"object": "error", "type": "InternalServerError", "message": "slow down", "code": 500}', 500),
+        ('{"error": true, "message": "upstream timed out, slow down"}', 504),
+        ('{"error": "slow down"}', 500),
+        ('{"error": "Error code: 502 - slow down"}', 502),
+        ('{"detail": "Too many requests, slow down"}', 429),
+        ('{"choices": [], "error": {"code": 502, "message": "slow down"}}', 502),
+        (choice(finish_reason="error", error={"code": 502, "message": "slow down"}, message={"content": ""}), 502),
+        (choice(error="slow down", logprobs=None), 500),
+    ],
+)
+def test_an_error_with_status_200_is_tried_again_as_what_it_is(body, status):
+    with OpenAiServer() as server:
+        server.faults.extend([Status(200, body)])
+        assert ask(server, ["a"])[1] == [""] and len(server.questions) == 2
+        server.fault_for_all = Status(200, body)
+        _, (reason,), _ = ask(server, ["a"], retries=1)
+    assert re.fullmatch(rf"HTTP 200 with error {status}: .*slow down.* \(2 tries\)", reason), reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "null",
+        "<html>busy</html>",
+        '{"choices": [{"logpro',
+        "[" * 100_000,
+        "{}",
+        '{"choices": null}',
+        '{"choices": []}',
+        '{"choices": [null]}',
+        choice(),
+        choice(finish_reason="error"),
+        choice(finish_reason="stop", message={"role": "assistant", "content": ""}, logprobs=None),
+    ],
+)
+def test_a_reply_with_nothing_in_it_is_tried_again(body):
+    with OpenAiServer() as server:
+        server.faults.append(Status(200, body))
+        mass, errors, _ = ask(server, ["a"])
+    assert errors == [""] and np.allclose(mass, [expected("a")])
+    assert len(server.questions) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (error(code=400, message="no"), 400),
+        (error(code="invalid_api_key", type="invalid_request_error", message="no"), 401),
+        (error(code="model_not_found", message="no"), 404),
+        (error(code="context_length_exceeded", message="no"), 400),
+        (error(type="permission_error", message="no"), 403),
+        ('{"error": "the model `tiny` does not exist: no"}', 404),
+        ('{"detail": [{"loc": ["body"], "msg": "no", "type": "missing"}]}', 422),
+    ],
+)
+def test_a_fault_of_ours_with_status_200_is_told_at_once(body, status):
+    with OpenAiServer() as server:
+        server.faults.append(Status(200, body))
+        _, (reason,), _ = ask(server, ["a"])
+    assert re.fullmatch(rf"HTTP 200 with error {status}: .*no.*", reason) and len(server.questions) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Status(200, error(code=429), headers={"Retry-After": "0.3"}),
+        Status(200, error(code=429), headers={"retry-after-ms": "300"}),
+        Status(200, error(code=429, retry_after=0.3)),
+        Status(200, '{"error": {"code": 429}, "retry_after": "0.3"}'),
+        Status(200, error(code=429, metadata={"headers": {"Retry-After": 0.3}})),
+        Status(200, choice(error={"code": 503, "retry_after_seconds": 0.3})),
+        Status(429, error(retry_after=0.3)),
+        Status(429, error(retry_after=0.3), headers={"Retry-After": "nan"}),
+    ],
+)
+def test_a_wait_that_a_reply_states_anywhere_is_kept_by_all_questions(fault):
+    with OpenAiServer() as server:
+        server.faults.append(fault)
+        _, errors, _ = ask(server, ["a", "b"], at_once=1)
+    first, *later = [asked.at for asked in server.questions]
+    assert errors == ["", ""] and len(later) == 2 and 0.29 <= min(later) - first < 2
+
+
+def test_a_stopped_asker_awaits_what_is_on_its_way_and_asks_nothing_more():
+    found = Server("", "tiny", "openai", ("0", "1", "2", "3"), (), chat=True, seed=17)
+
+    async def run(server):
+        config = HttpConfig(at_once=2, first_wait_seconds=30)
+        asker = HttpAsker(replace(found, url=server.url), config, None)
+        asking = asyncio.create_task(asker.label_mass([str(number) for number in range(20)]))
+        while len(server.questions) < 3:
+            await asyncio.sleep(0.01)
+        asker.stop()
+        try:
+            return await asking
+        finally:
+            await asker.close()
+
+    with OpenAiServer(seconds=0.1) as server:
+        server.faults.append(Status(200, error(code=429, message="slow down")))
+        started = time.monotonic()
+        mass, errors = asyncio.run(run(server))
+    assert time.monotonic() - started < 10, "nothing waits for another try"
+    answered = {number for number in range(20) if errors[number] == ""}
+    assert {errors[number] for number in set(range(20)) - answered} == {UNASKED}
+    assert answered == {int(asked.prompt) for asked in server.questions[1:]}
+    assert np.allclose(mass[sorted(answered)], [expected(str(number)) for number in sorted(answered)])
+
+
+@pytest.mark.parametrize(
     ("fault", "reason"),
     [
         (Hang(), r"timed out after 0\.2 s \(2 tries\)"),
         (Drop(), r"no answer: RemoteProtocolError .* \(2 tries\)"),
         (Status(502, "<html>Bad\n gateway</html>"), r"HTTP 502: <html>Bad gateway</html> \(2 tries\)"),
-        (Status(200, "<html>busy</html>"), r"answer is not JSON: '<html>busy</html>'"),
-        (Status(200, '{"choices": []}'), r"answer has no log-probabilities: \{\"choices\": \[\]\}"),
-        (Status(200, '{"choices": [{"logprobs": null}]}'), r"answer has no log-probabilities: .*null.*"),
+        (Status(200, "<html>busy</html>"), r"answer is not JSON: '<html>busy</html>' \(2 tries\)"),
+        (Status(200, '{"choices": []}'), r"answer has no log-probabilities: \{\"choices\": \[\]\} \(2 tries\)"),
+        (Status(200, choice(logprobs=None)), r"answer has no log-probabilities: .*null.* \(2 tries\)"),
+        (Status(200, choice(message={"content": "2"}, logprobs=None)), r"answer has no log-probabilities: .*null.*"),
+        (Status(200, choice(finish_reason="length", logprobs=None)), r"answer has no log-probabilities: .*null.*"),
         (Status(200, ALTERNATIVES % "9e99"), r"answer holds 9e\+99, which is no log-probability"),
         (Status(200, ALTERNATIVES % "NaN"), r"answer holds nan, which is no log-probability"),
         (Status(200, ALTERNATIVES % '"x"'), r"answer has no log-probabilities: .*"),
-        (Status(200, "[1]"), r"answer has no log-probabilities: \[1\]"),
+        (Status(200, "[1]"), r"answer has no log-probabilities: \[1\] \(2 tries\)"),
         (Status(400, "no such thing"), r"HTTP 400: no such thing"),
     ],
 )
@@ -224,6 +358,27 @@ def test_a_server_that_cannot_be_asked_is_refused_with_its_reason():
     with pytest.raises(UsageError, match="must hold no password") as refusal:
         probe(question(server))
     assert "word@" not in str(refusal.value)
+
+
+def test_the_probe_knows_errors_with_status_200():
+    busy = Status(200, error(code="rate_limit_exceeded", message="slow down"))
+    with OpenAiServer(owned_by="vllm") as server:
+        server.list_faults.append(busy)
+        server.faults.extend([busy, Status(200, "")])
+        assert probe(question(server)).server.dialect == "vllm"
+        server.fault_for_all = busy
+        with pytest.raises(UsageError, match=r"HTTP 200 with error 429: slow down\. Run again when the server is well"):
+            probe(question(server, retries=1))
+        server.list_faults.append(Status(200, error(code="invalid_api_key")))
+        with pytest.raises(UsageError, match=r"refused the key \(HTTP 401\)"):
+            probe(question(server))
+        server.list_faults.extend([busy] * 2)
+        with pytest.raises(UsageError, match=r"does not list its models .*with error 429: slow down"):
+            probe(question(server, retries=1))
+        server.list_faults.append(Status(200, "<html>" + "a" * 10_000))
+        with pytest.raises(UsageError, match="list of models is not OpenAI-compatible") as refusal:
+            probe(question(server))
+        assert len(str(refusal.value)) < 500
 
 
 def test_a_dataset_is_answered_and_a_bad_row_fails_alone(ray_local, monkeypatch):

@@ -14,6 +14,7 @@ from prectr.labelling.engines.contract import EngineName, Question, is_url
 
 if TYPE_CHECKING:
     import ray.data
+    from ray.actor import ActorHandle
 
 
 def choose_engine(engine: Engine, teacher: str) -> EngineName:
@@ -45,8 +46,23 @@ def choose_engine(engine: Engine, teacher: str) -> EngineName:
     return "transformers"
 
 
-def answer(questions: "ray.data.Dataset", question: Question, engine: EngineName) -> "ray.data.Dataset":
-    """Add the engine's work to a Dataset of questions. It runs when the result is consumed."""
+def stop_signal(engine: EngineName) -> "ActorHandle | None":
+    """Start a `StopSignal` in the running Ray; None for an engine that heeds none."""
+    if engine != "http":
+        return None
+    from prectr.labelling.engines.http_engine import stop_signal
+
+    return stop_signal()
+
+
+def answer(
+    questions: "ray.data.Dataset", question: Question, engine: EngineName, stop: "ActorHandle | None" = None
+) -> "ray.data.Dataset":
+    """Add the engine's work to a Dataset of questions. It runs when the result is consumed.
+
+    Args:
+        stop: a `StopSignal`, after which a server gets no further question; other engines do not heed it.
+    """
     if engine == "vllm" and question.config.vllm.through == "ray.data.llm":
         from prectr.labelling.engines.ray_llm_engine import answer_with_vllm
 
@@ -58,7 +74,7 @@ def answer(questions: "ray.data.Dataset", question: Question, engine: EngineName
     if engine == "http":
         from prectr.labelling.engines.http_engine import answer_with_http
 
-        return answer_with_http(questions, question)
+        return answer_with_http(questions, question, stop)
     from prectr.labelling.engines.transformers_engine import answer_with_transformers
 
     return answer_with_transformers(questions, question)

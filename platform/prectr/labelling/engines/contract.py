@@ -7,7 +7,7 @@ An engine turns a Ray Dataset of questions into a Dataset of answers. The pipeli
 | key | string | key | string |
 | query, title | string | level_0..level_3 | float32, normalised over the four labels |
 | further prompt fields | string | outside_mass | float32, probability of any other token |
-| | | error | string, empty for a good row |
+| | | error | string, empty for a good row, `UNASKED` for a question that a stopped run did not ask |
 
 A row that fails is returned with its reason and never makes other rows fail. Nothing here loads a model.
 """
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 
 EngineName = Literal["vllm", "transformers", "http"]
+
+
+UNASKED = "not asked: the run was stopped"
+"""Error of a question that was not asked, or not to the end, because the run was stopped."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Every error says what to change. No message shows the API key, only whether it i
 
 import difflib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +16,8 @@ from pydantic import SecretStr
 from prectr.core.errors import UsageError, listed, shorten
 from prectr.labelling.config import HttpConfig
 from prectr.labelling.engines.contract import Question
-from prectr.labelling.engines.http_protocol import (
-    BadAnswer,
-    Server,
-    failure_text,
-    headers,
-    is_temporary,
-    read_key,
-    retry_after,
-    wait_before_retry,
-    without_key,
-)
+from prectr.labelling.engines.http_failures import Failure, parse, read_failure, wait_before_retry, without_key
+from prectr.labelling.engines.http_protocol import Server, headers, read_key
 
 
 @dataclass(frozen=True)
@@ -104,15 +96,15 @@ class _Prober:
 
     def _model_cards(self) -> list[dict[str, Any]]:
         """List the server's models: mappings with at least `id`."""
-        response = self._send("GET", f"{self._url}/models")
-        if response.status_code != 200:
+        response, failure = self._send("GET", f"{self._url}/models")
+        if isinstance(failure, Failure):
             hint = "; the base URL of such a server mostly ends in /v1" if not self._url.endswith("/v1") else ""
             raise UsageError(
                 f"teacher {self._url}: does not list its models under /models as an OpenAI-compatible server does "
-                f"({failure_text(response, self._key)}){hint}."
+                f"({failure.reason}){hint}."
             )
         try:
-            cards = response.json()["data"]
+            cards = parse(response)["data"]
             return [card for card in cards if isinstance(card["id"], str)]
         except (ValueError, KeyError, TypeError):
             content = shorten(without_key(response.text, self._key))
@@ -142,9 +134,9 @@ class _Prober:
         """Look up the token id of each label with the server's tokenizer; None if the server has no /tokenize."""
         label_tokens: list[int] = []
         for label in labels:
-            response = self._tokenize({"model": model, "prompt": label, "add_special_tokens": False})
+            content = self._tokenize({"model": model, "prompt": label, "add_special_tokens": False})
             try:
-                tokens = [int(token) for token in response.json()["tokens"]]
+                tokens = [int(token) for token in content["tokens"]]
             except (ValueError, KeyError, TypeError):
                 return None
             if len(tokens) != 1 or tokens[0] in label_tokens:
@@ -158,38 +150,53 @@ class _Prober:
 
     def _has_chat_template(self, model: str) -> bool:
         message = [{"role": "user", "content": "a"}]
-        return self._tokenize({"model": model, "messages": message}).status_code == 200
+        return self._tokenize({"model": model, "messages": message}) is not None
 
-    def _tokenize(self, body: dict[str, Any]) -> httpx.Response:
-        return self._send("POST", f"{self._url.removesuffix('/v1')}/tokenize", body)
+    def _tokenize(self, body: dict[str, Any]) -> Any:
+        """The content of the reply of /tokenize; None if the server refuses the request."""
+        response, failure = self._send("POST", f"{self._url.removesuffix('/v1')}/tokenize", body)
+        if not isinstance(failure, Failure):
+            return parse(response)
+        if failure.temporary:
+            raise UsageError(
+                f"teacher {self._url}: cannot tokenize ({failure.reason}); run again when the server is well, or set "
+                "label.http.dialect=openai."
+            )
+        return None
 
     def _ask_test_question(self, server: Server, question: Question) -> None:
         fields = {name: ["red shoes"] for name in ("query", "title", *question.template.shown)}
-        response = self._send(
-            "POST", self._url + server.path, server.body(question.template.render(pl.DataFrame(fields))[0])
-        )
-        try:
-            if response.status_code != 200:
-                raise BadAnswer(failure_text(response, self._key))
-            server.label_mass(response)
-        except BadAnswer as error:
-            reason = without_key(str(error), self._key)
+        body = server.body(question.template.render(pl.DataFrame(fields))[0])
+        _, failure = self._send("POST", self._url + server.path, body, server.read)
+        if isinstance(failure, Failure):
+            hint = (
+                "Run again when the server is well."
+                if failure.temporary
+                else "Use a model that answers with the label alone and returns log-probabilities, or another prompt."
+            )
             raise UsageError(
                 f"teacher {self._url}: {server.model} does not answer a question of prompt "
-                f"{question.template.version}: {reason}. Use a model that answers with the label alone and returns "
-                "log-probabilities, or another prompt."
-            ) from None
+                f"{question.template.version}: {failure.reason}. {hint}"
+            )
 
-    def _send(self, method: str, url: str, body: dict[str, Any] | None = None) -> httpx.Response:
+    def _send(
+        self,
+        method: str,
+        url: str,
+        body: dict[str, Any] | None = None,
+        read: Callable[[httpx.Response, SecretStr | None], object] = read_failure,
+    ) -> tuple[httpx.Response, object]:
+        """Send a request until its failure is none that may pass; returns the reply and what `read` made of it."""
         number = 0
         while True:
             number += 1
             last_try, server_wait = number > self._config.retries, 0.0
             try:
                 response = self._client.request(method, url, json=body)
-                if last_try or not is_temporary(response.status_code):
+                found = read(response, self._key)
+                if last_try or not (isinstance(found, Failure) and found.temporary):
                     break
-                server_wait = retry_after(response)
+                server_wait = found.wait
             except httpx.HTTPError as error:
                 # A server that does not exist or does not answer is reported at once.
                 if last_try or isinstance(error, httpx.ConnectError | httpx.TimeoutException):
@@ -198,11 +205,11 @@ class _Prober:
                         f"teacher {self._url}: cannot be reached ({reason}); check the URL and that the server runs."
                     ) from None
             time.sleep(wait_before_retry(number, self._config.first_wait_seconds, server_wait))
-        if response.status_code in (401, 403):
+        if isinstance(found, Failure) and found.status in (401, 403):
             variable = self._config.key_variable
             raise UsageError(
-                f"teacher {self._url}: refused the key (HTTP {response.status_code}). The key is read from the "
+                f"teacher {self._url}: refused the key (HTTP {found.status}). The key is read from the "
                 f"environment variable {variable} (label.http.key_variable), which is "
                 f"{'not set' if self._key is None else 'set'}."
             )
-        return response
+        return response, found

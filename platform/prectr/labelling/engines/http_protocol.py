@@ -1,4 +1,4 @@
-"""The part of the OpenAI-compatible protocol that a teacher needs: request bodies, responses, failures and retries.
+"""The part of the OpenAI-compatible protocol that a teacher needs: request bodies and answers.
 
 A request asks for one token with the log-probabilities of its alternatives, which servers compute before any sampling.
 So no text is parsed and no answer is sampled.
@@ -11,33 +11,24 @@ So no text is parsed and no answer is sampled.
 Nothing here opens a connection.
 """
 
-import json
 import math
 import os
-import random
-import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import httpx
 import numpy as np
 from pydantic import SecretStr
 
-from prectr.core.errors import UsageError, shorten
+from prectr.core.errors import UsageError, quoted, shorten
+from prectr.labelling.engines.http_failures import Failure, parse, read_failure, without_key
 
 ALTERNATIVES = 20
 """Likeliest tokens to ask for: the most that the OpenAI protocol allows."""
+_CUT_SHORT = 502
+"""Status that an answer with nothing in it amounts to: the server or a gateway failed on the way."""
 _ROUNDING = 1e-3
 """Amount by which a log-probability may exceed 0 because of rounding."""
-_MAX_WAIT = 60.0
-"""Longest wait before a retry, in seconds, unless the server asks for another one."""
-_MAX_RETRY_AFTER = 600.0
-"""Longest wait that a server may ask for, in seconds; a longer one is cut to this."""
-
-
-class BadAnswer(Exception):
-    """A response with status 200 without label masses. The message shows what it holds instead."""
 
 
 @dataclass(frozen=True)
@@ -83,27 +74,26 @@ class Server:
                 body["chat_template_kwargs"] = {"enable_thinking": False}
         return body
 
-    def label_mass(self, response: httpx.Response) -> np.ndarray:
-        """Read the probability of each label as the next token from a response: [4] float64.
+    def read(self, response: httpx.Response, key: SecretStr | None) -> np.ndarray | Failure:
+        """Read the probability of each label as the next token from a response, [4] float64, or why it has none."""
+        return read_failure(response, key) or self._label_mass(parse(response), without_key(response.text, key))
 
-        Raises:
-            BadAnswer: the response is no answer to `body`, or no label is among its tokens.
-        """
+    def _label_mass(self, answer: Any, text: str) -> np.ndarray | Failure:
+        if answer is None:
+            return Failure(f"answer is not JSON: {shorten(text)!r}", _CUT_SHORT)
+        choice: Any = {}
         try:
-            answer = response.json()
-        except ValueError:
-            raise BadAnswer(f"answer is not JSON: {shorten(response.text)!r}") from None
-        try:
-            choice = answer["choices"][0]["logprobs"]
+            choice = answer["choices"][0]
+            told = choice["logprobs"]
             if self.chat:
-                entries = choice["content"][0]["top_logprobs"]
+                entries = told["content"][0]["top_logprobs"]
                 alternatives = [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
             else:
-                alternatives = [(token, float(value)) for token, value in choice["top_logprobs"][0].items()]
+                alternatives = [(token, float(value)) for token, value in told["top_logprobs"][0].items()]
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-            raise BadAnswer(f"answer has no log-probabilities: {shorten(response.text)}") from None
+            return Failure(f"answer has no log-probabilities: {shorten(text)}", 200 if _speaks(choice) else _CUT_SHORT)
         if wrong := [value for _, value in alternatives if not value <= _ROUNDING]:
-            raise BadAnswer(f"answer holds {wrong[0]}, which is no log-probability")
+            return Failure(f"answer holds {wrong[0]}, which is no log-probability", 200)
         grade_of_token = {f"token_id:{token}": grade for grade, token in enumerate(self.label_tokens)}
         grade_of_token = grade_of_token or {label: grade for grade, label in enumerate(self.labels)}
         mass, any_label = np.zeros(len(self.labels)), False
@@ -112,36 +102,18 @@ class Server:
                 mass[grade] += math.exp(logarithm)
                 any_label = True
         if not any_label:
-            tokens = ", ".join(repr(token) for token, _ in alternatives[:5])
-            raise BadAnswer(f"no label {'/'.join(self.labels)} among the likeliest answers, which are {tokens}")
+            tokens = ", ".join(quoted(token) for token, _ in alternatives[:5])
+            return Failure(f"no label {'/'.join(self.labels)} among the likeliest answers, which are {tokens}", 200)
         return mass
 
 
-def is_temporary(status: int) -> bool:
-    """Whether another try may succeed after a response with this HTTP status."""
-    return status in (408, 429) or status >= 500
-
-
-def retry_after(response: httpx.Response) -> float:
-    """Seconds that the server asks to wait in its Retry-After header (a number or a date); 0 without the header."""
-    header = response.headers.get("Retry-After", "")
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return 0.0
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
-
-
-def wait_before_retry(number: int, first: float, server_wait: float) -> float:
-    """Seconds to wait after try `number` (from 1) failed: `server_wait` if the server gave one, else `first` doubled
-    after each try.
-
-    A random factor keeps questions that failed together from being asked again together.
-    """
-    return server_wait or min(_MAX_WAIT, first * 2 ** (number - 1)) * random.uniform(0.5, 1.0)
+def _speaks(choice: Any) -> bool:
+    """Whether a choice holds anything or says why it holds nothing; if not, it was cut short."""
+    if not isinstance(choice, dict):
+        return False
+    message = choice.get("message")
+    said = choice.get("text") or (isinstance(message, dict) and message.get("content"))
+    return bool(said or choice.get("logprobs") or choice.get("finish_reason") not in (None, "", "stop"))
 
 
 def read_key(variable: str) -> SecretStr | None:
@@ -163,20 +135,3 @@ def read_key(variable: str) -> SecretStr | None:
 def headers(key: SecretStr | None) -> dict[str, str]:
     """Build the HTTP headers of a request."""
     return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
-
-
-def failure_text(response: httpx.Response, key: SecretStr | None) -> str:
-    """Describe a failure as `HTTP 404: the server's message`, with the key blanked out."""
-    text = response.text
-    try:
-        content = json.loads(text)
-        error = content.get("error", content)
-        text = str(error.get("message", text)) if isinstance(error, dict) else str(error)
-    except (ValueError, AttributeError):
-        pass
-    return f"HTTP {response.status_code}: {shorten(without_key(text, key)) or 'no reason given'}"
-
-
-def without_key(text: str, key: SecretStr | None) -> str:
-    """Blank out the key in a text."""
-    return text if key is None else text.replace(key.get_secret_value(), str(key))
