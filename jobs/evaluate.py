@@ -20,7 +20,7 @@ from jobs.options import Samples as SamplesIn
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
 from prectr.core.config import FrozenConfig
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, listed, shorten
 from prectr.core.ray_session import RayConfig
 from prectr.data.tables import Tables
 from prectr.evaluation import curves, scores
@@ -163,7 +163,7 @@ def run_command(
     contestants = [] if models is None else chosen(models.split(","))
     names = [*(one.name for one in contestants), *bundles, *(name for name, _, _ in files)]
     if base is not None and base not in names:
-        raise UsageError(f"--base {base}: is none of those that are judged: {', '.join(names)}.")
+        raise UsageError(f"--base {shorten(base, 80)}: is none of those that are judged: {listed(names)}.")
     if contestants:
         if ranker:
             raise UsageError("give --models or --ranker, not both: with --models, bundles are found in --rankers.")

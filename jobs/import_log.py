@@ -8,7 +8,7 @@ import typer
 
 from jobs.options import PATH, Force, Out, command
 from prectr.core.artifacts import StageResult
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, quoted
 from prectr.data.config import ValidateConfig
 from prectr.data.importers.config import ImportConfig
 from prectr.data.importers.diginetica import open_diginetica
@@ -48,7 +48,7 @@ def run(
     if adapter is None:
         nearest = difflib.get_close_matches(source, ADAPTERS, n=1)
         hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
-        raise UsageError(f"import: no source '{source}'.{hint} There are: {', '.join(ADAPTERS)}.")
+        raise UsageError(f"import: no source {quoted(source)}.{hint} There are: {', '.join(ADAPTERS)}.")
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory.")
     opened = adapter(path, config)

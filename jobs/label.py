@@ -19,7 +19,7 @@ from jobs.options import Teacher as TeacherIn
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, read_manifest, run_stage
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, shorten
 from prectr.core.ray_session import RayConfig
 from prectr.core.text import normalise_queries
 from prectr.data.judgments import read_judged
@@ -216,7 +216,7 @@ def _publish(
     if len(errors) > config.max_error_share * plan.questions:
         raise PrectrError(
             f"label: {len(errors):,} of {plan.questions:,} questions have no label, above label.max_error_share "
-            f"({config.max_error_share:g}); first reason: {errors['error'][0]}. The {len(raw):,} good labels are in "
+            f"({config.max_error_share:g}); first reason: {shorten(errors['error'][0])}. The {len(raw):,} good labels are in "
             "the ledger. Fix the cause, then run again with --retry-errors."
         )
     labelled = keyed.join(raw, on="key", how="inner").sort("query", "item_id")

@@ -8,7 +8,7 @@ import typer
 
 from jobs.options import PATH, Answer, command
 from prectr.core import progress
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, listed, shorten
 from prectr.labelling.ledger import KINDS
 from prectr.labelling.ledger_upkeep import chosen, drop, export, open_ledger, statistics, tidy, unused_since
 from prectr.reports.terminal import console
@@ -52,7 +52,7 @@ def write_export(
 ) -> dict[str, Any]:
     """Write labels, errors or repeats into one file."""
     if kind not in KINDS:
-        raise UsageError(f"--kind {kind}: give one of {', '.join(KINDS)}.")
+        raise UsageError(f"--kind {shorten(kind, 80)}: give one of {', '.join(KINDS)}.")
     return {"path": str(out), "rows": export(open_ledger(directory), out, kind, contexts or [])}
 
 
@@ -81,7 +81,7 @@ def gc(
         going += [context for context in unused_since(ledger, unused_days) if context.folder not in named]
     if going and not yes:
         counts = {one["context"]: one["labels"] for one in statistics(ledger)}
-        names = ", ".join(f"{context.folder.name} ({counts[context.folder.name]:,} labels)" for context in going)
+        names = listed([f"{context.folder.name} ({counts[context.folder.name]:,} labels)" for context in going])
         raise UsageError(
             f"{directory}: this deletes {names}, which a teacher was paid for; nothing was done. Give --yes."
         )

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prectr import __version__
 from prectr.contracts.protocol import EventsRequest, EventsResponse, InvalidField, ScoreRequest, ScoreResponse
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, quoted, shorten
 from prectr.serving.batcher import Overloaded, TooLate
 from prectr.serving.config import SecurityConfig, ServeConfig
 from prectr.serving.instruments import PrometheusInstruments
@@ -110,9 +110,10 @@ def _add_scoring(app: FastAPI, service: ScoringService, config: ServeConfig) -> 
         except TooLate:
             raise HTTPException(504, "the request waited longer than its deadline") from None
         except UnknownModel as error:
-            raise HTTPException(422, [_problem("model", message=f"no model {str(error)!r} is served")]) from None
+            message = f"no model {quoted(str(error))} is served"
+            raise HTTPException(422, [_problem("model", message=message)]) from None
         except ValueError as error:
-            raise HTTPException(422, [_problem("candidates", message=str(error))]) from None
+            raise HTTPException(422, [_problem("candidates", message=shorten(error))]) from None
         # Serialised here, because FastAPI would validate every number of the response again.
         return Response(response.model_dump_json(), media_type="application/json")
 
@@ -168,7 +169,7 @@ def read_tokens(security: SecurityConfig, environment: Mapping[str, str]) -> lis
         try:
             lines = security.tokens_file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{source}: the tokens cannot be read ({error}).") from None
+            raise UsageError(f"{source}: the tokens cannot be read ({shorten(error)}).") from None
         tokens = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not tokens:
             raise UsageError(f"{source}: holds no token; write one token per line.")

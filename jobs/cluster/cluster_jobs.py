@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from prectr.core import progress
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, shorten
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 CODE = ("platform/prectr", "models", "jobs", "serve_apps")
@@ -84,7 +84,8 @@ def job_client(address: str) -> Any:
         answer = httpx.get(f"{address.rstrip('/')}/api/version", headers=headers, timeout=CHECK_SECONDS)
     except httpx.HTTPError as error:
         raise UsageError(
-            f"{address}: no Ray cluster answers there ({error}); check the address and that the port can be reached."
+            f"{address}: no Ray cluster answers there ({shorten(error)}); check the address and that the port can be "
+            "reached."
         ) from None
     if answer.status_code in (401, 403):
         reason = "the token is not that cluster's" if token else "no token was found"
@@ -146,7 +147,7 @@ def submit(client: Any, submission: Submission) -> str:
             except (RuntimeError, ValueError) as error:
                 # A head that has just started answers before the agent that starts drivers does.
                 if NOT_READY not in str(error) or time.monotonic() > deadline:
-                    raise PrectrError(f"the cluster refused the job: {str(error).splitlines()[0]}") from None
+                    raise PrectrError(f"the cluster refused the job: {shorten(error)}") from None
                 time.sleep(1)
             else:
                 return job
@@ -194,7 +195,7 @@ def wait(client: Any, job: str, seconds: float = 1.0) -> int:
         return exit_code(client, job)
     except OSError as error:  # of the connection
         raise PrectrError(
-            f"job {job}: the cluster no longer answers ({str(error).splitlines()[0]}); the job may still run. See "
+            f"job {job}: the cluster no longer answers ({shorten(error)}); the job may still run. See "
             "`prectr jobs list`; where it was lost, submit it again: it goes on."
         ) from None
 
@@ -205,7 +206,7 @@ def exit_code(client: Any, job: str) -> int:
     if str(info.status) == "SUCCEEDED":
         return 0
     progress.say(
-        f"job {job}: {info.status}: {(info.message or '').strip().splitlines()[-1:] or ['no reason is known']}"
+        f"job {job}: {info.status}: {shorten((info.message or '').strip().splitlines()[-1:] or ['no reason is known'])}"
     )
     return int(info.driver_exit_code or FAILED_TO_START)
 
@@ -219,7 +220,7 @@ def existing_job(client: Any, job: str) -> None:
     try:
         client.get_job_info(job)
     except RuntimeError as error:
-        raise UsageError(f"{job}: no such job there ({str(error).splitlines()[0]}); see `prectr jobs list`.") from None
+        raise UsageError(f"{job}: no such job there ({shorten(error)}); see `prectr jobs list`.") from None
 
 
 def jobs_table(client: Any) -> list[dict[str, Any]]:

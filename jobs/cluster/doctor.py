@@ -19,7 +19,7 @@ import typer
 from rich.table import Table
 
 from jobs.options import Answer, command
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, shorten
 from prectr.core.object_storage import Storage
 from prectr.reports.terminal import console
 
@@ -168,7 +168,7 @@ def _storage(where: str) -> Finding:
     try:
         _write_and_read(where, name)
     except Exception as error:  # file systems raise errors of their own
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        why = shorten(error) or type(error).__name__
         return Finding("storage", "fail", f"{where}: {why}", "check that it exists and that you may write there")
     if "://" in where:
         return Finding("storage", "ok", f"{where}: can be written")

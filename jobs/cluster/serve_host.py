@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from prectr.core import progress
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, shorten
 from prectr.core.ray_errors import find_user_error
 from prectr.serving.config import ServeConfig
 
@@ -41,7 +41,7 @@ def serving_application(name: str, build: Callable[[], Any], config: ServeConfig
         try:
             serve.run(application, name=name, route_prefix="/", logging_config=_quiet_logging())
         except RuntimeError as error:  # Serve tells in words only what the replica raised
-            raise find_user_error(error) or PrectrError(f"the {name} cannot be served: {error}") from error
+            raise find_user_error(error) or PrectrError(f"the {name} cannot be served: {shorten(error)}") from error
         _wait_until_healthy(url + health, name)
         yield url
     finally:

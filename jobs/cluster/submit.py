@@ -14,7 +14,7 @@ from jobs.options import Address, Answer, command
 from jobs.settings import Settings
 from prectr.core import progress
 from prectr.core.config import load_config
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, shorten
 from prectr.core.mirror import uri_of
 from prectr.core.ray_session import parse_gib
 from prectr.reports.terminal import print_jobs
@@ -219,4 +219,4 @@ def _read(config: Path) -> str:
     try:
         return config.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{config}: cannot read the configuration file ({error}).") from None
+        raise UsageError(f"{config}: cannot read the configuration file ({shorten(error)}).") from None

@@ -20,7 +20,7 @@ from jobs.settings import Settings
 from prectr.core import mirror, progress
 from prectr.core.artifacts import read_manifest, require_artifact, write_json
 from prectr.core.config import FrozenConfig
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, shorten
 from prectr.core.mirror import LocalOrUri
 from prectr.core.ray_session import ray_session
 from prectr.data.tables import Tables
@@ -179,7 +179,9 @@ def read_decision(file: Path) -> Decision | None:
     try:
         return Decision.model_validate_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise PrectrError(f"{file}: cannot be read ({error}); delete it to have the day decided again.") from None
+        raise PrectrError(
+            f"{file}: cannot be read ({shorten(error)}); delete it to have the day decided again."
+        ) from None
 
 
 def _write_decision(decided: Decision, file: Path) -> None:

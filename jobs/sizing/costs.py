@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from prectr.core.config import FrozenConfig
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, listed, shorten
 
 FILE = Path(__file__).with_name("unit_costs.yaml")
 NAMES = (
@@ -71,11 +71,11 @@ def read_unit_costs(file: Path) -> UnitCosts:
     try:
         found = UnitCosts.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise PrectrError(f"{file}: no unit costs ({error}); `make bench-plan` writes them.") from None
+        raise PrectrError(f"{file}: no unit costs ({shorten(error)}); `make bench-plan` writes them.") from None
     missing, unknown = sorted(set(NAMES) - set(found.costs)), sorted(set(found.costs) - set(NAMES))
     if missing or unknown:
         raise PrectrError(
-            f"{file}: lacks {', '.join(missing) or 'nothing'}, and holds unknown {', '.join(unknown) or 'nothing'}; "
+            f"{file}: lacks {listed(missing) or 'nothing'}, and holds unknown {listed(unknown) or 'nothing'}; "
             "`make bench-plan` writes it."
         )
     return found

@@ -7,7 +7,7 @@ from typing import Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from prectr.core.config import FrozenConfig
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, quoted
 
 StageName = Literal["label", "distill", "score-relevance", "mine-preferences", "build-samples", "train"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -36,7 +36,7 @@ class Machine(FrozenConfig):
         """
         found = _SHAPE.fullmatch(text.strip())
         if not found or not int(found.group(1)) or not float(found.group(2)):
-            raise UsageError(f"--machine {text!r}: not a machine; give CORESxGIB, such as 64x512.")
+            raise UsageError(f"--machine {quoted(text)}: not a machine; give CORESxGIB, such as 64x512.")
         return cls(cores=int(found.group(1)), gib=float(found.group(2)))
 
 
@@ -127,5 +127,5 @@ def parse_count(text: str, option: str) -> float:
     found = _COUNT.fullmatch(text.strip())
     value = float(found.group(1)) * _TIMES[found.group(2)] if found else 0.0
     if value <= 0:
-        raise UsageError(f"{option} {text!r}: give a number above 0, such as 1000000, 10k, 100M or 1B.")
+        raise UsageError(f"{option} {quoted(text)}: give a number above 0, such as 1000000, 10k, 100M or 1B.")
     return value

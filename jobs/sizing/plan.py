@@ -13,7 +13,7 @@ from jobs.sizing.calculator import calculate, make_load
 from jobs.sizing.costs import unit_costs
 from jobs.sizing.load import STAGES, Machine, parse_count
 from jobs.sizing.stages import StageNeed
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, quoted
 from prectr.reports.terminal import console
 
 COUNTS = ("impressions_per_day", "queries", "labels", "requests_per_second", "users", "items", "gpu_tokens_per_second")
@@ -89,7 +89,9 @@ def _hours(text: str) -> tuple[str, float]:
     except ValueError:
         value = 0.0
     if stage not in STAGES or not value > 0:
-        raise UsageError(f"--hours-of {text!r}: give STAGE=HOURS with one of {', '.join(STAGES)} and hours above 0.")
+        raise UsageError(
+            f"--hours-of {quoted(text)}: give STAGE=HOURS with one of {', '.join(STAGES)} and hours above 0."
+        )
     return stage, value
 
 

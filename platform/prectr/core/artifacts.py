@@ -24,7 +24,7 @@ from typing import Any
 
 from prectr.core import mirror, progress
 from prectr.core.config import FrozenConfig, computed_part
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, shorten
 from prectr.core.locks import LockedError, exclusive
 from prectr.core.mirror import MANIFEST, swap_in
 from prectr.core.text import NORMAL_FORM
@@ -154,7 +154,9 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         if not isinstance(manifest, dict) or not {"stage", "identity"} <= manifest.keys():
             raise ValueError("not the manifest of a stage")
     except (OSError, ValueError) as error:
-        raise PrectrError(f"{file}: cannot be read ({error}); delete the directory and run its stage again.") from None
+        raise PrectrError(
+            f"{file}: cannot be read ({shorten(error)}); delete the directory and run its stage again."
+        ) from None
     return manifest
 
 

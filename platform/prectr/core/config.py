@@ -17,7 +17,10 @@ from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, quoted, shorten
+
+_SHOWN_PROBLEMS = 10
+"""Problems of a configuration that an error message names."""
 
 
 class FrozenConfig(BaseModel):
@@ -71,7 +74,7 @@ def load_config(
     for assignment in assignments:
         path, value = _parse_assignment(assignment)
         assign_path(values, path, value)
-        origin[".".join(path)] = f"--set {assignment}"
+        origin[".".join(path)] = f"--set {shorten(assignment)}"
     values = _merged(_preset(config_class.presets, values.get("preset"), file), values)
     try:
         return config_class.model_validate(values)
@@ -157,7 +160,7 @@ def _preset(folder: Path | None, name: Any, file: Path | None) -> dict[str, Any]
         nearest = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
         where = "" if file is None else f"{file} or --set: "
-        raise UsageError(f"{where}preset '{name}': no such preset.{hint} There are {', '.join(names)}.")
+        raise UsageError(f"{where}preset {quoted(name)}: no such preset.{hint} There are {', '.join(names)}.")
     return _read_yaml(folder / f"{name}.yaml")
 
 
@@ -177,7 +180,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{file}: cannot read the configuration file ({error.strerror}).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: not valid YAML: {error}") from None
+        raise UsageError(f"{file}: not valid YAML: {shorten(error)}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -188,7 +191,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 def _parse_assignment(assignment: str) -> tuple[list[str], Any]:
     key, separator, text = assignment.partition("=")
     if not separator or not key.strip():
-        raise UsageError(f"--set {assignment}: write it as section.key=value.")
+        raise UsageError(f"--set {shorten(assignment)}: write it as section.key=value.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -218,15 +221,18 @@ def _leaf_paths(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 def _explain(error: ValidationError, config_class: type[FrozenConfig], origin: dict[str, str]) -> str:
     lines = []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems[:_SHOWN_PROBLEMS]:
         path = [str(part) for part in problem["loc"]]
         dotted = ".".join(path)
         related = [source for key, source in origin.items() if _within(dotted, key) or _within(key, dotted)]
         where = origin.get(dotted) or (related[-1] if related else "the configuration")
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key '{dotted}'.{suggest_setting(config_class, path)}")
+            lines.append(f"{where}: unknown key {quoted(dotted)}.{suggest_setting(config_class, path)}")
         else:
-            lines.append(f"{where}: '{dotted}': {problem['msg']} (got {problem.get('input')!r}).")
+            lines.append(f"{where}: {quoted(dotted)}: {shorten(problem['msg'])} (got {quoted(problem.get('input'))}).")
+    if len(problems) > _SHOWN_PROBLEMS:
+        lines.append(f"{len(problems) - _SHOWN_PROBLEMS:,} more problems.")
     return "\n".join(lines)
 
 

@@ -33,8 +33,8 @@ def quoted(value: object, limit: int = 80) -> str:
     return whole if len(whole) <= limit else f"{whole[:limit]}... ({len(whole):,} characters)"
 
 
-def listed(names: Sequence[object], most: int = 10) -> str:
-    """The first `most` names and the number of the others; each name is one line of at most 80 characters.
+def listed(names: Sequence[object], most: int = 10, limit: int = 80) -> str:
+    """The first `most` names and the number of the others; each name is one line of at most `limit` characters.
 
     >>> listed(["price", "title"])
     'price, title'
@@ -42,7 +42,7 @@ def listed(names: Sequence[object], most: int = 10) -> str:
     '0, 1, 2 and 37 more'
     """
     more = len(names) - most
-    return ", ".join(shorten(name, 80) for name in names[:most]) + (f" and {more:,} more" if more > 0 else "")
+    return ", ".join(shorten(name, limit) for name in names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def shorten(text: object, limit: int = 300) -> str:

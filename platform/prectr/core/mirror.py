@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer
 
 from prectr.core import progress
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, listed, shorten
 from prectr.core.object_storage import Storage, StoredFile
 
 VARIABLE = "PRECTR_MIRROR"
@@ -132,7 +132,9 @@ def stored_manifest(path: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = json.loads(manifest)
     except ValueError as error:
-        raise UsageError(f"{storage.uri}/{MANIFEST}: cannot be read ({error}); delete what lies there.") from None
+        raise UsageError(
+            f"{storage.uri}/{MANIFEST}: cannot be read ({shorten(error)}); delete what lies there."
+        ) from None
     return content
 
 
@@ -299,6 +301,6 @@ def check_shared() -> None:
         probe.unlink(missing_ok=True)
     if blind:
         raise UsageError(
-            f"{probe.parent}: the mirror of URIs is not seen by {', '.join(sorted(set(blind)))}; set {VARIABLE} to a "
+            f"{probe.parent}: the mirror of URIs is not seen by {listed(sorted(set(blind)))}; set {VARIABLE} to a "
             "directory that all machines of the cluster share."
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, shorten
 
 PARALLEL = 8
 """Files that travel at a time."""
@@ -137,7 +137,7 @@ class Storage:
         except OSError as error:
             if _of_disk(error):
                 raise
-            said = str(error).splitlines()[0].split(" (Request ID")[0].split(" error_info=")[0]
+            said = shorten(str(error).split(" (Request ID")[0].split(" error_info=")[0])
             raise UsageError(
                 f"{self.uri}: cannot be {done} ({said}); check the bucket's name, your rights to it, the credentials "
                 "(AWS_*, GOOGLE_APPLICATION_CREDENTIALS) and, for an S3-compatible server, AWS_ENDPOINT_URL."
@@ -175,7 +175,7 @@ def _file_system(uri: str) -> tuple[Any, str]:
 
             return fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem(scheme))), path.strip("/")
         except (ImportError, ValueError):
-            said = str(error).splitlines()[0]
+            said = shorten(error)
             raise UsageError(
                 f"{uri}: no file system for it ({said}). s3://, gs:// and hdfs:// work by themselves; for another "
                 "scheme install its fsspec package."

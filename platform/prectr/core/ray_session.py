@@ -17,7 +17,7 @@ from pydantic import Field
 
 from prectr.core import mirror, progress
 from prectr.core.config import Execution, FrozenConfig
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, quoted, shorten
 
 
 class RayConfig(FrozenConfig):
@@ -121,7 +121,7 @@ def parse_gib(text: str) -> float:
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT])i?B?\s*", text, re.IGNORECASE)
     size = float(match.group(1)) * 1024.0 ** ("KMGT".index(match.group(2).upper()) - 2) if match else 0.0
     if size <= 0:
-        raise UsageError(f"--memory {text!r}: not a size; give it as 6GiB or 512MiB.")
+        raise UsageError(f"--memory {quoted(text)}: not a size; give it as 6GiB or 512MiB.")
     return size
 
 
@@ -174,7 +174,7 @@ def _join(address: str, **options: Any) -> None:
     except RuntimeError as error:
         if "Version mismatch" not in str(error):
             raise
-        reason = " ".join(str(error).split())
+        reason = shorten(error)
         raise UsageError(f"{address}: {reason}; run the nodes and this job with the same Ray and Python.") from None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prectr.core import progress
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, shorten
 
 KEPT_CHECKPOINTS = 2
 """Checkpoints that Ray Train keeps. The newest may be incomplete after a crash, so there are two."""
@@ -106,7 +106,7 @@ def fit_on_ray(
         cause = _root_cause(error)
         if isinstance(cause, PrectrError):
             raise cause from None
-        raise PrectrError(f"{name}: training failed: {type(cause).__name__}: {cause}") from error
+        raise PrectrError(f"{name}: training failed: {type(cause).__name__}: {shorten(cause, 1000)}") from error
     finally:
         if resumable is None:
             shutil.rmtree(run_storage / run_name, ignore_errors=True)

@@ -11,7 +11,7 @@ import polars as pl
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.artifacts import require_artifact
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, listed
 from prectr.features.derive import level_logarithms
 from prectr.features.inputs import Behaviours, Histories, PairArrays, RowArrays, stack
 from prectr.features.spec import SPEC_FILE, FeatureSpec
@@ -53,7 +53,7 @@ class Samples:
         """
         files = [file for day in days for file in sorted((self.path / folder / f"date={day}").glob("*.parquet"))]
         if not files and folder == "rows":
-            raise PrectrError(f"{self.path}: no samples of {', '.join(map(str, days))}.")
+            raise PrectrError(f"{self.path}: no samples of {listed(days)}.")
         return files
 
     def frame(self, days: Sequence[date], columns: Sequence[str] | None = None) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from prectr.contracts.model_config import LEVELS, FeatureSizes, RelevanceNumbers, Standardised
 from prectr.core.config import FrozenConfig
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, shorten
 from prectr.core.text import stable_hash
 from prectr.features.config import IdColumn
 from prectr.features.derive import MATCH_LEVELS, RELEVANCE, TOLERANCE_SLOPE
@@ -220,8 +220,8 @@ class FeatureSpec(FrozenConfig):
             return cls.model_validate(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise PrectrError(
-                f"{file}: cannot be read as a feature specification of this version ({error}); build its samples or "
-                "train its bundle again."
+                f"{file}: cannot be read as a feature specification of this version ({shorten(error)}); build its "
+                "samples or train its bundle again."
             ) from None
 
 

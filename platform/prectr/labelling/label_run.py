@@ -17,7 +17,7 @@ import polars as pl
 
 from prectr.core import progress
 from prectr.core.artifacts import package_versions
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, shorten
 from prectr.core.ray_errors import find_user_error
 from prectr.core.ray_session import RayConfig, ray_session
 from prectr.labelling.config import LabelConfig, ReplicaConfig
@@ -195,7 +195,7 @@ def ask(
     if committer.failed > max_failures:
         raise PrectrError(
             f"label: {committer.failed:,} of {plan.questions:,} questions failed, above label.max_error_share "
-            f"({config.max_error_share:g}); the run was stopped. First error: {committer.first_error}. The "
+            f"({config.max_error_share:g}); the run was stopped. First error: {shorten(committer.first_error)}. The "
             f"{record['answered']:,} good answers are in the ledger: fix the cause, then run again with --retry-errors."
         )
     return {"run": run, **record}

@@ -32,7 +32,7 @@ import polars as pl
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core import mirror, progress
 from prectr.core.artifacts import write_json
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, quoted, shorten
 from prectr.core.locks import exclusive
 
 Schema = dict[str, type[pl.DataType]]
@@ -117,7 +117,7 @@ def model_fingerprint(teacher: str) -> str:
             revision = getattr(AutoConfig.from_pretrained(teacher), "_commit_hash", None)
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"teacher '{teacher}': cannot be loaded (no such directory; {str(error).splitlines()[0]}). "
+                f"teacher {quoted(teacher, 300)}: cannot be loaded (no such directory; {shorten(error)}). "
                 "Give a checkpoint directory, e.g. from `prectr train-teacher`, a model on the hub, or a URL."
             ) from None
         return f"{teacher}@{revision}" if revision else teacher
@@ -174,7 +174,9 @@ class ContextLedger:
         try:
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise PrectrError(f"{file}: cannot be read ({error}); restore it from a copy of the ledger.") from None
+            raise PrectrError(
+                f"{file}: cannot be read ({shorten(error)}); restore it from a copy of the ledger."
+            ) from None
         return content
 
     def labels(self, keys: pl.Series) -> pl.DataFrame:
@@ -308,9 +310,11 @@ def _damage_message(shards: Sequence[Path], error: Exception) -> str:
         try:
             pl.read_parquet(shard)
         except (pl.exceptions.PolarsError, OSError) as cause:
-            reason = str(cause).splitlines()[0]
+            reason = shorten(cause)
             return (
                 f"{shard}: this shard of the label ledger cannot be read ({reason}); restore it, or delete it to have "
                 "its questions asked again."
             )
-    return f"{shards[0].parent}: the label ledger cannot be read ({error}); check its permissions and its disk."
+    return (
+        f"{shards[0].parent}: the label ledger cannot be read ({shorten(error)}); check its permissions and its disk."
+    )

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from prectr.core import mirror
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, listed, shorten
 from prectr.labelling.ledger import KINDS, ContextLedger, LabelLedger
 
 LARGE_SHARD = 1_000_000
@@ -65,7 +65,9 @@ def _rows(file: Path) -> int:
     try:
         return int(pq.read_metadata(file).num_rows)
     except (OSError, ValueError) as error:
-        raise PrectrError(f"{file}: cannot be read ({error}); restore it, or delete it and label again.") from None
+        raise PrectrError(
+            f"{file}: cannot be read ({shorten(error)}); restore it, or delete it and label again."
+        ) from None
 
 
 def export(ledger: LabelLedger, target: Path, kind: str = "labels", contexts: Sequence[str] = ()) -> int:
@@ -111,9 +113,10 @@ def chosen(ledger: LabelLedger, contexts: Sequence[str]) -> list[ContextLedger]:
     for name in contexts:
         matches = [context for context in all_contexts if context.folder.name.startswith(name)]
         if len(matches) != 1:
-            names = ", ".join(context.folder.name for context in all_contexts)
+            names = listed([context.folder.name for context in all_contexts])
             raise UsageError(
-                f"context {name}: matches {len(matches)} of this ledger's contexts ({names}); give the name of one."
+                f"context {shorten(name, 80)}: matches {len(matches)} of this ledger's contexts ({names}); give the "
+                "name of one."
             )
         selected += matches
     return selected

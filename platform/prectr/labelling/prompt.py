@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 import yaml
 
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, quoted, shorten
 from prectr.core.text import normalise_queries
 from prectr.labelling.word_match import UNSPACED, query_words_by_match
 
@@ -116,11 +116,11 @@ def load_prompt(name: str, language: str = "en") -> PromptTemplate:
     except OSError:
         available = ", ".join(sorted(path.name.removesuffix(".yaml") for path in _FOLDER.glob("*.yaml")))
         raise UsageError(
-            f"prompt '{name}' in language '{language}': there is no file {file}; available: {available}. "
-            "Choose one of these, or give the path of your own .yaml file."
+            f"prompt {quoted(name, 300)} in language {quoted(language)}: there is no file {file}; available: "
+            f"{available}. Choose one of these, or give the path of your own .yaml file."
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: not valid YAML: {error}") from None
+        raise UsageError(f"{file}: not valid YAML: {shorten(error)}") from None
     return _template(file, template_name, language, content)
 
 
@@ -131,17 +131,19 @@ def _template(file: Path, name: str, language: str, content: Any) -> PromptTempl
         )
     if unknown := sorted(str(key) for key in content if key not in (*_REQUIRED_KEYS, "empty")):
         raise UsageError(
-            f"{file}: unknown key '{unknown[0]}'; a template has the keys {', '.join(_REQUIRED_KEYS)}, and optionally "
-            "empty."
+            f"{file}: unknown key {quoted(unknown[0])}; a template has the keys {', '.join(_REQUIRED_KEYS)}, and "
+            "optionally empty."
         )
     if absent := [key for key in _REQUIRED_KEYS if key not in content]:
         raise UsageError(f"{file}: the template lacks the key '{absent[0]}'.")
     labels, grades = (_four_texts(file, key, content[key]) for key in ("labels", "grades"))
     if any(label.split() != [label] for label in labels) or len(set(labels)) < len(labels):
-        raise UsageError(f"{file}: labels: {list(labels)} must be four different answers without blanks in them.")
+        raise UsageError(
+            f"{file}: labels: {quoted(list(labels))} must be four different answers without blanks in them."
+        )
     for key in ("prefix", "pair", "empty"):
         if not isinstance(content.get(key, "-"), str) or not content.get(key, "-").strip():
-            raise UsageError(f"{file}: {key}: must be text, got {content[key]!r}.")
+            raise UsageError(f"{file}: {key}: must be text, got {quoted(content[key])}.")
     prefix, pair = content["prefix"].lstrip(), content["pair"].rstrip()
     _check_placeholders(file, "prefix", prefix, allowed=_GRADE_PLACEHOLDERS, required=())
     _check_placeholders(file, "pair", pair, allowed=_PAIR_PLACEHOLDERS, required=("query", "title"))
@@ -151,9 +153,11 @@ def _template(file: Path, name: str, language: str, content: Any) -> PromptTempl
 
 def _four_texts(file: Path, key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) != len(_GRADE_PLACEHOLDERS):
-        raise UsageError(f"{file}: {key}: must be a list of four texts, for the grades 0, 1, 2, 3; got {value!r}.")
+        raise UsageError(
+            f"{file}: {key}: must be a list of four texts, for the grades 0, 1, 2, 3; got {quoted(value)}."
+        )
     if wrong := [entry for entry in value if not isinstance(entry, str) or not entry.strip()]:
-        raise UsageError(f"{file}: {key}: {wrong[0]!r} is not text; write it in quotes.")
+        raise UsageError(f"{file}: {key}: {quoted(wrong[0])} is not text; write it in quotes.")
     return tuple(value)
 
 
@@ -167,7 +171,9 @@ def _check_placeholders(file: Path, key: str, text: str, allowed: Sequence[str],
                 else " is unknown"
             )
             allowed_text = ", ".join(f"{{{name}}}" for name in allowed)
-            raise UsageError(f"{file}: {key}: the placeholder {{{name}}}{reason}; {key} may hold {allowed_text}.")
+            raise UsageError(
+                f"{file}: {key}: the placeholder {{{shorten(name, 80)}}}{reason}; {key} may hold {allowed_text}."
+            )
     for name in required:
         if name not in placeholders:
             raise UsageError(f"{file}: {key}: lacks the placeholder {{{name}}}.")

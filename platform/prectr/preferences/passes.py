@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from prectr.core.coding import distinct, find_codes
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, listed
 from prectr.core.parquet import read_table, write_part
 from prectr.data.parts import Part
 from prectr.preferences import partials
@@ -157,7 +157,7 @@ def _refuse_repeats(rows: ShownRows, part: Part) -> None:
     key = np.sort(rows.request.codes.astype(np.int64) * max(len(rows.item), 1) + rows.item.codes)
     repeats = int((key[1:] == key[:-1]).sum())
     if repeats:
-        files = ", ".join(str(piece.file) for piece in part.slices)
+        files = listed([piece.file for piece in part.slices], limit=300)
         raise PrectrError(
             f"{files}: {repeats:,} impressions (request_id, item_id) occur more than once; the log may hold the day "
             "twice. Run `prectr validate` on the log: it sets repeats aside with their file and row."

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from prectr.core.artifacts import file_digests
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, shorten
 from prectr.features.inputs import Histories, PaddedBehaviours, PairArrays, RowArrays
 from prectr.ranking.candidates import CandidatePool
 from prectr.ranking.features import OnlineFeatures, RequestFeatures
@@ -95,7 +95,9 @@ class BatchRanking:
                 if request.pool not in pools:
                     pools[request.pool] = online.pool(request.query, request.candidates)
         except ValueError as error:
-            raise PrectrError(f"{self._scorers[0].bundle.path}: was trained on another catalogue: {error}") from None
+            raise PrectrError(
+                f"{self._scorers[0].bundle.path}: was trained on another catalogue: {shorten(error)}"
+            ) from None
         return [online.of_pool(request.user_id, pools[request.pool], request.now) for request in requests]
 
 

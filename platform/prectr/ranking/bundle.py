@@ -23,7 +23,7 @@ from pathlib import Path
 
 from prectr.contracts.model_config import FeatureSizes, ModelConfig
 from prectr.core.artifacts import require_artifact
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, shorten
 from prectr.core.mirror import MANIFEST
 from prectr.features.spec import SPEC_FILE, FeatureSpec
 from prectr.preferences.fit import PreferenceModel
@@ -85,7 +85,9 @@ class Bundle:
         try:
             content = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise PrectrError(f"{path / CONFIG_FILE}: cannot be read ({error}); train the bundle again.") from None
+            raise PrectrError(
+                f"{path / CONFIG_FILE}: cannot be read ({shorten(error)}); train the bundle again."
+            ) from None
         if content.get("bundle_version") != BUNDLE_VERSION:
             raise PrectrError(
                 f"{path}: the bundle has version {content.get('bundle_version')}, but this project reads version "

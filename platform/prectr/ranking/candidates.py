@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from prectr.core.errors import quoted
 from prectr.core.lru import LruCache
 from prectr.core.text import normalise_query
 from prectr.features.derive import MATCH_LEVELS, SOURCES
@@ -32,7 +33,9 @@ class UnknownItems(ValueError):
     """
 
     def __init__(self, item_ids: list[str]) -> None:
-        super().__init__(f"item {item_ids[0]!r} is not in the catalogue; send it as an object with item_id and title.")
+        super().__init__(
+            f"item {quoted(item_ids[0])} is not in the catalogue; send it as an object with item_id and title."
+        )
         self.item_ids = item_ids
 
 

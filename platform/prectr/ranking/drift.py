@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from prectr.core.artifacts import write_json
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, shorten
 from prectr.features.load import Samples, split_days
 from prectr.ranking.bundle import REFERENCE_FILE, Bundle
 from prectr.ranking.scoring import Scorer
@@ -57,7 +57,9 @@ class Drift:
         try:
             content = json.loads((bundle / REFERENCE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise PrectrError(f"{bundle / REFERENCE_FILE}: cannot be read ({error}); train the bundle again.") from None
+            raise PrectrError(
+                f"{bundle / REFERENCE_FILE}: cannot be read ({shorten(error)}); train the bundle again."
+            ) from None
         self._edges = {name: np.array(content[name]["edges"]) for name in ("score", "level")}
         self._shares = {name: np.array(content[name]["shares"]) for name in ("score", "level")}
         self._served = {name: np.zeros(len(shares)) for name, shares in self._shares.items()}

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from prectr.contracts.protocol import Context, ScoreRequest
 from prectr.core.artifacts import write_json
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, quoted, shorten
 from prectr.features.load import Samples, split_days
 from prectr.ranking.bundle import GOLDEN_FILE, INT8_ENCODER_FILE, Bundle
 from prectr.ranking.ranking import Ranking
@@ -80,7 +80,9 @@ def golden_scores(bundle: Path) -> GoldenScores:
     try:
         return GoldenScores.model_validate(json.loads((bundle / GOLDEN_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise PrectrError(f"{bundle / GOLDEN_FILE}: cannot be read ({error}); train the bundle again.") from None
+        raise PrectrError(
+            f"{bundle / GOLDEN_FILE}: cannot be read ({shorten(error)}); train the bundle again."
+        ) from None
 
 
 def require_golden(golden: GoldenScores, ranking: Ranking, int8: bool, name: str) -> None:
@@ -105,7 +107,7 @@ def require_golden(golden: GoldenScores, ranking: Ranking, int8: bool, name: str
         if not (difference <= tolerance).all():  # refuses NaN, too
             worst = int(np.nanargmax(np.where(np.isnan(difference), np.inf, difference)))
             raise PrectrError(
-                f"{name}: golden request {number + 1} ({request.query!r}) scores {logits[worst]:.5f}, but "
+                f"{name}: golden request {number + 1} ({quoted(request.query)}) scores {logits[worst]:.5f}, but "
                 f"{expected[worst]:.5f} was published (allowed difference {tolerance:g}); a file of the bundle or ONNX "
                 "Runtime has changed. Copy the bundle again, or train it again."
             )

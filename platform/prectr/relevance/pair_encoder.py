@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, shorten
 from prectr.core.lru import LruCache
 from prectr.relevance.tokenisation import PairTokens
 
@@ -33,7 +33,7 @@ def onnx_session(file: Path, threads: int) -> Any:
             str(file), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
         )
     except Exception as error:  # ONNX Runtime's errors share no base class
-        reason = str(error).strip().splitlines()[0]
+        reason = shorten(error)
         raise PrectrError(
             f"{file}: is missing, cut short or no ONNX model ({reason}); build its artifact again."
         ) from None

@@ -13,7 +13,7 @@ import polars as pl
 from prectr.contracts.model_config import LEVELS
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.artifacts import require_artifact
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, quoted
 from prectr.core.text import normalise_query
 from prectr.data.tables import Tables
 from prectr.preferences import mined as snapshot
@@ -159,7 +159,7 @@ def _unknown(preferences: Preferences, query: str) -> str:
     nearest = nearest_queries(mined_queries["query"], query)
     average = _tolerance(preferences.model.query_prior)
     lines = [
-        f"{preferences.path}: no user typed {query!r} up to {preferences.days[-1]}.",
+        f"{preferences.path}: no user typed {quoted(query)} up to {preferences.days[-1]}.",
         f"  An unknown query gets the average: tolerance {average['mean']:.2f} ± {average['sd']:.2f}, "
         f"clicks per examined impression {_by_level(snapshot.overall_rates(preferences))}.",
     ]
@@ -169,10 +169,10 @@ def _unknown(preferences: Preferences, query: str) -> str:
         prior = _tolerance(preferences.model.query_priors(categories)[0])
         rates = f", clicks {_by_level(matrix(of_category, RATE_NAMES)[0])}" if of_category.height else ""
         lines.append(
-            f"  If it shows mostly items of {categories[0]!r}, the category of the nearest query: "
+            f"  If it shows mostly items of {quoted(categories[0])}, the category of the nearest query: "
             f"{prior['mean']:.2f} ± {prior['sd']:.2f}{rates}."
         )
-    lines.append(f"  Nearest known queries: {', '.join(repr(near) for near in nearest) or 'none'}.")
+    lines.append(f"  Nearest known queries: {', '.join(quoted(near) for near in nearest) or 'none'}.")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from prectr.core.artifacts import write_json
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, shorten
 
 VERSION = 1
 PROGRESS = "progress.json"
@@ -65,7 +65,7 @@ def read_checkpoint(folder: Path) -> tuple[Progress, dict[str, dict[str, Tensor]
         content = json.loads(file.read_text(encoding="utf-8"))
         version, digests = content.pop("version"), content.pop("digests")
     except (OSError, ValueError, KeyError) as error:
-        raise PrectrError(f"{file}: cannot read the checkpoint ({type(error).__name__}: {error}).") from None
+        raise PrectrError(f"{file}: cannot read the checkpoint ({type(error).__name__}: {shorten(error)}).") from None
     if version != VERSION:
         raise PrectrError(f"{file}: checkpoint version {version} is not supported; this release reads {VERSION}.")
     parts = {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prectr.contracts.types import RankerInputs, RankerLabels
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, shorten
 from prectr.features.inputs import INPUT_NAMES, RowArrays, ranker_inputs
 from prectr.features.load import Samples
 
@@ -65,7 +65,7 @@ class RankerData:
     def name_of(self, row: int) -> str:
         """Name of a row for messages: its request and item."""
         request, item = self._row_names.row(row)
-        return f"request {request}, item {item}"
+        return f"request {shorten(request, 80)}, item {shorten(item, 80)}"
 
     def _check_features(self, frame: pl.DataFrame) -> None:
         """Raise on NaN or infinite features. Reads the stored columns, because scaling clips an infinity."""

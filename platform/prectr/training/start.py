@@ -14,7 +14,7 @@ from torch import nn
 
 from prectr.contracts.model_config import ModelConfig
 from prectr.core.artifacts import require_artifact
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, shorten
 from prectr.features.load import sample_days, split_days
 from prectr.features.spec import SPEC_FILE, same_specification
 from prectr.ranking.bundle import Bundle
@@ -66,7 +66,7 @@ def load_weights(ranker: nn.Module, start: Path) -> None:
     try:
         ranker.load_state_dict(load_file(start / WEIGHTS))
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = shorten(str(error).splitlines()[-1])
         raise PrectrError(f"{start / WEIGHTS}: these weights do not fit the ranker ({reason}).") from None
 
 

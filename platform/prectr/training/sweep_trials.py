@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from prectr.core.artifacts import write_json
 from prectr.core.config import assign_path
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, quoted, shorten
 from prectr.training.config import TrackingConfig, TrainConfig
 from prectr.training.sweep_config import SweepConfig
 
@@ -97,14 +97,16 @@ def drawn_config(train: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig
         if name not in names:
             nearest = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean '{nearest[0]}'?" if nearest else " `prectr config show` lists them under `train`."
-            raise UsageError(f"sweep.search: train has no setting '{name}'.{hint}")
+            raise UsageError(f"sweep.search: train has no setting {quoted(name)}.{hint}")
         assign_path(values, name.split("."), value)
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         setting = ".".join(str(part) for part in problem["loc"]) or ", ".join(settings)
-        raise UsageError(f"sweep.search: train.{setting}: {problem['msg']} (drawn: {dict(settings)}).") from None
+        raise UsageError(
+            f"sweep.search: train.{setting}: {shorten(problem['msg'])} (drawn: {quoted(dict(settings), 300)})."
+        ) from None
 
 
 def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -51,7 +51,7 @@ def probe(question: Question) -> Probe:
         if httpx.URL(url).userinfo:
             raise UsageError(f"teacher: a URL must hold no password; put the key into ${config.key_variable} instead.")
     except httpx.InvalidURL as error:
-        raise UsageError(f"teacher {url}: not a URL ({error}); give http://HOST:PORT/v1.") from None
+        raise UsageError(f"teacher {shorten(url)}: not a URL ({shorten(error)}); give http://HOST:PORT/v1.") from None
     key = read_key(config.key_variable)
     with httpx.Client(headers=headers(key), timeout=config.timeout_seconds) as client:
         return _Prober(client, url, key, config).probe(question)
@@ -126,7 +126,7 @@ class _Prober:
                 return card
         similar = difflib.get_close_matches(self._config.model, names, n=1)
         raise UsageError(
-            f"teacher {self._url}: does not serve label.http.model={self._config.model}"
+            f"teacher {self._url}: does not serve label.http.model={shorten(self._config.model, 80)}"
             + (f"; did you mean {shorten(similar[0], 80)}?" if similar else f"; it serves {shown}.")
         )
 

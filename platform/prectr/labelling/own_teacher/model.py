@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prectr.core import progress
-from prectr.core.errors import UsageError
+from prectr.core.errors import UsageError, listed, quoted, shorten
 from prectr.labelling.config import TeacherConfig
 
 
@@ -72,7 +72,7 @@ def load_tokenizer(teacher: str) -> Any:
     except (OSError, ValueError) as error:
         hint = "the directory holds no tokenizer" if Path(teacher).is_dir() else "no such directory"
         raise UsageError(
-            f"teacher '{teacher}': cannot be loaded ({hint}; {str(error).splitlines()[0]}). "
+            f"teacher {quoted(teacher, 300)}: cannot be loaded ({hint}; {shorten(error)}). "
             "Give a checkpoint directory, e.g. from `prectr train-teacher`, or the name of a model on the hub."
         ) from None
 
@@ -99,8 +99,9 @@ def check_base_model(name: str, max_length: int) -> None:
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is not None and context <= max_length:
         raise UsageError(
-            f"teacher.base_model '{name}': reads at most {context} tokens, too few for prompts of teacher.max_length "
-            f"{max_length} and an answer; set teacher.max_length below {context}, or choose another model."
+            f"teacher.base_model {quoted(name, 300)}: reads at most {context} tokens, too few for "
+            f"prompts of teacher.max_length {max_length} and an answer; set teacher.max_length below {context}, or "
+            "choose another model."
         )
 
 
@@ -144,9 +145,9 @@ def add_adapters(model: Any, rank: int, alpha: float, targets: Sequence[str] | N
     layers = _linear_layers(model)
     for target in targets or ():
         if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
-            available = ", ".join(sorted({layer.rsplit(".", 1)[-1] for layer in layers}))
+            available = listed(sorted({layer.rsplit(".", 1)[-1] for layer in layers}))
             raise UsageError(
-                f"teacher.lora_targets: the base model has no linear layer '{target}'; it has {available}."
+                f"teacher.lora_targets: the base model has no linear layer {quoted(target)}; it has {available}."
             )
     return get_peft_model(
         model,
@@ -183,18 +184,18 @@ def checkpoint_data_type(name: str) -> Any:
 def not_causal_message(name: str, architecture: str) -> str:
     """Error message for a base model that does not read from left to right."""
     return (
-        f"teacher.base_model '{name}': a {architecture} is no causal language model, but a teacher must be one; "
-        "choose e.g. a Qwen2, Llama or GPT-2."
+        f"teacher.base_model {quoted(name, 300)}: a {architecture} is no causal language model, but a teacher must be "
+        "one; choose e.g. a Qwen2, Llama or GPT-2."
     )
 
 
 def _load_error_message(name: str, error: Exception) -> str:
     return (
-        f"teacher.base_model '{name}': cannot be loaded ({str(error).splitlines()[0]}). "
+        f"teacher.base_model {quoted(name, 300)}: cannot be loaded ({shorten(error)}). "
         "Give the directory of a checkpoint, or the name of a model on the hub."
     )
 
 
 def _refuse_missing_directory(name: str) -> None:
     if (Path(name).is_absolute() or name.startswith(".")) and not Path(name).is_dir():
-        raise UsageError(f"teacher.base_model '{name}': no such directory.")
+        raise UsageError(f"teacher.base_model {quoted(name, 300)}: no such directory.")

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, shorten
 from prectr.core.ray_train import append_curve, autocast
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.own_teacher.data import TRAINING, VALIDATION, WARM, TeacherData, bucketed_batches, micro_batches
@@ -181,7 +181,7 @@ def _prepare_model(name: str, teacher: TeacherConfig, device: str) -> tuple[Any,
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         except ValueError as error:
             raise UsageError(
-                f"teacher.checkpoint_activations: '{name}' does not support it ({error}); set it to false."
+                f"teacher.checkpoint_activations: '{name}' does not support it ({shorten(error)}); set it to false."
             ) from None
     if not teacher.lora_rank:
         return model, None
