@@ -15,7 +15,20 @@ import typer
 from scipy.special import expit
 
 from jobs import train_contestants
-from jobs.options import PATH, Answer, Encoder, Force, Labels, Out, Preferences, Rankers, Seeds, TablesIn, command
+from jobs.options import (
+    PATH,
+    Answer,
+    Encoder,
+    Force,
+    Labels,
+    Out,
+    Preferences,
+    Rankers,
+    Seeds,
+    TablesIn,
+    command,
+    require_paths,
+)
 from jobs.options import Samples as SamplesIn
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
@@ -164,6 +177,7 @@ def run_command(
     names = [*(one.name for one in contestants), *bundles, *(name for name, _, _ in files)]
     if base is not None and base not in names:
         raise UsageError(f"--base {shorten(base, 80)}: is none of those that are judged: {listed(names)}.")
+    require_paths("scores", *(Path(file) for _, _, file in files))
     if contestants:
         if ranker:
             raise UsageError("give --models or --ranker, not both: with --models, bundles are found in --rankers.")

@@ -216,8 +216,8 @@ def _publish(
     if len(errors) > config.max_error_share * plan.questions:
         raise PrectrError(
             f"label: {len(errors):,} of {plan.questions:,} questions have no label, above label.max_error_share "
-            f"({config.max_error_share:g}); first reason: {shorten(errors['error'][0])}. The {len(raw):,} good labels are in "
-            "the ledger. Fix the cause, then run again with --retry-errors."
+            f"({config.max_error_share:g}); first reason: {shorten(errors['error'][0])}. The {len(raw):,} good labels "
+            "are in the ledger. Fix the cause, then run again with --retry-errors."
         )
     labelled = keyed.join(raw, on="key", how="inner").sort("query", "item_id")
     gold = labelled.join(

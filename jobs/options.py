@@ -6,6 +6,7 @@ parameters of a settings type are filled from the configuration.
 
 import inspect
 import json
+import os
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +20,9 @@ import typer
 from jobs.settings import Settings
 from prectr.contracts.model_config import MODELS
 from prectr.core import progress
-from prectr.core.artifacts import StageResult
+from prectr.core.artifacts import StageResult, require_artifact
 from prectr.core.config import FrozenConfig, load_config
+from prectr.core.errors import UsageError
 from prectr.core.mirror import fetch, local_path, named
 from prectr.core.ray_session import parse_gib, prepare_environment
 
@@ -78,6 +80,19 @@ MEMORY = {
 MODEL = {"model": Shortcut("train.model.name", Annotated[str | None, typer.Option(help=f"{', '.join(MODELS)}.")])}
 PORT = {"port": Shortcut("serve.port", Annotated[int | None, typer.Option(help="Port on the loopback address.")])}
 
+_MADE = ("out", "workspace", "html", "rankers")
+"""Options with paths that a command makes where they are missing."""
+_STAGES = {
+    "samples": "build-samples",
+    "relevance": "score-relevance",
+    "preferences": "mine-preferences",
+    "labels": "label",
+    "encoder": "distill",
+    "ranker": "train",
+    "evaluation": "evaluate",
+    "ablation": "evaluate",
+}
+"""Stages that make the artifacts which options take."""
 _SETTINGS = {
     "config_file": (ConfigFile, None),
     "set_": (Assignments, None),
@@ -141,8 +156,11 @@ def command(
             own_settings = [text for option, one in short.items() for text in _assignment(one, options.pop(option))]
             settings = resolve_settings(config_file, [*(assignments or []), *own_settings], preset, verbose)
             for option, value in options.items():
+                paths = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, Path)]
                 if option not in ("out", "workspace"):  # a stage looks after its own output
-                    fetch_paths(*(value if isinstance(value, list) else [value]))
+                    fetch_paths(*paths)
+                if option not in _MADE:
+                    require_paths(option, *paths)
             result = function(**options, **{option: _section_of(settings, kind) for option, kind in sections.items()})
             print_result(show(result) if show else result, json_)
 
@@ -202,6 +220,24 @@ def fetch_paths(*values: Any) -> None:
     for value in values:
         if isinstance(value, Path):
             fetch(value)
+
+
+def require_paths(option: str, *paths: Path) -> None:
+    """Check that the paths of an option are there.
+
+    Raises:
+        UsageError: one is not; the message names the command that makes it, if one does.
+    """
+    for path in paths:
+        if os.path.exists(path):
+            continue
+        if option in _STAGES:
+            require_artifact(path, _STAGES[option])
+        if option == "tables":
+            from prectr.data.tables import Tables
+
+            Tables(path)
+        raise UsageError(f"{path}: no such file or directory.")
 
 
 def manifest_of(result: StageResult) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import typer
 from jobs.options import PATH, Answer, Force, Out, command, manifest_of
 from prectr.core import progress
 from prectr.core.artifacts import StageResult, read_manifest, require_artifact, run_stage, write_json
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, UsageError
 from prectr.reports.config import ReportConfig
 
 PAGE, MARKDOWN, CONTENT = "report.html", "report.md", "report.json"
@@ -29,8 +29,10 @@ def run(
     """Write the report about `workspace`, with the figures of `evaluation` and of `ablation`, into the artifact `out`.
 
     Raises:
-        UsageError: `evaluation` or `ablation` is not an evaluation.
+        UsageError: there is no `workspace`, or `evaluation` or `ablation` is not an evaluation.
     """
+    if not workspace.is_dir():
+        raise UsageError(f"{workspace}: no such directory; give the one that holds the stages' artifacts.")
     require_artifact(evaluation, "evaluate")
     if ablation is not None:
         require_artifact(ablation, "evaluate")

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from jobs.options import PATH, command
 from prectr.contracts.protocol import InvalidField, ScoreRequest, require_ids
 from prectr.contracts.schema import NULL_IDS
-from prectr.core.errors import PrectrError
+from prectr.core.errors import PrectrError, shorten
 from prectr.core.ray_session import RayConfig, memory_bytes, ray_session
 from prectr.ranking.bundle import require_bundle
 from prectr.ranking.ranking import Ranking
@@ -70,9 +70,8 @@ def _parsed(line: str, null_ids: Collection[str]) -> ScoreRequest | ValueError:
     except InvalidField as error:
         return ValueError(f"{'.'.join(map(str, error.path))}: {error}")
     except ValidationError as error:
-        return ValueError(
-            "; ".join(f"{'.'.join(map(str, entry['loc'])) or 'line'}: {entry['msg']}" for entry in error.errors())
-        )
+        problems = [f"{'.'.join(map(str, entry['loc'])) or 'line'}: {entry['msg']}" for entry in error.errors()]
+        return ValueError(shorten("; ".join(problems), 1000))
 
 
 def run(
