@@ -14,9 +14,9 @@ from prectr.data.importers.config import ImportConfig
 from prectr.data.importers.diginetica import open_diginetica
 from prectr.data.importers.esci import open_esci
 from prectr.data.importers.home_depot import open_home_depot
+from prectr.data.importers.import_tables import import_tables
 from prectr.data.importers.kuaisearch import open_kuaisearch
 from prectr.data.importers.mapping import open_mapping
-from prectr.data.importers.import_tables import import_tables
 from prectr.data.importers.wands import open_wands
 
 ADAPTERS = {

@@ -13,11 +13,11 @@ import polars as pl
 from prectr.contracts.schema import IMPRESSIONS, ITEMS, JUDGMENTS, USERS
 from prectr.core.errors import PrectrError
 from prectr.data.importers.config import ImportConfig, KuaiSearchConfig
+from prectr.data.reading.bad_rows import FILE, ROW
 from prectr.data.reading.files import Layout
 from prectr.data.reading.reader import Reader
 from prectr.data.reading.values import grade_of
 from prectr.data.source import Rows, Source, Tally, find_file, find_optional
-from prectr.data.reading.bad_rows import FILE, ROW
 
 LAYOUT = Layout(format="jsonl")
 GRADES = {"0": 0, "1": 1, "2": 2, "3": 3}

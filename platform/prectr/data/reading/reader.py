@@ -224,9 +224,7 @@ def _unreadable(file: Path, layout: Layout, error: Exception) -> PrectrError:
 def _missing(file: Path, column: str, present: Sequence[str]) -> PrectrError:
     nearest = difflib.get_close_matches(column, present, n=1)
     hint = f" Did you mean {quoted(nearest[0])}?" if nearest else ""
-    return PrectrError(
-        f"{file}: column '{column}' is missing.{hint} The file has: {listed(present) or 'no columns'}."
-    )
+    return PrectrError(f"{file}: column '{column}' is missing.{hint} The file has: {listed(present) or 'no columns'}.")
 
 
 def _common(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
@@ -270,7 +268,9 @@ def _converted(name: str, found: pl.DataType, wanted: pl.DataType) -> pl.Expr:
     if isinstance(found, pl.Struct) and isinstance(wanted, pl.Struct):
         have = {field.name for field in found.fields}
         fields = [
-            (column.struct.field(field.name) if field.name in have else pl.lit(None)).cast(field.dtype).alias(field.name)
+            (column.struct.field(field.name) if field.name in have else pl.lit(None))
+            .cast(field.dtype)
+            .alias(field.name)
             for field in wanted.fields
         ]
         return pl.when(column.is_not_null()).then(pl.struct(fields)).alias(name)
@@ -278,7 +278,9 @@ def _converted(name: str, found: pl.DataType, wanted: pl.DataType) -> pl.Expr:
 
 
 def _type_name(kind: pl.DataType) -> str:
-    return "a list" if isinstance(kind, pl.List | pl.Array) else "an object" if isinstance(kind, pl.Struct) else "a value"
+    return (
+        "a list" if isinstance(kind, pl.List | pl.Array) else "an object" if isinstance(kind, pl.Struct) else "a value"
+    )
 
 
 def read_table(path: Path, table: Table, config: ValidateConfig, limit: float) -> pl.DataFrame:

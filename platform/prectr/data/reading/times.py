@@ -34,7 +34,6 @@ ADVICE |= {
 }
 
 
-
 def _both_readings(content: str) -> str:
     found = re.search(r"\b\d{1,2}[-/. ]\d{1,2}[-/. ](?:\d{4}|\d{2})\b", content)
     both = " or ".join(readings(found.group())) if found else ""
@@ -54,7 +53,20 @@ _ISO = rf"^\s*{_DAY}{_CLOCK}{_ZONE}\s*$"
 _DAY_ONLY = r"^\s*\d{4}-\d{1,2}-\d{1,2}\s*(?:Z|UTC)?\s*$"
 _SHORT_DAY = r"^\s*(?P<a>\d{1,2})[-/. ](?P<b>\d{1,2})[-/. ](?P<c>\d{4}|\d{2})(?:\D.*)?$"
 _NUMBER = r"^\s*[+-]?\d+(?:\.\d*)?\s*$"
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 
 
 @dataclass(frozen=True)
@@ -167,7 +179,9 @@ def _parse_distinct(texts: pl.Series, zone: str | None) -> Parsed:
     minutes = pl.when(pl.col("sign") == "+").then(minutes).otherwise(-minutes)
     pieces = parts.select(clock=clock, zone="z", minutes=pl.when(minutes.abs() < 16 * 60).then(minutes))
     naive = pieces["clock"].str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
-    zoned = (naive - (pieces["minutes"].cast(pl.Int64) * 60_000_000).cast(pl.Duration("us"))).dt.replace_time_zone("UTC")
+    zoned = (naive - (pieces["minutes"].cast(pl.Int64) * 60_000_000).cast(pl.Duration("us"))).dt.replace_time_zone(
+        "UTC"
+    )
     states_zone = pieces["zone"].is_not_null()
     local = in_zone(naive, zone) if zone is not None else pl.repeat(None, texts.len(), dtype=UTC, eager=True)
     times = zoned.zip_with(states_zone, local)

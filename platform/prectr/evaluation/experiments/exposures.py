@@ -213,9 +213,7 @@ class _Exposures:
         self._far = far_days(days, reader.config)
         self.earliest = min((ts for day, ts in first.items() if day not in self._far), default=None)
 
-    def sums(
-        self, users: pl.DataFrame, start: datetime, measures: list[Measure], config: ExperimentConfig
-    ) -> _Sums:
+    def sums(self, users: pl.DataFrame, start: datetime, measures: list[Measure], config: ExperimentConfig) -> _Sums:
         """Sum the exposures of the users.
 
         Args:
@@ -294,7 +292,6 @@ class _Exposures:
         for reason, count in settled.merged[name].items():
             self._reader.bad.merge(name, reason, count)
         return pl.concat([settled.tables[name], others], how="diagonal_relaxed")
-
 
 
 def _open(path: Path, table: Table, reader: Reader) -> tuple[list[str], Iterator[pl.DataFrame]]:
