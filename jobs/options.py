@@ -80,7 +80,7 @@ MEMORY = {
 MODEL = {"model": Shortcut("train.model.name", Annotated[str | None, typer.Option(help=f"{', '.join(MODELS)}.")])}
 PORT = {"port": Shortcut("serve.port", Annotated[int | None, typer.Option(help="Port on the loopback address.")])}
 
-_MADE = ("out", "workspace", "html", "rankers")
+_MADE = ("out", "workspace", "html", "rankers", "report")
 """Options with paths that a command makes where they are missing."""
 _STAGES = {
     "samples": "build-samples",
