@@ -32,6 +32,7 @@ from prectr.data.config import ValidateConfig
 from prectr.data.profile import Profile
 from prectr.data.reading.bad_rows import FAULT, FILE, RAW, ROW, BadRows
 from prectr.data.reading.reader import Reader
+from prectr.data.reading.values import blank_faults
 from prectr.data.requests import EQUAL, REUSED, settle
 from prectr.data.source import Rows, Source
 from prectr.data.spill import Spill, units_of
@@ -154,10 +155,10 @@ class _Build:
         Raises:
             PrectrError: the table has no rows.
         """
-        spill = Spill(self.staging / SPILL / table.name, key)
+        spill = Spill(self.staging / SPILL / table.name, key, self.source.expected.get(table.name))
         self.bad.table = table.name
         for frame in self._counted(table, self.source.tables[table.name]):
-            checked = _checked(table, frame, None if table == ITEMS else self.items)
+            checked = _checked(table, frame, None if table == ITEMS else self.items, self.config)
             good = checked.filter(pl.col(FAULT).is_null()).drop(RAW, strict=False)
             if good.height < checked.height:
                 self.bad.add(table.name, checked.filter(pl.col(FAULT).is_not_null()))
@@ -279,11 +280,11 @@ class _Build:
     def _near(self, table: str, rows: pl.DataFrame, far: set[date]) -> pl.DataFrame:
         """Rows that are not on far days; the others go to quarantine."""
         if not far:
-            return rows
+            return rows.drop(FILE, ROW, FAULT)
         is_far = pl.col("ts").dt.date().is_in(sorted(far))
         reason = pl.lit(f"ts {FAR} (a wrong clock?)").alias(FAULT)
         self.bad.add(table, rows.filter(is_far).with_columns(reason))
-        return rows.filter(~is_far)
+        return rows.filter(~is_far).drop(FILE, ROW, FAULT)
 
     def _write_days(self, table: Table, rows: pl.DataFrame, number: int) -> None:
         days = rows.with_columns(pl.col("ts").dt.date().alias("__day"))
@@ -314,13 +315,16 @@ def _ordered(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(*canonical, *sorted(set(rows.columns) - set(canonical)))
 
 
-def _checked(table: Table, frame: pl.DataFrame, known_items: np.ndarray | None) -> pl.DataFrame:
+def _checked(
+    table: Table, frame: pl.DataFrame, known_items: np.ndarray | None, config: ValidateConfig
+) -> pl.DataFrame:
     """Rows with the faults that show in a row by itself.
 
     Args:
         table: the canonical table.
         frame: its rows, as `conform` returned them.
         known_items: sorted hashes of the catalogue's ids; None: not to be checked.
+        config: words for null ids.
     """
     rules: list[tuple[pl.Expr, str]] = []
     if "position" in table.required_names:
@@ -335,8 +339,11 @@ def _checked(table: Table, frame: pl.DataFrame, known_items: np.ndarray | None) 
         rules.append((pl.col("title").str.strip_chars().str.len_bytes() == 0, "title is empty"))
     if known_items is not None and "item_id" in frame.columns:
         unknown = pl.Series("__unknown", ~_is_known(known_items, frame["item_id"]))
-        frame = frame.with_columns(unknown)
-        rules.append((pl.col("__unknown") & pl.col("item_id").is_not_null(), "item_id is not in items"))
+        if unknown.any():
+            frame = frame.with_columns(unknown)
+            blanks = blank_faults("item_id", frame["item_id"], config)
+            rules += [(pl.lit(mask), reason) for mask, reason in blanks]
+            rules.append((pl.col("__unknown") & pl.col("item_id").is_not_null(), "item_id is not in items"))
     faults = (pl.when(condition.fill_null(False)).then(pl.lit(reason)) for condition, reason in rules)
     return frame.with_columns(pl.coalesce(FAULT, *faults).alias(FAULT)).drop("__unknown", strict=False)
 

@@ -15,8 +15,6 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
-from prectr.data.reading.bad_rows import FAULT, FILE, ROW
-
 REQUEST, START = "__request", "__start"
 KEY = ["request_id", "user_id", "query"]
 EQUAL = "the same row again"
@@ -30,9 +28,8 @@ class Settled:
     """Rows of a unit of requests.
 
     Attributes:
-        tables: table -> rows with the time and the name of their request, sorted by ts, request_id, position, item_id;
-            without `FILE`, `ROW` and `FAULT`.
-        merged: table -> reason -> rows that were merged into others.
+        tables: table -> rows with the time and the name of their request, sorted by ts, request_id, position, item_id.
+            merged: table -> reason -> rows that were merged into others.
         renamed: requests that got a number because their request_id stands for several of a day.
     """
 
@@ -45,7 +42,7 @@ def settle(tables: dict[str, pl.DataFrame], minutes: float) -> Settled:
     """Put rows of impressions and candidates into requests.
 
     Args:
-        tables: table -> its good rows, with `FILE`, `ROW` and `FAULT`. All rows of a request_id must be there.
+        tables: table -> its good rows. All rows of a request_id must be there.
         minutes: longest time between the first and the last row of a request.
     """
     keys = pl.concat([frame.select(*KEY, "ts") for frame in tables.values()], rechunk=False)
@@ -64,7 +61,7 @@ def settle(tables: dict[str, pl.DataFrame], minutes: float) -> Settled:
         if renamed:
             changed.append(requests["request_id"].gather(of_row))
         rows, settled.merged[table] = _merge_repeats(frame.with_columns(of_row), changed)
-        rows = rows.drop(REQUEST, FILE, ROW, FAULT)
+        rows = rows.drop(REQUEST)
         settled.tables[table] = rows if is_sorted else rows.sort(order)
     return settled
 
@@ -180,7 +177,7 @@ def _merge_repeats(rows: pl.DataFrame, changed: list[pl.Series]) -> tuple[pl.Dat
     again = marks.is_duplicated()
     key = [REQUEST, "item_id"]
     clicks = [name for name in ("clicked", "purchased") if name in rows.columns]
-    values = [name for name in rows.columns if name not in (*key, *clicks, "ts", "request_id", FILE, ROW, FAULT)]
+    values = [name for name in rows.columns if name not in (*key, *clicks, "ts", "request_id")]
     outcome = pl.concat_str(pl.lit(""), *(pl.col(name).cast(pl.String).fill_null("-") for name in clicks))
     repeated = rows.with_row_index("__place").filter(again).with_columns(
         __values=pl.struct(values).struct.json_encode(), __clicks=outcome
@@ -208,6 +205,11 @@ def _merge_repeats(rows: pl.DataFrame, changed: list[pl.Series]) -> tuple[pl.Dat
         merged[reason] += int(more.filter(where).sum())
     kept = made["__place"].list.first()
     dropped = made.select(pl.col("__place").list.slice(1).explode()).to_series()
-    filled = [rows[name].clone().scatter(kept, made[name]) for name in (*values, *clicks)]
+    earliest = rows.select(*values, *clicks)[kept]
+    filled = [
+        rows[name].clone().scatter(kept, made[name])
+        for name in (*values, *clicks)
+        if not made[name].equals(earliest[name], null_equal=True)
+    ]
     keep = pl.repeat(True, rows.height, eager=True).scatter(dropped, False)
     return rows.with_columns(*filled, *changed).filter(keep), +merged

@@ -57,6 +57,8 @@ class Source:
     """Path of a Delta Lake table -> the version that is read."""
     not_read: tuple[Path, ...] = ()
     """Files beside the log that no table reads."""
+    expected: Mapping[str, int] = field(default_factory=dict)
+    """Canonical table -> its rows, where the files say how many there are."""
     notes: Callable[[], list[str]] = list
     """Further lines to print after reading, such as values that no rule of the mapping names."""
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import polars as pl
 
 UNIT_ROWS = 2_000_000
-"""Most rows of a unit, up to 256 units; also the rows that are held in memory before some are written."""
-BUCKETS = 256
+"""Most rows of a unit, up to `MOST_UNITS`; also the rows that are held in memory before some are written."""
+MOST_UNITS = 1024
+BUCKETS = 64
+"""Buckets of the temporary files if the number of rows is not known beforehand."""
 _BUCKET = "__bucket"
 
 
@@ -23,7 +25,7 @@ def units_of(rows: int) -> int:
     (1, 1, 4)
     """
     units = 1
-    while rows > units * UNIT_ROWS and units < BUCKETS:
+    while rows > units * UNIT_ROWS and units < MOST_UNITS:
         units *= 2
     return units
 
@@ -35,10 +37,17 @@ class Spill:
         rows: rows so far.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        """`folder` is a directory for temporary files, made when it is needed; `key` is the column that is hashed."""
+    def __init__(self, folder: Path, key: str, expected: int | None = None) -> None:
+        """Make an empty spill.
+
+        Args:
+            folder: directory for temporary files, made when it is needed.
+            key: column that is hashed.
+            expected: rows that will come, if that is known. If it is right, a unit keeps the order of its rows.
+        """
         self.rows = 0
         self._folder, self._key = folder, key
+        self._buckets = BUCKETS if expected is None else units_of(expected)
         self._frames: list[pl.DataFrame] = []
         self._held = 0
         self._files: list[tuple[Path, list[int]]] = []
@@ -54,25 +63,27 @@ class Spill:
             self._flush()
 
     def unit(self, number: int, units: int) -> pl.DataFrame | None:
-        """The rows of one of `units` ranges of hashes; None if there are none. Each is read once."""
+        """The rows whose hash modulo `units`, a power of two, is `number`; None if there are none. Each is read once."""
         if units == 1 and not self._files:
             frames, self._frames = self._frames, []
         else:
             self._flush()
-            span = BUCKETS // units
-            frames = list(self._read(range(number * span, (number + 1) * span)))
+            frames = list(self._read(number, units))
         return pl.concat(frames, how="diagonal_relaxed") if frames else None
 
     def close(self) -> None:
         """Remove the temporary files."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _hash(self, parts: int) -> pl.Expr:
+        return pl.col(self._key).hash(seed=0) % parts
+
     def _flush(self) -> None:
         """Write the rows that are held to one file, in the order of their buckets."""
         if not self._frames:
             return
-        bucket = (pl.col(self._key).hash(seed=0) % BUCKETS).cast(pl.UInt16).alias(_BUCKET)
-        pieces: dict[int, list[pl.DataFrame]] = {number: [] for number in range(BUCKETS)}
+        bucket = self._hash(self._buckets).cast(pl.UInt16).alias(_BUCKET)
+        pieces: dict[int, list[pl.DataFrame]] = {number: [] for number in range(self._buckets)}
         for frame in self._frames:
             parts = frame.with_columns(bucket).partition_by(_BUCKET, as_dict=True, include_key=False)
             for (number,), part in parts.items():
@@ -85,8 +96,11 @@ class Spill:
         heights = [sum(part.height for part in parts) for parts in pieces.values()]
         self._files.append((file, [0, *accumulate(heights)]))
 
-    def _read(self, buckets: range) -> Iterator[pl.DataFrame]:
+    def _read(self, number: int, units: int) -> Iterator[pl.DataFrame]:
+        """Rows of a unit: some whole buckets, or a part of one."""
         for file, starts in self._files:
-            rows = starts[buckets.stop] - starts[buckets.start]
-            if rows:
-                yield pl.scan_ipc(file).slice(starts[buckets.start], rows).collect()
+            for bucket in range(number % self._buckets, self._buckets, units):
+                rows = starts[bucket + 1] - starts[bucket]
+                if rows:
+                    frame = pl.scan_ipc(file).slice(starts[bucket], rows).collect()
+                    yield frame if units <= self._buckets else frame.filter(self._hash(units) == number)

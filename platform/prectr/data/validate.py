@@ -19,7 +19,7 @@ from prectr.data.profile import Profile
 from prectr.data.publish import publish_source
 from prectr.data.reading import columnar
 from prectr.data.reading.files import Layout, find_tables
-from prectr.data.reading.reader import Reader
+from prectr.data.reading.reader import Reader, expected_rows
 from prectr.data.reading.values import conform
 from prectr.data.source import Rows, Source, Tally
 
@@ -94,6 +94,7 @@ def open_tables(source: Path) -> Source:
         lacks=lacks,
         versions=versions,
         not_read=tuple(found.not_read),
+        expected={table: rows for table, files in pinned.items() if (rows := expected_rows(files)) is not None},
     )
 
 

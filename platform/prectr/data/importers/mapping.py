@@ -17,7 +17,7 @@ from prectr.data.importers.flags import FlagRule
 from prectr.data.importers.mapping_config import Category, Flag, Mapping, Position, TableFiles, Time
 from prectr.data.reading import columnar
 from prectr.data.reading.files import DELTA_LOG, Layout, compression_of, layout_of
-from prectr.data.reading.reader import Reader
+from prectr.data.reading.reader import Reader, expected_rows
 from prectr.data.reading.times import (
     NOT_ON_THE_CALENDAR,
     UTC,
@@ -47,6 +47,7 @@ def open_mapping(path: Path, config: ImportConfig) -> Source:
     tables: dict[str, Rows] = {}
     versions: dict[str, int] = {}
     flags: list[FlagRule] = []
+    expected: dict[str, int] = {}
     for table in TABLES:
         settings: TableFiles | None = getattr(mapping.files, table.name)
         if settings is not None:
@@ -54,6 +55,8 @@ def open_mapping(path: Path, config: ImportConfig) -> Source:
             files |= {f"{table.name}: {os.path.relpath(file, path.parent)}": file for file in table_files}
             pinned = [(file, _layout(file, settings)) for file in table_files]
             versions |= {str(file): layout.version for file, layout in pinned if layout.version is not None}
+            rows = expected_rows(pinned)
+            expected |= {} if rows is None else {table.name: rows}
             rules = _flag_rules(table, mapping)
             flags += rules.values()
             tables[table.name] = _reader(path, table, settings, pinned, mapping, rules)
@@ -65,6 +68,7 @@ def open_mapping(path: Path, config: ImportConfig) -> Source:
         grades=mapping.grades or {},
         lacks=tuple(f"the table {table.name}" for table in TABLES if table.name not in tables),
         versions=versions,
+        expected=expected,
         notes=lambda: [note for rule in flags for note in rule.notes()],
     )
 

@@ -175,6 +175,23 @@ class Reader:
                     yield piece.frame
 
 
+def expected_rows(files: Files) -> int | None:
+    """Number of rows of some files; None if one of them does not say it.
+
+    Raises:
+        PrectrError: a file cannot be read.
+    """
+    rows = 0
+    for file, layout in files:
+        if layout.format != "parquet":
+            return None
+        try:
+            rows += columnar.count_parquet_rows(file)
+        except _FAILURES as error:
+            raise _unreadable(file, layout, error) from None
+    return rows
+
+
 def open_stream(file: Path, layout: Layout) -> BinaryIO:
     """Open a file of texts; a compressed one is decompressed while it is read."""
     if layout.compression is None:

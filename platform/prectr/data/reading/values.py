@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from prectr.contracts.schema import WANTED_TYPE, Column, Kind, Table
+from prectr.contracts.schema import CANDIDATES, IMPRESSIONS, JUDGMENTS, WANTED_TYPE, Column, Kind, Table
 from prectr.core.errors import PrectrError, listed
 from prectr.core.text import BLANK
 from prectr.data.config import ValidateConfig
@@ -66,6 +66,8 @@ def conform(
         pl.col(ROW),
         *(condition.fill_null(False).alias(f"__fault{number}") for number, (condition, _) in enumerate(faults)),
     )
+    # A title may be a word for null, and `publish` looks at ids that are not in the catalogue.
+    unchecked = ("title", "item_id") if table in (IMPRESSIONS, CANDIDATES, JUDGMENTS) else ("title",)
     found: Faults = [(raw[f"__fault{number}"], reason) for number, (_, reason) in enumerate(faults)]
     converted: list[pl.Series] = []
     for column in table.columns:
@@ -77,8 +79,8 @@ def conform(
             series, reasons = _timed(column, origin)
         else:
             series, reasons = _convert(raw.item(0, FILE) if raw.height else "", column, values)
-            if column.kind == "string" and column.name != "title":
-                reasons += _blanks(column, series, config)
+            if column.kind == "string" and column.required and column.name not in unchecked:
+                reasons += blank_faults(column.name, series, config)
         found += reasons
         converted.append(series.alias(column.name))
         if elsewhere is not None and column.kind == "timestamp":
@@ -182,22 +184,20 @@ def _whole(numbers: pl.Series) -> pl.Series:
     return whole.zip_with((whole == numbers).fill_null(False), pl.Series([None], dtype=pl.Int32))
 
 
-def _blanks(column: Column, texts: pl.Series, config: ValidateConfig) -> Faults:
-    """Required texts that stand for nothing: blank ones, and words for null as ids."""
-    if not column.required:
-        return []
+def blank_faults(name: str, texts: pl.Series, config: ValidateConfig) -> Faults:
+    """Texts that stand for nothing: blank ones, and words for null as ids."""
     distinct = texts.filter(texts.ne_missing(texts.shift())).unique().drop_nulls()
     bad = distinct.filter(distinct.str.contains(BLANK))
     faults: Faults = []
     if bad.len():
-        faults.append((texts.is_in(bad.implode()).fill_null(False), f"{column.name} is blank"))
-    if column.name.endswith("_id"):
+        faults.append((texts.is_in(bad.implode()).fill_null(False), f"{name} is blank"))
+    if name.endswith("_id"):
         words = [word.lower() for word in config.null_ids]
         longest = max(map(len, words), default=0)
         short = distinct.filter(distinct.str.strip_chars().str.len_chars() <= longest)
         named = short.filter(short.str.strip_chars().str.to_lowercase().is_in(words))
         if named.len():
-            reason = f"{column.name} is a word for null ({listed(config.null_ids)})"
+            reason = f"{name} is a word for null ({listed(config.null_ids)})"
             faults.append((texts.is_in(named.implode()).fill_null(False), reason))
     return faults
 

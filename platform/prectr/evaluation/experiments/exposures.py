@@ -253,6 +253,7 @@ class _Exposures:
             is_far = pl.col("ts").dt.date().is_in(sorted(self._far))
             bad.add(name, rows.filter(is_far).with_columns(pl.lit(f"ts {FAR} (a wrong clock?)").alias(FAULT)))
             rows = rows.filter(~is_far)
+        rows = rows.drop(FILE, ROW, FAULT)
         if not rows.height:
             return None
         rows = self._without_repeats(rows)
@@ -284,7 +285,7 @@ class _Exposures:
         name = self._table.name
         keyed = pl.col("request_id").is_not_null() & pl.col("item_id").is_not_null()
         query = pl.col("query").fill_null("") if "query" in rows.columns else pl.lit("")
-        others = rows.filter(~keyed).drop(FILE, ROW, FAULT)
+        others = rows.filter(~keyed)
         rows = rows.filter(keyed).with_columns(query.alias("query"))
         if not rows.height:
             return others
