@@ -109,7 +109,7 @@ def publish_source(
         }
 
     versions = {f"version of {name}": str(version) for name, version in source.versions.items()}
-    inputs = {"source": source.name, **source.files, **versions}
+    inputs: dict[str, Path | str] = {"source": source.name, **source.files, **versions}
     return run_stage(stage, out, config=config, inputs=inputs, build=build, force=force)
 
 

@@ -313,8 +313,8 @@ def _open(path: Path, table: Table, reader: Reader) -> tuple[list[str], Iterator
     found = find_files(path / "impressions" if (path / "impressions").is_dir() else path)
     files = found.tables.get("", [])
     if found.not_read:
-        names = listed([str(file.relative_to(path.parent)) for file in found.not_read])
-        progress.say(f"  {path}: not read: {len(found.not_read):,} files of other kinds: {names}")
+        odd = listed([str(file.relative_to(path.parent)) for file in found.not_read])
+        progress.say(f"  {path}: not read: {len(found.not_read):,} files of other kinds: {odd}")
     if not files:
         raise UsageError(f"{path}: give a file that ends with {ENDINGS}, or a directory of such files.")
     names = [column.name for column in table.columns]
