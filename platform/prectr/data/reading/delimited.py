@@ -181,8 +181,11 @@ class _Reader:
             end, lines, separators = counts
         else:
             end = data.rfind(NEWLINE) + 1
-            lines, separators = data.count(NEWLINE, 0, end), data.count(self.separator, 0, end)
-        if not end or separators != lines * (self.width - 1) or b"\0" in data or data.count(RETURN) > lines:
+            cells = np.frombuffer(data, np.uint8, end)  # counting is faster in numpy than in bytes
+            lines, separators = (int(np.count_nonzero(cells == byte)) for byte in (NEWLINE[0], self.separator[0]))
+        if not end or separators != lines * (self.width - 1) or b"\0" in data:
+            return None
+        if RETURN in data and data.count(RETURN) > lines:
             return None
         if self.width == 1 and (data[0] in b"\r\n" or b"\n\n" in data or b"\n\r\n" in data):
             return None

@@ -4,6 +4,7 @@ import csv
 import difflib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -15,7 +16,7 @@ from prectr.core.errors import PrectrError, UsageError, listed, quoted
 from prectr.data.config import ValidateConfig
 from prectr.data.reading import columnar, json_lines
 from prectr.data.reading.bad_rows import FAULT, FILE, BadRows
-from prectr.data.reading.delimited import Chosen, read_delimited
+from prectr.data.reading.delimited import Chosen, Piece, read_delimited
 from prectr.data.reading.files import ENDINGS, Layout, find_files, layout_of
 from prectr.data.reading.times import Parsed
 from prectr.data.reading.values import conform
@@ -169,10 +170,19 @@ class Reader:
             else:
                 wanted = chosen(names) if names else []
                 pieces = json_lines.read_json_lines(stream, {name: others.get(name, pl.String()) for name in wanted})
-            for piece in pieces:
+            for piece in _ahead(pieces):
                 self.bad.add_lines(file, piece.bad)
                 if piece.frame.height:
                     yield piece.frame
+
+
+def _ahead(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The same pieces; the next one is read while one is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, pieces, None)
+        while (piece := following.result()) is not None:
+            following = pool.submit(next, pieces, None)
+            yield piece
 
 
 def expected_rows(files: Files) -> int | None:
