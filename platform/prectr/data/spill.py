@@ -63,7 +63,7 @@ class Spill:
             self._flush()
 
     def unit(self, number: int, units: int) -> pl.DataFrame | None:
-        """The rows whose hash modulo `units`, a power of two, is `number`; None if there are none. Each is read once."""
+        """The rows of one of `units` (a power of two) ranges of hashes; None if there are none. Each is read once."""
         if units == 1 and not self._files:
             frames, self._frames = self._frames, []
         else:
@@ -76,7 +76,7 @@ class Spill:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _hash(self, parts: int) -> pl.Expr:
-        return pl.col(self._key).hash(seed=0) % parts
+        return pl.col(self._key).hash(seed=0) % MOST_UNITS // (MOST_UNITS // parts)
 
     def _flush(self) -> None:
         """Write the rows that are held to one file, in the order of their buckets."""
@@ -98,9 +98,10 @@ class Spill:
 
     def _read(self, number: int, units: int) -> Iterator[pl.DataFrame]:
         """Rows of a unit: some whole buckets, or a part of one."""
+        first = number * self._buckets // units
+        last = first + max(1, self._buckets // units)
         for file, starts in self._files:
-            for bucket in range(number % self._buckets, self._buckets, units):
-                rows = starts[bucket + 1] - starts[bucket]
-                if rows:
-                    frame = pl.scan_ipc(file).slice(starts[bucket], rows).collect()
-                    yield frame if units <= self._buckets else frame.filter(self._hash(units) == number)
+            rows = starts[last] - starts[first]
+            if rows:
+                frame = pl.scan_ipc(file).slice(starts[first], rows).collect()
+                yield frame if units <= self._buckets else frame.filter(self._hash(units) == number)

@@ -108,7 +108,7 @@ class Tables:
         return judged.group_by("query", "item_id").agg(pl.col("grade").max().cast(pl.Int8)).sort("query", "item_id")
 
     def impressions(self, days: Sequence[date] | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Impressions of some days (default: all) in time order, with normalised queries and their `date`."""
+        """Impressions of some days (default: all), day by day, with normalised queries and their `date`."""
         return self._dated("impressions", days, columns)
 
     def candidates(self, days: Sequence[date] | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
