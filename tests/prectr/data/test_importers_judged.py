@@ -51,9 +51,9 @@ def wands(tmp_path: Path) -> Path:
 def test_wands(wands: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = run("wands", wands).manifest
     assert rows(wands, "judgments", "query", "item_id", "grade", "source") == [
+        ("lamp", "7", 2, "wands"),
         ("wood bed", "0", 3, "wands"),
         ("wood bed", "7", 0, "wands"),
-        ("lamp", "7", 2, "wands"),
     ]
     assert rows(wands, "items", "item_id", "title", "category", "rating_count") == [
         ("0", "solid wood bed", "Furniture > Bedroom > Beds", 15.0),
@@ -91,11 +91,11 @@ def test_bad_rows_go_to_quarantine_with_file_row_and_reason(wands: Path) -> None
     assert not (wands.parent / "out" / "tables").exists()
     run("wands", wands, bad=0.9)
     quarantined = pl.read_parquet(wands.parent / "out" / "quarantine" / "rows.parquet")
-    assert quarantined.select("file", "row", "reason").rows() == [
-        (str(wands / "label.csv"), 3, "label is not one of Exact, Partial, Irrelevant"),
-        (str(wands / "label.csv"), 4, "query is null"),
-        (str(wands / "label.csv"), 5, "item_id is not in items"),
-        (str(wands / "label.csv"), 6, "duplicate (query, item_id)"),
+    assert quarantined.select("file", "line", "row", "reason").rows() == [
+        (str(wands / "label.csv"), 5, None, "label is not one of Exact, Partial, Irrelevant"),
+        (str(wands / "label.csv"), 6, None, "query is null"),
+        (str(wands / "label.csv"), 7, None, "item_id is not in items"),
+        (str(wands / "label.csv"), 8, None, "duplicate (query, item_id) with other values"),
     ]
 
 
@@ -165,8 +165,8 @@ def test_esci(tmp_path: Path) -> None:
     manifest = run("esci", folder).manifest
     assert rows(folder, "items") == [("B1", "blue case", "Acme", "Blue"), ("B2", "phone", None, None)]
     assert rows(folder, "judgments", "query", "item_id", "grade", "split") == [
-        ("phone", "B2", 3, "train"),
         ("phone", "B1", 1, "train"),
+        ("phone", "B2", 3, "train"),
         ("phone case", "B1", 2, "test"),
         ("phone case", "B2", 0, "test"),
     ]
@@ -184,7 +184,7 @@ def test_esci_of_another_locale(tmp_path: Path) -> None:
         "judgments of other locales than es": 4,
     }
     assert rows(folder, "items", "title") == [("funda azul",)]
-    with pytest.raises(PrectrError, match=r"no rows for the table 'items' in esci .left out: 3 x products of other"):
+    with pytest.raises(PrectrError, match=r"the table 'items' has no rows .left out: 3 x products of other"):
         run("esci", folder, ImportConfig(esci=EsciConfig(locale="jp")))
 
 
@@ -198,7 +198,9 @@ def test_esci_joined_in_one_csv_names_each_product_once(tmp_path: Path) -> None:
     )
     run("esci", file)
     assert rows(file, "items", "item_id", "brand") == [("B1", "Acme"), ("B2", None)]
-    assert rows(file, "judgments", "grade") == [(1,), (3,), (0,)]
+    assert rows(file, "judgments", "item_id", "query", "grade") == [
+        ("B1", "case", 3), ("B2", "case", 0), ("B1", "phone", 1),
+    ]  # fmt: skip
 
 
 def test_home_depot(tmp_path: Path) -> None:

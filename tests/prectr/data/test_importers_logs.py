@@ -148,8 +148,8 @@ def test_kuaisearch_invents_no_positions_or_times(kuaisearch: Path, capsys: pyte
     ]
     judged = pl.read_parquet(kuaisearch.parent / "tables" / "judgments.parquet")
     assert judged.select("query", "item_id", "grade").rows() == [
-        ("鞋", "relevance-0", 3),
         ("红鞋", "relevance-0", 2),
+        ("鞋", "relevance-0", 3),
         ("鞋", "relevance-2", 0),
     ]
     assert tables.users().rows(named=True) == [{"user_id": "9", "gender": "F", "age": 30}]

@@ -13,21 +13,21 @@ from jobs import import_log
 from prectr.core.artifacts import StageResult
 from prectr.core.errors import PrectrError, UsageError
 from prectr.data.config import ValidateConfig
-from prectr.data.importers import reading
 from prectr.data.importers.config import ImportConfig
+from prectr.data.reading import columnar, delimited, json_lines
 from prectr.data.tables import Tables
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "import.md"
 EXAMPLE = re.compile(r"`(my-log/[^`]+)`:\n\n```\w+\n(.*?)```", re.DOTALL)
 
 
-def _run(mapping: Path, bad: float = 0.0) -> StageResult:
+def _run(mapping: Path, bad: float = 0.0, **validation: Any) -> StageResult:
     return import_log.run(
         source="mapping",
         path=mapping,
         out=mapping.parent / "out" / "tables",
         config=ImportConfig(),
-        validation=ValidateConfig(max_bad_share=bad),
+        validation=ValidateConfig(max_bad_share=bad, **validation),
     )
 
 
@@ -108,7 +108,8 @@ NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
         ("2026-01-01T00:00:00Z", {}),
         ("2026-01-01 01:00:00+01:00", {}),
         ("2026-01-01T01:00:00", {"zone": "Europe/Berlin"}),
-        ("2026-01-01", {"zone": "UTC"}),
+        ("2026-01-01", {"format": "%Y-%m-%d", "zone": "UTC"}),
+        ("1767225600", {}),
         ("20260101-0900", {"format": "%Y%m%d-%H%M", "zone": "Asia/Tokyo"}),
         ("01 Jan 2026 02:00 +0200", {"format": "%d %b %Y %H:%M %z"}),
     ],
@@ -144,9 +145,12 @@ def test_a_time_that_cannot_be_read_is_its_rows_fault(log: Path) -> None:
     with (log.parent / "log.csv").open("a") as data:
         data.write("b,x,yesterday,shoe,1,1,1\nc,x,99999999999999,shoe,1,1,1\nd,x,,shoe,1,1,1\n")
     _run(log, bad=0.9)
-    quarantined = pl.read_parquet(log.parent / "out" / "quarantine" / "rows.parquet").sort("row")
-    unreadable = "ts is not timestamp[us, UTC] (a time with its zone)"
-    assert quarantined.select("row", "reason").rows() == [(2, unreadable), (3, unreadable), (4, "ts is null")]
+    assert _bad_lines(log) == [(4, "ts is not a number"), (5, "ts is not on the calendar"), (6, "ts is null")]
+
+
+def _bad_lines(log: Path) -> list[tuple[int, str]]:
+    quarantined = pl.read_parquet(log.parent / "out" / "quarantine" / "rows.parquet").sort("line")
+    return quarantined.select("line", "reason").rows()
 
 
 def test_flags_positions_and_constants(log: Path) -> None:
@@ -173,20 +177,18 @@ def test_values_that_fit_no_type_are_their_rows_fault(log: Path) -> None:
     with (log.parent / "log.csv").open("a") as data:
         data.write("b,x,0,shoe,1,first,1\nc,x,0,shoe,1,1,maybe\nd,x,0,shoe,1,1.5,1\ne,x,0,,1,1,1\n")
     _run(log, bad=0.9)
-    quarantined = pl.read_parquet(log.parent / "out" / "quarantine" / "rows.parquet").sort("row")
-    assert quarantined["reason"].to_list() == [
-        "position is not int32",
-        "clicked is not bool",
-        "position is not int32",
-        "query is null",
+    assert _bad_lines(log) == [
+        (4, "position is not int32"),
+        (5, "clicked is not bool"),
+        (6, "position is not int32"),
+        (7, "query is null"),
     ]
 
 
 def test_chunks_and_days_lose_no_row(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of a day that lie in several chunks and files meet again, and duplicates among them are found."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 64)
-    monkeypatch.setattr(reading, "CHUNK_ROWS", 2)
-    rows = [f"r{number},x,{1767225600 + number * 20_000},shoe,{1 + number % 2},1,0\n" for number in range(40)]
+    """Rows of a day that lie in several blocks and files meet again, and repeated ones among them count once."""
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 64)
+    rows = [f"r{number},x,{1767225600 + number * 20_000},shoe,{1 + number % 2},1,1\n" for number in range(40)]
     (log.parent / "log.csv").unlink()
     folder = log.parent / "logs"
     folder.mkdir()
@@ -196,14 +198,13 @@ def test_chunks_and_days_lose_no_row(log: Path, monkeypatch: pytest.MonkeyPatch)
     manifest = _run(log, bad=0.9).manifest
     shown = _tables(log).impressions()
     assert sorted(shown["request_id"]) == sorted(f"r{number}" for number in range(40))
-    assert manifest["quarantined"]["impressions"] == {"duplicate (request_id, item_id)": 1}
-    quarantined = pl.read_parquet(log.parent / "out" / "quarantine" / "rows.parquet")
-    assert quarantined.select("file", "row").rows() == [(str(folder / "1.csv"), 20)]
+    assert manifest["merged"]["impressions"] == {"the same row again": 1}
+    assert shown.height == manifest["rows"]["impressions"] == 40
     assert len(_tables(log).days()) == 10
 
 
 def test_json_lines_may_leave_out_what_they_do_not_know(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 40)
+    monkeypatch.setattr(json_lines, "BLOCK_BYTES", 40)
     (log.parent / "items.jsonl").write_text('{"i": 1, "name": "shoe", "maker": "Acme"}\n{"i": 2, "name": "lace"}\n')
     content = yaml.safe_load(log.read_text())
     content["files"]["items"] = "items.jsonl"
@@ -280,8 +281,11 @@ def test_a_column_that_the_file_lacks(log: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("2026-01-01 10:00:00", r"log\.csv: column 't' holds .* Add columns\.impressions\.ts\.zone"),
-        ("1767225600", r"log\.csv: column 't' holds '1767225600': .*unit"),
+        ("2026-01-01 10:00:00", r"log\.csv: 2 of 2 rows .*ts has no time zone, such as line 2: .*ts: {column, zone: UTC}"),
+        ("2026-01-01", r"ts is a day without a time and a zone"),
+        ("20260101", r"ts is a number that spells a day, .*ts: {column, format: '%Y%m%d', zone: UTC}"),
+        ("03-02-2026 10:00", r"03-02-2026 is 3 February 2026 or 2 March 2026\. State how it is written: .*format"),
+        ("Thu Jan  1 2026", r"ts is not a time in ISO 8601, .*ts: {column, format, zone}"),
     ],
 )
 def test_times_that_need_a_word_more(log: Path, written: str, message: str) -> None:
@@ -294,24 +298,27 @@ def test_times_that_need_a_word_more(log: Path, written: str, message: str) -> N
 
 def test_a_file_that_is_not_what_it_is_said_to_be(log: Path) -> None:
     (log.parent / "log.csv").write_bytes("r,u,t,q,i,p,c\na,x,0,schön,1,1,1\n".encode("latin-1"))
-    with pytest.raises(PrectrError, match=r"log\.csv: cannot be read as CSV with separator ',' and encoding utf-8"):
+    with pytest.raises(PrectrError, match=r"log\.csv: 1 of 1 .* not text in the file's encoding.*`encoding: latin-1`"):
         _run(log)
     _write(log, {"impressions": {"path": "log.csv", "encoding": "latin-1"}})
     _run(log)
     assert _tables(log).impressions()["query"].to_list() == ["schön"]
+    _write(log, {"impressions": {"path": "log.csv", "encoding": "latin-17"}})
+    with pytest.raises(PrectrError, match=r"log\.csv: .*there is no encoding 'latin-17'"):
+        _run(log)
     (log.parent / "log.jsonl").write_text('{"r": "a"\n')
     _write(log, {"impressions": "log.jsonl"})
-    with pytest.raises(PrectrError, match=r"log\.jsonl: cannot be read as JSON lines"):
+    with pytest.raises(PrectrError, match=r"log\.jsonl: 1 of 1 .* the line is not a JSON object"):
         _run(log)
     (log.parent / "log.csv").write_text("r,u,t,q,i,p,c\na,x,0,shoe,1,1,1\nb,x,0\n")
     _write(log)
-    with pytest.raises(PrectrError, match=r"log\.csv: cannot be read as CSV"):
+    with pytest.raises(PrectrError, match=r"log\.csv: 1 of 2 .*the line has 3 fields, not 7 as the header, .*line 3: b,x,0"):
         _run(log)
 
 
 def test_a_log_of_no_rows(log: Path) -> None:
     (log.parent / "log.csv").write_text("r,u,t,q,i,p,c\n")
-    with pytest.raises(PrectrError, match="no rows for the table 'impressions'"):
+    with pytest.raises(PrectrError, match="the table 'impressions' has no rows"):
         _run(log)
 
 

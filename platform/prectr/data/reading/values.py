@@ -77,6 +77,8 @@ def conform(
         values = raw[column.name]
         if isinstance(origin, Parsed):
             series, reasons = _timed(column, origin)
+            if column.required:
+                reasons.append((series.is_null() & origin.faults.is_null(), f"{column.name} is null"))
         else:
             series, reasons = _convert(raw.item(0, FILE) if raw.height else "", column, values)
             if column.kind == "string" and column.required and column.name not in unchecked:
@@ -149,8 +151,8 @@ def _canonical(kind: Kind, values: pl.Series) -> pl.Series | None:
     if kind == "string" and raw.is_integer():
         return values.cast(pl.String)
     if kind == "bool" and raw.is_numeric():
-        known = values.is_in([0, 1])
-        return (values == 1).zip_with(known, pl.Series([None], dtype=pl.Boolean))
+        yes = values == 1
+        return yes.zip_with(yes | (values == 0), pl.Series([None], dtype=pl.Boolean))
     if kind == "integer" and raw.is_numeric():
         return _whole(values)
     if kind == "float" and raw.is_numeric():
