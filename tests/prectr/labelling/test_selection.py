@@ -203,15 +203,15 @@ def test_a_users_pairs_are_refused_with_file_and_row(tables, tmp_path):
             "query,item_id\na,i0\nb,nowhere\n",
             r"own.csv: row 2 names an item that is not in .*items.parquet .*'nowhere'",
         ),
-        ("query,item_id\na,i0\n ,i1\n", r"own.csv: row 2 has no query"),
-        ("query,item_id\na,\n", r"own.csv: row 1 names no item_id"),
+        ("query,item_id\na,i0\n ,i1\n", r"own.csv: 1 of 2 rows .*: query is blank, such as line 3: "),
+        ("query,item_id\na,\n", r"own.csv: 1 of 1 rows .*: item_id is null, such as line 2: "),
         ("query,item_id\n", r"own.csv: no rows"),
-        ("text,item_id\na,i0\n", r"own.csv: no column query; it has text, item_id"),
+        ("text,item_id\na,i0\n", r"own.csv: column 'query' is missing\..* The file has: text, item_id"),
     ):
         file.write_text(text)
         with pytest.raises(UsageError, match=message):
             read_selection(file, Tables(tables))
-    with pytest.raises(UsageError, match="neither an artifact of select-pairs nor"):
+    with pytest.raises(UsageError, match="absent.parquet: no such file or directory"):
         read_selection(tmp_path / "absent.parquet", Tables(tables))
     with pytest.raises(UsageError, match="select-pairs"):
         read_selection(tables, Tables(tables))

@@ -40,10 +40,12 @@ def column_types(stream: BinaryIO) -> list[dict[str, pl.DataType]]:
 
 
 def _read(block: bytes, line: int, schema: dict[str, pl.DataType]) -> Piece:
-    if b"\n\n" not in block and b"\n\r\n" not in block and not block.startswith((b"\n", b"\r")) and b"\0" not in block:
+    # Without a schema polars looks at no line; it takes half an emoji for a NUL byte.
+    if schema and b"\n\n" not in block and b"\n\r\n" not in block and not block.startswith((b"\n", b"\r")) and b"\0" not in block:
         try:
             frame = pl.read_ndjson(io.BytesIO(block), schema=schema)
-            if frame.height == block.count(b"\n") + (not block.endswith(b"\n")):
+            whole = frame.height == block.count(b"\n") + (not block.endswith(b"\n"))
+            if whole and not (b"\\u" in block and _holds_nul(frame)):
                 return Piece(_placed(frame, range(line, line + frame.height)), [])
         except pl.exceptions.PolarsError:
             pass
@@ -86,7 +88,25 @@ def _fault(text: bytes) -> str | None:
         return NOT_TEXT
     except (ValueError, RecursionError):
         return NO_OBJECT
-    return None if isinstance(content, dict) else NO_OBJECT
+    if not isinstance(content, dict):
+        return NO_OBJECT
+    return _fault_of_escapes(content) if b"\\u" in text else None
+
+
+def _fault_of_escapes(content: dict[str, Any]) -> str | None:
+    """The fault of characters that are no text: NUL, and one half of a character that takes two escapes."""
+    written = json.dumps(content, ensure_ascii=False)
+    if "\\u0000" in written.replace("\\\\", ""):
+        return NUL_BYTE
+    try:
+        written.encode()
+    except UnicodeEncodeError:
+        return NOT_TEXT
+    return None
+
+
+def _holds_nul(frame: pl.DataFrame) -> bool:
+    return any(values.str.contains("\0", literal=True).any() for values in frame if values.dtype == pl.String)
 
 
 def _is_readable(lines: bytes) -> bool:

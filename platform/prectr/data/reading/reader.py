@@ -163,12 +163,12 @@ class Reader:
             names = chosen(list(columnar.delta_schema(file, layout.version)))
             yield from columnar.read_delta(file, names, layout.version)
             return
-        names = self.names(file, layout) if layout.format == "jsonl" else []
+        schemas = list(self._schemas(file, layout)) if layout.format == "jsonl" else []
         with open_stream(file, layout) as stream:
             if layout.format == "csv":
                 pieces = read_delimited(stream, layout, self.config.multiline_fields, chosen)
             else:
-                wanted = chosen(names) if names else []
+                wanted = chosen(list(dict.fromkeys(name for schema in schemas for name in schema))) if schemas else []
                 pieces = json_lines.read_json_lines(stream, {name: others.get(name, pl.String()) for name in wanted})
             for piece in _ahead(pieces):
                 self.bad.add_lines(file, piece.bad)
