@@ -28,6 +28,8 @@ LINE_BYTES = 4 * BLOCK_BYTES
 """Most bytes without a line end."""
 SWALLOWED_WIDTH = 4
 """Least number of columns for which lines inside quotes may be taken for rows that a stray quote swallowed."""
+SWALLOWED_LINES = 3
+"""Least number of such lines if the field is closed as it should be; fewer are rather the lines of a text."""
 NEWLINE, RETURN = b"\n", b"\r"
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
@@ -82,7 +84,11 @@ def read_delimited(stream: BinaryIO, layout: Layout, multiline: bool, chosen: Ch
                     return
                 rest = data
                 continue
-            start, lines = reader.read_header(data)
+            found = reader.read_header(data, final)
+            if found is None:
+                rest = data
+                continue
+            start, lines = found
             data, line, header = data[start:], line + lines, False
             if final and not data.strip():
                 return
@@ -105,11 +111,15 @@ def _blocks(stream: BinaryIO, encoding: str) -> Iterator[tuple[bytes, bool]]:
             break
     decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)("prectr-nul")
     returns_only = None
+    held = b""
     while True:
         following = stream.read(BLOCK_BYTES)
-        text = block if decoder is None else decoder.decode(block, not following).encode("utf-8", "replace")
+        text = held + (block if decoder is None else decoder.decode(block, not following).encode("utf-8", "replace"))
         if returns_only is None:  # old spreadsheets end lines with carriage returns alone
-            returns_only = NEWLINE not in text and RETURN in text
+            held, block = text, following
+            if following and NEWLINE not in text and RETURN not in text[:-1] and len(text) <= LINE_BYTES:
+                continue
+            held, returns_only = b"", NEWLINE not in text and RETURN in text
         yield (text.replace(RETURN, NEWLINE) if returns_only else text), not following
         if not following:
             return
@@ -141,10 +151,12 @@ class _Reader:
         """Number of columns of the file."""
         return len(self.names)
 
-    def read_header(self, data: bytes) -> tuple[int, int]:
-        """Read the names of the columns; returns the bytes and the lines of the header."""
+    def read_header(self, data: bytes, final: bool) -> tuple[int, int] | None:
+        """Read the names of the columns; returns the bytes and the lines of the header, None if it may go on."""
         start = len(data) - len(data.lstrip(b"\r\n"))
-        record = self._record(data, start, True)
+        record = self._record(data, start, final or len(data) > LINE_BYTES)
+        if record is None:
+            return None
         if not isinstance(record, _Fields):
             raise ValueError("the quotes of its first line, the header, are wrong")
         try:
@@ -169,7 +181,9 @@ class _Reader:
             kept = data.rstrip(b"\r\n")
             data = kept + NEWLINE if kept else b""
         plain = self._plain(data, line) if self.fast and data else None
-        return plain if plain is not None else self._by_record(data, line, final)
+        if plain is None or (final and plain[1] < len(data)):
+            return self._by_record(data, line, final)
+        return plain
 
     def _plain(self, data: bytes, line: int) -> tuple[Piece, int, int] | None:
         """Split a block in which each line is a record with the right number of fields; None if it is another."""
@@ -288,7 +302,7 @@ class _Reader:
         if not self.quote or data.find(self.quote, start, end) < 0:
             return _Fields(_without_return(data[start : newline if newline >= 0 else end]).split(self.separator), end)
         fields: list[bytes] = []
-        position = start
+        position, suspect = start, 0  # the place after a field that holds separators and line ends
         while True:
             if not data.startswith(self.quote, position):
                 newline = data.find(NEWLINE, position)
@@ -301,28 +315,36 @@ class _Reader:
                     position = separator + len(self.separator)
                     continue
                 fields.append(_without_return(data[position:stop]))
-                return _Fields(fields, min(stop + 1, len(data)))
+                return self._whole(fields, data, start, min(stop + 1, len(data)), suspect)
             closing = self._closing(data, position, min(len(data), start + RECORD_BYTES))
             if closing is None:
                 if not final and len(data) - start <= RECORD_BYTES:
                     return None
+                if suspect:
+                    return self._faulty(SEPARATORS_AND_LINE_ENDS, data, start, suspect)
                 return self._faulty(UNCLOSED, data, start, min(len(data), start + RECORD_BYTES))
             after = closing + len(self.quote)
             if after >= len(data) - 1 and not final:
                 return None
             text = data[position + len(self.quote) : closing].replace(self.quote * 2, self.quote)
             if not self.multiline and NEWLINE in text and self.separator in text:
-                return self._faulty(SEPARATORS_AND_LINE_ENDS, data, start, after)
+                suspect = suspect or after
             fields.append(text)
             if data.startswith(self.separator, after):
                 position = after + len(self.separator)
                 continue
             for line_end in (b"\r\n", NEWLINE):
                 if data.startswith(line_end, after):
-                    return _Fields(fields, after + len(line_end))
+                    return self._whole(fields, data, start, after + len(line_end), suspect)
             if after == len(data):
-                return _Fields(fields, after)
+                return self._whole(fields, data, start, after, suspect)
+            if suspect:
+                return self._faulty(SEPARATORS_AND_LINE_ENDS, data, start, suspect)
             return self._faulty(AFTER_QUOTE, data, start, after)
+
+    def _whole(self, fields: list[bytes], data: bytes, start: int, end: int, suspect: int) -> "_Fields | _Faulty":
+        """A record whose quotes are right; a faulty one if a field of it holds what a stray quote would swallow."""
+        return self._faulty(SEPARATORS_AND_LINE_ENDS, data, start, end - 1) if suspect else _Fields(fields, end)
 
     def _closing(self, data: bytes, opening: int, limit: int) -> int | None:
         """Place of the quote that closes the one at `opening`."""
@@ -348,7 +370,8 @@ class _Reader:
             last = data.rfind(NEWLINE, start, until) + 1 or last
         following = data[first:last].splitlines()
         rows = sum(line.count(self.separator) == self.width - 1 for line in following)
-        swallowed = self.width >= SWALLOWED_WIDTH and rows >= 0.9 * len(following)
+        least = SWALLOWED_LINES if reason == SEPARATORS_AND_LINE_ENDS else 1
+        swallowed = self.width >= SWALLOWED_WIDTH and len(following) >= least and rows >= 0.9 * len(following)
         return _Faulty(reason, first if swallowed else max(first, last))
 
     def _bad_lines(self, raw: bytes, line: int, record: "_Faulty") -> list[BadLine]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -11,6 +12,9 @@ from prectr.data.reading.bad_rows import ROW, BadLine
 from prectr.data.reading.delimited import BLOCK_BYTES, NOT_TEXT, NUL_BYTE, Piece
 
 NO_OBJECT = "the line is not a JSON object"
+_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ODD_ESCAPE = re.compile(rb"\\u0000|" + _HIGH + rb"(?!" + _LOW + rb")|(?<!" + _HIGH + rb")" + _LOW)
+"""What may be the escape of NUL, or one half of a character that takes two; polars takes such a half for NUL."""
 
 
 def read_json_lines(stream: BinaryIO, schema: dict[str, pl.DataType]) -> Iterator[Piece]:
@@ -29,27 +33,43 @@ def read_json_lines(stream: BinaryIO, schema: dict[str, pl.DataType]) -> Iterato
 
 
 def column_types(stream: BinaryIO) -> list[dict[str, pl.DataType]]:
-    """Types of all columns, as inferred from all lines, block by block."""
-    types = []
+    """Types of all columns, as inferred from all lines, block by block, or by line where a block's lines differ."""
+    types: list[dict[str, pl.DataType]] = []
     while block := _whole_lines(stream):
-        good, _ = _good_lines(block.removeprefix(b"\xef\xbb\xbf"), 1)
+        good, _ = _good_lines(block.removeprefix(b"\xef\xbb\xbf"), 1, {})
         if good:
-            content = b"\n".join(text for _, text in good)
-            types.append(dict(pl.read_ndjson(io.BytesIO(content), infer_schema_length=None).schema))
+            try:
+                types.append(_inferred(b"\n".join(text for _, text in good)))
+            except pl.exceptions.PolarsError:  # e.g. a list in one line and a text in another
+                types += [_types_of_line(text) for _, text in good]
     return types
 
 
+def _types_of_line(line: bytes) -> dict[str, pl.DataType]:
+    """Types of one line's columns; text for a value such as a list of a number and a list, which has no type."""
+    types: dict[str, pl.DataType] = {}
+    for name, value in json.loads(line).items():
+        try:
+            types |= _inferred(json.dumps({name: value}).encode())
+        except pl.exceptions.PolarsError:
+            types[name] = pl.String()
+    return types
+
+
+def _inferred(lines: bytes) -> dict[str, pl.DataType]:
+    return dict(pl.read_ndjson(io.BytesIO(lines), infer_schema_length=None).schema)
+
+
 def _read(block: bytes, line: int, schema: dict[str, pl.DataType]) -> Piece:
-    # Without a schema polars looks at no line; it takes half an emoji for a NUL byte.
-    if schema and b"\n\n" not in block and b"\n\r\n" not in block and not block.startswith((b"\n", b"\r")) and b"\0" not in block:
+    # Without a schema polars looks at no line.
+    if schema and not (b"\\u" in block and _ODD_ESCAPE.search(block)) and b"\n\n" not in block and b"\n\r\n" not in block and not block.startswith((b"\n", b"\r")) and b"\0" not in block:
         try:
             frame = pl.read_ndjson(io.BytesIO(block), schema=schema)
-            whole = frame.height == block.count(b"\n") + (not block.endswith(b"\n"))
-            if whole and not (b"\\u" in block and _holds_nul(frame)):
+            if frame.height == block.count(b"\n") + (not block.endswith(b"\n")):
                 return Piece(_placed(frame, range(line, line + frame.height)), [])
         except pl.exceptions.PolarsError:
             pass
-    good, bad = _good_lines(block, line)
+    good, bad = _good_lines(block, line, schema)
     places = [number for number, _ in good]
     if not good:
         return Piece(_placed(pl.DataFrame(schema=schema), places), bad)
@@ -61,7 +81,9 @@ def _placed(frame: pl.DataFrame, places: Sequence[int]) -> pl.DataFrame:
     return frame.with_columns(pl.Series(ROW, places, pl.Int64))
 
 
-def _good_lines(block: bytes, line: int) -> tuple[list[tuple[int, bytes]], list[BadLine]]:
+def _good_lines(
+    block: bytes, line: int, schema: dict[str, pl.DataType]
+) -> tuple[list[tuple[int, bytes]], list[BadLine]]:
     """Lines that are JSON objects, with their numbers, and the others. Blank lines are neither."""
     good: list[tuple[int, bytes]] = []
     bad: list[BadLine] = []
@@ -72,10 +94,11 @@ def _good_lines(block: bytes, line: int) -> tuple[list[tuple[int, bytes]], list[
             bad.append(BadLine(number, fault, text.decode(errors="replace")))
         elif text:
             good.append((number, text))
-    if good and not _is_readable(b"\n".join(text for _, text in good)):  # polars is stricter than json
-        odd = [(number, text) for number, text in good if not _is_readable(text)]
+    if good and not _is_readable(b"\n".join(text for _, text in good), schema):  # polars is stricter than json
+        odd = [(number, text) for number, text in good if not _is_readable(text, schema)]
         bad += [BadLine(number, NO_OBJECT, text.decode(errors="replace")) for number, text in odd]
-        good = [entry for entry in good if entry not in odd]
+        unreadable = {number for number, _ in odd}
+        good = [entry for entry in good if entry[0] not in unreadable]
     return good, sorted(bad, key=lambda entry: entry.line)
 
 
@@ -105,13 +128,9 @@ def _fault_of_escapes(content: dict[str, Any]) -> str | None:
     return None
 
 
-def _holds_nul(frame: pl.DataFrame) -> bool:
-    return any(values.str.contains("\0", literal=True).any() for values in frame if values.dtype == pl.String)
-
-
-def _is_readable(lines: bytes) -> bool:
+def _is_readable(lines: bytes, schema: dict[str, pl.DataType]) -> bool:
     try:
-        pl.read_ndjson(io.BytesIO(lines), infer_schema_length=None)
+        pl.read_ndjson(io.BytesIO(lines), schema=schema or {"": pl.String()})
     except pl.exceptions.PolarsError:
         return False
     return True
