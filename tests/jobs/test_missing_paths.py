@@ -15,7 +15,7 @@ from tests.jobs.run_command import Prectr
 
 pytestmark = pytest.mark.usefixtures("no_ray")
 
-OUTPUTS = {"out", "html", "demo workspace", "evaluate rankers", "ablate rankers"}
+OUTPUTS = {"out", "html", "validate report", "demo workspace", "evaluate rankers", "ablate rankers"}
 """Options, or options of one command, with paths that need not be there."""
 ARTIFACTS = {
     "samples": "build-samples",
