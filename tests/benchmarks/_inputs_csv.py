@@ -1,6 +1,6 @@
 """One side of `make bench-inputs`: a CSV file, every column as text, into Parquet; prints the seconds.
 
-    python _inputs_csv.py ours|polars FILE OUT
+python _inputs_csv.py ours|polars FILE OUT
 """
 
 import sys

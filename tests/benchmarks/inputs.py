@@ -129,7 +129,10 @@ def main() -> None:
         costs = {
             "small": (validated(small, scratch, options.runs), options.rows),
             "csv": (validated(file.parent, scratch, options.runs), options.rows),
-            "large": (validated(make_log(scratch / f"inputs-{options.large}", options.large), scratch, 1), options.large),
+            "large": (
+                validated(make_log(scratch / f"inputs-{options.large}", options.large), scratch, 1),
+                options.large,
+            ),
         }
         per_row = {name: cost.seconds / rows * 1e6 for name, (cost, rows) in costs.items()}
         result |= {

@@ -5,12 +5,19 @@ import re
 from datetime import UTC, datetime, timedelta
 
 ISO_8601 = (
-    r"^\s*(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})(?:[Tt]|\s+)"
-    r"(?P<hour>[01][0-9]|2[0-3]):(?P<minute>[0-5][0-9])(?::(?P<second>[0-5][0-9])(?:[.,](?P<fraction>[0-9]{1,9}))?)?"
-    r"(?:\s*(?P<zone>[Zz]|UTC|GMT|(?P<sign>[+-])(?P<zone_hours>[01][0-9]|2[0-3])(?::?(?P<zone_minutes>[0-5][0-9]))?))?\s*$"
+    r"^\s*(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})(?:[Tt]|\s+)(?P<hour>[01]?[0-9]|2[0-3])"
+    r":(?P<minute>[0-5]?[0-9])(?::(?P<second>[0-5]?[0-9])(?:[.,](?P<fraction>[0-9]{1,9})[0-9]*)?)?"
+    r"(?:\s*(?P<zone>[Zz]|UTC|GMT|(?:UTC|GMT)?(?P<sign>[-+\u2212])(?P<zone_hours>[01][0-9]|2[0-3])"
+    r"(?::?(?P<zone_minutes>[0-5][0-9]))?))?\s*$"
 )
 """A time in ISO 8601, with or without its zone; the syntax is that of Python and of polars. Days of a month that do not
 exist fit it too."""
+BASIC_FORMS = (
+    (r"^\s*([0-9]{4})([0-9]{2})([0-9]{2})([Tt]|\s+)", "<1>-<2>-<3><4>"),
+    (r"^([0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt]|\s+))([0-9]{2})([0-9]{2})([0-9]{2})", "<1><2>:<3>:<4>"),
+    (r"^([0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt]|\s+))([0-9]{2})([0-9]{2})", "<1><2>:<3>"),
+)
+"""Parts of the basic form of ISO 8601 (20260302T102645Z), and the form with dashes and colons that replaces each."""
 UNITS = ((1e11, 1), (1e14, 10**3), (1e17, 10**6), (1e20, 10**9))
 """Magnitudes below which numbers count a unit, and how many of the unit a second has: seconds, then milli-, micro- and
 nanoseconds. So a number of milliseconds is read as such from March 1973 on."""
@@ -19,7 +26,7 @@ SPELT_DATE = (
     r"(?:(?:[01][0-9]|2[0-3])[0-5][0-9](?:[0-5][0-9](?:[0-9]{3})?)?)?$"
 )
 """Digits of a number that spells a date (20260302), also with its time. Such a number counts nothing since 1970."""
-DAY_WITHOUT_TIME = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*$"
+DAY_WITHOUT_TIME = r"^\s*[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}\s*(?:[Zz]|UTC)?\s*$"
 AMBIGUOUS_ORDER = r"^\s*[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}(?:[^0-9]|$)"
 """A date whose first number may be the day or the month."""
 _NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]*)?")
@@ -55,6 +62,8 @@ def parse_time(value: str | int | float) -> float:
     if not isinstance(value, str):
         return _of_number(value)
     text = value.strip()
+    for basic, extended in BASIC_FORMS:
+        text = re.sub(basic, extended.replace("<", r"\g<"), text)
     if match := re.match(ISO_8601, text):
         return _of_text(text, match)
     if _NUMBER.fullmatch(text):
@@ -91,6 +100,6 @@ def _of_text(text: str, match: re.Match[str]) -> float:
     except ValueError as error:
         raise ValueError(f"{text!r} is no time: {error}") from None
     offset = timedelta(hours=int(part["zone_hours"] or 0), minutes=int(part["zone_minutes"] or 0))
-    seconds = (moment - _EPOCH - (-offset if part["sign"] == "-" else offset)) // timedelta(seconds=1)
+    seconds = (moment - _EPOCH - (offset if part["sign"] in (None, "+") else -offset)) // timedelta(seconds=1)
     fraction = (part["fraction"] or "").ljust(9, "0")
     return (seconds * 10**9 + int(fraction)) / 10**9

@@ -24,7 +24,7 @@ from prectr.contracts.schema import (
     Table,
 )
 from prectr.core import progress
-from prectr.core.artifacts import StageResult, run_stage
+from prectr.core.artifacts import StageResult, link_or_copy, run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError
 from prectr.data.clocks import FAR, far_days
@@ -93,8 +93,6 @@ def publish_source(
                 progress.say(f"  {note}")
             shutil.rmtree(staging / SPILL, ignore_errors=True)
         if truth is not None:
-            from prectr.core.artifacts import link_or_copy
-
             shutil.copytree(truth, staging / "truth", copy_function=link_or_copy)
         return {
             **facts,
@@ -106,6 +104,7 @@ def publish_source(
             "left_out": source.tally.left_out,
             "versions_read": dict(source.versions),
             "not_read": [str(file) for file in source.not_read],
+            "notes": source.notes(),
         }
 
     versions = {f"version of {name}": str(version) for name, version in source.versions.items()}
@@ -177,10 +176,16 @@ class _Build:
 
     def _counted(self, table: Table, read: Rows) -> Iterator[pl.DataFrame]:
         with progress.track(f"read {table.name}", unit="rows") as bar:
-            for frame in read(self.reader):
-                self.bad.rows[table.name] += frame.height
-                bar.advance(frame.height)
-                yield frame
+            try:
+                for frame in read(self.reader):
+                    self.bad.rows[table.name] += frame.height
+                    bar.advance(frame.height)
+                    yield frame
+            except pl.exceptions.PolarsError as error:
+                raise PrectrError(
+                    f"{self.path}: the columns of the table '{table.name}' cannot be converted; one of them has a type "
+                    "that holds neither texts nor numbers, such as a list or an object."
+                ) from error
 
     def _keyed(self, table: Table) -> None:
         """Write a table without days: sorted by its key, one row for each."""
@@ -273,8 +278,8 @@ class _Build:
             self.facts["clicks"] = clicks
             if not clicks and not self.config.allow_no_clicks:
                 raise PrectrError(
-                    f"{self.path}: none of {kept['impressions']:,} impressions is clicked, so nothing was written. Check "
-                    "the column 'clicked' (in a mapping: true_when), or set validation.allow_no_clicks=true."
+                    f"{self.path}: none of {kept['impressions']:,} impressions is clicked, so nothing was written. "
+                    "Check the column 'clicked' (in a mapping: true_when), or set validation.allow_no_clicks=true."
                 )
 
     def _near(self, table: str, rows: pl.DataFrame, far: set[date]) -> pl.DataFrame:
@@ -310,14 +315,12 @@ class _Build:
 
 
 def _ordered(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-    """Canonical columns in their order, then the others by name, so that the order of the files' columns is no matter."""
+    """Canonical columns in their order, then the others by name: the order of the files' columns is no matter."""
     canonical = [column.name for column in table.columns if column.name in rows.columns]
     return rows.select(*canonical, *sorted(set(rows.columns) - set(canonical)))
 
 
-def _checked(
-    table: Table, frame: pl.DataFrame, known_items: np.ndarray | None, config: ValidateConfig
-) -> pl.DataFrame:
+def _checked(table: Table, frame: pl.DataFrame, known_items: np.ndarray | None, config: ValidateConfig) -> pl.DataFrame:
     """Rows with the faults that show in a row by itself.
 
     Args:

@@ -87,7 +87,7 @@ def open_tables(source: Path) -> Source:
         if layout.version is not None
     }
     return Source(
-        str(source.name),
+        "the log",
         {"tables": source},
         {table.name: _reader_of(table, pinned[table.name]) for table in TABLES if table.name in pinned},
         Tally(),

@@ -75,7 +75,6 @@ def test_spellings_of_clients(value: Any, seconds: float) -> None:
         ("2026-02-30T10:00:00Z", "day is out of range"),
         ("2026-13-02T10:00:00Z", "month must be in"),
         ("2026-03-02T24:00:00Z", "is no time"),
-        ("2026-03-02T10:00:00.1234567890Z", "is no time"),
         ("2026-03-02T10:00:00+24:00", "is no time"),
         ("now", "is no time; write one such as"),
         ("", "is no time"),

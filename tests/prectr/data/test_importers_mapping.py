@@ -281,7 +281,10 @@ def test_a_column_that_the_file_lacks(log: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("2026-01-01 10:00:00", r"log\.csv: 2 of 2 rows .*ts has no time zone, such as line 2: .*ts: {column, zone: UTC}"),
+        (
+            "2026-01-01 10:00:00",
+            r"log\.csv: 2 of 2 rows .*ts has no time zone, such as line 2: .*ts: {column, zone: UTC}",
+        ),
         ("2026-01-01", r"ts is a day without a time and a zone"),
         ("20260101", r"ts is a number that spells a day, .*ts: {column, format: '%Y%m%d', zone: UTC}"),
         ("03-02-2026 10:00", r"03-02-2026 is 3 February 2026 or 2 March 2026\. State how it is written: .*format"),
@@ -312,7 +315,9 @@ def test_a_file_that_is_not_what_it_is_said_to_be(log: Path) -> None:
         _run(log)
     (log.parent / "log.csv").write_text("r,u,t,q,i,p,c\na,x,0,shoe,1,1,1\nb,x,0\n")
     _write(log)
-    with pytest.raises(PrectrError, match=r"log\.csv: 1 of 2 .*the line has 3 fields, not 7 as the header, .*line 3: b,x,0"):
+    with pytest.raises(
+        PrectrError, match=r"log\.csv: 1 of 2 .*the line has 3 fields, not 7 as the header, .*line 3: b,x,0"
+    ):
         _run(log)
 
 

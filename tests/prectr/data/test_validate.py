@@ -280,7 +280,10 @@ def test_values_that_fit_no_type_are_faults_of_their_rows(
     log: Path, column: str, content: pl.Expr, reason: str
 ) -> None:
     _rewrite(log / "impressions.parquet", lambda rows: rows.with_columns(content.alias(column)))
-    _fails(log, f"12 of 12 rows of 'impressions' are bad (limit 100.00%), so nothing was written. Most often (12 x): {reason}")
+    _fails(
+        log,
+        f"12 of 12 rows of 'impressions' are bad (limit 100.00%), so nothing was written. Most often (12 x): {reason}",
+    )
 
 
 @pytest.mark.parametrize(
@@ -318,7 +321,12 @@ def test_time_without_zone_in_csv(log: Path) -> None:
     whole = pl.read_parquet(log / "impressions.parquet")
     (log / "impressions.parquet").unlink()
     whole.with_columns(pl.col("ts").dt.strftime("%Y-%m-%d %H:%M:%S")).write_csv(log / "impressions.csv")
-    _fails(log, "impressions.csv: 12 of 12 rows", "ts has no time zone, such as line 2: ", "its zone, e.g. 2026-03-01T10:00")
+    _fails(
+        log,
+        "impressions.csv: 12 of 12 rows",
+        "ts has no time zone, such as line 2: ",
+        "its zone, e.g. 2026-03-01T10:00",
+    )
 
 
 @pytest.mark.parametrize("name", ["impressions", "items"])
@@ -338,7 +346,9 @@ def test_empty_optional_table_may_be_left_out(log: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"garbage " * 100, b"PAR1" + b"\0" * 64 + b"PAR1"])
 def test_unreadable_file(log: Path, content: bytes) -> None:
     (log / "items.parquet").write_bytes(content)
-    _fails(log, "items.parquet: cannot be read as Parquet (it is damaged, cut off, or of another format)", "Mend the file")
+    _fails(
+        log, "items.parquet: cannot be read as Parquet (it is damaged, cut off, or of another format)", "Mend the file"
+    )
 
 
 @pytest.mark.parametrize(

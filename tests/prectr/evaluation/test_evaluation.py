@@ -171,7 +171,10 @@ def test_scores_of_a_file_are_taken_in_the_rows_order(tmp_path: Path, name: str)
             r"1 rows are no impressions of the test day 2026-03-05, such as request other item",
         ),
         (lambda frame: frame.drop("score"), r"column 'score' is missing\. The file has: request_id, item_id"),
-        (lambda frame: frame.with_columns(score=pl.lit("high")), r"128 of 128 rows .*: score is not double, such as row 0: "),
+        (
+            lambda frame: frame.with_columns(score=pl.lit("high")),
+            r"128 of 128 rows .*: score is not double, such as row 0: ",
+        ),
         (
             lambda frame: frame.with_columns(score=pl.when(pl.col("score") == 5).then(float("nan")).otherwise(1.0)),
             r"1 rows have no finite score, such as request",

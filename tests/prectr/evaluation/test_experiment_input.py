@@ -161,7 +161,12 @@ def test_wrong_use_is_refused(files, rows, users, settings, message) -> None:
             {},
             r"3 of 3 purchased rows have no price.*\(0.05\)",
         ),
-        (ROWS.with_columns(user_id=pl.lit(None, pl.String)), USERS, {}, "7 of 7 rows of 'exposures' are bad .*user_id is null"),
+        (
+            ROWS.with_columns(user_id=pl.lit(None, pl.String)),
+            USERS,
+            {},
+            "7 of 7 rows of 'exposures' are bad .*user_id is null",
+        ),
         (ROWS.with_columns(clicked=pl.lit("perhaps")), USERS, {}, "7 of 7 rows .*: clicked is not bool, such as row 0"),
         (ROWS.with_columns(clicked=pl.lit([True])), USERS, {}, "column 'clicked' has the type list; wanted: bool"),
         (ROWS.with_columns(pl.col("ts").dt.replace_time_zone(None)), USERS, {}, r"'ts' has the type .*no zone\]"),

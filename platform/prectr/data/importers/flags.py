@@ -65,8 +65,8 @@ class FlagRule:
         denials = values.filter(values.str.strip_chars().str.to_lowercase().is_in(FALSE))
         if denials.len():
             raise PrectrError(
-                f"{file}: {self.key}: `present` takes every value for a yes, but the column {quoted(self.column)} holds "
-                f"{quoted(denials[0])}. Leave true_when out for 0 and 1, or list the values that mean yes."
+                f"{file}: {self.key}: `present` takes every value for a yes, but the column {quoted(self.column)} "
+                f"holds {quoted(denials[0])}. Leave true_when out for 0 and 1, or list the values that mean yes."
             )
 
 

@@ -198,7 +198,7 @@ def _category(meaning: Category) -> pl.Expr:
     if meaning.columns is not None:
         levels = [pl.col(name).cast(pl.String).replace("", None) for name in meaning.columns]
         return pl.concat_str(levels, separator=" > ", ignore_nulls=True).replace("", None)
-    column = pl.col(meaning.column or "")
+    column = pl.col(meaning.column or "").cast(pl.String)
     if meaning.separator is None:
         return column
     return column.str.split(meaning.separator).list.eval(pl.element().str.strip_chars()).list.join(" > ")

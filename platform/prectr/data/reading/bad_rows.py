@@ -148,7 +148,8 @@ class BadRows:
         if not bad or (bad < rows and bad <= rows * limit):
             return
         reason, count = self.reasons[table].most_common(1)[0]
-        example = self.examples[table, reason][0]
+        # Of times without an order of day and month one whose readings differ.
+        example = max(self.examples[table, reason], key=lambda example: len(_advice(reason, example.content)))
         where = f" Their file, line and reason are in {self.file}." if self.file is not None else ""
         raise PrectrError(
             f"{example.file}: {bad:,} of {rows:,} rows of '{table}' are bad (limit {limit:.2%}), so nothing was "

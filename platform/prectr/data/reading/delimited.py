@@ -41,7 +41,8 @@ SEPARATORS_AND_LINE_ENDS = "a quoted field holds separators and line ends"
 IN_BAD_FIELD = "the line is part of a field whose quotes are wrong"
 
 ADVICE |= {
-    SEPARATORS_AND_LINE_ENDS: "If its fields are meant so, set validation.multiline_fields=true.",
+    SEPARATORS_AND_LINE_ENDS: "If its fields are meant so, set validation.multiline_fields=true; if quotes are "
+    "ordinary characters in this file, say `quote: null` in a mapping.",
     AFTER_QUOTE: "If quotes are ordinary characters in this file, say `quote: null` in a mapping.",
     UNCLOSED: "If quotes are ordinary characters in this file, say `quote: null` in a mapping.",
     NOT_TEXT: "Say `encoding: latin-1` (or what it is) in a mapping.",

@@ -112,7 +112,7 @@ def find_tables(source: Path, tables: Iterable[Table]) -> Found:
 
 
 def find_files(path: Path) -> Found:
-    """The files of one table: the file `path`, or all files below the directory `path`. They stand under the name ""."""
+    """The files of one table, under the name "": the file `path`, or all files below the directory `path`."""
     files = [path] if path.is_file() or (path / DELTA_LOG).is_dir() else list(_visible(path))
     read = [(file, layout) for file in files if (layout := layout_of(file)) is not None]
     return Found({"": read} if read else {}, [file for file in files if layout_of(file) is None])

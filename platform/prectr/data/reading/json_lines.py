@@ -1,4 +1,4 @@
-"""JSON lines, a block of lines at a time. Columns of a known kind are read as text, so that no digit of an id is lost."""
+"""JSON lines, a block of lines at a time. Columns of a known kind are read as text: no digit of an id is lost."""
 
 import io
 import json
@@ -61,8 +61,7 @@ def _inferred(lines: bytes) -> dict[str, pl.DataType]:
 
 
 def _read(block: bytes, line: int, schema: dict[str, pl.DataType]) -> Piece:
-    # Without a schema polars looks at no line.
-    if schema and not (b"\\u" in block and _ODD_ESCAPE.search(block)) and b"\n\n" not in block and b"\n\r\n" not in block and not block.startswith((b"\n", b"\r")) and b"\0" not in block:
+    if schema and _is_plain(block):  # without a schema polars looks at no line
         try:
             frame = pl.read_ndjson(io.BytesIO(block), schema=schema)
             if frame.height == block.count(b"\n") + (not block.endswith(b"\n")):
@@ -75,6 +74,12 @@ def _read(block: bytes, line: int, schema: dict[str, pl.DataType]) -> Piece:
         return Piece(_placed(pl.DataFrame(schema=schema), places), bad)
     frame = pl.read_ndjson(io.BytesIO(b"\n".join(text for _, text in good)), schema=schema)
     return Piece(_placed(frame, places), bad)
+
+
+def _is_plain(block: bytes) -> bool:
+    """Whether each line of a block is surely one that polars reads as json does, if it reads it."""
+    has_blanks = b"\n\n" in block or b"\n\r\n" in block or block.startswith((b"\n", b"\r"))
+    return not has_blanks and b"\0" not in block and not (b"\\u" in block and _ODD_ESCAPE.search(block))
 
 
 def _placed(frame: pl.DataFrame, places: Sequence[int]) -> pl.DataFrame:

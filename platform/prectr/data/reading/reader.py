@@ -295,10 +295,8 @@ def _converted(name: str, found: pl.DataType, wanted: pl.DataType) -> pl.Expr:
     if isinstance(found, pl.Struct) and isinstance(wanted, pl.Struct):
         have = {field.name for field in found.fields}
         fields = [
-            (column.struct.field(field.name) if field.name in have else pl.lit(None))
-            .cast(field.dtype)
-            .alias(field.name)
-            for field in wanted.fields
+            (column.struct.field(part.name) if part.name in have else pl.lit(None)).cast(part.dtype).alias(part.name)
+            for part in wanted.fields
         ]
         return pl.when(column.is_not_null()).then(pl.struct(fields)).alias(name)
     return column.cast(wanted, strict=False)

@@ -5,14 +5,18 @@
     counts     from 1970-01-01T00:00Z: below 1e11 seconds, below 1e14 milliseconds, below 1e17 microseconds, else
                nanoseconds (1e11 seconds are the year 5138, 1e11 milliseconds 1973)
 
+The rules are those of `core.times`, which reads single times of requests and events; a test holds both equal.
+
 Any other spelling is a fault, because it would have to be guessed: 03-02-2026 is a day in February or in March.
 """
 
+import calendar
 import re
 from dataclasses import dataclass
 
 import polars as pl
 
+from prectr.core.times import BASIC_FORMS, DAY_WITHOUT_TIME, ISO_8601, SPELT_DATE, UNITS
 from prectr.data.reading.bad_rows import ADVICE
 
 UTC = pl.Datetime("us", "UTC")
@@ -28,45 +32,28 @@ ADVICE |= {
     NO_ZONE: "Write each time with its zone, e.g. 2026-03-01T10:00:00Z, or state it: `ts: {column, zone: UTC}` in the "
     "mapping of `prectr import mapping`.",
     NO_TIME: "Write each time as 2026-03-01T10:00:00Z.",
-    SPELLS_A_DAY: "State how it is written: `ts: {column, format: '%Y%m%d', zone: UTC}` in the mapping of `prectr import "
-    "mapping`.",
+    SPELLS_A_DAY: "State how it is written: `ts: {column, format: '%Y%m%d', zone: UTC}` in the mapping of "
+    "`prectr import mapping`.",
     NOT_A_TIME: "State how it is written: `ts: {column, format, zone}` in the mapping of `prectr import mapping`.",
 }
 
 
 def _both_readings(content: str) -> str:
-    found = re.search(r"\b\d{1,2}[-/. ]\d{1,2}[-/. ](?:\d{4}|\d{2})\b", content)
+    found = re.search(r"\b\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})\b", content)
     both = " or ".join(readings(found.group())) if found else ""
+    said = f"{found.group()} is {both}. " if found and both else ""
     return (
-        (f"{found.group()} is {both}. " if found and both else "")
-        + "State how it is written: `ts: {column, format: '%m-%d-%Y', zone: UTC}` in the mapping of `prectr import mapping`."
+        f"{said}State how it is written: `ts: {{column, format: '%m-%d-%Y', zone: UTC}}` in the mapping of "
+        "`prectr import mapping`."
     )
 
 
 ADVICE[AMBIGUOUS] = _both_readings
 _FAST = ("%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%d %H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f%:z")
 """Common spellings, which polars parses quickly."""
-_DAY = r"(?P<y>\d{4})(?:-(?P<mo>\d{1,2})-(?P<d>\d{1,2})|(?P<mo2>\d{2})(?P<d2>\d{2}))"
-_CLOCK = r"(?:[Tt]|\s+)(?P<h>\d{1,2}):?(?P<mi>\d{2})(?::?(?P<s>\d{2})(?:[.,](?P<f>\d{1,9})\d*)?)?"
-_ZONE = r"\s*(?P<z>Z|z|UTC|GMT|(?:UTC|GMT)?(?P<sign>[+\-\x{2212}])(?P<zh>\d{2})(?::?(?P<zm>\d{2}))?(?::?\d{2})?)?"
-_ISO = rf"^\s*{_DAY}{_CLOCK}{_ZONE}\s*$"
-_DAY_ONLY = r"^\s*\d{4}-\d{1,2}-\d{1,2}\s*(?:Z|UTC)?\s*$"
-_SHORT_DAY = r"^\s*(?P<a>\d{1,2})[-/. ](?P<b>\d{1,2})[-/. ](?P<c>\d{4}|\d{2})(?:\D.*)?$"
+_SHORT_DAY = r"^\s*(?P<a>\d{1,2})[-/.](?P<b>\d{1,2})[-/.](?P<c>\d{4}|\d{2})(?:\D.*)?$"
 _NUMBER = r"^\s*[+-]?\d+(?:\.\d*)?\s*$"
-_MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+_MONTHS = list(calendar.month_name)[1:]
 
 
 @dataclass(frozen=True)
@@ -115,15 +102,16 @@ def of_numbers(values: pl.Series, unit: str | None = None) -> Parsed:
     micros = {"s": count * 1_000_000, "ms": count * 1_000, "us": count, "ns": count // 1_000}
     day = pl.lit(False)
     if unit is None:
-        by_size = pl.when(size < 1e11).then(micros["s"]).when(size < 1e14).then(micros["ms"])
-        chosen = by_size.when(size < 1e17).then(micros["us"]).otherwise(micros["ns"])
-        day = (count == count.cast(pl.Int64, strict=False)) & count.is_between(19_000_101, 21_001_231)
-        day &= (count // 100 % 100).is_between(1, 12) & (count % 100).is_between(1, 31)
+        limits = [limit for limit, _ in UNITS]
+        by_size = pl.when(size < limits[0]).then(micros["s"]).when(size < limits[1]).then(micros["ms"])
+        chosen = by_size.when(size < limits[2]).then(micros["us"]).otherwise(micros["ns"])
+        whole = count.cast(pl.Int64, strict=False)
+        day = (count == whole) & whole.cast(pl.String).str.contains(SPELT_DATE)
     else:
         chosen = micros[unit]
     chosen = chosen if exact == pl.Int64 else chosen.round()
     moment = chosen.cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    moment = pl.when(moment.dt.year().is_between(1, 9999) & ~day & (size < 1e19)).then(moment)
+    moment = pl.when(moment.dt.year().is_between(1, 9999) & ~day & (size < UNITS[3][0])).then(moment)
     fault = pl.when(day).then(pl.lit(SPELLS_A_DAY)).when(moment.is_null()).then(pl.lit(NOT_ON_THE_CALENDAR))
     frame = pl.DataFrame({"count": values.cast(exact, strict=False), "given": values.is_not_null()})
     result = frame.select(moment.alias("time"), pl.when(given).then(fault).alias("fault"))
@@ -153,7 +141,7 @@ def readings(text: str) -> list[str]:
     if found is None:
         return []
     first, second, year = int(found["a"]), int(found["b"]), found["c"]
-    orders = [(first, second), (second, first)]
+    orders = dict.fromkeys([(first, second), (second, first)])
     return [f"{day} {_MONTHS[month - 1]} {year}" for day, month in orders if 1 <= month <= 12 and 1 <= day <= 31]
 
 
@@ -164,24 +152,25 @@ def _parse_fast(values: pl.Series) -> pl.Series:
         if first.str.to_datetime(spelling, time_unit="us", strict=False).count():
             times = values.str.to_datetime(spelling, time_unit="us", strict=False)
             zoned = isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone is not None
-            return times.dt.convert_time_zone("UTC") if zoned else times.dt.replace_time_zone("UTC")
+            times = times.dt.convert_time_zone("UTC") if zoned else times.dt.replace_time_zone("UTC")
+            on_calendar = times.dt.year().is_between(1, 9999)
+            return times if on_calendar.all() else times.zip_with(on_calendar, pl.Series([None], dtype=UTC))
     return pl.repeat(None, values.len(), dtype=UTC, eager=True)
 
 
 def _parse_distinct(texts: pl.Series, zone: str | None) -> Parsed:
-    parts = texts.str.extract_groups(_ISO).struct.unnest()
-    month, day = pl.coalesce("mo", "mo2").str.zfill(2), pl.coalesce("d", "d2").str.zfill(2)
-    clock = pl.format(
-        "{}-{}-{} {}:{}:{}.{}", "y", month, day, pl.col("h").str.zfill(2), "mi", pl.col("s").fill_null("00"),
-        pl.col("f").fill_null("0"),
-    )  # fmt: skip
-    minutes = pl.col("zh").cast(pl.Int32).fill_null(0) * 60 + pl.col("zm").cast(pl.Int32).fill_null(0)
-    minutes = pl.when(pl.col("sign") == "+").then(minutes).otherwise(-minutes)
-    pieces = parts.select(clock=clock, zone="z", minutes=pl.when(minutes.abs() < 16 * 60).then(minutes))
+    """Parse texts of any spelling, by the rules of `core.times.parse_time`."""
+    written = texts
+    for basic, extended in BASIC_FORMS:
+        written = written.str.replace(basic, extended.replace("<", "${").replace(">", "}"))
+    parts = written.str.extract_groups(ISO_8601).struct.unnest()
+    two = (pl.col(name).fill_null("0").str.zfill(2) for name in ("month", "day", "hour", "minute", "second"))
+    clock = pl.format("{}-{}-{} {}:{}:{}.{}", "year", *two, pl.col("fraction").fill_null("0"))
+    hours, minutes = (pl.col(name).cast(pl.Int64).fill_null(0) for name in ("zone_hours", "zone_minutes"))
+    sign = pl.when(pl.col("sign") == "+").then(1).otherwise(-1)
+    pieces = parts.select(clock=clock, zone="zone", offset=pl.duration(minutes=sign * (60 * hours + minutes)))
     naive = pieces["clock"].str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
-    zoned = (naive - (pieces["minutes"].cast(pl.Int64) * 60_000_000).cast(pl.Duration("us"))).dt.replace_time_zone(
-        "UTC"
-    )
+    zoned = (naive - pieces["offset"].cast(pl.Duration("us"))).dt.replace_time_zone("UTC")
     states_zone = pieces["zone"].is_not_null()
     local = in_zone(naive, zone) if zone is not None else pl.repeat(None, texts.len(), dtype=UTC, eager=True)
     times = zoned.zip_with(states_zone, local)
@@ -205,9 +194,9 @@ def _parse_distinct(texts: pl.Series, zone: str | None) -> Parsed:
         .then(pl.coalesce("whole_fault", "real_fault", pl.lit(NOT_ON_THE_CALENDAR)))
         .when(pl.col("naive").is_not_null() & ~pl.col("zoned"))
         .then(pl.lit(NO_ZONE if zone is None else NOT_ON_THE_CALENDAR))
-        .when(pl.col("text").str.contains(_DAY_ONLY))
+        .when(pl.col("text").str.contains(DAY_WITHOUT_TIME))
         .then(pl.lit(NO_TIME))
-        .when(first.is_between(1, 12) & second.is_between(1, 12) & (first != second))
+        .when(first.is_between(1, 12) & second.is_between(1, 12))
         .then(pl.lit(AMBIGUOUS))
         .otherwise(pl.lit(NOT_A_TIME))
     )

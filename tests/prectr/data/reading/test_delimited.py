@@ -239,7 +239,9 @@ def test_every_dialect_reads_as_the_parquet_file_of_its_table(
         for multiline in (True, False):
             bad = BadRows(None)
             reader = Reader(bad, ValidateConfig(multiline_fields=multiline))
-            found = [row for frame in reader.chunks(folder / "t.csv", names, layout) for row in frame.select(names).rows()]
+            found = [
+                row for frame in reader.chunks(folder / "t.csv", names, layout) for row in frame.select(names).rows()
+            ]
             if multiline:
                 assert found == wanted and not bad.count
             else:

@@ -27,7 +27,9 @@ def test_the_name_says_the_format(name: str, kind: str, compression: str | None,
     assert (layout.format, layout.compression, layout.separator) == (kind, compression, separator)
 
 
-@pytest.mark.parametrize("name", ["a", "a.txt", "a.csv.bak", "a.parquet.gz", "a.gz", "a.csv.bz2", "a.xlsx", "csv", ".csv"])
+@pytest.mark.parametrize(
+    "name", ["a", "a.txt", "a.csv.bak", "a.parquet.gz", "a.gz", "a.csv.bz2", "a.xlsx", "csv", ".csv"]
+)
 def test_other_names_say_none(name: str) -> None:
     assert layout_of(Path(name)) is None
 
@@ -41,7 +43,15 @@ def _touch(root: Path, *names: str) -> None:
 def test_every_file_is_read_or_named(tmp_path: Path) -> None:
     read = ["items.csv", "impressions.csv", "impressions/date=2026-03-01/a.CSV.gz", "impressions/country=us/x/b.jsonl",
             "impressions/c.pq", "Judgments.TSV"]  # fmt: skip
-    odd = ["impressions/notes.txt", "impressions/d.csv.bak", "items.xlsx", "other.csv", "other/x.csv", "README", "log.zip"]
+    odd = [
+        "impressions/notes.txt",
+        "impressions/d.csv.bak",
+        "items.xlsx",
+        "other.csv",
+        "other/x.csv",
+        "README",
+        "log.zip",
+    ]
     hidden = [".git/x.csv", "_SUCCESS", "impressions/_SUCCESS", "impressions/.part.csv.crc", "impressions/_tmp/x.csv",
               "truth/x.parquet", "quarantine/rows.parquet", "manifest.json"]  # fmt: skip
     _touch(tmp_path, *read, *odd, *hidden)
@@ -69,5 +79,7 @@ def test_a_folder_with_a_delta_log_is_one_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.txt", "a"])
 def test_a_file_of_no_known_ending_is_refused_with_those_that_are(tmp_path: Path, name: str) -> None:
-    with pytest.raises(PrectrError, match=rf"{name}: its name does not say how it is written; .*\.csv, \.tsv.*\.parquet"):
+    with pytest.raises(
+        PrectrError, match=rf"{name}: its name does not say how it is written; .*\.csv, \.tsv.*\.parquet"
+    ):
         list(Reader(BadRows(None), ValidateConfig()).chunks(tmp_path / name, ["a"]))

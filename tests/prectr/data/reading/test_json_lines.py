@@ -32,10 +32,14 @@ NO_ROW = [
 ]
 
 
-def _read(file: Path, columns: list[str], optional: list[str] = []) -> tuple[list[Any], list[int], list[tuple[str, str]]]:  # noqa: B006
+def _read(
+    file: Path, columns: list[str], optional: list[str] = []
+) -> tuple[list[Any], list[int], list[tuple[str, str]]]:  # noqa: B006
     bad = BadRows(None)
     frames = list(Reader(bad, ValidateConfig()).chunks(file, columns, optional=optional))
-    rows = [row for frame in frames for row in frame.select(*columns, *[name for name in optional if name in frame]).rows()]
+    rows = [
+        row for frame in frames for row in frame.select(*columns, *[name for name in optional if name in frame]).rows()
+    ]
     found = sorted((example.place, reason) for (_, reason), examples in bad.examples.items() for example in examples)
     return rows, [place for frame in frames for place in frame[ROW].to_list()], found
 
@@ -55,7 +59,9 @@ def test_keys_may_come_late_and_may_be_left_out(file: Path, monkeypatch: pytest.
 
 
 def test_values_are_texts_as_they_are_written(file: Path) -> None:
-    file.write_text('{"a": "007"}\n{"a": 12345678901234567890123}\n{"a": 7}\n{"a": "é\\n\\"x\\""}\n{"a": true}\n{"a": ""}\n')
+    file.write_text(
+        '{"a": "007"}\n{"a": 12345678901234567890123}\n{"a": 7}\n{"a": "é\\n\\"x\\""}\n{"a": true}\n{"a": ""}\n'
+    )
     assert [row[0] for row in _read(file, ["a"])[0]] == ["007", "12345678901234567890123", "7", 'é\n"x"', "true", ""]
 
 
@@ -79,7 +85,9 @@ def test_blank_lines_byte_order_marks_and_compression(tmp_path: Path) -> None:
 
 def test_emoji_and_escapes_are_text(file: Path) -> None:
     texts = ["🙂 é", "\\u0000 as it is written", 'a "quote"', "\u200b"]
-    file.write_text("".join(json.dumps({"a": text}, ensure_ascii=ascii) + "\n" for text in texts for ascii in (True, False)))
+    file.write_text(
+        "".join(json.dumps({"a": text}, ensure_ascii=ascii) + "\n" for text in texts for ascii in (True, False))
+    )
     assert [row[0] for row in _read(file, ["a"])[0]] == [text for text in texts for _ in range(2)]
 
 
@@ -97,7 +105,9 @@ def test_a_missing_column_and_a_file_of_nothing(file: Path) -> None:
 
 def test_types_come_from_all_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_lines, "BLOCK_BYTES", 60)
-    lines = [{"n": number, "t": number, "x": None, "l": [1]} for number in range(40)] + [{"n": 0.5, "t": "é", "l": ["b"]}]
+    lines = [{"n": number, "t": number, "x": None, "l": [1]} for number in range(40)] + [
+        {"n": 0.5, "t": "é", "l": ["b"]}
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     bad = BadRows(None)
     reader = Reader(bad, ValidateConfig())
@@ -113,11 +123,15 @@ def test_a_column_that_is_a_list_in_one_file_and_a_text_in_another_is_refused(tm
     (tmp_path / "a.jsonl").write_text('{"tags": ["x"]}\n')
     (tmp_path / "b.jsonl").write_text('{"tags": "x"}\n')
     files = [(tmp_path / name, Layout("jsonl")) for name in ("a.jsonl", "b.jsonl")]
-    with pytest.raises(PrectrError, match=r"b\.jsonl: the column 'tags' is of the type a value, but a list in .*a\.jsonl"):
+    with pytest.raises(
+        PrectrError, match=r"b\.jsonl: the column 'tags' is of the type a value, but a list in .*a\.jsonl"
+    ):
         Reader(BadRows(None), ValidateConfig()).types_of(files)
 
 
-@pytest.mark.parametrize("lines", ['{"a": [1]}\n{"a": "x"}\n', '{"a": {"x": 1}}\n{"a": 2}\n', '{"a": {"x": 1}}\n{"a": [2]}\n'])
+@pytest.mark.parametrize(
+    "lines", ['{"a": [1]}\n{"a": "x"}\n', '{"a": {"x": 1}}\n{"a": 2}\n', '{"a": {"x": 1}}\n{"a": [2]}\n']
+)
 def test_a_known_column_may_mix_values_of_all_kinds(file: Path, lines: str) -> None:
     """It is read as text; another column of such a mixture is read as JSON or refused in words of ours."""
     file.write_text(lines)

@@ -46,7 +46,7 @@ def test_fractions_are_kept_to_the_microsecond() -> None:
         ("2026-03-02 10:26:45", times.NO_ZONE), ("2026-03-02T10:26", times.NO_ZONE), ("20260302T1026", times.NO_ZONE),
         ("2026-03-02", times.NO_TIME), ("2026-03-02Z", times.NO_TIME), ("20260302", times.SPELLS_A_DAY),
         ("03-02-2026", times.AMBIGUOUS), ("03/02/2026 10:00:00", times.AMBIGUOUS), ("3.2.26", times.AMBIGUOUS),
-        ("03-02-2026T10:00:00Z", times.AMBIGUOUS), ("03/03/2026", times.NOT_A_TIME), ("2026-02-30T10:00:00Z", None),
+        ("03-02-2026T10:00:00Z", times.AMBIGUOUS), ("03/03/2026", times.AMBIGUOUS), ("2026-02-30T10:00:00Z", None),
         ("31/12/2026 10:00", times.NOT_A_TIME), ("12/31/2026 10:00", times.NOT_A_TIME),
         ("2026-13-01T10:00:00Z", None), ("2026-03-02T25:00:00Z", None), ("yesterday", times.NOT_A_TIME), ("", None),
         ("2026-03-02T10:26:45+99:00", None), ("nan", times.NOT_A_TIME), ("-", times.NOT_A_TIME),
