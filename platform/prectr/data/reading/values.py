@@ -204,6 +204,12 @@ def blank_faults(name: str, texts: pl.Series, config: ValidateConfig) -> Faults:
     return faults
 
 
+def null_id(name: str, words: Sequence[str]) -> pl.Expr:
+    """A column of ids that may be missing: null where an id is blank or one of `words`, in any case."""
+    is_word = pl.col(name).str.strip_chars().str.to_lowercase().is_in([word.lower() for word in words])
+    return pl.when(~(pl.col(name).str.contains(BLANK) | is_word)).then(pl.col(name)).alias(name)
+
+
 def _is_text(raw: pl.DataType) -> bool:
     return raw in (pl.String, pl.Categorical, pl.Enum)
 

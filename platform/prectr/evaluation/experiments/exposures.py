@@ -33,6 +33,7 @@ from prectr.data.exposure_log import impressions, is_exposure_log
 from prectr.data.reading.bad_rows import FAULT, FILE, RAW, ROW, BadRows
 from prectr.data.reading.files import ENDINGS, find_files
 from prectr.data.reading.reader import Reader
+from prectr.data.reading.values import null_id
 from prectr.data.requests import settle
 from prectr.data.spill import Spill, units_of
 from prectr.evaluation.experiments.config import ExperimentConfig
@@ -210,6 +211,7 @@ class _Exposures:
             for day, rows, ts in by_day.iter_rows():
                 days[day] += rows
                 first[day] = min(ts, first.get(day, ts))
+        reader.bad.require_share(table.name, reader.config.max_bad_share, HINT)
         self._far = far_days(days, reader.config)
         self.earliest = min((ts for day, ts in first.items() if day not in self._far), default=None)
 
@@ -335,6 +337,8 @@ def _open(path: Path, table: Table, reader: Reader) -> tuple[list[str], Iterator
                 rows = reader.conform(frame, table, dict(zip(columns, columns, strict=True)), faults=empty)
                 reader.bad.add(table.name, rows.filter(pl.col(FAULT).is_not_null()))
                 good = rows.filter(pl.col(FAULT).is_null()).drop(RAW, strict=False)
+                ids = [name for name in ("request_id", "item_id") if name in columns]
+                good = good.with_columns(null_id(name, reader.config.null_ids) for name in ids)
                 if good.height:
                     yield good
 
