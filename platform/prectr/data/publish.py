@@ -30,7 +30,7 @@ from prectr.core.errors import PrectrError
 from prectr.data.clocks import FAR, far_days
 from prectr.data.config import ValidateConfig
 from prectr.data.profile import Profile
-from prectr.data.reading.bad_rows import FAULT, FILE, RAW, ROW, BadRows
+from prectr.data.reading.bad_rows import FAULT, FILE, RAW, ROW, BadRows, as_json
 from prectr.data.reading.reader import Reader
 from prectr.data.reading.values import blank_faults
 from prectr.data.requests import EQUAL, REUSED, settle
@@ -226,8 +226,7 @@ class _Build:
         if rows.select(key).is_duplicated().any():
             content = [name for name in rows.columns if name not in (*key, FILE, ROW, FAULT)]
             best = [-pl.col("grade")] if table == JUDGMENTS else [pl.sum_horizontal(pl.col(content).is_null())]
-            texts = pl.struct(content).struct.json_encode() if content else pl.lit("")
-            rows = rows.with_columns(texts.alias("__values")).sort(*key, *best, "__values", FILE, ROW)
+            rows = rows.with_columns(as_json(rows.select(content)).alias("__values")).sort(*key, *best, "__values", FILE, ROW)
             equal = pl.struct(*key, "__values").is_first_distinct()
             self.bad.merge(table.name, EQUAL, rows.height - int(rows.select(equal.sum()).item()))
             rows = rows.filter(equal).drop("__values")

@@ -15,6 +15,8 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
+from prectr.data.reading.bad_rows import as_json
+
 REQUEST, START = "__request", "__start"
 KEY = ["request_id", "user_id", "query"]
 EQUAL = "the same row again"
@@ -179,9 +181,8 @@ def _merge_repeats(rows: pl.DataFrame, changed: list[pl.Series]) -> tuple[pl.Dat
     clicks = [name for name in ("clicked", "purchased") if name in rows.columns]
     values = [name for name in rows.columns if name not in (*key, *clicks, "ts", "request_id")]
     outcome = pl.concat_str(pl.lit(""), *(pl.col(name).cast(pl.String).fill_null("-") for name in clicks))
-    repeated = rows.with_row_index("__place").filter(again).with_columns(
-        __values=pl.struct(values).struct.json_encode(), __clicks=outcome
-    )  # fmt: skip
+    repeated = rows.with_row_index("__place").filter(again)
+    repeated = repeated.with_columns(as_json(repeated.select(values)).alias("__values"), __clicks=outcome)
     first = [name for name in ("position",) if name in values]
     made = (
         repeated.sort(*key, "ts", *first, "__values", "__clicks", "__place")
@@ -207,9 +208,18 @@ def _merge_repeats(rows: pl.DataFrame, changed: list[pl.Series]) -> tuple[pl.Dat
     dropped = made.select(pl.col("__place").list.slice(1).explode()).to_series()
     earliest = rows.select(*values, *clicks)[kept]
     filled = [
-        rows[name].clone().scatter(kept, made[name])
+        _replaced(rows[name], kept, made[name])
         for name in (*values, *clicks)
         if not made[name].equals(earliest[name], null_equal=True)
     ]
     keep = pl.repeat(True, rows.height, eager=True).scatter(dropped, False)
     return rows.with_columns(*filled, *changed).filter(keep), +merged
+
+
+def _replaced(column: pl.Series, places: pl.Series, values: pl.Series) -> pl.Series:
+    """The column with other values at some places; polars cannot scatter lists and objects."""
+    if not column.dtype.is_nested():
+        return column.clone().scatter(places, values)
+    added = pl.int_range(column.len(), column.len() + values.len(), eager=True)
+    origins = pl.int_range(column.len(), eager=True).scatter(places, added)
+    return pl.concat([column, values]).gather(origins)

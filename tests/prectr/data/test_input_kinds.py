@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from prectr.core.errors import PrectrError
+from prectr.data import spill
 from prectr.data.config import ValidateConfig
 from prectr.data.importers.config import ImportConfig
 from prectr.data.importers.import_tables import import_tables
@@ -632,6 +633,52 @@ def test_prices_that_come_late_or_change_their_type(files: Log) -> None:
     files.put("a.csv", as_csv(rows, [*COLUMNS, "price", "purchased"]))
     expect(files.outcomes(), 800, 200, [])
     assert Tables(files.validate()).impressions()["price"].drop_nulls().sort().to_list() == [3.0, 76.54]
+
+
+EXTRA: dict[str, pl.Series] = {
+    "list": pl.Series([["x"], None, []]),
+    "list of floats": pl.Series([[1.0, None], [], None]),
+    "array": pl.Series([[1.0, 2.0]] * 3, dtype=pl.Array(pl.Float32, 2)),
+    "object": pl.Series([{"a": 1, "b": ["x"]}, {"a": None, "b": None}, None]),
+    "binary": pl.Series([b"\xff\0", b"", None]),
+    "decimal": pl.Series(["1.50", "2.00", None]).cast(pl.Decimal(10, 2)),
+    "date": pl.Series([datetime(2026, 3, 2).date(), None, datetime(1970, 1, 1).date()]),
+    "time": pl.Series([datetime(2026, 3, 2, 9).time(), None, None]),
+    "duration": pl.Series([timedelta(seconds=1), None, timedelta(days=9)]),
+    "naive": pl.Series([datetime(2026, 3, 2, 9), None, None]),
+    "category": pl.Series(["x", "y", None], dtype=pl.Categorical),
+    "enum": pl.Series(["x", "y", None], dtype=pl.Enum(["x", "y"])),
+    "float": pl.Series([float("nan"), float("inf"), None]),
+    "uint64": pl.Series([2**64 - 1, 0, None], dtype=pl.UInt64),
+    "null": pl.Series([None, None, None]),
+    "boolean": pl.Series([True, False, None]),
+}
+
+
+@pytest.mark.parametrize("kind", EXTRA)
+@pytest.mark.parametrize("unit", [10**6, 20])
+def test_extra_columns_of_any_type_with_rows_that_repeat(
+    files: Log, monkeypatch: pytest.MonkeyPatch, kind: str, unit: int
+) -> None:
+    monkeypatch.setattr(spill, "UNIT_ROWS", unit)
+    rows = as_frame(log()).with_columns(EXTRA[kind].gather([number % 3 for number in range(ROWS)]).alias("extra"))
+    clicks = rows.filter(pl.col("clicked") == 1).with_columns(EXTRA[kind].gather([1] * CLICKS).alias("extra"))
+    files.put("a.parquet", rows.with_columns(clicked=pl.lit(0)))
+    files.put("b.parquet", clicks)
+    files.put("c.parquet", rows.with_columns(position=pl.lit(0)).head(3))  # bad rows with such a column
+    (files.root / "log" / "items.csv").unlink()
+    items = pl.DataFrame({"item_id": ["000", "001", "000", "000"], "title": ["a", "b", "a", "c"]})
+    items.with_columns(EXTRA[kind].gather([0, 1, 0, 2]).alias("extra")).write_parquet(files.root / "log" / "items.parquet")
+    out = files.validate(max_bad_share=0.9)
+    reason = "position is below 1 (positions count from 1)"
+    bad = [("c.parquet", row, reason) for row in range(3)]
+    found = _published(out)
+    assert (found.rows, found.clicks) == (ROWS, CLICKS) and [row for row in found.bad if row[0] == "c.parquet"] == bad
+    shown = pl.read_parquet(out / "impressions" / "**/*.parquet", hive_partitioning=False).sort("ts", "position")
+    unclicked = pl.int_range(pl.len()) % 4 == 1  # never repeated
+    if kind != "null":
+        assert shown.filter(unclicked)["extra"].to_list().__repr__() == rows.filter(unclicked)["extra"].to_list().__repr__()
+    assert files.experiment(max_bad_share=0.9).clicks == CLICKS
 
 
 def test_messages_are_bounded(files: Log) -> None:

@@ -185,10 +185,16 @@ def as_json(rows: pl.DataFrame) -> pl.Series:
     """Each row as a JSON object."""
     if not rows.width:
         return pl.repeat("{}", rows.height, eager=True)
-    try:
-        return rows.select(pl.struct(pl.all()).struct.json_encode()).to_series()
-    except pl.exceptions.PolarsError:  # bytes and other types that JSON lacks
-        return rows.select(pl.struct(pl.all().cast(pl.String, strict=False)).struct.json_encode()).to_series()
+    bytes_of = [name for name, kind in rows.schema.items() if _holds_bytes(kind)]  # JSON has none
+    texts = ([value if value is None else repr(value) for value in rows[name].to_list()] for name in bytes_of)
+    rows = rows.with_columns(pl.Series(*column, dtype=pl.String) for column in zip(bytes_of, texts, strict=True))
+    return rows.select(pl.struct(pl.all()).struct.json_encode()).to_series()
+
+
+def _holds_bytes(kind: object) -> bool:
+    if isinstance(kind, pl.List | pl.Array):
+        return _holds_bytes(kind.inner)
+    return any(_holds_bytes(field.dtype) for field in kind.fields) if isinstance(kind, pl.Struct) else kind == pl.Binary
 
 
 ADVICE: dict[str, str | Callable[[str], str]] = {}
