@@ -226,7 +226,9 @@ class _Build:
         if rows.select(key).is_duplicated().any():
             content = [name for name in rows.columns if name not in (*key, FILE, ROW, FAULT)]
             best = [-pl.col("grade")] if table == JUDGMENTS else [pl.sum_horizontal(pl.col(content).is_null())]
-            rows = rows.with_columns(as_json(rows.select(content)).alias("__values")).sort(*key, *best, "__values", FILE, ROW)
+            rows = rows.with_columns(as_json(rows.select(content)).alias("__values")).sort(
+                *key, *best, "__values", FILE, ROW
+            )
             equal = pl.struct(*key, "__values").is_first_distinct()
             self.bad.merge(table.name, EQUAL, rows.height - int(rows.select(equal.sum()).item()))
             rows = rows.filter(equal).drop("__values")
