@@ -225,10 +225,13 @@ class _Build:
             rows = rows.with_columns(pl.col("grade").cast(pl.Int8))
         if rows.select(key).is_duplicated().any():
             content = [name for name in rows.columns if name not in (*key, FILE, ROW, FAULT)]
-            best = [-pl.col("grade")] if table == JUDGMENTS else [pl.sum_horizontal(pl.col(content).is_null())]
-            rows = rows.with_columns(as_json(rows.select(content)).alias("__values")).sort(
-                *key, *best, "__values", FILE, ROW
+            best = (
+                [-pl.col("grade")]
+                if table == JUDGMENTS
+                else [pl.sum_horizontal(pl.lit(0), *(pl.col(name).is_null() for name in content))]
             )
+            texts = as_json(rows.select(content)) if content else pl.lit("")
+            rows = rows.with_columns(texts.alias("__values")).sort(*key, *best, "__values", FILE, ROW)
             equal = pl.struct(*key, "__values").is_first_distinct()
             self.bad.merge(table.name, EQUAL, rows.height - int(rows.select(equal.sum()).item()))
             rows = rows.filter(equal).drop("__values")

@@ -12,7 +12,9 @@ START = date(2026, 3, 1)
 
 def _days(**rows: int) -> dict[date, int]:
     """`d5=10`: ten rows on the fifth day after the start; `b5`: before it."""
-    return {START + timedelta(days=int(name[1:]) * (1 if name[0] == "d" else -1)): count for name, count in rows.items()}
+    return {
+        START + timedelta(days=int(name[1:]) * (1 if name[0] == "d" else -1)): count for name, count in rows.items()
+    }
 
 
 def _far(days: dict[date, int], **settings: float) -> list[int]:

@@ -14,7 +14,7 @@ from prectr.core.artifacts import StageResult
 from prectr.core.errors import PrectrError, UsageError
 from prectr.data.config import ValidateConfig
 from prectr.data.importers.config import ImportConfig
-from prectr.data.reading import columnar, delimited, json_lines
+from prectr.data.reading import delimited, json_lines
 from prectr.data.tables import Tables
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "import.md"

@@ -297,7 +297,9 @@ def test_a_compressed_file_that_is_cut(files: Log, kind: str) -> None:
     expect(files.outcomes("*" + name[1:]), 800, 200, [])
 
 
-@pytest.mark.parametrize("name", ["a.CSV.GZ", "a.csv.gz", "a.Csv", "A.TSV", "a.JSONL.gz", "a.NDJSON", "a.Parquet", "a.PQ"])
+@pytest.mark.parametrize(
+    "name", ["a.CSV.GZ", "a.csv.gz", "a.Csv", "A.TSV", "a.JSONL.gz", "a.NDJSON", "a.Parquet", "a.PQ"]
+)
 def test_endings_in_any_case(files: Log, name: str) -> None:
     if "p" in name[-7:].lower():
         files.put(name, as_frame(log()))
@@ -337,7 +339,9 @@ def test_a_column_of_no_type_is_a_column_of_nulls(files: Log) -> None:
 def test_files_of_other_columns_orders_and_types(files: Log) -> None:
     rows = log()
     berlin = pl.col("ts").dt.convert_time_zone("Europe/Berlin").cast(pl.Datetime("ms", "Europe/Berlin"))
-    files.put("a.parquet", as_frame(rows[:20]).with_columns(price=pl.lit(3), seen=pl.col("ts").dt.replace_time_zone(None)))
+    files.put(
+        "a.parquet", as_frame(rows[:20]).with_columns(price=pl.lit(3), seen=pl.col("ts").dt.replace_time_zone(None))
+    )
     files.put("b.parquet", as_frame(rows[20:40]).select(*reversed(COLUMNS), seen="ts", price=pl.lit(2.5)).with_columns(
         berlin, pl.col("position").cast(pl.Float64), clicked=pl.col("clicked") == 1))  # fmt: skip
     files.put("c.parquet", as_frame(rows[40:60]).with_columns(
@@ -376,8 +380,10 @@ def test_the_row_that_lacks_a_zone_is_the_bad_row(files: Log, place: int) -> Non
     expect(files.outcomes(), ROWS - 1, clicks, [("a.csv", 2 + place % ROWS, f"ts {times.NO_ZONE}")])
 
 
-@pytest.mark.parametrize("spelling", ["%Y-%m-%d %H:%M:%S.582000 UTC", "%Y-%m-%d %H:%M:%S.582+00", "%Y%m%dT%H%M%S+0000", "%s",
-                                      "%s000", "%s000000"])  # fmt: skip
+@pytest.mark.parametrize(
+    "spelling",
+    ["%Y-%m-%d %H:%M:%S.582000 UTC", "%Y-%m-%d %H:%M:%S.582+00", "%Y%m%dT%H%M%S+0000", "%s", "%s000", "%s000000"],
+)
 def test_times_in_usual_spellings(files: Log, spelling: str) -> None:
     rows = log()
     for row in rows:
@@ -401,9 +407,13 @@ def test_days_of_an_unknown_order(files: Log) -> None:
 def test_a_list_in_one_file_and_a_text_in_another(files: Log) -> None:
     files.put("a.parquet", as_frame(log()).with_columns(tags=pl.lit(["x"])))
     files.put("b.parquet", as_frame(log(2)).with_columns(tags=pl.lit("x")))
-    with pytest.raises(PrectrError, match=r"b\.parquet: the column 'tags' is of the type a value, but a list in .*a\.parquet"):
+    with pytest.raises(
+        PrectrError, match=r"b\.parquet: the column 'tags' is of the type a value, but a list in .*a\.parquet"
+    ):
         files.validate()
-    with pytest.raises(PrectrError, match=r"b\.parquet: the column 'tags' is of the type a value, but a list in .*a\.parquet"):
+    with pytest.raises(
+        PrectrError, match=r"b\.parquet: the column 'tags' is of the type a value, but a list in .*a\.parquet"
+    ):
         files.imported("*.parquet", {"files": {"keep": ["tags"]}})
     assert _published(files.imported("*.parquet")).rows == files.experiment().rows == ROWS, "nobody reads it"
     files.put("b.parquet", as_frame(log(2)).with_columns(query=pl.lit(["x"])))
@@ -512,7 +522,10 @@ def test_words_for_null_as_ids(files: Log, word: str) -> None:
         assert found[:2] == ("a.csv", 2) and found[2].startswith("user_id is a word for null (nan, null, ")
     for out in (files.validate(null_ids=[]), files.imported(null_ids=[])):
         assert _published(out).rows == ROWS and word in Tables(out).impressions()["user_id"].to_list()
-    for out in (files.validate(null_ids=["r000"], max_bad_share=0.5), files.imported(null_ids=["r000"], max_bad_share=0.5)):
+    for out in (
+        files.validate(null_ids=["r000"], max_bad_share=0.5),
+        files.imported(null_ids=["r000"], max_bad_share=0.5),
+    ):
         assert _published(out).rows == ROWS - 2, "other words are those of the user"
 
 
@@ -524,7 +537,10 @@ def test_blank_queries_are_null_and_words_for_null_are_text(files: Log) -> None:
     expect(files.outcomes(), ROWS, CLICKS, [])
     for out in (files.validate(), files.imported()):
         assert {"nan", "null"} <= set(Tables(out).impressions()["query"])
-        assert pl.read_parquet(out / "items.parquet").select("title", "colour").rows() == [("nan", "null"), ("None", None)]
+        assert pl.read_parquet(out / "items.parquet").select("title", "colour").rows() == [
+            ("nan", "null"),
+            ("None", None),
+        ]
     rows[0]["query"] = " "
     files.put("a.csv", as_csv(rows))
     for out in (files.validate(max_bad_share=0.5), files.imported(max_bad_share=0.5)):
@@ -543,7 +559,13 @@ def test_exposures_without_a_request_id_count_each_by_itself(files: Log, ids: li
 
 @pytest.mark.parametrize(
     ("moment", "count"),
-    [("1970-01-01T00:00:07Z", 1), ("2038-01-19T03:14:07Z", 1), ("2026-03-15T10:00:00Z", 1), ("0", 1), ("2038-01-19T03:14:07Z", 60)],
+    [
+        ("1970-01-01T00:00:07Z", 1),
+        ("2038-01-19T03:14:07Z", 1),
+        ("2026-03-15T10:00:00Z", 1),
+        ("0", 1),
+        ("2038-01-19T03:14:07Z", 60),
+    ],
 )
 def test_clocks_far_from_the_bulk(files: Log, moment: str, count: int) -> None:
     rows = log()
@@ -668,7 +690,9 @@ def test_extra_columns_of_any_type_with_rows_that_repeat(
     files.put("c.parquet", rows.with_columns(position=pl.lit(0)).head(3))  # bad rows with such a column
     (files.root / "log" / "items.csv").unlink()
     items = pl.DataFrame({"item_id": ["000", "001", "000", "000"], "title": ["a", "b", "a", "c"]})
-    items.with_columns(EXTRA[kind].gather([0, 1, 0, 2]).alias("extra")).write_parquet(files.root / "log" / "items.parquet")
+    items.with_columns(EXTRA[kind].gather([0, 1, 0, 2]).alias("extra")).write_parquet(
+        files.root / "log" / "items.parquet"
+    )
     out = files.validate(max_bad_share=0.9)
     reason = "position is below 1 (positions count from 1)"
     bad = [("c.parquet", row, reason) for row in range(3)]
@@ -677,7 +701,10 @@ def test_extra_columns_of_any_type_with_rows_that_repeat(
     shown = pl.read_parquet(out / "impressions" / "**/*.parquet", hive_partitioning=False).sort("ts", "position")
     unclicked = pl.int_range(pl.len()) % 4 == 1  # never repeated
     if kind != "null":
-        assert shown.filter(unclicked)["extra"].to_list().__repr__() == rows.filter(unclicked)["extra"].to_list().__repr__()
+        assert (
+            shown.filter(unclicked)["extra"].to_list().__repr__()
+            == rows.filter(unclicked)["extra"].to_list().__repr__()
+        )
     assert files.experiment(max_bad_share=0.9).clicks == CLICKS
 
 

@@ -31,9 +31,10 @@ def _row(request: str, minutes: float, item: str, **more: Any) -> dict[str, Any]
 
 
 def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema={**SCHEMA, **({"price": pl.Float64} if any("price" in row for row in rows) else {})}
-                        ).with_columns(pl.lit("f").alias(FILE), pl.int_range(pl.len()).alias(ROW),
-                                       pl.lit(None, pl.String).alias(FAULT))  # fmt: skip
+    price = {"price": pl.Float64} if any("price" in row for row in rows) else {}
+    return pl.DataFrame(rows, schema={**SCHEMA, **price}).with_columns(
+        pl.lit("f").alias(FILE), pl.int_range(pl.len()).alias(ROW), pl.lit(None, pl.String).alias(FAULT)
+    )
 
 
 def _settle(*rows: dict[str, Any], minutes: float = 30) -> Settled:

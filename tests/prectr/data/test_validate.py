@@ -222,6 +222,12 @@ def test_one_item_with_two_titles_has_the_first_one_by_its_content(log: Path) ->
     assert _quarantine(log) == [("a.parquet", 0, "duplicate (item_id) with other values")]
 
 
+def test_users_that_stand_there_twice_count_once(log: Path) -> None:
+    (log / "users.csv").write_text("user_id\nu0\nu1\nu0\n")
+    manifest = _validate(log).manifest
+    assert manifest["rows"]["users"] == 2 and manifest["merged"]["users"] == {"the same row again": 1}
+
+
 def test_the_same_log_is_skipped(log: Path) -> None:
     _validate(log)
     assert _validate(log).skipped

@@ -211,7 +211,7 @@ def test_a_users_pairs_are_refused_with_file_and_row(tables, tmp_path):
         file.write_text(text)
         with pytest.raises(UsageError, match=message):
             read_selection(file, Tables(tables))
-    with pytest.raises(UsageError, match="absent.parquet: no such file or directory"):
+    with pytest.raises(UsageError, match=r"absent\.parquet: no such file or directory"):
         read_selection(tmp_path / "absent.parquet", Tables(tables))
     with pytest.raises(UsageError, match="select-pairs"):
         read_selection(tables, Tables(tables))

@@ -337,8 +337,8 @@ def _open(path: Path, table: Table, reader: Reader) -> tuple[list[str], Iterator
                 rows = reader.conform(frame, table, dict(zip(columns, columns, strict=True)), faults=empty)
                 reader.bad.add(table.name, rows.filter(pl.col(FAULT).is_not_null()))
                 good = rows.filter(pl.col(FAULT).is_null()).drop(RAW, strict=False)
-                ids = [name for name in ("request_id", "item_id") if name in columns]
-                good = good.with_columns(null_id(name, reader.config.null_ids) for name in ids)
+                ids = {"request_id", "item_id"}.intersection(columns)
+                good = good.with_columns(null_id(name, reader.config.null_ids) for name in sorted(ids))
                 if good.height:
                     yield good
 

@@ -23,7 +23,7 @@ Bad = list[tuple[int, str]]
 
 
 def read(
-    file: Path, layout: Layout = Layout(), multiline: bool = False, columns: str = "abcd"
+    file: Path, layout: Layout | None = None, multiline: bool = False, columns: str = "abcd"
 ) -> tuple[list[tuple[str | None, ...]], list[int], Bad]:
     """Rows, their lines, and the lines that hold none with the reasons."""
     bad = BadRows(None)

@@ -33,8 +33,8 @@ NO_ROW = [
 
 
 def _read(
-    file: Path, columns: list[str], optional: list[str] = []
-) -> tuple[list[Any], list[int], list[tuple[str, str]]]:  # noqa: B006
+    file: Path, columns: list[str], optional: tuple[str, ...] = ()
+) -> tuple[list[Any], list[int], list[tuple[str, str]]]:
     bad = BadRows(None)
     frames = list(Reader(bad, ValidateConfig()).chunks(file, columns, optional=optional))
     rows = [
@@ -53,7 +53,7 @@ def test_keys_may_come_late_and_may_be_left_out(file: Path, monkeypatch: pytest.
     monkeypatch.setattr(json_lines, "BLOCK_BYTES", 20)
     lines = [{"a": str(number)} for number in range(300)] + [{"b": 2, "a": "300"}, {"a": None}, {}]
     file.write_text("\n".join(json.dumps(line) for line in lines))
-    rows, places, bad = _read(file, ["a"], ["b"])
+    rows, places, bad = _read(file, ["a"], ("b",))
     assert rows == [*((str(number), None) for number in range(300)), ("300", "2"), (None, None), (None, None)]
     assert places == list(range(1, 304)) and not bad
 
@@ -139,7 +139,7 @@ def test_a_known_column_may_mix_values_of_all_kinds(file: Path, lines: str) -> N
     try:
         Reader(BadRows(None), ValidateConfig()).types_of([(file, Layout("jsonl"))])
     except PrectrError as error:
-        assert "log.jsonl" in str(error) and "list" in str(error) or "object" in str(error)
+        assert ("log.jsonl" in str(error) and "list" in str(error)) or "object" in str(error)
 
 
 JSON = st.recursive(
@@ -148,13 +148,14 @@ JSON = st.recursive(
     max_leaves=4,
 )
 
+LINES = st.dictionaries(st.sampled_from("abc"), JSON, max_size=3) | st.sampled_from([*dict(NO_ROW)])
+
 
 @settings(max_examples=200)
 @given(
-    lines=st.lists(st.one_of(st.dictionaries(st.sampled_from("abc"), JSON, max_size=3), st.sampled_from([*dict(NO_ROW)])),
-                   max_size=8),
+    lines=st.lists(LINES, max_size=8),
     block=st.sampled_from([1, 40, 10**6]),
-)  # fmt: skip
+)
 def test_every_line_is_a_row_or_set_aside(
     lines: list[Any], block: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
