@@ -225,11 +225,8 @@ class _Build:
             rows = rows.with_columns(pl.col("grade").cast(pl.Int8))
         if rows.select(key).is_duplicated().any():
             content = [name for name in rows.columns if name not in (*key, FILE, ROW, FAULT)]
-            best = (
-                [-pl.col("grade")]
-                if table == JUDGMENTS
-                else [pl.sum_horizontal(pl.lit(0), *(pl.col(name).is_null() for name in content))]
-            )
+            best = [pl.sum_horizontal(pl.col(content).is_null())] if content else []
+            best = [-pl.col("grade")] if table == JUDGMENTS else best
             texts = as_json(rows.select(content)) if content else pl.lit("")
             rows = rows.with_columns(texts.alias("__values")).sort(*key, *best, "__values", FILE, ROW)
             equal = pl.struct(*key, "__values").is_first_distinct()
