@@ -89,7 +89,7 @@ def open_tables(source: Path) -> Source:
     return Source(
         "the log",
         {"tables": source},
-        {table.name: _reader_of(table, pinned[table.name]) for table in TABLES if table.name in pinned},
+        {table.name: _reader_of(source, table, pinned[table.name]) for table in TABLES if table.name in pinned},
         Tally(),
         lacks=lacks,
         versions=versions,
@@ -109,7 +109,7 @@ def _describe_columns(table: Table) -> str:
     return ", ".join(f"{column.name} {WANTED_TYPE[column.kind]}" for column in table.columns if column.required)
 
 
-def _reader_of(table: Table, files: Sequence[tuple[Path, Layout]]) -> Rows:
+def _reader_of(source: Path, table: Table, files: Sequence[tuple[Path, Layout]]) -> Rows:
     required = table.required_names
     canonical = [column.name for column in table.columns]
 
@@ -117,9 +117,10 @@ def _reader_of(table: Table, files: Sequence[tuple[Path, Layout]]) -> Rows:
         others = reader.types_of(files, without=canonical)
         for file, layout in files:
             for frame in reader.chunks(file, required, layout, optional=canonical, others=others):
-                frame = frame.with_columns(pl.lit(value).alias(name) for name, value in _folders(file).items())
+                folders = _folders(file.relative_to(source))
+                frame = frame.with_columns(pl.lit(value).alias(name) for name, value in folders.items())
                 present = [name for name in canonical if name in frame.columns]
-                keep = [name for name in {**others, **_folders(file)} if name in frame.columns and name not in present]
+                keep = [name for name in {**others, **folders} if name in frame.columns and name not in present]
                 yield conform(
                     frame,
                     table,
@@ -139,6 +140,6 @@ def _partition(table: Table, file: Path) -> str | None:
 
 
 def _folders(file: Path) -> dict[str, str]:
-    """Columns that the folders of a file name, such as `country=us/`, without the day."""
+    """Columns that the folders of a file, below the log's own, name, such as `country=us/`, without the day."""
     parts = (part.partition("=") for part in file.parts[:-1] if "=" in part and not part.startswith(PARTITION))
     return {name: value for name, _, value in parts}

@@ -467,6 +467,23 @@ def test_folders_that_name_a_column(files: Log) -> None:
     assert dict(shown["country"].value_counts().iter_rows()) == {"us": 40, "de": 40}
 
 
+def test_folders_above_the_log_name_no_column(tmp_path: Path) -> None:
+    files = Log(tmp_path / "run=7")
+    files.put("country=us/a.csv", as_csv(log()))
+    shown = pl.read_parquet(files.validate() / "impressions" / "**/*.parquet", hive_partitioning=False)
+    assert shown.columns[-1] == "country" and "run" not in shown.columns
+
+
+def test_compressed_parts_one_behind_the_other(files: Log) -> None:
+    """As `cat a.gz b.gz` and appending programs write them."""
+    head, *lines = as_csv(log()).splitlines(keepends=True)
+    files.put("a.csv.gz", b"".join(gzip.compress(part.encode()) for part in (head, *lines)))
+    zstd = pa.Codec("zstd")
+    files.put("a.csv.zst", b"".join(zstd.compress(part.encode(), asbytes=True) for part in (head, *lines)))
+    expect(files.outcomes("*.csv.zst"), ROWS, CLICKS, [])
+    expect({"import": _published(files.imported("*.csv.gz"))}, ROWS, CLICKS, [])
+
+
 def test_files_that_are_not_read_are_named_and_counted(files: Log, capsys: pytest.CaptureFixture[str]) -> None:
     files.put("a.csv", as_csv(log()))
     files.put("b.csv.bak", "x")

@@ -268,7 +268,7 @@ class _Reader:
             lines = raw.count(NEWLINE)
             if isinstance(record, _Faulty):
                 bad += self._bad_lines(raw, line, record)
-            elif raw.strip(b"\r\n \t") or (self.width == 1 and raw.strip(b"\r\n")):
+            elif raw.strip(b"\r\n") and (raw.strip() or self.width == 1 or self.separator in raw):
                 row = self._row(raw, record.fields, origins)
                 if isinstance(row, str):
                     bad.append(BadLine(line, row, raw.decode(errors="replace").rstrip("\r\n")))

@@ -130,6 +130,12 @@ def test_blank_lines_hold_nothing_and_count_as_lines(file: Path) -> None:
     assert [row[0] for row in rows] == ["1", "2"] and places == [3, 6] and not bad
 
 
+def test_a_line_of_empty_fields_is_a_row(file: Path) -> None:
+    file.write_bytes(b'a\tb\n1\t"2"\n\t\n  \n"3"\t4\n')
+    rows, places, bad = read(file, Layout("csv", separator="\t"), columns="ab")
+    assert rows == [("1", "2"), (None, None), ("3", "4")] and places == [2, 3, 5] and not bad
+
+
 def test_too_few_and_too_many_fields(file: Path) -> None:
     rows, _, bad = _text(file, "1,x,y,z\n2,x,y\n3,x,y,z,w\n4,x,y,z\n")
     assert [row[0] for row in rows] == ["1", "4"]
