@@ -118,7 +118,9 @@ def _reader_of(source: Path, table: Table, files: Sequence[tuple[Path, Layout]])
         for file, layout in files:
             for frame in reader.chunks(file, required, layout, optional=canonical, others=others):
                 folders = _folders(file.relative_to(source))
-                frame = frame.with_columns(pl.lit(value).alias(name) for name, value in folders.items())
+                frame = frame.with_columns(
+                    pl.lit(value).alias(name) for name, value in folders.items() if name not in frame.columns
+                )
                 present = [name for name in canonical if name in frame.columns]
                 keep = [name for name in {**others, **folders} if name in frame.columns and name not in present]
                 yield conform(
@@ -126,7 +128,7 @@ def _reader_of(source: Path, table: Table, files: Sequence[tuple[Path, Layout]])
                     table,
                     dict(zip(present, present, strict=True)),
                     reader.config,
-                    elsewhere=_partition(table, file),
+                    elsewhere=_partition(table, file.relative_to(source)),
                     keep=keep,
                 )
 
@@ -134,9 +136,9 @@ def _reader_of(source: Path, table: Table, files: Sequence[tuple[Path, Layout]])
 
 
 def _partition(table: Table, file: Path) -> str | None:
-    """The day that the folder of a file names."""
-    name = file.parent.name
-    return name.removeprefix(PARTITION) if table.dated and name.startswith(PARTITION) else None
+    """The day that a folder of a file, below the log's own, names."""
+    days = [part.removeprefix(PARTITION) for part in file.parts[:-1] if part.startswith(PARTITION)]
+    return days[-1] if table.dated and days else None
 
 
 def _folders(file: Path) -> dict[str, str]:
