@@ -159,7 +159,21 @@ def _names(requests: pl.DataFrame) -> tuple[pl.Series, int]:
     turn = pl.int_range(pl.len()).over("request_id", day) + 1
     later = shared.with_columns(turn=turn).filter(pl.col("turn") > 1)
     names = later.select(pl.format("{}~{}", "request_id", "turn")).to_series()
+    if names.is_in(requests["request_id"].implode()).any():
+        names = _free_names(requests, later)
     return requests["request_id"].clone().scatter(later["place"], names), later.height
+
+
+def _free_names(requests: pl.DataFrame, later: pl.DataFrame) -> pl.Series:
+    """Names of later requests of a day where the log itself holds some of them, such as an id `7~2` beside `7`."""
+    taken = set(requests.select("request_id", pl.col(START).dt.date()).iter_rows())
+    names = []
+    for name, day, turn in later.select("request_id", pl.col(START).dt.date(), "turn").iter_rows():
+        while (f"{name}~{turn}", day) in taken:
+            turn += 1
+        names.append(f"{name}~{turn}")
+        taken.add((names[-1], day))
+    return pl.Series(names, dtype=pl.String)
 
 
 def _merge_repeats(rows: pl.DataFrame, changed: list[pl.Series]) -> tuple[pl.DataFrame, Counter[str]]:

@@ -15,6 +15,8 @@ UNIT_ROWS = 2_000_000
 MOST_UNITS = 1024
 BUCKETS = 64
 """Buckets of the temporary files if the number of rows is not known beforehand."""
+NUMBERED = r"(?:~\d+)+$"
+"""End of an id that `requests` told apart by a number: `7~2` comes together with `7`."""
 _BUCKET = "__bucket"
 
 
@@ -42,7 +44,7 @@ class Spill:
 
         Args:
             folder: directory for temporary files, made when it is needed.
-            key: column that is hashed.
+            key: column that is hashed, without the numbers of `NUMBERED`.
             expected: rows that will come, if that is known. If it is right, a unit keeps the order of its rows.
         """
         self.rows = 0
@@ -75,16 +77,20 @@ class Spill:
         """Remove the temporary files."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _hash(self, parts: int) -> pl.Expr:
-        return pl.col(self._key).hash(seed=0) % MOST_UNITS // (MOST_UNITS // parts)
+    def _part(self, frame: pl.DataFrame, parts: int) -> pl.Series:
+        """Number of each row's part."""
+        key = frame[self._key]
+        if key.str.contains("~", literal=True).any():
+            key = key.str.replace(NUMBERED, "")
+        return key.hash(seed=0) % MOST_UNITS // (MOST_UNITS // parts)
 
     def _flush(self) -> None:
         """Write the rows that are held to one file, in the order of their buckets."""
         if not self._frames:
             return
-        bucket = self._hash(self._buckets).cast(pl.UInt16).alias(_BUCKET)
         pieces: dict[int, list[pl.DataFrame]] = {number: [] for number in range(self._buckets)}
         for frame in self._frames:
+            bucket = self._part(frame, self._buckets).cast(pl.UInt16).alias(_BUCKET)
             parts = frame.with_columns(bucket).partition_by(_BUCKET, as_dict=True, include_key=False)
             for (number,), part in parts.items():
                 pieces[int(str(number))].append(part)
@@ -104,4 +110,4 @@ class Spill:
             rows = starts[last] - starts[first]
             if rows:
                 frame = pl.scan_ipc(file).slice(starts[first], rows).collect()
-                yield frame if units <= self._buckets else frame.filter(self._hash(units) == number)
+                yield frame if units <= self._buckets else frame.filter(self._part(frame, units) == number)

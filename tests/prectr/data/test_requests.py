@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prectr.data import requests
-from prectr.data.reading.bad_rows import FAULT, FILE, ROW
 from prectr.data.requests import Settled, settle
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -32,9 +31,7 @@ def _row(request: str, minutes: float, item: str, **more: Any) -> dict[str, Any]
 
 def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     price = {"price": pl.Float64} if any("price" in row for row in rows) else {}
-    return pl.DataFrame(rows, schema={**SCHEMA, **price}).with_columns(
-        pl.lit("f").alias(FILE), pl.int_range(pl.len()).alias(ROW), pl.lit(None, pl.String).alias(FAULT)
-    )
+    return pl.DataFrame(rows, schema={**SCHEMA, **price})
 
 
 def _settle(*rows: dict[str, Any], minutes: float = 30) -> Settled:
@@ -154,3 +151,13 @@ def test_the_order_of_rows_changes_nothing_and_no_click_is_lost(
             clicks.add((*key, start[key], row["item_id"]))
     found = shown.filter("clicked").select(pl.col("request_id").str.split("~").list.first(), "user_id", "ts", "item_id")
     assert set(found.rows()) == clicks and found.height == len(clicks)
+
+
+def test_a_numbered_name_is_never_that_of_another_request() -> None:
+    settled = _settle(
+        _row("1", 0, "x"), _row("1", 40, "x"), _row("1~2", 5, "x", user_id="v"), _row("1", 80, "x"), _row("1~4", 9, "x")
+    )  # fmt: skip
+    assert _shown(settled, "request_id", "user_id") == [
+        ("1", "u"), ("1~2", "v"), ("1~4", "u"), ("1~3", "u"), ("1~5", "u")
+    ]  # fmt: skip
+    assert settled.renamed == 2

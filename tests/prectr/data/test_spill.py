@@ -23,7 +23,7 @@ def test_every_row_comes_back_once_with_all_of_its_key(
     for start in range(0, 500, chunk):
         whole.add(_rows(start, min(500, start + chunk)))
     units = units_of(whole.rows)
-    assert whole.rows == 500 and units == (1 if unit >= 500 else min(256, 2 ** (-(-500 // unit) - 1).bit_length()))
+    assert whole.rows == 500 and units == (1 if unit >= 500 else min(1024, 2 ** (-(-500 // unit) - 1).bit_length()))
     parts = [rows for number in range(units) if (rows := whole.unit(number, units)) is not None]
     assert pl.concat(parts)["n"].sort().to_list() == list(range(500))
     keys = [key for part in parts for key in part["key"].unique()]
@@ -58,3 +58,18 @@ def test_columns_that_come_later_are_null_before(tmp_path: Path, monkeypatch: py
 
 def test_nothing_added_is_nothing(tmp_path: Path) -> None:
     assert Spill(tmp_path / "x", "key").unit(0, 1) is None
+
+
+@pytest.mark.parametrize("expected", [None, 40])
+def test_ids_that_were_told_apart_come_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: int | None
+) -> None:
+    monkeypatch.setattr(spill, "UNIT_ROWS", 2)
+    one = Spill(tmp_path / "x", "key", expected)
+    keys = [f"{name}{number}" for name in "abcdefghij" for number in ("", "~2", "~2~13", "x~3")]
+    one.add(pl.DataFrame({"key": keys}))
+    units = units_of(one.rows)
+    parts = [rows["key"].to_list() for number in range(units) if (rows := one.unit(number, units)) is not None]
+    assert sorted(key for part in parts for key in part) == sorted(keys)
+    for name in "abcdefghij":
+        assert any({name, f"{name}~2", f"{name}~2~13"} <= set(part) for part in parts)

@@ -76,6 +76,7 @@ def test_rows_count_from_their_users_assignment_on(files) -> None:
         "rows_counted": 4,
         "users_in_several_variants": 0,
         "purchases_without_price": 0,
+        "rows_with_unknown_purchase": 0,
         "users_without_exposure": 1,
         "repeated_rows": 0,
         "bad_rows": 0,
@@ -113,6 +114,13 @@ def test_csv_directories_and_number_types_read_alike(files, tmp_path: Path) -> N
     assert {name: values.tolist() for name, values in sums.items()} == {
         name: values.tolist() for name, values in expected.items()
     }
+
+
+def test_a_row_that_does_not_say_whether_it_was_purchased_is_counted_as_not(files) -> None:
+    unknown = ROWS.with_columns(purchased=pl.when(pl.col("purchased")).then(True))
+    experiment, known = files(unknown), files(ROWS)
+    assert experiment.counts["rows_with_unknown_purchase"] == 4
+    assert experiment.until(99)["orders"].tolist() == known.until(99)["orders"].tolist()
 
 
 def test_only_what_the_columns_allow_is_measured(files) -> None:

@@ -65,6 +65,15 @@ def layout_of(file: Path) -> Layout | None:
     return Layout(known, compression, "\t" if ending == ".tsv" else ",")
 
 
+def _without_endings(entry: Path) -> str:
+    """Name of a file, or of a directory that is named like one as Spark does, without the endings of its format."""
+    name = entry.name
+    for known in (COMPRESSIONS, FORMATS):
+        stem, dot, ending = name.rpartition(".")
+        name = stem if f"{dot}{ending}".lower() in known else name
+    return name
+
+
 def compression_of(file: Path) -> str | None:
     """The compression that the last ending of a file's name says."""
     return COMPRESSIONS.get(file.suffix.lower())
@@ -100,7 +109,7 @@ def find_tables(source: Path, tables: Iterable[Table]) -> Found:
     for entry in sorted(source.iterdir()):
         if entry.name[0] in "._" or entry.name in _OWN:
             continue
-        name = entry.name if entry.is_dir() else entry.name.split(".")[0]
+        name = _without_endings(entry)
         files = [entry] if entry.is_file() or (entry / DELTA_LOG).is_dir() else list(_visible(entry))
         for file in files:
             layout = layout_of(file)

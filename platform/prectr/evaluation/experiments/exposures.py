@@ -62,6 +62,7 @@ COUNTS = (
     "users_without_assignment",
     "rows_before_their_users_assignment",
     "purchases_without_price",
+    "rows_with_unknown_purchase",
     "repeated_rows",
 )
 """Counts of exposures that the report shows."""
@@ -259,6 +260,7 @@ class _Exposures:
         if not rows.height:
             return None
         rows = self._without_repeats(rows)
+        unknown = rows["purchased"].null_count() if "purchased" in rows.columns else 0
         rows = rows.with_columns(pl.col("purchased").fill_null(False)) if "purchased" in rows.columns else rows
         joined = rows.join(users, on="user_id", how="left").sort("user_id", "ts", maintain_order=True)
         is_counted = (pl.col("ts") >= start) & (pl.col("ts") >= pl.col("assigned").fill_null(start))
@@ -274,6 +276,7 @@ class _Exposures:
             orders=bought.sum(),
             purchases_without_price=(bought & price.is_null()).sum(),
             impossible=(bought & ~(price.is_finite() & (price >= 0))).sum(),
+            rows_with_unknown_purchase=pl.lit(unknown),
         ).row(0, named=True)
         of_day = joined.filter(~is_unassigned & is_counted).group_by("user", pl.col("ts").dt.date().alias("date"))
         of_past = joined.filter(~is_unassigned & is_earlier).group_by("user")
@@ -333,8 +336,7 @@ def _open(path: Path, table: Table, reader: Reader) -> tuple[list[str], Iterator
             for frame in reader.chunks(file, table.required_names, layout, optional=names):
                 columns = [name for name in names if name in frame.columns]
                 reader.bad.rows[table.name] += frame.height
-                empty = [(_is_empty(name, frame), f"{name} is null") for name in columns if name == "purchased"]
-                rows = reader.conform(frame, table, dict(zip(columns, columns, strict=True)), faults=empty)
+                rows = reader.conform(frame, table, dict(zip(columns, columns, strict=True)))
                 reader.bad.add(table.name, rows.filter(pl.col(FAULT).is_not_null()))
                 good = rows.filter(pl.col(FAULT).is_null()).drop(RAW, strict=False)
                 ids = {"request_id", "item_id"}.intersection(columns)
@@ -343,11 +345,6 @@ def _open(path: Path, table: Table, reader: Reader) -> tuple[list[str], Iterator
                     yield good
 
     return [name for name in names if name in present], frames()
-
-
-def _is_empty(name: str, frame: pl.DataFrame) -> pl.Expr:
-    column = pl.col(name)
-    return column.is_null() | (column.str.strip_chars() == "") if frame.schema[name] == pl.String else column.is_null()
 
 
 def _needed(measures: list[Measure]) -> set[str]:

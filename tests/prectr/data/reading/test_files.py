@@ -83,3 +83,13 @@ def test_a_file_of_no_known_ending_is_refused_with_those_that_are(tmp_path: Path
         PrectrError, match=rf"{name}: its name does not say how it is written; .*\.csv, \.tsv.*\.parquet"
     ):
         list(Reader(BadRows(None), ValidateConfig()).chunks(tmp_path / name, ["a"]))
+
+
+def test_a_table_is_named_by_all_but_the_endings(tmp_path: Path) -> None:
+    """Spark names a directory like a file; a copy beside a table is another name."""
+    read = ["items.csv.gz", "impressions.parquet/part-0.parquet", "impressions.parquet/part-1.parquet"]
+    odd = ["impressions.bak.csv", "impressions.old/a.csv", "items.2026.csv"]
+    _touch(tmp_path, *read, *odd)
+    found = find_tables(tmp_path, TABLES)
+    assert {str(file.relative_to(tmp_path)) for files in found.tables.values() for file, _ in files} == set(read)
+    assert {str(file.relative_to(tmp_path)) for file in found.not_read} == set(odd)
