@@ -8,9 +8,10 @@ under a directory named there.
 import json
 import os
 import shutil
+import signal
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -93,7 +94,7 @@ def fit_on_ray(
         ),
     )
     try:
-        with _printed(curve, name):
+        with _printed(curve, name), own_sigint():
             result = trainer.fit().return_value
         if resumable is not None:  # done or refused: nobody will continue from the checkpoints
             shutil.rmtree(resumable, ignore_errors=True)
@@ -110,6 +111,17 @@ def fit_on_ray(
     finally:
         if resumable is None:
             shutil.rmtree(run_storage / run_name, ignore_errors=True)
+
+
+@contextmanager
+def own_sigint() -> Iterator[None]:
+    """Restore the handler of SIGINT afterwards: Ray Train and Tune leave theirs, which would stop no later stage."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def append_curve(curve: Path, point: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from prectr.core import progress
+from prectr.core.ray_train import own_sigint
 from prectr.training.config import TrainConfig
 from prectr.training.sweep_config import SearchRange, SweepConfig
 from prectr.training.sweep_trials import ITERATION, REACHED, Trial, TrialLedger, drawn_config, run_trial
@@ -61,6 +62,7 @@ def search(
         build_ranker=build_ranker,
     )
 
+    @own_sigint()
     def fit(trials: int, proposals: Any) -> None:
         tune.Tuner(
             tune.with_resources(trainable, train.of_worker),
