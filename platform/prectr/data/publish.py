@@ -7,6 +7,7 @@ keys (`spill`). Then each unit is settled and written. So neither a file nor a d
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from prectr.core.errors import PrectrError
 from prectr.data.clocks import FAR, far_days
 from prectr.data.config import ValidateConfig
 from prectr.data.profile import Profile
+from prectr.data.reading.ahead import ahead
 from prectr.data.reading.bad_rows import FAULT, FILE, RAW, ROW, BadRows, as_json
 from prectr.data.reading.reader import Reader
 from prectr.data.reading.values import blank_faults
@@ -246,12 +248,9 @@ class _Build:
         units = units_of(sum(spill.rows for spill in spills.values()))
         kept = dict.fromkeys(spills, 0)
         clicks = renamed = 0
-        with progress.track("write requests", total=units, unit="parts") as bar:
-            for number in range(units):
-                read = {name: spill.unit(number, units) for name, spill in spills.items()}
-                frames = {name: self._near(name, rows, far) for name, rows in read.items() if rows is not None}
-                del read
-                frames = {name: rows for name, rows in frames.items() if rows.height}
+        writing: Future[None] | None = None
+        with progress.track("write requests", total=units, unit="parts") as bar, ThreadPoolExecutor(1) as pool:
+            for number, frames in enumerate(ahead(self._units(spills, units, far))):
                 bar.advance(1)
                 if not frames:
                     continue
@@ -268,7 +267,11 @@ class _Build:
                     rows = _ordered(table, rows)
                     if self.profile is not None:
                         self.profile.add(table.name, rows)
-                    self._write_days(table, rows, number)
+                    if writing is not None:
+                        writing.result()
+                    writing = pool.submit(self._write_days, table, rows, number)
+            if writing is not None:
+                writing.result()
         for table in tables:
             spills[table.name].close()
             self._say(table, kept[table.name])
@@ -282,6 +285,13 @@ class _Build:
                     f"{self.path}: none of {kept['impressions']:,} impressions is clicked, so nothing was written. "
                     "Check the column 'clicked' (in a mapping: true_when), or set validation.allow_no_clicks=true."
                 )
+
+    def _units(self, spills: dict[str, Spill], units: int, far: set[date]) -> Iterator[dict[str, pl.DataFrame]]:
+        """Rows of each unit by table, without those of far days and without tables that have none."""
+        for number in range(units):
+            read = {name: spill.unit(number, units) for name, spill in spills.items()}
+            frames = {name: self._near(name, rows, far) for name, rows in read.items() if rows is not None}
+            yield {name: rows for name, rows in frames.items() if rows.height}
 
     def _near(self, table: str, rows: pl.DataFrame, far: set[date]) -> pl.DataFrame:
         """Rows that are not on far days; the others go to quarantine."""

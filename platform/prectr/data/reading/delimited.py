@@ -78,7 +78,9 @@ def read_delimited(stream: BinaryIO, layout: Layout, multiline: bool, chosen: Ch
     blocks = _blocks(stream, layout.encoding)
     header = True
     for block, final in blocks:
-        data = rest + block if rest else block
+        # Whole lines only, in one copy: what follows the last line end waits for the next block.
+        cut = len(block) if header or final else block.rfind(NEWLINE) + 1
+        data, tail = b"".join((rest, memoryview(block)[:cut])), block[cut:]
         if header:
             if not data.strip():
                 if final:
@@ -95,7 +97,7 @@ def read_delimited(stream: BinaryIO, layout: Layout, multiline: bool, chosen: Ch
                 return
             reader.choose(chosen)
         piece, used, lines = reader.read_block(data, line, final)
-        rest, line = data[used:], line + lines
+        rest, line = data[used:] + tail, line + lines
         if len(rest) > LINE_BYTES:
             raise ValueError(f"no line ends within {LINE_BYTES:,} bytes, from line {line:,}")
         if piece.frame.height or piece.bad:

@@ -4,7 +4,6 @@ import csv
 import difflib
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -15,8 +14,9 @@ from prectr.contracts.schema import Table
 from prectr.core.errors import PrectrError, UsageError, listed, quoted
 from prectr.data.config import ValidateConfig
 from prectr.data.reading import columnar, json_lines
+from prectr.data.reading.ahead import ahead
 from prectr.data.reading.bad_rows import FAULT, FILE, BadRows
-from prectr.data.reading.delimited import Chosen, Piece, read_delimited
+from prectr.data.reading.delimited import Chosen, read_delimited
 from prectr.data.reading.files import ENDINGS, Layout, find_files, layout_of
 from prectr.data.reading.times import Parsed
 from prectr.data.reading.values import conform
@@ -157,7 +157,7 @@ class Reader:
     def _read(self, file: Path, layout: Layout, chosen: Chosen, others: Types) -> Iterator[pl.DataFrame]:
         if layout.format == "parquet":
             if columnar.count_parquet_rows(file):
-                yield from columnar.read_parquet(file, chosen(list(columnar.parquet_schema(file))))
+                yield from ahead(columnar.read_parquet(file, chosen(list(columnar.parquet_schema(file)))))
             return
         if layout.format == "delta":
             names = chosen(list(columnar.delta_schema(file, layout.version)))
@@ -170,19 +170,10 @@ class Reader:
             else:
                 wanted = chosen(list(dict.fromkeys(name for schema in schemas for name in schema))) if schemas else []
                 pieces = json_lines.read_json_lines(stream, {name: others.get(name, pl.String()) for name in wanted})
-            for piece in _ahead(pieces):
+            for piece in ahead(pieces):
                 self.bad.add_lines(file, piece.bad)
                 if piece.frame.height:
                     yield piece.frame
-
-
-def _ahead(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """The same pieces; the next one is read while one is worked on."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, pieces, None)
-        while (piece := following.result()) is not None:
-            following = pool.submit(next, pieces, None)
-            yield piece
 
 
 def expected_rows(files: Files) -> int | None:
