@@ -1,6 +1,7 @@
 """Shared by all tests: one embedded Ray a run, small and quiet."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -15,6 +16,10 @@ for _name, _value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# A shell starts what runs in its background without interrupts, which tests send to themselves and to their commands.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine must not fail a test: how long an example takes is no property of the code. The same examples each run.
 hypothesis.settings.register_profile("prectr", deadline=None, derandomize=True, max_examples=60)
