@@ -8,8 +8,10 @@ of the bulk, or if it is more than `validation.farthest_days` days away from it.
 from collections.abc import Mapping
 from datetime import date
 
+import polars as pl
+
 from prectr.data.config import ValidateConfig
-from prectr.data.reading.bad_rows import ADVICE
+from prectr.data.reading.bad_rows import ADVICE, FAULT, BadRows
 
 FAR = "is far from the bulk of the log"
 ADVICE[FAR] = (
@@ -43,3 +45,12 @@ def far_days(rows: Mapping[date, int], config: ValidateConfig) -> set[date]:
         if cluster is not bulk and (count <= config.far_share * max(size) or away > config.farthest_days):
             far.update(cluster)
     return far
+
+
+def without_far_days(rows: pl.DataFrame, far: set[date], table: str, bad: BadRows) -> pl.DataFrame:
+    """The rows whose `ts` is not on a far day or is null; the others are put into `bad`."""
+    if not far:
+        return rows
+    is_far = pl.col("ts").dt.date().is_in(sorted(far)).fill_null(False)
+    bad.add(table, rows.filter(is_far).with_columns(pl.lit(f"ts {FAR} (a wrong clock?)").alias(FAULT)))
+    return rows.filter(~is_far)

@@ -28,7 +28,7 @@ from prectr.core import progress
 from prectr.core.artifacts import StageResult, link_or_copy, run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError
-from prectr.data.clocks import FAR, far_days
+from prectr.data.clocks import far_days, without_far_days
 from prectr.data.config import ValidateConfig
 from prectr.data.profile import Profile
 from prectr.data.reading.ahead import ahead
@@ -290,17 +290,12 @@ class _Build:
         """Rows of each unit by table, without those of far days and without tables that have none."""
         for number in range(units):
             read = {name: spill.unit(number, units) for name, spill in spills.items()}
-            frames = {name: self._near(name, rows, far) for name, rows in read.items() if rows is not None}
+            frames = {
+                name: without_far_days(rows, far, name, self.bad).drop(FILE, ROW, FAULT)
+                for name, rows in read.items()
+                if rows is not None
+            }
             yield {name: rows for name, rows in frames.items() if rows.height}
-
-    def _near(self, table: str, rows: pl.DataFrame, far: set[date]) -> pl.DataFrame:
-        """Rows that are not on far days; the others go to quarantine."""
-        if not far:
-            return rows.drop(FILE, ROW, FAULT)
-        is_far = pl.col("ts").dt.date().is_in(sorted(far))
-        reason = pl.lit(f"ts {FAR} (a wrong clock?)").alias(FAULT)
-        self.bad.add(table, rows.filter(is_far).with_columns(reason))
-        return rows.filter(~is_far).drop(FILE, ROW, FAULT)
 
     def _write_days(self, table: Table, rows: pl.DataFrame, number: int) -> None:
         days = rows.with_columns(pl.col("ts").dt.date().alias("__day"))

@@ -1,6 +1,5 @@
 """Chunks of any file of a user: the columns that are asked for, with `FILE` and `ROW`."""
 
-import csv
 import difflib
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from prectr.core.errors import PrectrError, UsageError, listed, quoted
 from prectr.data.config import ValidateConfig
 from prectr.data.reading import columnar, json_lines
 from prectr.data.reading.ahead import ahead
-from prectr.data.reading.bad_rows import FAULT, FILE, BadRows
+from prectr.data.reading.bad_rows import FAULT, FILE, RAW, ROW, BadRows
 from prectr.data.reading.delimited import Chosen, read_delimited
 from prectr.data.reading.files import ENDINGS, Layout, find_files, layout_of
 from prectr.data.reading.times import Parsed
@@ -97,6 +96,26 @@ class Reader:
     ) -> pl.DataFrame:
         """Rows of a canonical table, by `values.conform` with the settings of this reader."""
         return conform(frame, table, columns, self.config, faults=faults, keep=keep)
+
+    def good_rows(self, files: Files, table: Table) -> Iterator[pl.DataFrame]:
+        """Good rows of a table in chunks, with `FILE`, `ROW` and `FAULT`; bad rows are put into `bad`.
+
+        Columns that a file lacks are missing in its chunks.
+
+        Raises:
+            PrectrError: a file cannot be read, lacks a column, or has one of a type that cannot be converted.
+        """
+        names = [column.name for column in table.columns]
+        self.bad.table = table.name
+        for file, layout in files:
+            for frame in self.chunks(file, table.required_names, layout, optional=names):
+                self.bad.rows[table.name] += frame.height
+                present = [name for name in names if name in frame.columns]
+                rows = self.conform(frame, table, dict(zip(present, present, strict=True)))
+                self.bad.add(table.name, rows.filter(pl.col(FAULT).is_not_null()))
+                good = rows.filter(pl.col(FAULT).is_null()).drop(RAW, strict=False)
+                if good.height:
+                    yield good
 
     def types_of(self, files: Files, without: Sequence[str] = (), only: Sequence[str] | None = None) -> Types:
         """Types of the columns of a table over all of its files: what holds the values of every file.
@@ -219,7 +238,7 @@ def _header(stream: BinaryIO, layout: Layout) -> list[str]:
     return names
 
 
-_FAILURES = (OSError, ValueError, LookupError, csv.Error, pa.ArrowException, pl.exceptions.PolarsError)
+_FAILURES = (OSError, ValueError, LookupError, pa.ArrowException, pl.exceptions.PolarsError)
 
 
 def _unreadable(file: Path, layout: Layout, error: Exception) -> PrectrError:
@@ -318,16 +337,8 @@ def read_table(path: Path, table: Table, config: ValidateConfig, limit: float) -
     if not found.tables or found.not_read:
         odd = f"; {listed([file.name for file in found.not_read])} cannot be read" if found.not_read else ""
         raise UsageError(f"{path}: give a file that ends with {ENDINGS}, or a directory of such files{odd}.")
-    names = [column.name for column in table.columns]
-    frames = [pl.DataFrame(schema={name: pl.String for name in table.required_names})]
     with BadRows(None) as bad:
-        reader, bad.table = Reader(bad, config), table.name
-        for file, layout in found.tables[""]:
-            for frame in reader.chunks(file, table.required_names, layout, optional=names):
-                bad.rows[table.name] += frame.height
-                present = [name for name in names if name in frame.columns]
-                rows = reader.conform(frame, table, dict(zip(present, present, strict=True)))
-                bad.add(table.name, rows.filter(pl.col(FAULT).is_not_null()))
-                frames.append(rows.filter(pl.col(FAULT).is_null()).select(present))
+        frames = [rows.drop(FILE, ROW, FAULT) for rows in Reader(bad, config).good_rows(found.tables[""], table)]
         bad.require_share(table.name, limit, "Correct them.")
-    return pl.concat(frames[1:] or frames, how="diagonal_relaxed")
+    empty = pl.DataFrame(schema={name: pl.String for name in table.required_names})
+    return pl.concat(frames, how="diagonal_relaxed") if frames else empty

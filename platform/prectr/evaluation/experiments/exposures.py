@@ -27,10 +27,10 @@ from prectr.contracts.schema import WANTED_TYPE, Column, Table
 from prectr.core import progress
 from prectr.core.artifacts import read_manifest
 from prectr.core.errors import PrectrError, UsageError, listed, quoted
-from prectr.data.clocks import FAR, far_days
+from prectr.data.clocks import far_days, without_far_days
 from prectr.data.config import ValidateConfig
 from prectr.data.exposure_log import impressions, is_exposure_log
-from prectr.data.reading.bad_rows import FAULT, FILE, RAW, ROW, BadRows
+from prectr.data.reading.bad_rows import FAULT, FILE, ROW, BadRows
 from prectr.data.reading.files import ENDINGS, find_files
 from prectr.data.reading.reader import Reader
 from prectr.data.reading.values import null_id
@@ -66,6 +66,8 @@ COUNTS = (
     "repeated_rows",
 )
 """Counts of exposures that the report shows."""
+OPTIONAL_IDS = ("request_id", "item_id")
+"""Ids of exposures without which a row still counts."""
 HINT = "Correct them, or raise validation.max_bad_share."
 
 
@@ -251,12 +253,7 @@ class _Exposures:
         rows = self._spill.unit(number, units)
         if rows is None:
             return None
-        bad, name = self._reader.bad, self._table.name
-        if self._far:
-            is_far = pl.col("ts").dt.date().is_in(sorted(self._far))
-            bad.add(name, rows.filter(is_far).with_columns(pl.lit(f"ts {FAR} (a wrong clock?)").alias(FAULT)))
-            rows = rows.filter(~is_far)
-        rows = rows.drop(FILE, ROW, FAULT)
+        rows = without_far_days(rows, self._far, self._table.name, self._reader.bad).drop(FILE, ROW, FAULT)
         if not rows.height:
             return None
         rows = self._without_repeats(rows)
@@ -330,21 +327,11 @@ def _open(path: Path, table: Table, reader: Reader) -> tuple[list[str], Iterator
         described = ", ".join(f"{name} ({kinds[name]})" for name in missing)
         raise UsageError(f"{path}: lacks {described}; it has {listed(sorted(present))}.")
 
-    def frames() -> Iterator[pl.DataFrame]:
-        reader.bad.table = table.name
-        for file, layout in files:
-            for frame in reader.chunks(file, table.required_names, layout, optional=names):
-                columns = [name for name in names if name in frame.columns]
-                reader.bad.rows[table.name] += frame.height
-                rows = reader.conform(frame, table, dict(zip(columns, columns, strict=True)))
-                reader.bad.add(table.name, rows.filter(pl.col(FAULT).is_not_null()))
-                good = rows.filter(pl.col(FAULT).is_null()).drop(RAW, strict=False)
-                ids = {"request_id", "item_id"}.intersection(columns)
-                good = good.with_columns(null_id(name, reader.config.null_ids) for name in sorted(ids))
-                if good.height:
-                    yield good
-
-    return [name for name in names if name in present], frames()
+    frames = (
+        rows.with_columns(null_id(name, reader.config.null_ids) for name in OPTIONAL_IDS if name in rows.columns)
+        for rows in reader.good_rows(files, table)
+    )
+    return [name for name in names if name in present], frames
 
 
 def _needed(measures: list[Measure]) -> set[str]:
@@ -398,10 +385,8 @@ def _read_assignment(path: Path, config: ExperimentConfig, reader: Reader) -> tu
     rows = pl.concat(read, how="diagonal_relaxed")
     if "ts" in columns:
         days = Counter(dict(rows.drop_nulls("ts").group_by(pl.col("ts").dt.date()).len().iter_rows()))
-        is_far = pl.col("ts").dt.date().is_in(sorted(far_days(days, reader.config))).fill_null(False)
-        reader.bad.add(ASSIGNMENT.name, rows.filter(is_far).with_columns(pl.lit(f"ts {FAR}").alias(FAULT)))
+        rows = without_far_days(rows, far_days(days, reader.config), ASSIGNMENT.name, reader.bad)
         reader.bad.require_share(ASSIGNMENT.name, reader.config.max_bad_share, HINT)
-        rows = rows.filter(~is_far)
     moment = pl.col("ts").min() if "ts" in columns else pl.lit(None, pl.Datetime("us", "UTC"))
     users = rows.group_by("user_id").agg(
         pl.col("variant").first(), moment.alias("ts"), pl.col("variant").n_unique().alias("variants")
