@@ -25,7 +25,7 @@ from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.publish import REDIS_URLS
 from prectr.serving.redis_client import RedisGuard
 from prectr.serving.states import LmdbState, RedisState, require_readable
-from serve_apps.http_api import read_tokens
+from prectr.serving.tokens import BearerTokens, ImpressionKeys
 
 SELF_TEST_REQUESTS = 60
 REPLICA_PORTS = 200
@@ -133,7 +133,8 @@ def require_servable(config: ServeConfig) -> None:
     """
     for path in config.models.bundles.values():
         require_bundle(path, config.int8)
-    read_tokens(config.security, os.environ)
+    BearerTokens(config.security, os.environ)
+    ImpressionKeys(config.security, os.environ)
     if config.features is None:
         return
     bundles = [Bundle.open(path) for path in config.models.bundles.values()]
@@ -180,8 +181,11 @@ def self_test(url: str, config: ServeConfig) -> str:
     Raises:
         PrectrError: a request is not answered with all its candidates.
     """
-    tokens = read_tokens(config.security, os.environ)
-    headers = {"authorization": f"Bearer {tokens[0]}"} if tokens else {}
+    tokens = BearerTokens(config.security, os.environ)
+    token = tokens.first_with("score")
+    if tokens and token is None:
+        return "left out, because no token has the scope `score`"
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
     seconds, candidates = [], 0
     with httpx.Client(base_url=url, headers=headers, timeout=30) as http:
         for name, path in config.models.bundles.items():

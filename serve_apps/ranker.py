@@ -4,6 +4,7 @@ Deploy it with `prectr serve RANKER`, or with `serve deploy serve_apps/ranker.ya
 names the models and the experiment; deploy the file again to change them without a restart.
 """
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ class AppArguments(BaseModel):
 class Ranker:
     """One replica: a scoring service with the HTTP API."""
 
-    def __init__(self, config: dict[str, Any], watch: str | None) -> None:
+    def __init__(self, config: dict[str, Any], watch: str | None, impression_key: str) -> None:
         self._config, self._watch = ServeConfig.model_validate(config), None if watch is None else Path(watch)
-        self.service = ScoringService(self._config, RayInstruments())
+        self.service = ScoringService(self._config, RayInstruments(), impression_key)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Create the application in the replica, because Serve would pickle one that is created earlier."""
@@ -68,7 +69,10 @@ def build_app(arguments: AppArguments) -> Application:
         ray_actor_options={"num_cpus": config.cpus, "memory": memory_bytes(config.memory_gib)},
         **_replica_options(config),
     )(Ranker)
-    application: Application = deployment.bind(config.model_dump(mode="json"), arguments.watch)
+    # Where no keys are configured, all replicas get one that is made here; another deployment makes another.
+    application: Application = deployment.bind(
+        config.model_dump(mode="json"), arguments.watch, impression_key=secrets.token_hex(32)
+    )
     return application
 
 

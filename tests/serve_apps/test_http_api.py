@@ -24,7 +24,8 @@ from prectr.serving.client import AsyncClient, Client, RankerError, shown
 from prectr.serving.config import ModelsConfig, SecurityConfig, ServeConfig
 from prectr.serving.instruments import METRICS, PrometheusInstruments
 from prectr.serving.service import ScoringService
-from serve_apps.http_api import create_app, read_tokens
+from prectr.serving.tokens import BearerTokens
+from serve_apps.http_api import create_app
 from tests.prectr.bundle_world import World
 from tests.serve_apps.conftest import plain_server
 
@@ -103,10 +104,12 @@ def test_an_event_with_a_null_id_or_a_position_of_two_items_is_refused(world: Wo
         refused = http.post("/v1/events", json={"events": [twice]})
         assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", "events", 0, "shown"]
         assert "position 1 holds two items" in refused.json()["detail"][0]["msg"]
-        late = {"events": [events["events"][0] | {"ts": "2019-01-01 00:00:00 UTC"}]}
-        refused = http.post("/v1/events", json=late)
+        ahead = {"events": [events["events"][0] | {"ts": "2039-01-01 00:00:00 UTC"}]}
+        refused = http.post("/v1/events", json=ahead)
         assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", "events", 0, "ts"]
-        assert "2019-01-01T00:00:00+00:00 is" in refused.json()["detail"][0]["msg"]
+        assert "2039-01-01T00:00:00+00:00 is" in refused.json()["detail"][0]["msg"]
+        old = {"events": [events["events"][0] | {"ts": "2019-01-01 00:00:00 UTC"}]}
+        assert http.post("/v1/events", json=old).json()["ignored"] == 1
 
 
 @pytest.mark.parametrize("content", [b'{"user_id": ', b"\xff\xfe", b"[]", b"", b'{"user_id": "\\ud800"}'])
@@ -138,31 +141,120 @@ def test_other_origins_may_call_only_where_configured(world: World) -> None:
             assert answer.headers.get("access-control-allow-origin") == allowed
 
 
-def test_a_token_protects_the_api_and_nothing_else(world: World, tmp_path: Path) -> None:
-    file = tmp_path / "tokens"
-    file.write_text(f"# ours\n{TOKEN}\n\nanother-token-of-ours\n")
-    config = _config(world, security=SecurityConfig(tokens_file=file))
-    with TestClient(create_app(ScoringService(config, PrometheusInstruments()), config)) as http:
-        assert http.get("/healthz").status_code == 200
+ADMIN = "admin-token-of-the-tests"
+REPORTER = "reporter-token-of-the-tests"
+
+
+@contextlib.contextmanager
+def _guarded(world: World, file: Path, tokens: str) -> Iterator[TestClient]:
+    """An application with a file of tokens, and metrics."""
+    file.write_text(tokens)
+    config, instruments = _config(world, security=SecurityConfig(tokens_file=file)), PrometheusInstruments()
+    with TestClient(create_app(ScoringService(config, instruments), config, instruments)) as http:
+        yield http
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def test_a_token_has_the_scopes_that_the_file_gives_it(world: World, tmp_path: Path) -> None:
+    tokens = f"# ours\n{TOKEN}\n\n{REPORTER} events\n{ADMIN} admin score\n"
+    score, models, events = ("POST", "/v1/score"), ("GET", "/v1/models"), ("POST", "/v1/events")
+    start, docs, schema, metrics = (
+        ("GET", path) for path in ("/v1/playground/start", "/docs", "/openapi.json", "/metrics")
+    )
+    allowed = {
+        TOKEN: {score, models, start},
+        REPORTER: {models, events},
+        ADMIN: {score, models, start, docs, schema, metrics},
+    }
+    unproved = {
+        "events": [{"request_id": "r", "user_id": "u", "query": "q", "shown": [{"item_id": "i", "position": 1}]}]
+    }
+    with _guarded(world, tmp_path / "tokens", tokens) as http:
+
+        def ask(method: str, path: str, headers: dict[str, str]) -> httpx.Response:
+            body = {"/v1/score": _body(), "/v1/events": unproved}.get(path)
+            return http.request(method, path, headers=headers, json=body)
+
+        paths = (score, models, events, start, docs, schema, metrics)
         for header in (None, "", TOKEN, "Bearer", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer # ours"):
-            headers = {} if header is None else {"authorization": header}
-            for method, path in (("GET", "/v1/models"), ("POST", "/v1/score"), ("POST", "/v1/events")):
-                refused = http.request(method, path, headers=headers)
-                assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
-        for token in (TOKEN, "another-token-of-ours"):
-            assert http.post("/v1/score", json=_body(), headers={"authorization": f"Bearer {token}"}).is_success
+            for path in paths:
+                refused = ask(*path, {} if header is None else {"authorization": header})
+                assert refused.status_code == 401 and refused.headers["www-authenticate"].startswith("Bearer"), path
+        for token, may in allowed.items():
+            for path in paths:
+                answer = ask(*path, _bearer(token))
+                assert answer.status_code == (200 if path in may else 403), (token, path, answer.text)
+        for path in ("/", "/healthz"):
+            assert http.get(path).status_code == 200
+        browser = ("anyone", ADMIN)
+        assert http.get("/docs", auth=browser).status_code == 200
+        assert http.get("/v1/models", auth=browser).status_code == 401
+
+
+def test_an_event_with_the_token_of_its_list_needs_no_other(world: World, tmp_path: Path) -> None:
+    with _guarded(world, tmp_path / "tokens", TOKEN) as http:
+        answer = http.post("/v1/score", json=_body(user_id="new", context={}), headers=_bearer(TOKEN)).json()
+        rows = [{"item_id": entry["item_id"], "position": entry["rank"]} for entry in answer["results"]]
+        event = {"request_id": answer["request_id"], "user_id": "new", "query": "nokia 3310", "shown": rows}
+        proved = event | {"impression_token": answer["impression_token"]}
+        for change, status in (({"user_id": "u0"}, 401), ({"shown": [*rows, {"item_id": "i", "position": 9}]}, 401)):
+            refused = http.post("/v1/events", json={"events": [proved | change]})
+            assert refused.status_code == status and refused.json()["detail"][0]["loc"] == ["body", "events", 0]
+            refused = http.post("/v1/events", json={"events": [proved | change]}, headers=_bearer(TOKEN))
+            assert refused.status_code == 403 and "impression_token" in refused.json()["detail"][0]["msg"]
+        assert http.post("/v1/events", json={"events": [proved]}).json()["accepted"] == 1
+
+
+def test_tokens_rotate_without_a_restart(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prectr.serving.tokens.LOOK_SECONDS", -1.0)
+    file, newer = tmp_path / "tokens", "0123456789abcdef-newer"
+    with _guarded(world, file, TOKEN) as http:
+
+        def valid() -> list[bool]:
+            return [http.get("/v1/models", headers=_bearer(token)).status_code == 200 for token in (TOKEN, newer)]
+
+        assert valid() == [True, False]
+        file.write_text(f"{TOKEN}\n{newer}\n")
+        assert valid() == [True, True], "two are valid at once"
+        for broken in ("", "short", f"{newer} everything"):
+            file.write_text(broken)
+            assert valid() == [True, True], "a broken file changes nothing"
+        file.unlink()
+        assert valid() == [True, True]
+        file.write_text(newer)
+        assert valid() == [False, True]
 
 
 def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
-    assert read_tokens(SecurityConfig(), {}) == []
-    assert len(read_tokens(SecurityConfig(), {"PRECTR_SERVE_TOKENS": f"{TOKEN}, {TOKEN}2,"})) == 2
-    with pytest.raises(UsageError, match="PRECTR_SERVE_TOKENS: a token has fewer than 16 characters"):
-        read_tokens(SecurityConfig(), {"PRECTR_SERVE_TOKENS": "short"})
+    assert not BearerTokens(SecurityConfig(), {})
+    both = BearerTokens(SecurityConfig(), {"PRECTR_SERVE_TOKENS": f"{TOKEN} events, {TOKEN}2,"})
+    assert (both.first_with("events"), both.first_with("score"), both.first_with("admin")) == (TOKEN, f"{TOKEN}2", None)
+    for wrong, message in (
+        ("short", "a token has fewer than 16 characters"),
+        (f"{TOKEN} write", "'write' is no scope"),
+    ):
+        with pytest.raises(UsageError, match=f"PRECTR_SERVE_TOKENS: {message}"):
+            BearerTokens(SecurityConfig(), {"PRECTR_SERVE_TOKENS": wrong})
     with pytest.raises(UsageError, match="tokens cannot be read"):
-        read_tokens(SecurityConfig(tokens_file=tmp_path / "none"), {})
+        BearerTokens(SecurityConfig(tokens_file=tmp_path / "none"), {})
     (tmp_path / "empty").write_text("# none yet\n")
-    with pytest.raises(UsageError, match="holds no token"):
-        read_tokens(SecurityConfig(tokens_file=tmp_path / "empty"), {})
+    with pytest.raises(UsageError, match="holds no tokens"):
+        BearerTokens(SecurityConfig(tokens_file=tmp_path / "empty"), {})
+
+
+def test_a_large_or_frequent_report_is_refused(world: World) -> None:
+    config = _config(world, event_bytes=2_000, unproved_lists_per_minute=1)
+    event = {"request_id": "r", "user_id": "u", "query": "q", "shown": [{"item_id": "i0", "position": 1}]}
+    with TestClient(create_app(ScoringService(config, PrometheusInstruments()), config)) as http:
+        large = http.post("/v1/events", json={"events": [event | {"query": "q" * 1_999}]})
+        assert large.status_code == 413 and "2000 bytes" in large.json()["detail"]
+        assert http.post("/v1/score", json=_body(query="q" * 1_999)).status_code == 200
+        assert http.post("/v1/events", json={"events": [event]}).json()["accepted"] == 1
+        limited = http.post("/v1/events", json={"events": [event | {"request_id": "another"}]})
+        assert limited.status_code == 429 and limited.headers["retry-after"] == "60"
 
 
 def test_a_body_that_is_too_large_is_refused(world: World) -> None:

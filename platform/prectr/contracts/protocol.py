@@ -175,6 +175,10 @@ class ScoreResponse(_Message):
         default_factory=list, description="ids of candidates that neither the catalogue nor the request describes"
     )
     degraded: list[str] = Field(default_factory=list, description="parts that were unavailable: `features`, `events`")
+    impression_token: str | None = Field(
+        None,
+        description="proof of this list for `POST /v1/events`; it expires. Null from `prectr score`",
+    )
     state_age_seconds: float | None = Field(None, description="seconds since the start of the day of the features")
     seconds: dict[str, float] = Field(description="seconds spent waiting, on features and on the model")
 
@@ -214,6 +218,12 @@ class Event(_Message):
     query: QueryText
     shown: list[ShownItem] = Field(min_length=1, max_length=MAX_SHOWN)
     ts: Seconds | None = Field(None, description=f"time when the list was shown, {_TIME}; default: now")
+    impression_token: str | None = Field(
+        None,
+        max_length=4_000,
+        description="the one of the response that ranked the list. With it anyone may report the returned items, or "
+        "some of them, at the positions where they were shown; without it the bearer token needs the scope `events`",
+    )
 
     model_config = ConfigDict(
         extra="forbid",
@@ -275,5 +285,7 @@ class EventsResponse(_Message):
     """Result of sending events."""
 
     accepted: int = Field(description="events that were new or had new clicks")
+    ignored: int = Field(0, description="events whose time is before the window of serve.event_window_days")
+    limited: int = Field(0, description="events of users who have sent too many lists; they may be sent again later")
     tolerances: dict[str, Tolerance] = Field(description="user_id -> updated tolerance of the user")
     degraded: list[str] = Field(default_factory=list, description="parts that were unavailable")

@@ -116,10 +116,10 @@ class CandidateReader:
         self._items: LruCache[str, Item] = LruCache(_CACHED_ITEMS)
         self.pools: LruCache[tuple[str, ...], CandidatePool] = LruCache(cached_pools)
 
-    def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidatePool:
-        """Read a query and its candidates; arguments and errors as in `OnlineFeatures.request`."""
+    def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]], keep: bool = True) -> CandidatePool:
+        """Read a query and its candidates; arguments and errors as in `OnlineFeatures.pool`."""
         query = normalise_query(query)
-        if not all(isinstance(entry, str) for entry in candidates):
+        if not keep or not all(isinstance(entry, str) for entry in candidates):
             return self._read_pool(query, candidates)
         key = (query, *map(str, candidates))
         pool = self.pools.get(key)

@@ -97,9 +97,9 @@ class OnlineFeatures:
         sums = _sums(self._users(user_id), "sums", USER_WIDTH)[None, :GRID_SIZE]
         return _moments(sums, self._bundle.preferences.user_prior)
 
-    def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidatePool:
-        """Read a query and its candidates; arguments and errors as in `request`."""
-        return self._candidates.pool(query, candidates)
+    def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]], keep: bool = True) -> CandidatePool:
+        """Read a query and its candidates; arguments and errors as in `request`. Without `keep` it is not cached."""
+        return self._candidates.pool(query, candidates, keep)
 
     def forget(self) -> None:
         """Empty the caches and read the sums of the whole log again, because the store holds another state now."""

@@ -1,12 +1,14 @@
 """Dynamic batching: one thread scores a batch, and requests that arrive meanwhile form its next batch.
 
-The batch size so follows the load, a single request does not wait, and one thread only uses the models.
+The batch size so follows the load, a single request does not wait, and one thread only uses the models. Spare work,
+such as events, is done in short steps while no request waits; when requests always wait, after each batch for a small
+part of the batch's time.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -16,6 +18,12 @@ from prectr.serving.config import BatchConfig
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Output = TypeVar("Output")
+
+
+SPARE_SECONDS = 0.002
+"""Seconds of spare work after which the thread looks for requests again; a single step may take longer."""
+SPARE_SHARE = 0.1
+"""Seconds of spare work for each second of scoring while requests always wait."""
 
 
 class Overloaded(Exception):
@@ -35,6 +43,12 @@ class _Entry(Generic[Item, Result]):
     answer: "asyncio.Future[tuple[Result, float]]" = field(repr=False)
 
 
+@dataclass
+class _Spare:
+    steps: Generator[None, None, Any]
+    answer: "asyncio.Future[Any]" = field(repr=False)
+
+
 class Batcher(Generic[Item, Result]):
     """Runs `work` on batches of items in a separate thread. Use it from one event loop.
 
@@ -51,6 +65,7 @@ class Batcher(Generic[Item, Result]):
         self._work, self._config, self._max_queued = work, config, max_queued
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
         self._waiting: deque[_Entry[Item, Result]] = deque()
+        self._spare: deque[_Spare] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._arrival: asyncio.Event | None = None
         self._working: list[_Entry[Item, Result]] = []
@@ -78,24 +93,31 @@ class Batcher(Generic[Item, Result]):
         # An idle thread with an empty queue always accepts an item, even with max_queued = 0.
         if self.busy and len(self._waiting) >= self._max_queued:
             raise Overloaded
-        loop = asyncio.get_running_loop()
-        if self._worker is None or self._worker.done():
-            self._arrival = asyncio.Event()
-            self._worker = loop.create_task(self._serve())
         now = time.perf_counter()
-        entry: _Entry[Item, Result] = _Entry(item, weight, now + patience, now, loop.create_future())
-        self._waiting.append(entry)
-        assert self._arrival is not None
-        self._arrival.set()
-        return await entry.answer
+        answer: asyncio.Future[tuple[Result, float]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Entry(item, weight, now + patience, now, answer))
+        self._wake()
+        return await answer
+
+    async def run_spare(self, steps: Generator[None, None, Output]) -> Output:
+        """Run the steps of a generator in the thread while no item waits; returns the generator's result.
+
+        Steps should take a few milliseconds at most, because an item that arrives waits for the current one. Generators
+        run one after another.
+        """
+        answer: asyncio.Future[Output] = asyncio.get_running_loop().create_future()
+        self._spare.append(_Spare(steps, answer))
+        self._wake()
+        return await answer
 
     async def run(self, work: Callable[..., Output], *arguments: Any) -> Output:
         """Run another function in the thread, after the current batch."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     async def drained(self) -> None:
-        """Wait until all items that are queued now have their answers."""
-        pending = [entry.answer for entry in (*self._working, *self._waiting)]
+        """Wait until all items and all spare work that are queued now have their answers."""
+        pending: list[asyncio.Future[Any]] = [entry.answer for entry in (*self._working, *self._waiting)]
+        pending += [spare.answer for spare in self._spare]
         await asyncio.gather(*pending, return_exceptions=True)
 
     async def close(self) -> None:
@@ -104,18 +126,55 @@ class Batcher(Generic[Item, Result]):
             self._worker.cancel()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
+    def _wake(self) -> None:
+        if self._worker is None or self._worker.done():
+            self._arrival = asyncio.Event()
+            self._worker = asyncio.get_running_loop().create_task(self._serve())
+        assert self._arrival is not None
+        self._arrival.set()
+
     async def _serve(self) -> None:
         assert self._arrival is not None
         while True:
             await self._arrival.wait()
-            if self._config.wait_ms and not self._full():
+            if self._waiting and self._config.wait_ms and not self._full():
                 await asyncio.sleep(self._config.wait_ms / 1000)
+            started = time.perf_counter()
             self._working = self._take()
-            if not self._waiting:
-                self._arrival.clear()
             if self._working:
                 await self._answer(self._working)
                 self._working = []
+            if self._spare:
+                await self._run_spare(SPARE_SHARE * (time.perf_counter() - started))
+            if not self._waiting and not self._spare:
+                self._arrival.clear()
+
+    async def _run_spare(self, least_seconds: float) -> None:
+        """Run spare work for some milliseconds, for longer than `least_seconds` only if no item waits."""
+        for spare, result, error in await self.run(self._step_spare, least_seconds):
+            if spare.answer.done():  # the client disconnected
+                continue
+            if error is None:
+                spare.answer.set_result(result)
+            else:
+                spare.answer.set_exception(error)
+
+    def _step_spare(self, least_seconds: float) -> list[tuple[_Spare, Any, Exception | None]]:
+        """Run steps of spare work in the thread; returns what has ended."""
+        ended: list[tuple[_Spare, Any, Exception | None]] = []
+        started = time.perf_counter()
+        while self._spare:
+            spare = self._spare[0]
+            try:
+                next(spare.steps)
+            except StopIteration as end:
+                ended.append((self._spare.popleft(), end.value, None))
+            except Exception as error:
+                ended.append((self._spare.popleft(), None, error))
+            seconds = time.perf_counter() - started
+            if seconds > least_seconds and (self._waiting or seconds > SPARE_SECONDS):
+                break
+        return ended
 
     def _full(self) -> bool:
         weight = sum(entry.weight for entry in self._waiting)

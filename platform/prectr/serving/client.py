@@ -126,7 +126,13 @@ def shown(response: ScoreResponse, user_id: str, query: str, clicked: Collection
         ShownItem(item_id=entry.item_id, position=entry.rank, clicked=entry.item_id in clicked, price=entry.price)
         for entry in response.results
     ]
-    return Event(request_id=response.request_id, user_id=user_id, query=query, shown=items)
+    return Event(
+        request_id=response.request_id,
+        user_id=user_id,
+        query=query,
+        shown=items,
+        impression_token=response.impression_token,
+    )
 
 
 def _request(user_id: str, query: str, candidates: Sequence[Candidate], options: dict[str, Any]) -> ScoreRequest:

@@ -124,11 +124,20 @@ class SecurityConfig(FrozenConfig):
     """Limits on clients: bearer tokens, size of requests, and origins."""
 
     tokens_file: Path | None = None
-    """File of bearer tokens, one per line; blank lines and lines that begin with # are ignored. With tokens, all of
-    /v1 requires one. Null: `tokens_environment` holds the tokens."""
+    """File of bearer tokens, one per line, each with its scopes after a blank: `score`, `events`, `admin`; without any,
+    `score`. Blank lines and lines that begin with # are ignored. The file may change while the server runs. Null:
+    `tokens_environment` holds the tokens."""
     tokens_environment: str = "PRECTR_SERVE_TOKENS"
-    """Environment variable with bearer tokens, separated by commas; used if there is no `tokens_file`. If it is unset,
-    the server requires no token."""
+    """Environment variable with bearer tokens and their scopes, separated by commas; used if there is no `tokens_file`.
+    If it is unset, the server requires no token."""
+    impression_keys_file: Path | None = None
+    """File of the keys that sign impression tokens, one per line, the newest first. All of them are valid, and the file
+    may change while the server runs. Null: `impression_keys_environment` holds the keys."""
+    impression_keys_environment: str = "PRECTR_IMPRESSION_KEYS"
+    """Environment variable with the keys of impression tokens, separated by commas. If it is unset, the server makes a
+    key when it starts; servers that share users need the same keys."""
+    impression_hours: float = Field(24.0, gt=0, le=1_000)
+    """Hours after which an impression token expires: for so long clients may report the clicks of a list."""
     max_body_bytes: int = Field(2_000_000, ge=1_000)
     """Largest body of a request in bytes; the server answers larger ones with 413."""
     cors_origins: tuple[str, ...] = ()
@@ -199,11 +208,20 @@ class ServeConfig(FrozenConfig):
     null_ids: tuple[str, ...] = NULL_IDS
     """Words that mean a missing id, whatever their case. `serve` and `score` refuse a user, request or item of such an
     id; a blank id is always refused."""
-    event_ahead_days: float | None = Field(1.0, ge=0)
-    """Days by which an event's time may be ahead of the server's clock. A later one is refused, so that a wrong clock
+    event_ahead_hours: float | None = Field(1.0, ge=0)
+    """Hours by which an event's time may be ahead of the server's clock. A later one is refused, so that a wrong clock
     of a client moves no user's state. Null: no limit, as for the replay of a log."""
-    event_behind_days: float | None = Field(30.0, ge=0)
-    """Days by which an event's time may be behind the server's clock. An older one is refused. Null: no limit."""
+    event_window_days: float | None = Field(8.0, gt=0, le=60)
+    """Days by which an event's time may be behind the server's clock. An older one is ignored and counted. Null: no
+    limit, and of each user the newest 8 days are kept."""
+    event_items: int = Field(5_000, ge=1)
+    """Most shown items of one `POST /v1/events`, over all of its events; more get 422."""
+    event_bytes: int = Field(500_000, ge=1_000)
+    """Largest body of `POST /v1/events` in bytes; larger ones get 413, because reading them would delay scores."""
+    event_queue_items: int = Field(20_000, ge=1)
+    """Most shown items of events that wait in a replica; events beyond them get 429. Scores go before events."""
+    unproved_lists_per_minute: int | None = Field(30, ge=0)
+    """Most new lists of one user within a minute that come without an impression token. Null: any number."""
     log: Path | None = None
     """Directory of the exposure log, which `analyze-experiment` reads. Null: no log."""
     log_flush_seconds: float = Field(10.0, gt=0)

@@ -33,6 +33,8 @@ METRICS = (
     Metric("prectr_drift", "gauge", "Population stability index against the validation day", ("model", "of")),
     Metric("prectr_state_age_seconds", "gauge", "Age of the published state"),
     Metric("prectr_events", "counter", "Shown lists that were new or held new clicks"),
+    Metric("prectr_events_refused", "counter", "Events that were refused or ignored, by reason", ("reason",)),
+    Metric("prectr_events_queue_items", "gauge", "Shown items of events that wait in a replica"),
     Metric("prectr_reloads", "counter", "Attempts to serve other models", ("outcome",)),
 )
 

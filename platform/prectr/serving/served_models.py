@@ -1,6 +1,7 @@
 """Models of a service: loading a bundle and its state, checking its golden requests, and releasing it."""
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.delta_stores import UserDeltas
 from prectr.serving.redis_client import RedisGuard, StoreDown
 from prectr.serving.states import BundleState, FallbackState, LmdbState, RedisState, State, require_readable
-from prectr.serving.user_delta import EventReader, merged
+from prectr.serving.user_delta import EventLimits, EventReader, merged
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ class ModelLoader:
 
     def _user_reader(self, bundle: Bundle, state: State) -> UserReader:
         """Function that reads a user's entry with the delta added."""
+        limits = EventLimits(ahead_hours=self._config.event_ahead_hours)
 
         def read(user_id: str) -> dict[str, Any] | None:
             entry = state.get("user", user_id)
@@ -179,6 +181,6 @@ class ModelLoader:
             except StoreDown:
                 self._degraded.add("events")
                 delta = None
-            return merged(entry, delta, bundle.state_identity, state.info.as_of)
+            return merged(entry, delta, bundle.state_identity, state.info.as_of, limits.latest(time.time()))
 
         return read

@@ -1,17 +1,19 @@
 """Scoring service of one replica, without HTTP: routing, batching, events, model reload.
 
 The path of a request: assignment to a model (`config`), queue (`batcher`), features as of now (the published state and
-later events), scores of the batch, order, log. Only the batcher's thread uses models, caches and states; the rest runs
-in the event loop.
+later events), scores of the batch, order, impression token, log. The path of an event: its token, its queue, the user's
+delta, log. Only the batcher's thread uses models, caches and states; the rest runs in the event loop.
 """
 
 import asyncio
 import logging
+import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -35,11 +37,13 @@ from prectr.serving.batcher import Batcher, Overloaded, TooLate
 from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.delta_stores import LmdbDeltas, RedisDeltas, UserDeltas
 from prectr.serving.exposures import ExposureLog
+from prectr.serving.impression_tokens import ImpressionTokens, InvalidImpression
 from prectr.serving.instruments import Instruments
 from prectr.serving.publish import REDIS_URLS
 from prectr.serving.redis_client import RedisGuard, StoreDown
 from prectr.serving.served_models import ModelLoader, ServedModel
-from prectr.serving.user_delta import SECONDS_A_DAY, add_list
+from prectr.serving.tokens import ImpressionKeys
+from prectr.serving.user_delta import EventLimits, Outcome, add_list
 
 WATCH_SECONDS = 2.0
 """Seconds between checks of the file of models."""
@@ -54,10 +58,40 @@ class UnknownModel(Exception):
     """A request names a model that is not served."""
 
 
+class Unproved(Exception):
+    """An event has no valid impression token, and its sender may not report events without one.
+
+    Attributes:
+        number: place of the event in the request.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class TooManyEvents(Exception):
+    """All users of a request have sent too many lists."""
+
+
 @dataclass(frozen=True)
 class _Job:
     model: ServedModel
     request: ScoreRequest
+    deadline: float
+    """Value of `time.perf_counter` after which the request is not scored."""
+
+
+@dataclass
+class _Update:
+    """Result of adding events to their users."""
+
+    recorded: list[Event] = field(default_factory=list)
+    """Events for the log."""
+    accepted: int = 0
+    refused: Counter[Outcome] = field(default_factory=Counter)
+    tolerances: dict[str, Tolerance] = field(default_factory=dict)
+    degraded: set[str] = field(default_factory=set)
 
 
 class ModelsAnswer(BaseModel):
@@ -81,14 +115,21 @@ class ScoringService:
     Args:
         config: settings of serving; `config.models` are the first models.
         instruments: receives the metrics.
+        impression_key: key of impression tokens where none is configured, the same in all replicas; None: a random one.
 
     Raises:
-        UsageError: a path holds no bundle, or the published features come from other samples.
+        UsageError: a path holds no bundle, the published features come from other samples, or the keys of impression
+            tokens cannot be read.
         PrectrError: a golden request does not score as it did in training, or Redis does not answer.
     """
 
-    def __init__(self, config: ServeConfig, instruments: Instruments) -> None:
+    def __init__(self, config: ServeConfig, instruments: Instruments, impression_key: str | None = None) -> None:
         self._config, self._instruments = config, instruments
+        security = config.security
+        keys = ImpressionKeys(security, os.environ, impression_key)
+        self._impressions = ImpressionTokens(keys.current, security.impression_hours)
+        self._limits = EventLimits(config.event_window_days, config.event_ahead_hours, config.unproved_lists_per_minute)
+        self._queued_event_items = 0
         self._guard = (
             RedisGuard(config.features, config.redis_timeout_ms / 1000, config.redis_retry_ms / 1000)
             if config.features is not None and config.features.startswith(REDIS_URLS)
@@ -98,7 +139,7 @@ class ScoringService:
         self._deltas = self._open_deltas()
         self._loader = ModelLoader(config, self._deltas, self._guard)
         self.log = ExposureLog(config.log, config.log_flush_seconds) if config.log is not None else None
-        self._batcher: Batcher[_Job, ScoreResponse | ValueError] = Batcher(
+        self._batcher: Batcher[_Job, ScoreResponse | ValueError | TooLate] = Batcher(
             self._score_batch, config.batch, config.max_queued_requests
         )
         self._models: Mapping[str, ServedModel] = {}
@@ -142,10 +183,13 @@ class ScoringService:
             raise UnknownModel(name)
         started, now = time.perf_counter(), time.time()
         deadline = self._config.deadline_ms / 1000
+        patience = deadline if patience is None else min(patience, deadline)
         try:
             answer, waited = await self._batcher.submit(
-                _Job(model, request), len(request.candidates), deadline if patience is None else min(patience, deadline)
+                _Job(model, request, started + patience), len(request.candidates), patience
             )
+            if isinstance(answer, TooLate):
+                raise answer
         except (Overloaded, TooLate) as error:
             self._instruments.count("prectr_requests", model=name, outcome=type(error).__name__.lower())
             raise
@@ -158,6 +202,9 @@ class ScoringService:
             update={
                 "model": name,
                 "variant": variant,
+                "impression_token": self._impressions.sign(
+                    answer.request_id, request.user_id, request.query, [entry.item_id for entry in answer.results]
+                ),
                 "state_age_seconds": round(max(0.0, now - model.state.info.as_of), 1),
                 "seconds": {"waiting": round(waited, 5), **answer.seconds},
             }
@@ -168,14 +215,17 @@ class ScoringService:
         self._shadow(request, response, now)
         return response
 
-    def _score_batch(self, jobs: Sequence[_Job]) -> list[ScoreResponse | ValueError]:
-        """Score jobs in the batcher's thread, those of each model in one call."""
-        answers: dict[int, ScoreResponse | ValueError] = {}
+    def _score_batch(self, jobs: Sequence[_Job]) -> list[ScoreResponse | ValueError | TooLate]:
+        """Score jobs in the batcher's thread, those of each model in one call, except those that are late by then."""
+        answers: dict[int, ScoreResponse | ValueError | TooLate] = {}
         for model in {id(job.model): job.model for job in jobs}.values():  # during a reload two models may share a name
             if model.state.refresh():
                 for served in self._models.values():
                     served.ranking.features.forget()
             numbers = [number for number, job in enumerate(jobs) if job.model is model]
+            now = time.perf_counter()
+            answers |= {number: TooLate() for number in numbers if jobs[number].deadline < now}
+            numbers = [number for number in numbers if number not in answers]
             for number, answer in zip(numbers, model.ranking.rank_many([jobs[number].request for number in numbers])):
                 answers[number] = answer
                 if isinstance(answer, ScoreResponse) and answer.results:
@@ -198,11 +248,12 @@ class ScoringService:
             return
         model, log = self._models[shadow.model], self.log
         context = request.context.model_copy(update={"request_id": response.request_id})
-        job = _Job(model, request.model_copy(update={"context": context}))
+        patience = self._config.deadline_ms / 1000
+        job = _Job(model, request.model_copy(update={"context": context}), time.perf_counter() + patience)
 
         async def score_and_log() -> None:
             with suppress(Overloaded, TooLate):
-                answer, _ = await self._batcher.submit(job, len(request.candidates), self._config.deadline_ms / 1000)
+                answer, _ = await self._batcher.submit(job, len(request.candidates), patience)
                 if isinstance(answer, ScoreResponse):
                     shadowed = answer.model_copy(update={"model": model.name})
                     log.add_scored(request.user_id, request.query, shadowed, _request_time(request, now), shadow=True)
@@ -211,43 +262,122 @@ class ScoringService:
 
     # Events
 
-    async def record_events(self, events: Sequence[Event]) -> EventsResponse:
+    async def record_events(self, events: Sequence[Event], trusted: bool = True) -> EventsResponse:
         """Record shown lists and clicks; the next request of a user is scored with them.
 
+        Args:
+            events: the events.
+            trusted: whether the sender may report lists without an impression token.
+
         Raises:
-            InvalidField: an id is a word for a missing one, or the time of an event is a clock error. Nothing was
+            InvalidField: an id is a word for a missing one, the time of an event is ahead of the clock, or there are
+                too many items. Nothing was recorded.
+            Unproved: an event has a token that is not valid, or none, and the sender is not trusted. Nothing was
                 recorded.
+            Overloaded: the queue of events is full. Nothing was recorded.
+            TooManyEvents: the users of all events have sent too many lists.
         """
         now = time.time()
+        items = sum(len(event.shown) for event in events)
+        if items > self._config.event_items:
+            message = f"hold {items} items; at most {self._config.event_items} are accepted (serve.event_items)"
+            raise InvalidField(("events",), message)
         for number, event in enumerate(events):
             try:
                 require_ids(event, self._config.null_ids)
-                require_clock(event, now, self._config)
+                self._require_clock(event, now)
             except InvalidField as error:
                 raise InvalidField(("events", number, *error.path), str(error)) from None
+            self._require_proof(number, event, trusted)
+        if self._queued_event_items + items > self._config.event_queue_items and self._queued_event_items:
+            self._refuse_events("queue", len(events))
+            raise Overloaded
+        earliest = self._limits.earliest(now)
+        recent = [event for event in events if event.ts is None or event.ts >= earliest]
+        self._refuse_events("old", len(events) - len(recent))
+        self._queued_event_items += items
+        try:
+            update = await self._batcher.run_spare(self._update_users(recent, now))
+        finally:
+            self._queued_event_items -= items
         if self.log is not None:
-            self.log.add_events(events, now)
-        response = await self._batcher.run(self._update_users, events, now)
-        self._instruments.count("prectr_events", response.accepted)
-        return response
+            self.log.add_events(update.recorded, now)
+        self._instruments.count("prectr_events", update.accepted)
+        for reason, count in update.refused.items():
+            self._refuse_events(reason, count)
+        limited = update.refused.total()
+        if limited and limited == len(recent):
+            raise TooManyEvents
+        return EventsResponse(
+            accepted=update.accepted,
+            ignored=len(events) - len(recent),
+            limited=limited,
+            tolerances=update.tolerances,
+            degraded=sorted(update.degraded),
+        )
 
-    def _update_users(self, events: Sequence[Event], now: float) -> EventsResponse:
+    def _update_users(self, events: Sequence[Event], now: float) -> Generator[None, None, _Update]:
         """Update users in the batcher's thread, with the relevance and features of the default model."""
-        model = self._models[self._routing.control or ""]
-        accepted, degraded, users = 0, set(), {}
+        update = _Update()
         for event in events:
-            seen = model.events.read(event, now)
-            add = partial(add_list, seen=seen, table=model.events.table, identity=model.bundle.state_identity)
+            model = self._models[self._routing.control or ""]
+            seen = yield from model.events.read_in_chunks(event, now)
+            add = partial(
+                add_list,
+                seen=seen,
+                table=model.events.table,
+                identity=model.bundle.state_identity,
+                now=now,
+                limits=self._limits,
+                proved=event.impression_token is not None,
+            )
             try:
-                _, new = self._deltas.change(event.user_id, add)
+                outcome = self._deltas.change(event.user_id, event.request_id, add)
             except StoreDown:
-                degraded.add("events")
-                continue
-            accepted += new
-            users[event.user_id] = model.ranking.features.tolerance_of(event.user_id)
-        degraded |= set(self._loader.take_degraded())
-        tolerances = {user: Tolerance(mean=mean, deviation=deviation) for user, (mean, deviation) in users.items()}
-        return EventsResponse(accepted=accepted, tolerances=tolerances, degraded=sorted(degraded))
+                update.degraded.add("events")
+                update.recorded.append(event)
+            else:
+                update.accepted += outcome == "new"
+                if outcome in ("new", "known"):
+                    update.recorded.append(event)
+                    mean, deviation = model.ranking.features.tolerance_of(event.user_id)
+                    update.tolerances[event.user_id] = Tolerance(mean=mean, deviation=deviation)
+                else:
+                    update.refused[outcome] += 1
+            update.degraded |= set(self._loader.take_degraded())
+            yield
+        return update
+
+    def _require_clock(self, event: Event, now: float) -> None:
+        """Refuse an event whose time is too far ahead of the server's clock."""
+        if event.ts is None or event.ts <= self._limits.latest(now):
+            return
+        self._refuse_events("ahead", 1)
+        time_of_event, clock = (
+            datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") for seconds in (event.ts, now)
+        )
+        raise InvalidField(
+            ("ts",),
+            f"{time_of_event} is {(event.ts - now) / 3600:.1f} hours ahead of the server's clock ({clock}); at most "
+            f"{self._config.event_ahead_hours:g} are accepted (serve.event_ahead_hours)",
+        )
+
+    def _require_proof(self, number: int, event: Event, trusted: bool) -> None:
+        """Check the impression token of an event."""
+        if event.impression_token is None:
+            if not trusted:
+                self._refuse_events("unproved", 1)
+                raise Unproved(number, "has no impression_token, and no token of scope events came with the request")
+            return
+        try:
+            self._impressions.check(event)
+        except InvalidImpression as error:
+            self._refuse_events(error.reason, 1)
+            raise Unproved(number, f"impression_token: {error}") from None
+
+    def _refuse_events(self, reason: str, count: int) -> None:
+        if count:
+            self._instruments.count("prectr_events_refused", count, reason=reason)
 
     # Models
 
@@ -398,32 +528,6 @@ class ScoringService:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)  # the event loop holds only weak references
         task.add_done_callback(self._tasks.discard)
-
-
-def require_clock(event: Event, now: float, config: ServeConfig) -> None:
-    """Refuse an event whose time is too far from the server's clock.
-
-    Args:
-        event: the event.
-        now: the server's clock, in seconds since 1970.
-        config: the limits `event_ahead_days` and `event_behind_days`.
-
-    Raises:
-        InvalidField: the time is too far ahead or behind.
-    """
-    ahead = 0.0 if event.ts is None else (event.ts - now) / SECONDS_A_DAY
-    for setting, days, side in (("event_ahead_days", ahead, "ahead of"), ("event_behind_days", -ahead, "behind")):
-        limit = getattr(config, setting)
-        if limit is not None and days > limit:
-            told, clock = (
-                datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-                for seconds in (now + ahead * SECONDS_A_DAY, now)
-            )
-            raise InvalidField(
-                ("ts",),
-                f"{told} is {days:.1f} days {side} the server's clock ({clock}); at most {limit:g} are accepted "
-                f"(serve.{setting})",
-            )
 
 
 def _request_time(request: ScoreRequest, now: float) -> float:

@@ -1,23 +1,29 @@
 """User deltas: updates of a user since the published state, as sums that are added to it [ours].
 
-    delta        one MessagePack map per user
-    identity     `Bundle.state_identity` of the state that the numbers belong to; deltas of other states are ignored
-    days         day number -> sums [USER_WIDTH], price [2], brands and categories (examinations and clicks of each)
-    clicks       behaviour fields [5] and ts, oldest first
-    shown        the last requests: id, day, and for each item its position, click and lattice steps
+A store keeps of each user
 
-The merge leaves out days that the published state holds, so nothing counts twice after a new publication. A request
-that is sent again adds only its new rows and clicks: a click replaces the log-likelihood of an unclicked row by that
-of a clicked one. `EventReader` converts an event (a shown list) to what it adds to its user.
+    delta        identity    `Bundle.state_identity` of the state that the numbers belong to; deltas of other states are
+                             ignored
+                 days        day number -> sums [USER_WIDTH], price [2], brands and categories (examinations and clicks)
+                 clicks      behaviour fields [5] and ts, oldest first
+    lists        the last lists: hash of the request id, time of arrival, and whether an impression token proved it
+    rows         of each of these lists: identity, day, and for each item its position, click and lattice steps
+
+Requests of the user read the delta only. The merge leaves out days that the published state holds, so nothing counts
+twice after a new publication. A list that is sent again adds only its new rows and clicks: a click replaces the
+log-likelihood of an unclicked row by that of a clicked one. Days ahead of the clock are never kept, so that they cannot
+displace real ones. `EventReader` converts an event (a shown list) to what it adds to its user.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from prectr.contracts.protocol import Event, ShownItem
+from prectr.preferences.shown import log_price
 from prectr.preferences.sums import USER_NAMES, USER_WIDTH
 from prectr.preferences.tolerance import (
     GRID_SIZE,
@@ -28,19 +34,56 @@ from prectr.preferences.tolerance import (
     on_lattice,
 )
 from prectr.ranking.bundle import Bundle
-from prectr.ranking.candidates import CandidatePool, UnknownItems
+from prectr.ranking.candidates import CandidatePool, Item, UnknownItems
 from prectr.ranking.features import OnlineFeatures
 
 KEPT_DAYS = 8
-"""Newest days of a delta that are kept."""
+"""Newest days of a delta that are kept where no window is set."""
 KEPT_CLICKS = 50
 """Newest clicks of a delta that are kept."""
-KEPT_REQUESTS = 20
-"""Newest requests of a delta that are kept; a request that is sent again later counts as new."""
+KEPT_LISTS = 1_000
+"""Lists of a user within the window that are kept; further ones are refused."""
+CHUNK_ITEMS = 25
+"""Items of an event that are read at once; requests are scored between two chunks."""
 SECONDS_A_DAY = 86_400
 _REQUESTS, _EXAMINED, _CLICKS = (USER_NAMES.index(name) for name in ("requests", "examined", "clicks"))
 
 Delta = dict[str, Any]
+ListEntry = list[Any]
+"""Hash of the request id, time of arrival in seconds since 1970, whether a token proved the list."""
+Outcome = Literal["new", "known", "too_many_lists", "too_fast"]
+"""Result of an event: it added something, it added nothing, or it was refused: its user has sent too many lists within
+the window, or too many without an impression token within a minute."""
+
+
+@dataclass(frozen=True)
+class UserRecord:
+    """What a store keeps of a user, as an update with one list reads and writes it."""
+
+    delta: Delta | None = None
+    lists: tuple[ListEntry, ...] = ()
+    rows: dict[str, Any] | None = None
+    """Rows of the list of the update; None if the list is new."""
+
+
+@dataclass(frozen=True)
+class EventLimits:
+    """Limits on the events of a user."""
+
+    window_days: float | None = None
+    """Days before now whose events count. None: the newest `KEPT_DAYS` days of all."""
+    ahead_hours: float | None = None
+    """Hours after now whose events count. None: any."""
+    unproved_per_minute: int | None = None
+    """Most new lists of a user within a minute that no impression token proves. None: any number."""
+
+    def latest(self, now: float) -> float:
+        """Latest time that counts, in seconds since 1970."""
+        return float("inf") if self.ahead_hours is None else now + 3600 * self.ahead_hours
+
+    def earliest(self, now: float) -> float:
+        """Earliest time that counts, in seconds since 1970."""
+        return float("-inf") if self.window_days is None else now - SECONDS_A_DAY * self.window_days
 
 
 @dataclass(frozen=True)
@@ -73,32 +116,79 @@ class SeenList:
         return int(self.ts // SECONDS_A_DAY)
 
 
-def add_list(delta: Delta | None, seen: SeenList, table: LogLikelihoodTable, identity: str) -> tuple[Delta, bool]:
-    """Add a shown list to a delta; returns the delta and whether the list had new rows or clicks.
+def list_hash(request_id: str) -> bytes:
+    """Hash by which the list of a request is known."""
+    return hashlib.blake2b(request_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def add_list(
+    record: UserRecord,
+    seen: SeenList,
+    table: LogLikelihoodTable,
+    identity: str,
+    *,
+    now: float,
+    limits: EventLimits = EventLimits(),
+    proved: bool = True,
+) -> tuple[UserRecord, Outcome]:
+    """Add a shown list to what is kept of its user; returns the new record, or the same one if nothing changed.
 
     Args:
-        delta: the user's delta; None, or a delta of another identity, counts as empty.
+        record: record of the user, with the rows of the list if it was sent before.
         seen: the shown list.
         table: log-likelihoods of the fitted click curve.
-        identity: identity of the state that the numbers belong to.
+        identity: identity of the state that the numbers belong to; a delta of another one counts as empty.
+        now: time of arrival, in seconds since 1970.
+        limits: limits on the user's events.
+        proved: whether an impression token proved the list.
     """
+    digest, rows = list_hash(seen.request_id), record.rows
+    lists = tuple(entry for entry in record.lists if entry[1] >= limits.earliest(now))
+    if not any(entry[0] == digest for entry in lists):
+        refusal = _refusal(lists, now, limits, proved)
+        if refusal is not None:
+            return record, refusal
+        lists, rows = (*lists, [digest, now, proved]), None
+    elif rows is None:  # its rows are lost, so they cannot be told from new ones
+        return record, "known"
+    delta = record.delta
     if delta is None or delta["identity"] != identity:
-        delta = {"identity": identity, "days": {}, "clicks": [], "shown": []}
-    request = next((entry for entry in delta["shown"] if entry[0] == seen.request_id), None)
-    new = request is None
-    if request is None:
-        request = [seen.request_id, seen.day, {}]
-        delta["shown"] = [*delta["shown"], request][-KEPT_REQUESTS:]
-    day = delta["days"].setdefault(request[1], _empty_day())
-    day["sums"][_REQUESTS] += float(new)
+        delta = {"identity": identity, "days": {}, "clicks": []}
+    new_list = rows is None or rows["identity"] != identity
+    if rows is None or new_list:
+        rows = {"identity": identity, "day": seen.day, "items": {}}
+    day = delta["days"].setdefault(rows["day"], _empty_day())
+    day["sums"][_REQUESTS] += float(new_list)
+    changed = new_list
     for item in seen.items:
-        new |= _add_item(day, request[2], item, table, seen.ts, delta["clicks"])
-    delta["clicks"] = sorted(delta["clicks"], key=lambda entry: entry[-1])[-KEPT_CLICKS:]
-    delta["days"] = dict(sorted(delta["days"].items())[-KEPT_DAYS:])
-    return delta, new
+        changed |= _add_item(day, rows["items"], item, table, seen.ts, delta["clicks"])
+    if not changed:
+        return record, "known"
+    latest, earliest = limits.latest(now), limits.earliest(now)
+    clicks = sorted((entry for entry in delta["clicks"] if entry[-1] <= latest), key=lambda entry: entry[-1])
+    days = {
+        number: content
+        for number, content in sorted(delta["days"].items())
+        if (number + 1) * SECONDS_A_DAY > earliest and number * SECONDS_A_DAY <= latest
+    }
+    most_days = KEPT_DAYS if limits.window_days is None else len(days)
+    delta = {"identity": identity, "days": dict(list(days.items())[-most_days:]), "clicks": clicks[-KEPT_CLICKS:]}
+    return replace(record, delta=delta, lists=lists, rows=rows), "new"
 
 
-def merged(user: Mapping[str, Any] | None, delta: Delta | None, identity: str, as_of: float) -> dict[str, Any] | None:
+def _refusal(lists: tuple[ListEntry, ...], now: float, limits: EventLimits, proved: bool) -> Outcome | None:
+    """Reason why a user may not add a list; None if the user may."""
+    if len(lists) >= KEPT_LISTS:
+        return "too_many_lists"
+    if proved or limits.unproved_per_minute is None:
+        return None
+    recent = sum(now - arrival < 60 and not was_proved for _, arrival, was_proved in lists)
+    return "too_fast" if recent >= limits.unproved_per_minute else None
+
+
+def merged(
+    user: Mapping[str, Any] | None, delta: Delta | None, identity: str, as_of: float, latest: float = float("inf")
+) -> dict[str, Any] | None:
     """Add a delta to a user's entry of the state.
 
     Args:
@@ -106,6 +196,7 @@ def merged(user: Mapping[str, Any] | None, delta: Delta | None, identity: str, a
         delta: the user's delta; None if there is none.
         identity: identity of the state.
         as_of: end of the last day in the state, in seconds since 1970.
+        latest: latest time that counts, in seconds since 1970.
 
     Returns:
         The entry as a new dictionary; None without entry and updates.
@@ -113,8 +204,8 @@ def merged(user: Mapping[str, Any] | None, delta: Delta | None, identity: str, a
     if delta is None or delta["identity"] != identity:
         return None if user is None else dict(user)
     base = dict(user or {})
-    days = [content for day, content in delta["days"].items() if day * SECONDS_A_DAY >= as_of]
-    clicks = [entry for entry in delta["clicks"] if entry[-1] >= as_of]
+    days = [content for day, content in delta["days"].items() if as_of <= day * SECONDS_A_DAY <= latest]
+    clicks = [entry for entry in delta["clicks"] if as_of <= entry[-1] <= latest]
     if not days and not clicks:
         return base or None
     base["sums"] = _total([base.get("sums"), *(day["sums"] for day in days)], USER_WIDTH)
@@ -200,17 +291,40 @@ class EventReader:
             event: the shown list.
             now: seconds since 1970, used if the event has no time.
         """
-        shown = {item.item_id: item for item in event.shown}
-        try:
-            pool = self._features.pool(event.query, [_candidate(item) for item in shown.values()])
-        except UnknownItems as error:
-            described = [item for name, item in shown.items() if name not in error.item_ids]
-            if not described:
-                return SeenList(event.request_id, now if event.ts is None else event.ts, [])
-            pool = self._features.pool(event.query, [_candidate(item) for item in described])
-        return SeenList(event.request_id, now if event.ts is None else event.ts, self._items(pool, shown))
+        chunks = self.read_in_chunks(event, now)
+        while True:
+            try:
+                next(chunks)
+            except StopIteration as end:
+                seen: SeenList = end.value
+                return seen
 
-    def _items(self, pool: CandidatePool, shown: dict[str, ShownItem]) -> list[SeenItem]:
+    def read_in_chunks(self, event: Event, now: float) -> Generator[None, None, SeenList]:
+        """Convert an event as `read`, with a pause after every `CHUNK_ITEMS` items."""
+        items: list[SeenItem] = []
+        for start in range(0, len(event.shown), CHUNK_ITEMS):
+            if start:
+                yield
+            items += self._read_chunk(event.query, event.shown[start : start + CHUNK_ITEMS])
+        return SeenList(event.request_id, now if event.ts is None else event.ts, items)
+
+    def _read_chunk(self, query: str, shown: list[ShownItem]) -> list[SeenItem]:
+        """Convert items; a title counts only for an item that the catalogue lacks."""
+        by_id = {item.item_id: item for item in shown}
+        try:
+            return self._items(self._features.pool(query, list(by_id), keep=False), by_id)
+        except UnknownItems as error:
+            unknown = set(error.item_ids)
+        candidates: list[str | dict[str, Any]] = []
+        for name, item in by_id.items():
+            if name not in unknown:
+                candidates.append(name)
+            elif item.title:
+                described = {"item_id": name, "title": item.title, "price": item.price}
+                candidates.append({key: value for key, value in described.items() if value is not None})
+        return self._items(self._features.pool(query, candidates, keep=False), by_id) if candidates else []
+
+    def _items(self, pool: CandidatePool, shown: Mapping[str, ShownItem]) -> list[SeenItem]:
         levels = pool.pairs.levels
         steps = on_lattice(levels @ np.arange(4) / 3) - self._query_shift(pool)
         likeliest = levels.argmax(axis=1) + 1
@@ -222,19 +336,21 @@ class EventReader:
                 steps=int(steps[row]),
                 brand=item.brand or "",
                 category=item.category,
-                relative_price=None if np.isnan(item.relative_price) else item.relative_price,
+                relative_price=self._relative_price(item, shown[item.item_id].price),
                 fields=[*map(int, pool.fields[row]), int(likeliest[row])],
             )
             for row, item in enumerate(pool.items)
         ]
 
+    def _relative_price(self, item: Item, shown_price: float | None) -> float | None:
+        """Log of the price at which an item was shown over the median of its category; None if unknown."""
+        relative = item.relative_price
+        if shown_price is not None:
+            medians = self._bundle.spec.category_prices
+            relative = log_price(shown_price) - medians.get(item.category, medians[""])
+        return None if np.isnan(relative) else relative
+
     def _query_shift(self, pool: CandidatePool) -> int:
         """Difference of the query's mined tolerance from the prior mean of queries, in lattice steps."""
         entry = pool.known_query or {}
         return int(entry.get("shift", 0)) if self._bundle.alternate else 0
-
-
-def _candidate(item: ShownItem) -> str | dict[str, object]:
-    fields = {"title": item.title, "price": item.price}
-    fields = {name: value for name, value in fields.items() if value is not None}
-    return {"item_id": item.item_id, **fields} if fields else item.item_id

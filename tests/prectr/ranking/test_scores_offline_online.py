@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -138,10 +139,8 @@ def _ask(bundle: Path, today: pl.DataFrame, events: Path) -> Iterator[pl.DataFra
         for request in requests:
             event = logged_event(request)
             seen = reader.read(event, 0.0)
-            deltas.change(
-                event.user_id,
-                lambda delta, seen=seen: add_list(delta, seen, reader.table, opened.state_identity),  # type: ignore[misc]
-            )
+            add = partial(add_list, seen=seen, table=reader.table, identity=opened.state_identity, now=0.0)
+            deltas.change(event.user_id, event.request_id, add)
     plain.close()
     deltas.close()
 

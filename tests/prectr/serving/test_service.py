@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import time
@@ -28,15 +29,17 @@ from prectr.ranking.golden import golden_scores, require_golden
 from prectr.ranking.ranking import Ranking
 from prectr.serving import service as service_module
 from prectr.serving import states
-from prectr.serving.config import ExperimentSplit, ModelsConfig, ServeConfig, ShadowConfig
+from prectr.serving.batcher import Overloaded, TooLate
+from prectr.serving.client import shown
+from prectr.serving.config import ExperimentSplit, ModelsConfig, SecurityConfig, ServeConfig, ShadowConfig
 from prectr.serving.instruments import PrometheusInstruments
 from prectr.serving.publish import publish
-from prectr.serving.service import ScoringService, UnknownModel
+from prectr.serving.service import ScoringService, TooManyEvents, UnknownModel, Unproved
 from tests.prectr.bundle_world import World
 from tests.redis_server import RedisServer
 
 ITEMS = [f"i{number}" for number in range(5)]
-ANY_TIME: dict[str, Any] = {"event_ahead_days": None, "event_behind_days": None}
+ANY_TIME: dict[str, Any] = {"event_ahead_hours": None, "event_window_days": None}
 """Settings under which events may have the tests' fixed times."""
 
 
@@ -261,7 +264,9 @@ def test_an_old_and_a_new_model_of_one_name_may_meet_in_a_batch(bundles: dict[st
     async def scenario(service: ScoringService) -> None:
         old = service.default
         await service.reconfigure(ModelsConfig(bundles={"x": bundles["a"], "y": bundles["b"]}))
-        jobs = [service_module._Job(model, request()) for model in (replace(old, name="y"), service._models["y"])]
+        jobs = [
+            service_module._Job(model, request(), math.inf) for model in (replace(old, name="y"), service._models["y"])
+        ]
         actual = [answer.version for answer in service._score_batch(jobs) if isinstance(answer, ScoreResponse)]
         assert actual == [old.bundle.version, "of-b"]
 
@@ -296,14 +301,14 @@ def test_a_file_of_models_is_watched(bundles: dict[str, Path], tmp_path: Path, m
 
 def test_a_missing_id_enters_no_arm_and_no_log(bundles: dict[str, Path], tmp_path: Path) -> None:
     models = ModelsConfig(bundles=bundles, experiment=ExperimentSplit(shares={"b": 0.5}))
-    shown = [ShownItem(item_id=ITEMS[0], position=1, clicked=True)]
+    items = [ShownItem(item_id=ITEMS[0], position=1, clicked=True)]
 
     async def scenario(service: ScoringService) -> None:
         for user in ("nan", " NULL "):
             with pytest.raises(InvalidField, match="stands for a missing id"):
                 await service.score(request(user))
             with pytest.raises(InvalidField, match="stands for a missing id"):
-                await service.record_events([Event(request_id="r", user_id=user, query="q", shown=shown)])
+                await service.record_events([Event(request_id="r", user_id=user, query="q", shown=items)])
         await service.score(request("nano"))
 
     serve(ServeConfig(models=models, log=tmp_path / "log"), scenario)
@@ -314,7 +319,7 @@ def test_a_missing_id_enters_no_arm_and_no_log(bundles: dict[str, Path], tmp_pat
 def test_the_log_merges_the_rows_of_an_item_by_user(bundles: dict[str, Path], tmp_path: Path) -> None:
     clicked, later = ({"item_id": "i0", "position": place, "clicked": place == 1} for place in (1, 3))
     bodies = [("u0", [clicked, later]), ("u1", [later]), ("u0", [later | {"purchased": True, "price": 5.0}])]
-    events = [Event(request_id="r", user_id=user, query="q", shown=shown) for user, shown in bodies]  # type: ignore[arg-type]
+    events = [Event(request_id="r", user_id=user, query="q", shown=rows) for user, rows in bodies]  # type: ignore[arg-type]
 
     async def scenario(service: ScoringService) -> None:
         assert (await service.record_events(events)).accepted == 2
@@ -325,29 +330,179 @@ def test_the_log_merges_the_rows_of_an_item_by_user(bundles: dict[str, Path], tm
     assert rows.select(columns).rows() == [("u0", "i0", 1, True, True, 5.0), ("u1", "i0", 3, False, False, None)]
 
 
-def test_a_clock_error_moves_no_state_and_is_not_logged(bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_events_ahead_are_refused_and_old_ones_ignored(bundles: dict[str, Path], tmp_path: Path) -> None:
     models = ModelsConfig(bundles={"a": bundles["a"]})
-    now, day = time.time(), 86_400
-    shown = [ShownItem(item_id=ITEMS[0], position=1, clicked=True)]
+    now, hour, day = time.time(), 3_600, 86_400
+    items = [ShownItem(item_id=ITEMS[0], position=1, clicked=True)]
+    instruments = PrometheusInstruments()
 
     def at(ts: float | None) -> Event:
-        return Event(request_id=f"r{ts}", user_id="u0", query="q", shown=shown, ts=ts)
+        return Event(request_id=f"r{ts}", user_id="u0", query="q", shown=items, ts=ts)
 
     async def scenario(service: ScoringService) -> None:
         before = await service.score(request("u0"))
-        for ts, side in ((now + 1.1 * day, "ahead of"), (now - 30.1 * day, "behind")):
-            with pytest.raises(InvalidField, match=rf"days {side} the server's clock \(20.*serve\.event_") as error:
-                await service.record_events([at(now), at(ts)])
-            assert error.value.path == ("events", 1, "ts")
-            assert datetime.fromtimestamp(ts, UTC).isoformat(timespec="minutes")[:16] in str(error.value)
+        ahead = now + 1.1 * hour
+        with pytest.raises(InvalidField, match=r"1\.1 hours ahead of the server's clock \(20.*_ahead_hours") as error:
+            await service.record_events([at(now), at(ahead)])
+        assert error.value.path == ("events", 1, "ts")
+        assert datetime.fromtimestamp(ahead, UTC).isoformat(timespec="minutes")[:16] in str(error.value)
+        old = await service.record_events([at(now - 8.1 * day), at(0.0)])
+        assert (old.accepted, old.ignored) == (0, 2)
         assert (await service.score(request("u0"))).user_tolerance == before.user_tolerance
-        recorded = await service.record_events([at(now + 0.9 * day), at(now - 29.9 * day), at(None)])
-        assert recorded.accepted == 3
+        recorded = await service.record_events([at(now + 0.9 * hour), at(now - 7.9 * day), at(now - 9 * day), at(None)])
+        assert (recorded.accepted, recorded.ignored) == (3, 1)
 
-    serve(ServeConfig(models=models, log=tmp_path / "log"), scenario)
+    serve(ServeConfig(models=models, log=tmp_path / "log"), scenario, instruments)
     assert pl.read_parquet(tmp_path / "log" / "events" / "*.parquet").height == 3
+    text = instruments.text().decode()
+    assert 'prectr_events_refused_total{reason="old"} 3.0' in text
+    assert 'prectr_events_refused_total{reason="ahead"} 1.0' in text
     free = ServeConfig(models=models, **ANY_TIME)
     assert serve(free, lambda service: service.record_events([at(0.0), at(4e9)])).accepted == 2
+
+
+def test_an_event_needs_the_token_of_its_list(bundles: dict[str, Path]) -> None:
+    """A token proves the request, user, query and items that were scored together, until it expires."""
+    config = ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]}))
+
+    async def scenario(service: ScoringService) -> None:
+        answer = await service.score(request("nobody", top_k=4, context=Context()))
+        event = shown(answer, "nobody", "nokia 3310", clicked={answer.results[0].item_id})
+        rest = (set(ITEMS) - {entry.item_id for entry in answer.results}).pop()
+        foreign = [*event.shown, ShownItem(item_id=rest, position=9)]
+        changes: list[dict[str, Any]] = [
+            {"user_id": "u0"},
+            {"request_id": "another"},
+            {"query": "sofa"},
+            {"shown": foreign},
+            {"impression_token": None},
+            {"impression_token": ""},
+            {"impression_token": "A" * 40},
+            {"impression_token": (event.impression_token or "")[:-4] + "AAAA"},
+            {"impression_token": "\u00e9"},
+        ]
+        for change in changes:
+            with pytest.raises(Unproved) as error:
+                await service.record_events([event, event.model_copy(update=change)], trusted=False)
+            assert error.value.number == 1
+            if change.get("impression_token", "given") is not None:
+                with pytest.raises(Unproved):
+                    await service.record_events([event.model_copy(update=change)], trusted=True)
+        assert not (await service.score(request("nobody"))).user_known, "nothing was recorded"
+        part = event.model_copy(update={"shown": event.shown[2:], "query": " NOKIA  3310"})
+        assert (await service.record_events([part], trusted=False)).accepted == 1
+        assert (await service.record_events([event], trusted=False)).accepted == 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("prectr.serving.impression_tokens.time.time", lambda: time.time_ns() / 1e9 + 24.1 * 3600)
+            with pytest.raises(Unproved, match="has expired"):
+                await service.record_events([event], trusted=False)
+
+    serve(config, scenario)
+
+
+def test_impression_keys_are_shared_and_rotate(
+    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prectr.serving.tokens.LOOK_SECONDS", -1.0)
+    file, (old, new) = tmp_path / "keys", ("old-" * 8, "new-" * 8)
+    file.write_text(old)
+    config = ServeConfig(
+        models=ModelsConfig(bundles={"a": bundles["a"]}), security=SecurityConfig(impression_keys_file=file)
+    )
+
+    async def sign(service: ScoringService) -> Event:
+        return shown(await service.score(request("nobody", context=Context())), "nobody", "nokia 3310")
+
+    event = serve(config, sign)
+
+    async def scenario(service: ScoringService) -> None:
+        assert (await service.record_events([event], trusted=False)).accepted == 1, "another process signed it"
+        file.write_text(f"{new}\n{old}\n")
+        later = await sign(service)
+        assert (await service.record_events([event, later], trusted=False)).accepted == 1
+        file.write_text("")
+        assert (await service.record_events([event], trusted=False)).accepted == 0, "an empty file changes nothing"
+        file.write_text(f"{new}\n")
+        assert (await service.record_events([later], trusted=False)).accepted == 0
+        with pytest.raises(Unproved):
+            await service.record_events([event], trusted=False)
+
+    serve(config, scenario)
+
+
+def test_a_user_who_sends_too_many_lists_is_stopped_and_others_are_not(
+    bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    config = ServeConfig(
+        models=ModelsConfig(bundles={"a": bundles["a"]}), unproved_lists_per_minute=2, log=tmp_path / "log"
+    )
+    items = [ShownItem(item_id=ITEMS[0], position=1, clicked=True)]
+    instruments = PrometheusInstruments()
+
+    def event(user: str, name: str) -> Event:
+        return Event(request_id=name, user_id=user, query="q", shown=items)
+
+    async def scenario(service: ScoringService) -> None:
+        recorded = await service.record_events([event("u", name) for name in "abc"] + [event("v", "a")])
+        assert (recorded.accepted, recorded.limited, set(recorded.tolerances)) == (3, 1, {"u", "v"})
+        with pytest.raises(TooManyEvents):
+            await service.record_events([event("u", "c")])
+        assert (await service.record_events([event("u", "a")])).limited == 0, "a list that counts already"
+        answer = await service.score(request("u", context=Context()))
+        assert answer.earlier_requests == 2
+        proved = shown(answer, "u", "nokia 3310")
+        assert (await service.record_events([proved], trusted=False)).accepted == 1
+
+    serve(config, scenario, instruments)
+    assert 'prectr_events_refused_total{reason="too_fast"} 2.0' in instruments.text().decode()
+    logged = pl.read_parquet(tmp_path / "log" / "events" / "*.parquet")
+    assert "c" not in logged["request_id"].to_list()
+
+
+def test_events_wait_for_scores_and_a_full_queue_of_them_is_refused(bundles: dict[str, Path]) -> None:
+    """A large post of events is done in short steps, with scores in between; the queue of events has its own limit."""
+    config = ServeConfig(
+        models=ModelsConfig(bundles={"a": bundles["a"]}), event_queue_items=400, event_items=300, max_queued_requests=0
+    )
+    items = [ShownItem(item_id=f"new{number}", position=number + 1, title=f"nokia {number}") for number in range(100)]
+    events = [Event(request_id=f"r{number}", user_id="u", query="nokia 3310", shown=items) for number in range(3)]
+
+    async def scenario(service: ScoringService) -> None:
+        with pytest.raises(InvalidField, match=r"hold 400 items; at most 300"):
+            await service.record_events([*events, events[0]])
+        done: list[str] = []
+
+        async def post() -> None:
+            assert (await service.record_events(events)).accepted == 3
+            done.append("events")
+
+        posts = [asyncio.create_task(post())]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await service.record_events(events)
+        await service.score(request("u0"))
+        done.append("score")
+        await asyncio.gather(*posts)
+        assert done == ["score", "events"], "the score did not wait for all the events"
+        assert (await service.record_events(events)).accepted == 0, "the queue is empty again"
+
+    serve(config, scenario)
+
+
+def test_a_request_that_is_late_when_its_work_begins_is_not_scored(bundles: dict[str, Path]) -> None:
+    """Work that is not a batch, such as a check of the golden requests, also makes requests late."""
+    config = ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]}), deadline_ms=50)
+
+    async def scenario(service: ScoringService) -> None:
+        await service.score(request())
+        blocked = asyncio.create_task(service.run(time.sleep, 0.2))
+        await asyncio.sleep(0)
+        with pytest.raises(TooLate):
+            await service.score(request())
+        await blocked
+        await service.score(request())
+
+    serve(config, scenario)
 
 
 def test_lines_with_a_missing_id_are_not_scored(world: World) -> None:
@@ -362,11 +517,11 @@ def test_lines_with_a_missing_id_are_not_scored(world: World) -> None:
 
 
 def _event(answer: ScoreResponse, user: str, clicked: set[str], ts: float) -> Event:
-    shown = [
+    rows = [
         ShownItem(item_id=entry.item_id, position=entry.rank, clicked=entry.item_id in clicked)
         for entry in answer.results
     ]
-    return Event(request_id=answer.request_id, user_id=user, query="nokia 3310", shown=shown, ts=ts)
+    return Event(request_id=answer.request_id, user_id=user, query="nokia 3310", shown=rows, ts=ts)
 
 
 def test_the_next_request_sees_what_was_clicked(bundles: dict[str, Path], tmp_path: Path) -> None:

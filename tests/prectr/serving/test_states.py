@@ -10,6 +10,7 @@ import pytest
 
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.text import NORMAL_FORM
+from prectr.preferences.sums import USER_NAMES
 from prectr.preferences.tolerance import log_likelihood_table
 from prectr.ranking.bundle import Bundle
 from prectr.ranking.features import OnlineFeatures
@@ -19,7 +20,7 @@ from prectr.serving.delta_stores import RedisDeltas
 from prectr.serving.publish import publish, state_size
 from prectr.serving.redis_client import RedisGuard, StoreDown
 from prectr.serving.states import BundleState, FallbackState, LmdbState, RedisState, require_readable
-from prectr.serving.user_delta import SeenItem, SeenList, add_list
+from prectr.serving.user_delta import SeenItem, SeenList, UserRecord, add_list, list_hash
 from tests.prectr.bundle_world import World
 from tests.redis_server import RedisServer
 
@@ -207,15 +208,20 @@ def test_two_writers_of_a_user_lose_nothing(bundle: Bundle, redis_server: RedisS
     def seen(name: str) -> SeenList:
         return SeenList(name, 5.0, [SeenItem("i0", 1, True, 100, "", "", None, [1, 2, 3, 4, 5])])
 
-    def slowly(delta: object) -> tuple[dict[str, object], bool]:
-        calls.append(delta)
-        if len(calls) == 1:  # another replica writes between our reading and writing
-            second.change("u", lambda inner: add_list(inner, seen("b"), table, "s"))
-        return add_list(delta, seen("a"), table, "s")  # type: ignore[arg-type]
+    def add(record: UserRecord, name: str) -> tuple[UserRecord, str]:
+        return add_list(record, seen(name), table, "s", now=5.0)
 
-    first.change("u", slowly)
+    def slowly(record: UserRecord) -> tuple[UserRecord, str]:
+        calls.append(record)
+        if len(calls) == 1:  # another replica writes between our reading and writing
+            second.change("u", "b", lambda inner: add(inner, "b"))
+        return add(record, "a")
+
+    assert first.change("u", "a", slowly) == "new"
+    assert len(calls) == 2
+    digests = first.change("u", "c", lambda record: (record, [entry[0] for entry in record.lists]))
+    assert digests == [list_hash("b"), list_hash("a")]
     delta = second.read("u")
-    assert len(calls) == 2 and delta is not None
-    assert {entry[0] for entry in delta["shown"]} == {"a", "b"}
+    assert delta is not None and delta["days"][0]["sums"][USER_NAMES.index("requests")] == 2
     with pytest.raises(StoreDown):
         RedisDeltas(RedisGuard("redis://127.0.0.1:1/0", 0.2, 0.0)).read("u")
