@@ -17,7 +17,7 @@ from prectr.features.spec import FeatureSpec
 from prectr.ranking.bundle import BUNDLE_VERSION, require_online_state
 from prectr.ranking.bundle_writer import write_bundle
 from prectr.ranking.drift import write_reference
-from prectr.ranking.golden import write_golden
+from prectr.serving.golden_requests import write_golden
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import CURVE, train_ranker
 from prectr.training.start import require_start, undefined_figures

@@ -70,7 +70,7 @@ def create_app(
             return Response(instruments.text(), media_type="text/plain; version=0.0.4")
 
     if config.playground:
-        add_playground(app, service)
+        add_playground(app, service, config.playground_users)
     security = config.security
     app.add_middleware(Guard, tokens=BearerTokens(security, os.environ), config=config)
     if security.cors_origins:

@@ -42,7 +42,7 @@ QueryText = Annotated[str, Query(min_length=1, max_length=MAX_TEXT)]
 
 
 class ExampleUser(BaseModel):
-    """A user in the state."""
+    """A made-up user, or one in the state if `serve.playground_users` allows that."""
 
     user_id: str
     kind: Literal["active", "picky", "tolerant", "new"] = Field(
@@ -91,11 +91,11 @@ class SearchAnswer(BaseModel):
     catalogue_cut: bool = Field(description="true: the catalogue has more items, which were not searched")
 
 
-def add_playground(app: FastAPI, service: ScoringService) -> None:
-    """Add the page and its routes to an application."""
+def add_playground(app: FastAPI, service: ScoringService, real_users: bool = False) -> None:
+    """Add the page and its routes to an application; with `real_users` it offers users of the state."""
     page = PAGE.read_text(encoding="utf-8")
     headers = {"Content-Security-Policy": content_policy(page), "Referrer-Policy": "no-referrer"}
-    examples = Examples(service)
+    examples = Examples(service, real_users)
     problems: dict[int | str, dict[str, Any]] = {401: {"description": "a valid bearer token is required"}}
 
     @app.get("/", include_in_schema=False)
@@ -141,8 +141,8 @@ class Examples:
     Models and states belong to the service's thread, so all code that uses them runs there, in small chunks.
     """
 
-    def __init__(self, service: ScoringService) -> None:
-        self._service = service
+    def __init__(self, service: ScoringService, real_users: bool) -> None:
+        self._service, self._real_users = service, real_users
         self._examples_lock, self._index_lock = asyncio.Lock(), asyncio.Lock()
         self._examples: tuple[str, list[ExampleUser], list[ExampleQuery]] | None = None
         """Version of the state, users, queries."""
@@ -222,6 +222,8 @@ class Examples:
         return [(name, {key: value.get(key) for key in fields}) for name, value in chunk]
 
     async def _choose_users(self) -> list[ExampleUser]:
+        if not self._real_users:
+            return await self._service.run(self._made_up_users)
         requests = {
             name: entry["sums"][_REQUESTS] for name, entry in await self._list("user", LISTED_USERS) if entry["sums"]
         }
@@ -237,6 +239,20 @@ class Examples:
         return [
             ExampleUser(user_id=name, kind=kind, earlier_requests=int(requests[name]), tolerance=tolerances[name])
             for name, kind in kinds.items()
+        ]
+
+    def _made_up_users(self) -> list[ExampleUser]:
+        """Users of the golden requests, `golden-KIND`. Runs in the service's thread."""
+        users = self._service.default.golden.users
+        tolerances = self._tolerances(list(users))
+        return [
+            ExampleUser(
+                user_id=name,
+                kind=name.removeprefix("golden-"),  # type: ignore[arg-type]
+                earlier_requests=int(entry["sums"][_REQUESTS]),
+                tolerance=tolerances[name],
+            )
+            for name, entry in users.items()
         ]
 
     def _tolerances(self, names: list[str]) -> dict[str, Tolerance]:

@@ -8,6 +8,8 @@
               once), beside calls of the scorer in a loop. No cache: every pair of every request is encoded.
     cache     requests a second of our server for queries drawn by popularity (Zipf), with its caches and without; each
               query was asked once before
+    events    latency of 20 scores a second beside 200 event lists a second, by that without events; queries by
+              popularity, caches on; a list has 20 items, one of them clicked, and a request id of its own
     encoder   pairs a second, texts in, levels out: ours in ONNX Runtime, a sentence-transformers CrossEncoder in torch
     soak      memory of the replica under half of the saturating load for --soak seconds (left out at 0)
 
@@ -28,6 +30,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,11 +51,13 @@ from prectr.training.config import TrainConfig
 
 HERE = Path(__file__).parent
 SIDES, SCRIPT = HERE / "_serving_sides.py", HERE / "_serving_wrk.lua"
-PARTS = ("load", "cache", "encoder", "soak")
+PARTS = ("load", "cache", "events", "encoder", "soak")
 CANDIDATES, DISTINCT = 100, 400
 CONNECTIONS, OPEN_CONNECTIONS = 8, 32
 LONGER = 3
 """Loads whose 99th percentile is asked for take so many times as long."""
+SCORES_A_SECOND, LISTS_A_SECOND, SHOWN_ITEMS = 20, 200, 20
+"""Loads of the part `events`, and items of a list."""
 NO_CACHE = ("serve.cached_pairs=0", "serve.cached_pools=0")
 TO_CATCH_UP = 3.0
 """Seconds between two loads."""
@@ -217,6 +222,55 @@ def measure_cache(bundle: Path, bodies: Path, seconds: float, rounds: int) -> di
     return {"ratio_to_uncached": middle["cached"] / middle["uncached"], "requests_per_second": middle}
 
 
+def measure_events(
+    world: World, bundle: Path, bodies: Path, folder: Path, seconds: float, rounds: int
+) -> dict[str, Any]:
+    """Latency of scores at a fixed rate, with events and without, in turns."""
+    tables, chance = Tables(world.tables), random.Random(11)
+    log = tables.impressions(columns=["user_id", "query", "item_id"])
+    users, items = log["user_id"].unique().sort().to_list(), tables.items()["item_id"].to_list()
+    of_query = dict(log.group_by("query").agg(pl.col("item_id").unique().sort()).sort("query").iter_rows())
+    seen: dict[str, list[dict[str, Any]]] = {"scores": [], "scores_beside_events": [], "events": []}
+    with our_server(bundle, ("serve.unproved_lists_per_minute=null",)) as (url, _):
+        _ask_each_once(url, bodies)
+        for turn in range(rounds + 1):
+            lists = folder / "lists.jsonl"
+            count = int(LISTS_A_SECOND * (LONGER * seconds + 5))
+            lists.write_text(
+                "".join(f"{_event_body(f'{turn}-{one}', users, items, of_query, chance)}\n" for one in range(count)),
+                encoding="utf-8",
+            )
+            told = {"scores": wrk(url, "/v1/score", bodies, LONGER * seconds, SCORES_A_SECOND)}
+            with ThreadPoolExecutor(1) as pool:
+                events = pool.submit(wrk, url, "/v1/events", lists, LONGER * seconds, LISTS_A_SECOND)
+                told["scores_beside_events"] = wrk(url, "/v1/score", bodies, LONGER * seconds, SCORES_A_SECOND)
+                told["events"] = events.result()
+            print(f"events, {'warm-up' if turn == 0 else f'round {turn}'}: {told}", file=sys.stderr)
+            if turn:
+                for name, figures in told.items():
+                    seen[name].append(figures)
+    middle = {name: _medians(figures) for name, figures in seen.items()}
+    return {
+        "p99_ratio_beside_events": middle["scores_beside_events"]["p99_ms"] / middle["scores"]["p99_ms"],
+        "events": middle,
+    }
+
+
+def _event_body(
+    name: str, users: list[str], items: list[str], of_query: dict[str, list[str]], chance: random.Random
+) -> str:
+    query = chance.choice(list(of_query))
+    shown = list(dict.fromkeys([*of_query[query], *chance.sample(items, SHOWN_ITEMS)]))[:SHOWN_ITEMS]
+    clicked = chance.randrange(len(shown))
+    rows = [
+        {"item_id": item, "position": place + 1, "clicked": place == clicked, "price": 10.0}
+        for place, item in enumerate(shown)
+    ]
+    return json.dumps(
+        {"events": [{"request_id": name, "user_id": chance.choice(users), "query": query, "shown": rows}]}
+    )
+
+
 def _ask_each_once(url: str, bodies: Path) -> None:
     """Every query that will come has come before: what a server that has run for a while has seen."""
     of_query = {json.loads(line)["query"]: line for line in bodies.read_text(encoding="utf-8").splitlines()}
@@ -293,6 +347,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result |= measure_load(bundle, bodies["once"], folder, given.seconds, given.rounds)
         if "cache" in given.parts:
             result |= measure_cache(bundle, bodies["zipf"], given.seconds, given.rounds)
+        if "events" in given.parts:
+            result |= measure_events(world, bundle, bodies["zipf"], folder, given.seconds, given.rounds)
         if "encoder" in given.parts:
             result |= measure_encoder(world, given.rounds, given.encoder_pairs)
         if "soak" in given.parts and given.soak:

@@ -20,9 +20,9 @@ from prectr.features.store import write_store
 from prectr.labelling.own_teacher.model import quiet_transformers
 from prectr.ranking.bundle_writer import write_bundle
 from prectr.ranking.drift import write_reference
-from prectr.ranking.golden import write_golden
 from prectr.relevance.config import DistillConfig
 from prectr.relevance.tokenisation import PairTokeniser, train_wordpiece
+from prectr.serving.golden_requests import write_golden
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import Run
 from prectr.training.workers import Workers

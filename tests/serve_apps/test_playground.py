@@ -74,7 +74,7 @@ def test_what_to_begin_with_is_known_and_the_cold_user_is_not(client: httpx.Clie
     assert {entry["query"] for entry in start["queries"]} == {"nokia 3310", "phone", "sofa"}
     assert start["cold_user"] != again["cold_user"] and start["users"] == again["users"]
     users = {entry["user_id"]: entry for entry in start["users"]}
-    assert len(users) == len(start["users"]) >= 3
+    assert set(users) == {"golden-active", "golden-picky", "golden-tolerant", "golden-new"}, "no user of the log"
     for user in [*users, start["cold_user"]]:
         answer = client.post("v1/score", json={"user_id": user, "query": "phone", "candidates": ["i0"]}).json()
         assert answer["user_known"] == (user in users)
@@ -86,6 +86,16 @@ def test_what_to_begin_with_is_known_and_the_cold_user_is_not(client: httpx.Clie
         for kind in ("picky", "tolerant")
     )
     assert picky > tolerant
+
+
+def test_real_users_are_offered_only_where_a_setting_says_so(served: Served, tmp_path: Path) -> None:
+    bundle = shutil.copytree(served.bundles["prectr-v2"], tmp_path / "copy")  # a process maps a state once
+    models = ModelsConfig(bundles={"v2": bundle})
+    config = ServeConfig(models=models, port=free_port(), playground_users=True)
+    with plain_server(config) as url:
+        start = httpx.get(f"{url}/v1/playground/start", timeout=30).json()
+    users = {entry["user_id"] for entry in start["users"]}
+    assert len(users) >= 3 and users <= {f"u{number}" for number in range(100)}
 
 
 def test_candidates_are_those_seen_with_the_query_then_those_that_share_words(client: httpx.Client) -> None:

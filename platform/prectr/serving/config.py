@@ -230,6 +230,9 @@ class ServeConfig(FrozenConfig):
     """Bearer tokens, size of requests, and origins."""
     playground: bool = True
     """Serve the playground, a page to try the ranker by hand, at `/`."""
+    playground_users: bool = False
+    """Let the playground offer real users, by their ids. False: it offers made-up users, who have a history of their
+    own in every bundle."""
     drain_seconds: float = Field(15.0, ge=0)
     """Seconds that a replica may take to finish its requests when it is removed."""
 

@@ -98,7 +98,7 @@ class ModelLoader:
             PrectrError: a golden request does not score as it did in training.
         """
         for model in models:
-            ranking = Ranking(model.ranking.scorer, store=model.bundle_state)
+            ranking = Ranking(model.ranking.scorer, store=model.bundle_state, users=model.golden.users.get)
             require_golden(model.golden, ranking, self._config.int8, model.name)
 
     def take_degraded(self) -> list[str]:
@@ -124,11 +124,12 @@ class ModelLoader:
         try:
             state, golden = self._feature_state(bundle, bundle_state), golden_scores(bundle.path)
             scorer = Scorer(bundle, config.threads, config.int8, config.cached_pairs)
-            require_golden(golden, Ranking(scorer, store=bundle_state), config.int8, str(bundle.path))
+            checked = Ranking(scorer, store=bundle_state, users=golden.users.get)
+            require_golden(golden, checked, config.int8, str(bundle.path))
             ranking = Ranking(
                 scorer,
                 store=state,
-                users=self._user_reader(bundle, state),
+                users=self._user_reader(bundle, state, golden.users if config.playground else {}),
                 cached_pools=config.cached_pools,
                 degraded=self.take_degraded,
             )
@@ -167,12 +168,12 @@ class ModelLoader:
         require_readable(published, bundle, source)
         return FallbackState(published, bundle_state) if isinstance(published, RedisState) else published
 
-    def _user_reader(self, bundle: Bundle, state: State) -> UserReader:
-        """Function that reads a user's entry with the delta added."""
+    def _user_reader(self, bundle: Bundle, state: State, made_up: Mapping[str, dict[str, Any]]) -> UserReader:
+        """Function that reads a user's entry with the delta added; `made_up` has the users of the playground."""
         limits = EventLimits(ahead_hours=self._config.event_ahead_hours)
 
         def read(user_id: str) -> dict[str, Any] | None:
-            entry = state.get("user", user_id)
+            entry = state.get("user", user_id) or made_up.get(user_id)
             if isinstance(state, FallbackState) and state.degraded:
                 self._degraded.add("features")
                 state.degraded = False

@@ -202,12 +202,15 @@ def test_a_bundle_that_does_not_score_as_it_did_is_refused(bundles: dict[str, Pa
 @pytest.mark.parametrize("int8", [False, True])
 def test_golden_requests_hold_and_are_of_three_kinds(world: World, int8: bool) -> None:
     golden = golden_scores(world.bundle)
-    ranking = Ranking(world.bundle, int8=int8)
+    ranking = Ranking(world.bundle, int8=int8, users=golden.users.get)
     require_golden(golden, ranking, int8, "bundle")
     answers = [ranking.rank(one) for one in golden.requests]
     ranking.close()
     assert answers[0].user_known and not answers[2].user_known
     assert not answers[2].query_known and not all(entry.in_catalogue for entry in answers[2].results)
+    assert answers[0].earlier_requests > answers[1].earlier_requests > 0 == answers[2].earlier_requests
+    log_users = {f"u{number}" for number in range(100)}
+    assert not log_users & {request.user_id for request in golden.requests} and not log_users & set(golden.users)
 
 
 @pytest.mark.parametrize(("int8", "too_far"), [(False, 1e-2), (True, 0.3)])
@@ -216,7 +219,7 @@ def test_another_processors_rounding_passes_and_another_model_does_not(
 ) -> None:
     golden, field = golden_scores(world.bundle), "int8_click_logits" if int8 else "click_logits"
     published: list[list[float]] = getattr(golden, field)
-    ranking = Ranking(world.bundle, int8=int8)
+    ranking = Ranking(world.bundle, int8=int8, users=golden.users.get)
 
     def require(logits: list[list[float]]) -> None:
         require_golden(golden.model_copy(update={field: logits}), ranking, int8, "bundle")
