@@ -30,7 +30,7 @@ from prectr.preferences.fit import PreferenceModel
 from prectr.relevance.encoder_session import ONNX_FILE, SETTINGS_FILE, encoder_file
 from prectr.relevance.tokenisation import TOKENIZER_FILE
 
-BUNDLE_VERSION = 4
+BUNDLE_VERSION = 5
 RANKER_FILE, ENCODER_FILE, INT8_ENCODER_FILE = "ranker.onnx", "encoder.onnx", "encoder.int8.onnx"
 CONFIG_FILE, CARD_FILE = "config.json", "model_card.json"
 GOLDEN_FILE, REFERENCE_FILE = "golden.json", "reference.json"
