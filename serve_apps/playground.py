@@ -248,7 +248,7 @@ class Examples:
         return [
             ExampleUser(
                 user_id=name,
-                kind=name.removeprefix("golden-"),  # type: ignore[arg-type]
+                kind=name.removeprefix("golden-"),
                 earlier_requests=int(entry["sums"][_REQUESTS]),
                 tolerance=tolerances[name],
             )

@@ -23,6 +23,8 @@ from prectr.relevance.lexical import match_features
 from prectr.relevance.tokenisation import PairTokens
 
 _CACHED_ITEMS = 200_000
+_CACHED_LEVELS = 100_000
+"""Pairs that the log never showed, with the encoder's levels; about 300 bytes each."""
 
 
 class UnknownItems(ValueError):
@@ -100,6 +102,19 @@ class CandidatePool:
     relative_price: np.ndarray
 
 
+@dataclass(frozen=True)
+class CandidateLevels:
+    """Items under a query and their relevance, all that an event needs of them."""
+
+    known_query: dict[str, Any] | None
+    """The query's entry in the online state."""
+    items: list[Item]
+    fields: list[list[int]]
+    """Query, category, brand and price ids of each item."""
+    levels: np.ndarray
+    """[n, 4] level probabilities."""
+
+
 class CandidateReader:
     """Reads queries and candidates from an online state.
 
@@ -114,12 +129,13 @@ class CandidateReader:
         self._spec, self._relevance, self._store = bundle.spec, relevance, store
         self._match_names = bundle.spec.scalers["match"].names[len(MATCH_LEVELS) :]
         self._items: LruCache[str, Item] = LruCache(_CACHED_ITEMS)
+        self._encoder_levels: LruCache[tuple[str, str], list[float]] = LruCache(_CACHED_LEVELS)
         self.pools: LruCache[tuple[str, ...], CandidatePool] = LruCache(cached_pools)
 
-    def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]], keep: bool = True) -> CandidatePool:
-        """Read a query and its candidates; arguments and errors as in `OnlineFeatures.pool`."""
+    def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidatePool:
+        """Read a query and its candidates; arguments and errors as in `OnlineFeatures.request`."""
         query = normalise_query(query)
-        if not keep or not all(isinstance(entry, str) for entry in candidates):
+        if not all(isinstance(entry, str) for entry in candidates):
             return self._read_pool(query, candidates)
         key = (query, *map(str, candidates))
         pool = self.pools.get(key)
@@ -128,9 +144,34 @@ class CandidateReader:
             self.pools.put(key, pool)
         return pool
 
+    def levels(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidateLevels:
+        """Read items and their relevance for a query; arguments and errors as in `OnlineFeatures.pool`.
+
+        The numbers are those of `pool`, which reads much more.
+        """
+        query = normalise_query(query)
+        items = self._read_items(candidates)
+        query_bucket = self._spec.query_bucket(query)
+        stored = self._store.get_many("pair", [pair_name(query, item.item_id) for item in items])
+        levels = [
+            self._known_levels(query, item) if entry is None else entry["levels"] for item, entry in zip(items, stored)
+        ]
+        missing = [number for number, value in enumerate(levels) if value is None]
+        if missing:
+            unscored = [items[number] for number in missing]
+            for number, value in zip(missing, self._encode(query, unscored, self._join(query, unscored)), strict=True):
+                levels[number] = value
+        return CandidateLevels(
+            known_query=self._store.get("query", query),
+            items=items,
+            fields=[[query_bucket, item.codes[1], item.codes[2], item.list_price_bucket] for item in items],
+            levels=np.array(levels, dtype=np.float64).reshape(-1, 4),
+        )
+
     def clear(self) -> None:
         """Empty the caches, because the store holds another state now."""
         self._items.clear()
+        self._encoder_levels.clear()
         self.pools.clear()
 
     def _read_pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidatePool:
@@ -209,18 +250,15 @@ class CandidateReader:
         """Read the pairs' relevance from the state; the distilled encoder scores pairs that the log never showed."""
         names = [pair_name(query, item.item_id) for item in items]
         stored = self._store.get_many("pair", names)
-        tokens = self._relevance.tokeniser.join(
-            self._relevance.tokeniser.ids([query])[0], [item.tokens for item in items]
-        )
+        tokens = self._join(query, items)
         unscored = [number for number, entry in enumerate(stored) if entry is None]
         if unscored:
-            logits, _ = self._relevance.score_tokens(tokens, np.array(unscored))
-            probabilities = softmax(logits, axis=1)
+            levels = self._encode(query, [items[number] for number in unscored], tokens, np.array(unscored))
             overlaps = match_features([query] * len(unscored), [items[number].title for number in unscored])
             for row, number in enumerate(unscored):
                 stored[number] = {
-                    "levels": probabilities[row].tolist(),
-                    "encoder_expected": float(probabilities[row] @ np.arange(4) / 3),
+                    "levels": levels[row],
+                    "encoder_expected": float(np.array(levels[row]) @ np.arange(4) / 3),
                     "source": "encoder",
                     "match": [float(overlaps[name][row]) for name in self._match_names],
                     "sums": None,
@@ -236,6 +274,35 @@ class CandidateReader:
             names=names,
             tokens=tokens,
         )
+
+    def _join(self, query: str, items: list[Item]) -> PairTokens:
+        tokeniser = self._relevance.tokeniser
+        return tokeniser.join(tokeniser.ids([query])[0], [item.tokens for item in items])
+
+    def _known_levels(self, query: str, item: Item) -> list[float] | None:
+        """Levels that the encoder gave a pair before, if the request does not describe the item; None without any."""
+        return self._encoder_levels.get((query, item.item_id)) if self._is_as_in_catalogue(item) else None
+
+    def _is_as_in_catalogue(self, item: Item) -> bool:
+        return self._items.peek(item.item_id) is item
+
+    def _encode(
+        self, query: str, items: list[Item], tokens: PairTokens, rows: np.ndarray | None = None
+    ) -> list[list[float]]:
+        """Levels of pairs by the distilled encoder.
+
+        Args:
+            query: normalised.
+            items: the n items.
+            tokens: tokens of the pairs.
+            rows: [n] rows of `tokens` that belong to the items. None: all.
+        """
+        logits, _ = self._relevance.score_tokens(tokens, np.arange(len(items)) if rows is None else rows)
+        levels: list[list[float]] = softmax(logits, axis=1).tolist()
+        for item, value in zip(items, levels, strict=True):
+            if self._is_as_in_catalogue(item):
+                self._encoder_levels.put((query, item.item_id), value)
+        return levels
 
 
 def table(values: Sequence[Any], width: int) -> np.ndarray:

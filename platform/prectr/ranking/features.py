@@ -14,7 +14,7 @@ from prectr.preferences.behaviours import activity_group
 from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
 from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
 from prectr.ranking.bundle import Bundle
-from prectr.ranking.candidates import CandidatePool, CandidateReader, Item, table
+from prectr.ranking.candidates import CandidateLevels, CandidatePool, CandidateReader, Item, table
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.tokenisation import PairTokens
 
@@ -97,9 +97,13 @@ class OnlineFeatures:
         sums = _sums(self._users(user_id), "sums", USER_WIDTH)[None, :GRID_SIZE]
         return _moments(sums, self._bundle.preferences.user_prior)
 
-    def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]], keep: bool = True) -> CandidatePool:
-        """Read a query and its candidates; arguments and errors as in `request`. Without `keep` it is not cached."""
-        return self._candidates.pool(query, candidates, keep)
+    def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidatePool:
+        """Read a query and its candidates; arguments and errors as in `request`."""
+        return self._candidates.pool(query, candidates)
+
+    def levels(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidateLevels:
+        """Read the relevance of candidates, as `pool` reads it; arguments and errors as in `request`."""
+        return self._candidates.levels(query, candidates)
 
     def forget(self) -> None:
         """Empty the caches and read the sums of the whole log again, because the store holds another state now."""

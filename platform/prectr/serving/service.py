@@ -340,10 +340,12 @@ class ScoringService:
                 update.accepted += outcome == "new"
                 if outcome in ("new", "known"):
                     update.recorded.append(event)
-                    mean, deviation = model.ranking.features.tolerance_of(event.user_id)
-                    update.tolerances[event.user_id] = Tolerance(mean=mean, deviation=deviation)
                 else:
                     update.refused[outcome] += 1
+            yield
+        for user_id in dict.fromkeys(event.user_id for event in update.recorded):
+            mean, deviation = self.default.ranking.features.tolerance_of(user_id)
+            update.tolerances[user_id] = Tolerance(mean=mean, deviation=deviation)
             update.degraded |= set(self._loader.take_degraded())
             yield
         return update

@@ -34,7 +34,7 @@ from prectr.preferences.tolerance import (
     on_lattice,
 )
 from prectr.ranking.bundle import Bundle
-from prectr.ranking.candidates import CandidatePool, Item, UnknownItems
+from prectr.ranking.candidates import CandidateLevels, Item, UnknownItems
 from prectr.ranking.features import OnlineFeatures
 
 KEPT_DAYS = 8
@@ -43,7 +43,7 @@ KEPT_CLICKS = 50
 """Newest clicks of a delta that are kept."""
 KEPT_LISTS = 1_000
 """Lists of a user within the window that are kept; further ones are refused."""
-CHUNK_ITEMS = 25
+CHUNK_ITEMS = 10
 """Items of an event that are read at once; requests are scored between two chunks."""
 SECONDS_A_DAY = 86_400
 _REQUESTS, _EXAMINED, _CLICKS = (USER_NAMES.index(name) for name in ("requests", "examined", "clicks"))
@@ -312,7 +312,7 @@ class EventReader:
         """Convert items; a title counts only for an item that the catalogue lacks."""
         by_id = {item.item_id: item for item in shown}
         try:
-            return self._items(self._features.pool(query, list(by_id), keep=False), by_id)
+            return self._items(self._features.levels(query, list(by_id)), by_id)
         except UnknownItems as error:
             unknown = set(error.item_ids)
         candidates: list[str | dict[str, Any]] = []
@@ -322,12 +322,11 @@ class EventReader:
             elif item.title:
                 described = {"item_id": name, "title": item.title, "price": item.price}
                 candidates.append({key: value for key, value in described.items() if value is not None})
-        return self._items(self._features.pool(query, candidates, keep=False), by_id) if candidates else []
+        return self._items(self._features.levels(query, candidates), by_id) if candidates else []
 
-    def _items(self, pool: CandidatePool, shown: Mapping[str, ShownItem]) -> list[SeenItem]:
-        levels = pool.pairs.levels
-        steps = on_lattice(levels @ np.arange(4) / 3) - self._query_shift(pool)
-        likeliest = levels.argmax(axis=1) + 1
+    def _items(self, read: CandidateLevels, shown: Mapping[str, ShownItem]) -> list[SeenItem]:
+        steps = on_lattice(read.levels @ np.arange(4) / 3) - self._query_shift(read.known_query)
+        likeliest = read.levels.argmax(axis=1) + 1
         return [
             SeenItem(
                 item_id=item.item_id,
@@ -337,9 +336,9 @@ class EventReader:
                 brand=item.brand or "",
                 category=item.category,
                 relative_price=self._relative_price(item, shown[item.item_id].price),
-                fields=[*map(int, pool.fields[row]), int(likeliest[row])],
+                fields=[*read.fields[row], int(likeliest[row])],
             )
-            for row, item in enumerate(pool.items)
+            for row, item in enumerate(read.items)
         ]
 
     def _relative_price(self, item: Item, shown_price: float | None) -> float | None:
@@ -350,7 +349,6 @@ class EventReader:
             relative = log_price(shown_price) - medians.get(item.category, medians[""])
         return None if np.isnan(relative) else relative
 
-    def _query_shift(self, pool: CandidatePool) -> int:
+    def _query_shift(self, known_query: dict[str, Any] | None) -> int:
         """Difference of the query's mined tolerance from the prior mean of queries, in lattice steps."""
-        entry = pool.known_query or {}
-        return int(entry.get("shift", 0)) if self._bundle.alternate else 0
+        return int((known_query or {}).get("shift", 0)) if self._bundle.alternate else 0
