@@ -11,7 +11,8 @@
     events    latency of 20 scores a second beside 200 event lists a second, by that without events; queries by
               popularity, caches on; a list has 20 items, one of them clicked, and a request id of its own
     encoder   pairs a second, texts in, levels out: ours in ONNX Runtime, a sentence-transformers CrossEncoder in torch
-    soak      memory of the replica under half of the saturating load for --soak seconds (left out at 0)
+    soak      two replicas under 20 scores and 20 event lists a second for --soak seconds (left out at 0), with two
+              replicas killed and a burst of 300 requests: failed requests, and memory
 
     PRECTR_BENCH_DIR=FOLDER make bench-serving
     .venv/bin/python tests/benchmarks/serving.py --parts load,cache --seconds 20 --rounds 3
@@ -19,6 +20,7 @@
 """
 
 import argparse
+import asyncio
 import json
 import os
 import random
@@ -29,6 +31,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -58,6 +61,8 @@ LONGER = 3
 """Loads whose 99th percentile is asked for take so many times as long."""
 SCORES_A_SECOND, LISTS_A_SECOND, SHOWN_ITEMS = 20, 200, 20
 """Loads of the part `events`, and items of a list."""
+SOAK_LISTS_A_SECOND, BURST, IN_FLIGHT = 20, 300, 30
+"""Part `soak`: lists a second, requests of the burst, and requests that may fail when a replica is killed."""
 NO_CACHE = ("serve.cached_pairs=0", "serve.cached_pools=0")
 TO_CATCH_UP = 3.0
 """Seconds between two loads."""
@@ -226,20 +231,14 @@ def measure_events(
     world: World, bundle: Path, bodies: Path, folder: Path, seconds: float, rounds: int
 ) -> dict[str, Any]:
     """Latency of scores at a fixed rate, with events and without, in turns."""
-    tables, chance = Tables(world.tables), random.Random(11)
-    log = tables.impressions(columns=["user_id", "query", "item_id"])
-    users, items = log["user_id"].unique().sort().to_list(), tables.items()["item_id"].to_list()
-    of_query = dict(log.group_by("query").agg(pl.col("item_id").unique().sort()).sort("query").iter_rows())
+    chance = random.Random(11)
     seen: dict[str, list[dict[str, Any]]] = {"scores": [], "scores_beside_events": [], "events": []}
     with our_server(bundle, ("serve.unproved_lists_per_minute=null",)) as (url, _):
         _ask_each_once(url, bodies)
         for turn in range(rounds + 1):
             lists = folder / "lists.jsonl"
             count = int(LISTS_A_SECOND * (LONGER * seconds + 5))
-            lists.write_text(
-                "".join(f"{_event_body(f'{turn}-{one}', users, items, of_query, chance)}\n" for one in range(count)),
-                encoding="utf-8",
-            )
+            lists.write_text("\n".join(_events_of(world, str(turn), count, chance)) + "\n", encoding="utf-8")
             told = {"scores": wrk(url, "/v1/score", bodies, LONGER * seconds, SCORES_A_SECOND)}
             with ThreadPoolExecutor(1) as pool:
                 events = pool.submit(wrk, url, "/v1/events", lists, LONGER * seconds, LISTS_A_SECOND)
@@ -256,19 +255,24 @@ def measure_events(
     }
 
 
-def _event_body(
-    name: str, users: list[str], items: list[str], of_query: dict[str, list[str]], chance: random.Random
-) -> str:
-    query = chance.choice(list(of_query))
-    shown = list(dict.fromkeys([*of_query[query], *chance.sample(items, SHOWN_ITEMS)]))[:SHOWN_ITEMS]
-    clicked = chance.randrange(len(shown))
-    rows = [
-        {"item_id": item, "position": place + 1, "clicked": place == clicked, "price": 10.0}
-        for place, item in enumerate(shown)
-    ]
-    return json.dumps(
-        {"events": [{"request_id": name, "user_id": chance.choice(users), "query": query, "shown": rows}]}
-    )
+def _events_of(world: World, name: str, count: int, chance: random.Random) -> list[str]:
+    """Bodies of events, each of one list of `SHOWN_ITEMS` items, one of them clicked, with a request id of its own."""
+    tables = Tables(world.tables)
+    log = tables.impressions(columns=["user_id", "query", "item_id"])
+    users, items = log["user_id"].unique().sort().to_list(), tables.items()["item_id"].to_list()
+    of_query = dict(log.group_by("query").agg(pl.col("item_id").unique().sort()).sort("query").iter_rows())
+    queries, bodies = list(of_query), []
+    for number in range(count):
+        query = chance.choice(queries)
+        shown = list(dict.fromkeys([*of_query[query], *chance.sample(items, SHOWN_ITEMS)]))[:SHOWN_ITEMS]
+        clicked = chance.randrange(len(shown))
+        rows = [
+            {"item_id": item, "position": place + 1, "clicked": place == clicked, "price": 10.0}
+            for place, item in enumerate(shown)
+        ]
+        event = {"request_id": f"{name}-{number}", "user_id": chance.choice(users), "query": query, "shown": rows}
+        bodies.append(json.dumps({"events": [event]}))
+    return bodies
 
 
 def _ask_each_once(url: str, bodies: Path) -> None:
@@ -316,19 +320,75 @@ def measure_encoder(world: World, rounds: int, pairs: int) -> dict[str, Any]:
     return {"ratio_to_cross_encoder": middle["ours"] / middle["cross_encoder"], "pairs_per_second": middle}
 
 
-def measure_soak(bundle: Path, bodies: Path, seconds: float) -> dict[str, Any]:
-    """Memory of the replica after each tenth of the time; in the first ones its caches fill."""
-    with our_server(bundle, ()) as (url, process):
-        full = wrk(url, "/v1/score", bodies, min(10, seconds / 10))
-        rate = full["requests_per_second"] / 2
-        sizes = []
-        for _ in range(10):
-            figures = wrk(url, "/v1/score", bodies, seconds / 10, rate)
-            below = psutil.Process(process.pid).children(recursive=True)
-            replicas = [one for one in below if "ServeReplica" in " ".join(one.cmdline())]
-            sizes.append(max(one.memory_info().rss for one in replicas) / 2**20)
-            print(f"soak: {figures}, replica {sizes[-1]:.0f} MiB", file=sys.stderr)
-    return {"memory_ratio_of_the_second_half": sizes[-1] / sizes[len(sizes) // 2], "mib": sizes, "seconds": seconds}
+def measure_soak(world: World, bundle: Path, bodies: Path, seconds: float) -> dict[str, Any]:
+    """Two replicas under scores and events; a replica is killed twice, and a burst comes near the end.
+
+    The time is cut into tenths. Of each: answers by status, and the memory of the largest replica at its end; in the
+    first tenths the caches fill. The fourth and the seventh begin with a kill, the ninth with a burst of `BURST`
+    requests at once.
+
+    Raises:
+        SystemExit: a request failed that should not: any but those in flight at a kill, and those shed in the burst.
+    """
+    scores = bodies.read_text(encoding="utf-8").splitlines()
+    chance, tenths = random.Random(5), []
+    settings = ("serve.replicas=2", "serve.unproved_lists_per_minute=null")
+    with our_server(bundle, settings) as (url, process):
+        for number in range(10):
+            killed = number in (3, 6) and _kill_replica(process.pid)
+            burst = BURST if number == 8 else 0
+            events = _events_of(world, f"soak-{number}", int(SOAK_LISTS_A_SECOND * seconds / 10) + 1, chance)
+            statuses = asyncio.run(_soak(url, scores, events, seconds / 10, burst))
+            mib = max(one.memory_info().rss for one in _replicas(process.pid)) / 2**20
+            tenths.append({"killed": killed, "burst": burst, "statuses": dict(statuses), "mib": round(mib)})
+            print(f"soak: {tenths[-1]}", file=sys.stderr)
+            allowed = {200} | ({429, 504} if burst else set())
+            failed = sum(count for status, count in statuses.items() if status not in allowed)
+            if failed > (IN_FLIGHT if killed else 0):
+                raise SystemExit(f"{failed} of {statuses.total()} requests failed: {statuses}")
+    return {
+        "memory_ratio_of_the_second_half": tenths[-1]["mib"] / tenths[len(tenths) // 2]["mib"],
+        "soak": tenths,
+        "seconds": seconds,
+    }
+
+
+def _replicas(server: int) -> list[psutil.Process]:
+    below = psutil.Process(server).children(recursive=True)
+    return [one for one in below if "ServeReplica" in " ".join(one.cmdline())]
+
+
+def _kill_replica(server: int) -> bool:
+    _replicas(server)[0].kill()
+    return True
+
+
+async def _soak(url: str, scores: list[str], events: list[str], seconds: float, burst: int) -> "Counter[int]":
+    """Send scores and events at fixed rates, and a burst of scores first; counts the answers by status (0: none)."""
+    statuses: Counter[int] = Counter()
+    limits = httpx.Limits(max_connections=burst + 64, max_keepalive_connections=32)
+    headers = {"content-type": "application/json"}
+    async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits, headers=headers) as http:
+
+        async def post(path: str, body: str) -> None:
+            try:
+                statuses[(await http.post(path, content=body)).status_code] += 1
+            except httpx.HTTPError:
+                statuses[0] += 1
+
+        async def at_rate(path: str, lines: list[str], rate: float) -> None:
+            started, tasks = time.monotonic(), []
+            for number in range(int(rate * seconds)):
+                await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
+                tasks.append(asyncio.create_task(post(path, lines[number % len(lines)])))
+            await asyncio.gather(*tasks)
+
+        await asyncio.gather(
+            *(post("/v1/score", scores[number % len(scores)]) for number in range(burst)),
+            at_rate("/v1/score", scores, SCORES_A_SECOND),
+            at_rate("/v1/events", events, SOAK_LISTS_A_SECOND),
+        )
+    return statuses
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -352,7 +412,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "encoder" in given.parts:
             result |= measure_encoder(world, given.rounds, given.encoder_pairs)
         if "soak" in given.parts and given.soak:
-            result |= measure_soak(bundle, bodies["zipf"], given.soak)
+            result |= measure_soak(world, bundle, bodies["zipf"], given.soak)
     print_result({**_rounded(result), **others, "candidates": CANDIDATES, "data": "simulated"}, given.smallest)
 
 

@@ -202,6 +202,18 @@ def test_one_candidate_does_not_change_another(both: Both) -> None:
         np.testing.assert_allclose(getattr(alone.rows, name)[0], getattr(among.rows, name)[2], rtol=1e-6, atol=1e-6)
 
 
+def test_what_an_event_reads_equals_what_a_request_reads(both: Both) -> None:
+    """Relevance and ids, of pairs that the log showed and of those that the encoder scores, at first and remembered."""
+    items = ["i0", "i1", "i2", {"item_id": "new", "title": "a new phone", "price": 5.0}]
+    for query in ("phone", "never typed"):
+        pool = both.features.pool(query, items)
+        for _ in range(2):
+            read = both.features.levels(query, items)
+            np.testing.assert_allclose(read.levels, pool.pairs.levels, rtol=1e-6)
+            assert read.fields == pool.fields and read.known_query == pool.known_query
+            assert [item.item_id for item in read.items] == [item.item_id for item in pool.items]
+
+
 def test_unknown_query_is_not_changed_by_its_candidates(both: Both) -> None:
     """With a back-off by the candidates' categories, an item's score would depend on the other candidates."""
     alone = both.features.request("u0", "garden gnome", ["i0"], 1.8e9)
