@@ -36,6 +36,9 @@ TABLES: dict[str, dict[str, Any]] = {
 
 """Table -> column -> type. `told` is the time at which the server received an event."""
 
+KEY = ("user_id", "request_id", "item_id")
+"""Columns that name a row of `scored` and of the impressions in `events`."""
+
 
 def is_exposure_log(path: Path) -> bool:
     """Whether a directory is an exposure log: it holds a folder for each table."""
@@ -52,7 +55,7 @@ def impressions(log: Path) -> pl.LazyFrame:
     rows = pl.scan_parquet(files) if files else pl.LazyFrame(schema=TABLES["events"])
     return (
         rows.sort("told", maintain_order=True)
-        .group_by("request_id", "user_id", "item_id", maintain_order=True)
+        .group_by(KEY, maintain_order=True)
         .agg(
             pl.col("ts", "query", "position").first(),
             pl.col("clicked").any(),
@@ -60,3 +63,16 @@ def impressions(log: Path) -> pl.LazyFrame:
             pl.col("price").drop_nulls().first(),
         )
     )
+
+
+def scored_with_events(log: Path) -> pl.LazyFrame:
+    """Scored items of a log with what was reported of them: one row for each item of a scored request of a user.
+
+    The columns of `scored`, and those of `impressions` beside them: `position`, `clicked`, `purchased` and `price` are
+    null for an item that no event reports. Scores and events are joined by user, request and item, because a client
+    may choose request ids, and two users may choose the same one. Rows of shadow models are left out.
+    """
+    files = sorted((log / "scored").glob("[!.]*.parquet"))
+    rows = pl.scan_parquet(files) if files else pl.LazyFrame(schema=TABLES["scored"])
+    scored = rows.filter(~pl.col("shadow")).unique(KEY, keep="first", maintain_order=True)
+    return scored.join(impressions(log).drop("ts", "query"), on=KEY, how="left", maintain_order="left")

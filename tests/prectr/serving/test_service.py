@@ -21,7 +21,7 @@ import yaml
 from jobs.score import ScoreLines
 from prectr.contracts.protocol import Context, Event, InvalidField, ScoreRequest, ScoreResponse, ShownItem
 from prectr.core.errors import PrectrError, UsageError
-from prectr.data.exposure_log import impressions
+from prectr.data.exposure_log import impressions, scored_with_events
 from prectr.evaluation.experiments.config import ExperimentConfig
 from prectr.evaluation.experiments.exposures import read_experiment
 from prectr.ranking.bundle import Bundle
@@ -646,6 +646,29 @@ def test_the_log_is_read_by_analyze_experiment(logged: Path) -> None:
     along = scored.filter("shadow")
     assert along.height > 0 and set(along["model"]) == {"b"}
     assert set(along["request_id"]) <= set(served.filter(pl.col("model") == "a")["request_id"])
+
+
+def test_scores_and_events_are_joined_by_user_request_and_item(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """Two users may choose the same request id; neither gets the other's clicks."""
+    log = tmp_path / "log"
+
+    async def scenario(service: ScoringService) -> None:
+        for user in ("u0", "u1", "u2"):
+            answer = await service.score(request(user, context=Context(request_id="same"), top_k=2))
+            if user != "u2":
+                first = answer.results[0].item_id
+                await service.record_events([shown(answer, user, "nokia 3310", {first} if user == "u0" else set())])
+
+    serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]}), log=log), scenario)
+    rows = scored_with_events(log).sort("user_id", "rank").collect()
+    assert rows.select("user_id", "rank", "position", "clicked").rows() == [
+        ("u0", 1, 1, True),
+        ("u0", 2, 2, False),
+        ("u1", 1, 1, False),
+        ("u1", 2, 2, False),
+        ("u2", 1, None, None),
+        ("u2", 2, None, None),
+    ]
 
 
 def test_a_full_disk_does_not_stop_scoring(bundles: dict[str, Path], tmp_path: Path) -> None:
