@@ -159,10 +159,7 @@ def add_list(
         rows = {"identity": identity, "day": seen.day, "items": {}}
     day = delta["days"].setdefault(rows["day"], _empty_day())
     day["sums"][_REQUESTS] += float(new_list)
-    changed = new_list
-    for item in seen.items:
-        changed |= _add_item(day, rows["items"], item, table, seen.ts, delta["clicks"])
-    if not changed:
+    if not _add_items(day, rows["items"], seen.items, table, seen.ts, delta["clicks"]) and not new_list:
         return record, "known"
     latest, earliest = limits.latest(now), limits.earliest(now)
     clicks = sorted((entry for entry in delta["clicks"] if entry[-1] <= latest), key=lambda entry: entry[-1])
@@ -224,48 +221,61 @@ def _empty_day() -> dict[str, Any]:
     return {"sums": [0.0] * USER_WIDTH, "price": [0.0, 0.0], "brands": {}, "categories": {}}
 
 
-def _add_item(
+def _add_items(
     day: dict[str, Any],
     rows: dict[str, Any],
-    item: SeenItem,
+    items: list[SeenItem],
     table: LogLikelihoodTable,
     ts: float,
     clicks: list[list[float]],
 ) -> bool:
-    """Add an item's row, or its later click, to a day; returns whether either was new.
+    """Add the rows of items, or their later clicks, to a day; returns whether any was new.
 
     Args:
         day: sums of the day; changed in place.
         rows: item id -> position, click and lattice steps of the request's rows so far; changed in place.
-        item: the item.
+        items: the items.
         table: log-likelihoods of the fitted click curve.
         ts: time of the list.
         clicks: clicks of the delta; changed in place.
     """
-    row = rows.get(item.item_id)
-    position, was_clicked, steps = row or (min(item.position, MAX_POSITION), False, item.steps)
-    newly_clicked = item.clicked and not was_clicked
-    if row and not newly_clicked:
-        return False
-    rows[item.item_id] = [position, item.clicked or was_clicked, steps]
-    cells = table.cells(np.array([False, True]), np.full(2, position), np.full(2, steps, np.int16))
-    unclicked, clicked = table.values[cells] / UNIT
-    grid = (clicked if newly_clicked else unclicked) - (unclicked if row else 0.0)
-    examined = 0.0 if row else float(table.examined[position] / UNIT)
+    added: list[tuple[bool, int, int]] = []
+    replaced: list[tuple[bool, int, int]] = []
     sums = day["sums"]
+    for item in items:
+        row = rows.get(item.item_id)
+        position, was_clicked, steps = row or (min(item.position, MAX_POSITION), False, item.steps)
+        newly_clicked = item.clicked and not was_clicked
+        if row and not newly_clicked:
+            continue
+        rows[item.item_id] = [position, item.clicked or was_clicked, steps]
+        added.append((newly_clicked, position, steps))
+        if row:
+            replaced.append((False, position, steps))
+        examined = 0.0 if row else float(table.examined[position] / UNIT)
+        sums[_EXAMINED] += examined
+        sums[_CLICKS] += float(newly_clicked)
+        for kind, name in (("brands", item.brand), ("categories", item.category)):
+            counts = day[kind].setdefault(name, [0.0, 0.0])
+            counts[0] += examined
+            counts[1] += float(newly_clicked)
+        if newly_clicked:
+            clicks.append([*item.fields, ts])
+            if item.relative_price is not None:
+                day["price"][0] += item.relative_price
+                day["price"][1] += 1.0
+    if not added:
+        return False
+    grid = (_log_likelihood(table, added) - _log_likelihood(table, replaced)) / UNIT
     sums[:GRID_SIZE] = (np.array(sums[:GRID_SIZE]) + grid).tolist()
-    sums[_EXAMINED] += examined
-    sums[_CLICKS] += float(newly_clicked)
-    for kind, name in (("brands", item.brand), ("categories", item.category)):
-        counts = day[kind].setdefault(name, [0.0, 0.0])
-        counts[0] += examined
-        counts[1] += float(newly_clicked)
-    if newly_clicked:
-        clicks.append([*item.fields, ts])
-        if item.relative_price is not None:
-            day["price"][0] += item.relative_price
-            day["price"][1] += 1.0
     return True
+
+
+def _log_likelihood(table: LogLikelihoodTable, rows: list[tuple[bool, int, int]]) -> np.ndarray:
+    """Sum the log-likelihoods of rows (click, position, lattice steps) in the units of the table, int64 [GRID_SIZE]."""
+    clicked, position, steps = np.array(rows, dtype=np.int32).reshape(-1, 3).T
+    total: np.ndarray = table.values[table.cells(clicked, position, steps)].sum(axis=0)
+    return total
 
 
 def _total(parts: list[list[float] | None], width: int) -> list[float]:
