@@ -27,6 +27,7 @@ from prectr.core import progress
 from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
 from prectr.core.ray_session import Budget, RayConfig, busy_session, task_budget
 from prectr.core.ray_tasks import run_tasks
+from prectr.core.schema_versions import SCHEMA_VERSIONS, schema_of
 from prectr.core.text import NORMAL_FORM
 from prectr.data.parts import KeyRange, Part, plan_parts, plan_ranges
 from prectr.data.tables import Tables
@@ -120,7 +121,10 @@ class Mining:
         self._tables, self._relevance, self._out, self._config, self._budget = tables, relevance, out, config, budget
         self._days = tables.days_with_rows("impressions")
         manifest = read_manifest(old) if old is not None else None
-        usable = manifest is not None and "fitted_on" in manifest and manifest.get("normal_form") == NORMAL_FORM
+        usable = manifest is not None and (schema_of(manifest), manifest.get("normal_form")) == (
+            SCHEMA_VERSIONS["mine-preferences"],
+            NORMAL_FORM,
+        )
         self._old = old if usable else None
         self._old_manifest = manifest or {}
         reader = ray.put(ShownReader.open(tables, relevance))

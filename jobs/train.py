@@ -14,7 +14,7 @@ from prectr.core.ray_session import RayConfig, ray_session, require_resources
 from prectr.core.ray_train import fit_on_ray
 from prectr.features.load import sample_days, split_days
 from prectr.features.spec import FeatureSpec
-from prectr.ranking.bundle import BUNDLE_VERSION, require_online_state
+from prectr.ranking.bundle import file_records, require_online_state
 from prectr.ranking.bundle_writer import write_bundle
 from prectr.ranking.drift import write_reference
 from prectr.serving.golden_requests import write_golden
@@ -56,7 +56,6 @@ def run(
         "samples": samples,
         "encoder": encoder,
         "preferences": preferences,
-        "bundle_version": str(BUNDLE_VERSION),
     }
     if config.start_from is not None:
         inputs["start_from"] = config.start_from
@@ -100,6 +99,7 @@ def run(
         return {
             "rows": {"training": facts["rows"]},
             "last_day": str(validation_day),
+            "files": file_records(staging),
             "metrics": facts["best"],
             "steps": facts["steps"],
         }

@@ -1,13 +1,12 @@
 """A tiny log with judgments, and a tiny teacher, for the tests of labelling."""
 
-import json
 from pathlib import Path
 
 import polars as pl
 
-from prectr.core.text import NORMAL_FORM
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.prompt import load_prompt
+from tests.manifests import write_manifest
 
 
 def write_tables(tables: Path, queries: int = 30) -> None:
@@ -22,9 +21,7 @@ def write_tables(tables: Path, queries: int = 30) -> None:
     )
     items = pl.DataFrame({"item_id": ["a", "b"], "title": ["one title", "another"], "category": ["c", "c"]})
     items.write_parquet(tables / "items.parquet")
-    (tables / "manifest.json").write_text(
-        json.dumps({"stage": "simulate", "identity": "test", "normal_form": NORMAL_FORM})
-    )
+    write_manifest(tables, "simulate")
 
 
 def write_teacher(teacher: Path, seed: int = 0) -> None:

@@ -96,7 +96,7 @@ class Stage(FrozenConfig):
 
 
 def _run(out: Path, config: Stage) -> Any:
-    return run_stage("stage", out, config=config, inputs={}, build=lambda _: {})
+    return run_stage("distill", out, config=config, inputs={}, build=lambda _: {})
 
 
 @pytest.mark.parametrize(

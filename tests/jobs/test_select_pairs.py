@@ -1,16 +1,14 @@
 """select-pairs as a stage: the artifact's counts agree with its rows, and only its own tables may use it."""
 
-import json
-
 import polars as pl
 import pytest
 
 from jobs import select_pairs
 from prectr.core.errors import UsageError
-from prectr.core.text import NORMAL_FORM
 from prectr.data.tables import Tables
 from prectr.labelling.config import SelectionConfig
 from prectr.labelling.selection import read_selection
+from tests.manifests import write_manifest
 
 
 @pytest.fixture
@@ -23,9 +21,7 @@ def tables(tmp_path):
     rows.write_parquet(day / "part-0000.parquet")
     titles = ["one query", "One  Query", "another"]
     pl.DataFrame({"item_id": items, "title": titles}).write_parquet(path / "items.parquet")
-    (path / "manifest.json").write_text(
-        json.dumps({"stage": "simulate", "identity": "test", "normal_form": NORMAL_FORM})
-    )
+    write_manifest(path, "simulate")
     return path
 
 

@@ -1,6 +1,5 @@
 """The train-teacher job on tiny tables: what it leaves, what it refuses, and that two workers learn what one does."""
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +15,10 @@ from jobs import train_teacher
 from prectr.core import ray_train as launch
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import RayConfig
-from prectr.core.text import NORMAL_FORM
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.own_teacher.model import train_bpe
 from prectr.labelling.prompt import load_prompt
+from tests.manifests import write_manifest
 
 FRESH = TeacherConfig(
     width=16, feed_forward=16, vocabulary=400, epochs=2, batch_size=16, warm_start_pairs=20, max_length=160, cpus=1
@@ -44,9 +43,7 @@ def tables(tmp_path: Path) -> Path:
     ]
     judgments = pl.DataFrame(judged, schema=["query", "item_id", "grade"], orient="row")
     judgments.with_columns(pl.col("grade").cast(pl.Int8)).write_parquet(path / "judgments.parquet")
-    (path / "manifest.json").write_text(
-        json.dumps({"stage": "simulate", "identity": "test", "normal_form": NORMAL_FORM})
-    )
+    write_manifest(path, "simulate")
     return path
 
 

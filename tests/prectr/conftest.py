@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prectr.core.text import NORMAL_FORM
 from prectr.data.parts import KeyRange, Part, Slice
 from prectr.data.tables import Tables
 from prectr.features.build import SampleContext
@@ -30,6 +29,7 @@ from prectr.preferences.passes import Pass
 from prectr.preferences.shown import ShownReader
 from prectr.preferences.snapshots import Folding
 from prectr.preferences.tolerance import GRID, ClickParameters
+from tests.manifests import write_manifest
 
 DAYS = [date(2026, 3, 1) + timedelta(days=number) for number in range(4)]
 QUERIES = ("nokia 3310", "phone", "sofa")
@@ -145,9 +145,7 @@ def _write_log(shown: pl.DataFrame, items: pl.DataFrame, pairs: pl.DataFrame, ro
     profiles.write_parquet(root / "tables" / "users.parquet")
     (root / "relevance" / "pairs").mkdir(parents=True)
     pairs.write_parquet(root / "relevance" / "pairs" / "part-0.parquet")
-    (root / "tables" / "manifest.json").write_text(
-        json.dumps({"stage": "validate", "identity": "test", "normal_form": NORMAL_FORM})
-    )
+    write_manifest(root / "tables", "validate")
     return parts
 
 
@@ -170,14 +168,8 @@ def _mine_parts(parts: list[Part], reader: ShownReader, out: Path, config: Prefe
     _over("o", partial(snapshots.fold_queries, folding=folding))
     _over("u2", partial(snapshots.fold_users, folding=folding))
     _over("i2", partial(snapshots.fold_items, folding=folding))
-    manifest = {
-        "stage": "mine-preferences",
-        "identity": "test",
-        "normal_form": NORMAL_FORM,
-        "config": config.model_dump(mode="json"),
-        "days": {"mined": [str(day) for day in days], "kept": []},
-    }
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    mined = {"mined": [str(day) for day in days], "kept": []}
+    write_manifest(out, "mine-preferences", config=config.model_dump(mode="json"), days=mined)
 
 
 def _over(cut: str, work: partial) -> None:  # type: ignore[type-arg]

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr.core.artifacts import write_json
-from prectr.core.text import NORMAL_FORM
 from prectr.data.tables import Tables
 from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.day import TestDay
 from prectr.evaluation.figures import describe_slices, measure
 from prectr.evaluation.scores import DayScores
+from tests.manifests import write_manifest
 
 DAY = date(2026, 3, 5)
 CONFIG = EvaluateConfig(resamples=60, top=2)
@@ -54,7 +53,7 @@ def make_day(tables: Path, *, candidates: bool = True, clicked: float = 0.4, jud
     unexposed = rows(HIDDEN, requests[::2], SHOWN) if candidates else None
     tables.mkdir(parents=True, exist_ok=True)
     slices = {"all": np.ones(shown.height, bool), "cold": (np.arange(shown.height) // SHOWN) % 4 == 0}
-    write_json(tables / "manifest.json", {"stage": "validate", "identity": "by hand", "normal_form": NORMAL_FORM})
+    write_manifest(tables, "validate")
     day = TestDay(samples, Tables(tables), DAY, shown, unexposed, slices)
     _write_judgments(day, judged)
     return day

@@ -2,7 +2,7 @@
 
 A stage builds into a hidden directory beside its target, writes `manifest.json` last, and then renames the directory
 into place. A killed or failed job leaves the old artifact or none. If the published manifest has the same identity
-(stage, version, normal form of queries, configuration, fingerprints of the inputs), the stage is skipped and says so.
+(stage, schema version, normal form of queries, configuration, fingerprints of inputs), the stage is skipped and says so.
 """
 
 import errno
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +27,7 @@ from prectr.core.config import FrozenConfig, computed_part
 from prectr.core.errors import PrectrError, UsageError, shorten
 from prectr.core.locks import LockedError, exclusive
 from prectr.core.mirror import MANIFEST, swap_in
+from prectr.core.schema_versions import SCHEMA_VERSIONS, require_version
 from prectr.core.text import NORMAL_FORM
 from prectr.core.version import __version__
 
@@ -91,8 +92,9 @@ def run_stage(
             manifest = {
                 "stage": stage,
                 "identity": identity,
-                "prectr": __version__,
+                "schema": SCHEMA_VERSIONS[stage],
                 "normal_form": NORMAL_FORM,
+                "prectr": __version__,
                 "started": started.isoformat(timespec="milliseconds"),
                 "wall_seconds": wall_seconds,
                 "cores": os.cpu_count(),
@@ -164,7 +166,8 @@ def require_artifact(path: Path, stage: str) -> dict[str, Any]:
     """The manifest of the artifact of `stage` at `path`.
 
     Raises:
-        UsageError: the directory is missing or belongs to another stage; the message names the command that makes it.
+        UsageError: the directory is missing, belongs to another stage or has another schema version; the message names
+            the command that makes it.
     """
     manifest = read_manifest(path)
     if manifest is None:
@@ -173,26 +176,6 @@ def require_artifact(path: Path, stage: str) -> dict[str, Any]:
         raise UsageError(f"{path}: is an artifact of {manifest['stage']}, but one of {stage} is needed.")
     require_version(path, manifest)
     return manifest
-
-
-def require_version(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse an artifact that another version of the project wrote, or whose queries have another normal form.
-
-    Versions may differ in their last number. A manifest that names no normal form is of form 1.
-
-    Raises:
-        UsageError: another version wrote it; the message names the command that renews it.
-    """
-    renew = f"renew it with `prectr {manifest['stage']} ... --out {path}`"
-    written, form = str(manifest.get("prectr", __version__)), manifest.get("normal_form", 1)
-    if written.split(".")[:2] != __version__.split(".")[:2]:
-        raise UsageError(
-            f"{path}: was written by prectr {written}, this is {__version__}; {renew}, or use prectr {written}."
-        )
-    if form != NORMAL_FORM:
-        raise UsageError(
-            f"{path}: its queries have normal form {form}, this version reads form {NORMAL_FORM}; {renew}."
-        )
 
 
 def link_or_copy(source: Path | str, target: Path | str) -> Path | str:
@@ -224,11 +207,11 @@ def without_nan(content: Any) -> Any:
 
 
 def stage_identity(stage: str, config: FrozenConfig, fingerprints: Mapping[str, str]) -> str:
-    """Short hash of what decides an artifact: stage, version, normal form, configuration, fingerprints of the inputs.
+    """Short hash of what decides an artifact: stage, schema version, normal form, configuration and inputs.
 
-    Fields of type `prectr.core.config.Execution` do not count.
+    Fields of type `prectr.core.config.Execution` and the version of the project do not count.
     """
-    decides = [stage, __version__, NORMAL_FORM, computed_part(config), dict(fingerprints)]
+    decides = [stage, SCHEMA_VERSIONS[stage], NORMAL_FORM, computed_part(config), dict(fingerprints)]
     content = json.dumps(decides, sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
@@ -268,15 +251,33 @@ def _hash_named(files: Mapping[Path, Path]) -> str:
 
 
 def file_digests(files: Sequence[Path]) -> dict[Path, str]:
-    """Hash of the bytes of each file, four files in parallel. A file with unchanged size and time is not read again."""
+    """Hash of the bytes of each file, four files in parallel.
+
+    A process reads a file once, also under several names (hard links), until its size or time changes.
+    """
     with ThreadPoolExecutor(max_workers=4) as pool:
-        states = [(state.st_size, state.st_mtime_ns) for state in (file.stat() for file in files)]
-        return dict(zip(files, pool.map(_digest, files, states), strict=True))
+        return dict(zip(files, pool.map(_digest, [_FileState.of(file) for file in files]), strict=True))
+
+
+@dataclass(frozen=True)
+class _FileState:
+    """The content of a file, as far as it shows without reading: equal states are hashed once."""
+
+    file: Path = field(compare=False)
+    device: int
+    inode: int
+    size: int
+    changed: int
+
+    @classmethod
+    def of(cls, file: Path) -> "_FileState":
+        state = file.stat()
+        return cls(file, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=100_000)
-def _digest(file: Path, state: tuple[int, int]) -> str:
-    with file.open("rb") as stream:
+def _digest(state: _FileState) -> str:
+    with state.file.open("rb") as stream:
         return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 

@@ -13,8 +13,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prectr.core.artifacts import TABLE_STAGES, read_manifest, require_version
+from prectr.core.artifacts import TABLE_STAGES, read_manifest
 from prectr.core.errors import PrectrError, UsageError
+from prectr.core.schema_versions import require_version
 from prectr.core.text import normalise_queries
 
 
@@ -25,7 +26,8 @@ class Tables:
 
     >>> from tempfile import mkdtemp
     >>> folder = Path(mkdtemp())  # stands for a directory of `prectr simulate`, `validate` or `import`
-    >>> _ = (folder / "manifest.json").write_text('{"stage": "import", "identity": "1a2b", "normal_form": 2}')
+    >>> manifest = '{"stage": "import", "identity": "1a2b", "schema": 1, "normal_form": 2}'
+    >>> _ = (folder / "manifest.json").write_text(manifest)
     >>> pl.DataFrame({"item_id": ["i1"], "title": ["Nokia 3310"]}).write_parquet(folder / "items.parquet")
     >>> tables = Tables(folder)
     >>> tables.items().rows()
@@ -34,7 +36,8 @@ class Tables:
     (False, [])
 
     Raises:
-        UsageError: the directory does not exist, or was not written by `simulate`, `validate` or `import`.
+        UsageError: the directory does not exist, was not written by `simulate`, `validate` or `import`, or has another
+            schema version or normal form of queries.
     """
 
     def __init__(self, path: Path) -> None:

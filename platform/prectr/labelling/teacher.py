@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from prectr.core.artifacts import read_manifest, require_artifact
 from prectr.core.errors import UsageError
 from prectr.labelling.config import LabelConfig, Language
 from prectr.labelling.engines.choose import choose_engine
@@ -36,12 +37,15 @@ def teacher_source(teacher: str | Path) -> Path | str:
     """Resolve a teacher: a checkpoint's directory to an absolute path; a URL or a name on the hub stays as it is.
 
     Raises:
-        UsageError: the teacher looks like a directory, and there is none.
+        UsageError: the teacher looks like a directory, and there is none; or it is an artifact of another stage than
+            `train-teacher`, or of another schema version.
     """
     if isinstance(teacher, str) and is_url(teacher):
         return teacher.rstrip("/")
     directory = Path(teacher)
     if directory.is_dir():
+        if read_manifest(directory) is not None:
+            require_artifact(directory, "train-teacher")
         return directory.resolve()
     if isinstance(teacher, Path) or directory.is_absolute() or teacher.startswith("."):
         raise UsageError(f"teacher {teacher}: no such directory; make one with `prectr train-teacher --out {teacher}`.")

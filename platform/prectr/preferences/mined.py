@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prectr.core.artifacts import fingerprint, read_manifest, require_artifact
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.artifacts import fingerprint, require_artifact
+from prectr.core.errors import UsageError
 from prectr.core.parquet import read_table
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.fit import PreferenceModel
@@ -30,9 +30,6 @@ KEYS = {
 }
 
 
-_EARLIER = "was mined by an earlier version of the project; run `prectr mine-preferences` again with --force."
-
-
 @dataclass(frozen=True)
 class Preferences:
     """An opened preferences artifact. The methods read its tables, or the rows of them that the caller names."""
@@ -48,13 +45,9 @@ class Preferences:
         """Read the parameters, the query categories and the days of an artifact.
 
         Raises:
-            PrectrError: `path` holds no `mine-preferences` artifact, or one of an earlier version.
+            UsageError: `path` holds no `mine-preferences` artifact, or one of another schema version.
         """
-        manifest = read_manifest(path)
-        if manifest is None or manifest["stage"] != "mine-preferences":
-            raise PrectrError(f"{path}: no preferences artifact here; run `prectr mine-preferences --out {path}`.")
-        if "days" not in manifest:
-            raise PrectrError(f"{path}: {_EARLIER}")
+        manifest = require_artifact(path, "mine-preferences")
         days = sorted(date.fromisoformat(day) for names in manifest["days"].values() for day in names)
         return cls(
             path,
@@ -92,13 +85,7 @@ class Preferences:
         return table.join(query_days.lazy(), on=["query", "date"], how="semi", maintain_order="left").collect()
 
     def snapshot(self, kind: str) -> pl.DataFrame:
-        """Read the whole table of a kind, as of the morning after the log's last day.
-
-        Raises:
-            PrectrError: the artifact is of an earlier version, which had no such table.
-        """
-        if not (self.path / "snapshot" / kind).is_dir():
-            raise PrectrError(f"{self.path}: {_EARLIER}")
+        """Read the whole table of a kind, as of the morning after the log's last day."""
         return read_table(self.path / "snapshot" / kind)
 
     def query_priors(self, queries: pl.Series) -> np.ndarray:

@@ -14,12 +14,10 @@ from prectr.core.errors import UsageError
 from prectr.features.spec import SPEC_FILE, FeatureSpec
 from prectr.metrics import auc, log_loss
 from prectr.ranking.bundle import (
-    BUNDLE_VERSION,
     CARD_FILE,
     CONFIG_FILE,
     ENCODER_FILE,
     INT8_ENCODER_FILE,
-    NOT_SERVED,
     ONLINE_FILE,
     PREFERENCES_FILE,
     RELEVANCE_FILES,
@@ -88,12 +86,10 @@ def write_bundle(
     write_json(
         out / CONFIG_FILE,
         {
-            "bundle_version": BUNDLE_VERSION,
             "model": model.model_dump(mode="json"),
             "sizes": spec.sizes(width).model_dump(mode="json"),
             "alternate": mined["config"]["alternate"],
             "position": json.loads((trained / "position.json").read_text(encoding="utf-8")),
-            "files": {str(file.relative_to(out)): file.stat().st_size for file in _served(out, trained)},
         },
     )
     int8_figures = {"int8": bundle_figures(Bundle.read(out, "unpublished"), samples)} if int8 else {}
@@ -113,15 +109,6 @@ def write_bundle(
             },
         },
     )
-
-
-def _served(out: Path, trained: Path) -> list[Path]:
-    """List the files of a bundle that serving needs, besides its configuration."""
-    return [
-        file
-        for file in sorted(out.rglob("*"))
-        if file.is_file() and file.name not in NOT_SERVED and not file.is_relative_to(trained)
-    ]
 
 
 def _share(source: Path, target: Path) -> None:

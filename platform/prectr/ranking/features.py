@@ -9,7 +9,7 @@ import polars as pl
 
 from prectr.features.derive import SOURCES, RawState, derive
 from prectr.features.inputs import Behaviours, Histories, PairArrays, RowArrays, stack
-from prectr.features.store import FeatureStore, OnlineStore
+from prectr.features.store import FeatureStore
 from prectr.preferences.behaviours import activity_group
 from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
 from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
@@ -65,7 +65,7 @@ class OnlineFeatures:
         cached_pools: int = 0,
     ) -> None:
         self._bundle = bundle
-        self._store = OnlineStore(bundle.path / "online") if store is None else store
+        self._store = bundle.open_state() if store is None else store
         self._users = users or (lambda user_id: self._store.get("user", user_id))
         self._total = _sums(self._store.get("total", ""), "sums", LEVEL_WIDTH)
         self._candidates = CandidateReader(bundle, relevance, self._store, cached_pools)

@@ -50,8 +50,8 @@ class Scorer:
         cached_pairs: pairs whose text vectors to cache.
 
     Raises:
-        UsageError: the directory holds no bundle, or the bundle has no int8 encoders.
-        PrectrError: another version of the project wrote the bundle, or a file of it is missing or too short.
+        UsageError: the directory holds no bundle, one of another schema version, or one without int8 encoders.
+        PrectrError: a file of the bundle is missing, incomplete or changed.
 
     Example::
 

@@ -42,7 +42,7 @@ def publish(bundle: Bundle, target: str, advance: Callable[[int], None]) -> Stat
         UsageError: the address is none.
         PrectrError: Redis does not answer.
     """
-    store = OnlineStore(bundle.path / "online")
+    store = bundle.open_state()
     try:
         own = _info(bundle, store)
         entries = _counted(_with_tokens(store.entries(), bundle), own.entries, advance)
@@ -54,7 +54,7 @@ def publish(bundle: Bundle, target: str, advance: Callable[[int], None]) -> Stat
 
 def state_size(bundle: Bundle) -> int:
     """Entries of a bundle's state."""
-    store = OnlineStore(bundle.path / "online")
+    store = bundle.open_state()
     try:
         return len(store)
     finally:

@@ -24,6 +24,8 @@ from prectr.serving.redis_client import KEY_PREFIX, RedisGuard, StoreDown
 
 CURRENT = "current.json"
 REDIS_CURRENT = f"{KEY_PREFIX}:current"
+STATE_SCHEMA = 1
+"""Schema version of published states. Raise it when the form or meaning of their entries changes."""
 LOOK_SECONDS = 1.0
 """Seconds between checks for a newer version."""
 
@@ -37,6 +39,8 @@ class StateInfo(BaseModel):
     """`Bundle.state_identity` of the bundles that can read it."""
     tokenizer: str
     """Hash of the tokenizer of the item titles."""
+    schema_version: int = 0
+    """Version of the entries' form (`STATE_SCHEMA`); 0 if it was published before versions were recorded."""
     normal_form: int = 1
     """Version of the normal form of its queries (`prectr.core.text.NORMAL_FORM`); only form 1 was not named."""
     as_of: float
@@ -48,10 +52,8 @@ class StateInfo(BaseModel):
 
     def may_follow(self, served: "StateInfo") -> bool:
         """Whether a server may change to this version: a new one that the same bundles can read."""
-        return self.version != served.version and (self.identity, self.normal_form) == (
-            served.identity,
-            served.normal_form,
-        )
+        forms = [(info.identity, info.schema_version, info.normal_form) for info in (self, served)]
+        return self.version != served.version and forms[0] == forms[1]
 
 
 class State(FeatureStore):
@@ -94,7 +96,7 @@ class BundleState(_FileState):
     """The state in a bundle: always available, as old as the bundle."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._store = OnlineStore(bundle.path / "online")
+        self._store = bundle.open_state()
         self.info = self.describe(bundle, self._store)
 
     @staticmethod
@@ -106,6 +108,7 @@ class BundleState(_FileState):
             version=bundle.version,
             identity=bundle.state_identity,
             tokenizer=bundle.tokenizer_identity,
+            schema_version=STATE_SCHEMA,
             normal_form=NORMAL_FORM,
             as_of=moment,
             published=moment,
@@ -262,7 +265,7 @@ def redis_key(version: str, key: bytes) -> bytes:
 
 
 def require_readable(state: State, bundle: Bundle, source: str) -> None:
-    """Check that a bundle can read a state: same normal form, feature specification, preferences and tokenizer.
+    """Check that a bundle can read a state: same versions, feature specification, preferences and tokenizer.
 
     Args:
         state: the state.
@@ -270,15 +273,20 @@ def require_readable(state: State, bundle: Bundle, source: str) -> None:
         source: address of the state, for the message.
 
     Raises:
-        UsageError: the state was published from a bundle of other samples, or by a version of the project with another
-            normal form of queries.
+        UsageError: the state was published from a bundle of other samples, or it has another schema version or normal
+            form of queries.
     """
-    if state.info.normal_form != NORMAL_FORM:
+    info, again = state.info, f"run `prectr publish {bundle.path} --to {source}` again."
+    if info.schema_version != STATE_SCHEMA:
         raise UsageError(
-            f"{source}: its queries have normal form {state.info.normal_form}, this version reads form {NORMAL_FORM}; "
-            f"run `prectr publish {bundle.path} --to {source}` again."
+            f"{source}: the state has schema version {info.schema_version}, this release reads version {STATE_SCHEMA}; "
+            f"{again}"
         )
-    if state.info.identity != bundle.state_identity or state.info.tokenizer != bundle.tokenizer_identity:
+    if info.normal_form != NORMAL_FORM:
+        raise UsageError(
+            f"{source}: its queries have normal form {info.normal_form}, this release reads form {NORMAL_FORM}; {again}"
+        )
+    if info.identity != bundle.state_identity or info.tokenizer != bundle.tokenizer_identity:
         raise UsageError(
             f"{source}: was published from a ranker of other samples than {bundle.path}; run `prectr publish "
             f"{bundle.path} --to {source}`, or serve a ranker of those samples."

@@ -17,9 +17,7 @@ from prectr.core.artifacts import require_artifact
 from prectr.core.errors import PrectrError, UsageError, shorten
 from prectr.features.load import sample_days, split_days
 from prectr.features.spec import SPEC_FILE, same_specification
-from prectr.ranking.bundle import Bundle
-
-WEIGHTS = "model.safetensors"
+from prectr.ranking.bundle import WEIGHTS_FILE, Bundle
 
 
 def require_start(start: Path, samples: Path, model: ModelConfig, days: Sequence[date]) -> None:
@@ -33,8 +31,10 @@ def require_start(start: Path, samples: Path, model: ModelConfig, days: Sequence
 
     Raises:
         UsageError: `start` is no bundle, has another model or feature specification, or was trained on all days.
+        PrectrError: a file of the bundle is missing or has changed.
     """
     bundle = Bundle.open(start)
+    bundle.require_unchanged(WEIGHTS_FILE)
     if bundle.model != model:
         raise UsageError(
             f"{start}: train.start_from is a {bundle.name} with other settings than train.model; start from a bundle "
@@ -64,10 +64,10 @@ def load_weights(ranker: nn.Module, start: Path) -> None:
         PrectrError: the weights do not fit the ranker.
     """
     try:
-        ranker.load_state_dict(load_file(start / WEIGHTS))
+        ranker.load_state_dict(load_file(start / WEIGHTS_FILE))
     except RuntimeError as error:
         reason = shorten(str(error).splitlines()[-1])
-        raise PrectrError(f"{start / WEIGHTS}: these weights do not fit the ranker ({reason}).") from None
+        raise PrectrError(f"{start / WEIGHTS_FILE}: these weights do not fit the ranker ({reason}).") from None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,10 +14,19 @@ from typing import Any
 
 import pytest
 
-from prectr.core.artifacts import StageResult, fingerprint, read_manifest, require_artifact, run_stage, write_json
+from prectr.core.artifacts import (
+    TABLE_STAGES,
+    StageResult,
+    fingerprint,
+    read_manifest,
+    require_artifact,
+    run_stage,
+    write_json,
+)
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.mirror import MANIFEST
+from prectr.core.schema_versions import SCHEMA_VERSIONS
 from prectr.core.text import NORMAL_FORM
 from prectr.data.tables import Tables
 
@@ -40,7 +50,9 @@ def _never(staging: Path) -> dict[str, Any]:
 
 
 def _run(out: Path, build: Build, inputs: dict[str, Path | str] | None = None, **options: Any) -> StageResult:
-    return run_stage("stage", out, config=options.pop("config", Config()), inputs=inputs or {}, build=build, **options)
+    return run_stage(
+        "distill", out, config=options.pop("config", Config()), inputs=inputs or {}, build=build, **options
+    )
 
 
 def _hidden(folder: Path) -> list[str]:
@@ -53,7 +65,7 @@ def test_published_whole_with_its_manifest(tmp_path: Path) -> None:
     assert not result.skipped and result.manifest["rows"] == 3
     assert (out / "data.txt").read_text() == "abc"
     manifest = json.loads((out / MANIFEST).read_text())
-    assert (manifest["stage"], manifest["config"], manifest["inputs"]) == ("stage", {"size": 1}, {"word": "x"})
+    assert (manifest["stage"], manifest["config"], manifest["inputs"]) == ("distill", {"size": 1}, {"word": "x"})
     assert _hidden(out.parent) == []
 
 
@@ -81,7 +93,7 @@ def test_rebuilt_when_something_changed(tmp_path: Path, change: str) -> None:
         (source / "b.csv").write_text("1")
     if change == "rename":
         (source / "a.csv").rename(source / "c.csv")
-    stage = "other" if change == "stage" else "stage"
+    stage = "label" if change == "stage" else "distill"
     inputs: dict[str, Path | str] = {"source": source}
     result = run_stage(stage, out, config=config, inputs=inputs, build=_build("new"), force=change == "force")
     assert not result.skipped
@@ -133,7 +145,7 @@ def build(staging):
 class Config(FrozenConfig):
     size: int = 2
 
-run_stage("stage", Path(sys.argv[1]), config=Config(), inputs={}, build=build)
+run_stage("distill", Path(sys.argv[1]), config=Config(), inputs={}, build=build)
 """
 
 
@@ -195,7 +207,7 @@ def test_full_disk_is_a_message_and_publishes_nothing(tmp_path: Path) -> None:
         (staging / "data.txt").write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(PrectrError, match=r"out: the disk is full, so stage was stopped and nothing was published"):
+    with pytest.raises(PrectrError, match=r"out: the disk is full, so distill was stopped and nothing was published"):
         _run(tmp_path / "out", fill, force=True)
     assert (tmp_path / "out" / "data.txt").read_text() == "old"
     assert _hidden(tmp_path) == []
@@ -241,7 +253,7 @@ def test_disk_that_fills_half_way(small_disk: Path, writer: str) -> None:
             write_store(staging / "online", [("item", str(number), {"noise": noise[:9999]}) for number in range(500)])
         return {}
 
-    with pytest.raises(PrectrError, match=r"out: the disk is full, so stage was stopped and nothing was published"):
+    with pytest.raises(PrectrError, match=r"out: the disk is full, so distill was stopped and nothing was published"):
         _run(small_disk / "out", fill, force=True)
     assert (small_disk / "out" / "data.txt").read_text() == "old"
     assert _hidden(small_disk) == []
@@ -252,7 +264,7 @@ def test_foreign_directory_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("dear")
     with pytest.raises(
-        UsageError, match=r"thesis: holds files but no manifest\.json; give stage an empty or new --out"
+        UsageError, match=r"thesis: holds files but no manifest\.json; give distill an empty or new --out"
     ):
         _run(tmp_path / "thesis", _never, force=True)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "dear"
@@ -280,9 +292,9 @@ def test_needed_artifact_is_asked_for_by_its_command(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no distill artifact here; make it with `prectr distill"):
         require_artifact(tmp_path / "nowhere", "distill")
     _run(tmp_path / "out", _build("a"))
-    with pytest.raises(UsageError, match=r"is an artifact of stage, but one of distill is needed"):
-        require_artifact(tmp_path / "out", "distill")
-    assert require_artifact(tmp_path / "out", "stage")["rows"] == 1
+    with pytest.raises(UsageError, match=r"is an artifact of distill, but one of label is needed"):
+        require_artifact(tmp_path / "out", "label")
+    assert require_artifact(tmp_path / "out", "distill")["rows"] == 1
 
 
 def test_json_is_replaced_at_once(tmp_path: Path) -> None:
@@ -310,19 +322,45 @@ def test_undefined_figures_are_null_in_manifests_and_files(tmp_path: Path) -> No
     assert strict["metrics"] == expected
 
 
-def test_an_artifact_of_another_version_is_refused_with_the_command_that_renews_it(tmp_path: Path) -> None:
-    out = tmp_path / "samples"
-    run_stage("build-samples", out, config=FrozenConfig(), inputs={}, build=lambda _: {})
-    manifest = json.loads((out / "manifest.json").read_text())
-    major, minor, _ = manifest["prectr"].split(".")
-    (out / "manifest.json").write_text(json.dumps(manifest | {"prectr": f"{major}.{minor}.99"}))
-    assert require_artifact(out, "build-samples")["identity"] == manifest["identity"], "the last number may differ"
-    (out / "manifest.json").write_text(json.dumps(manifest | {"prectr": "0.0.7"}))
-    with pytest.raises(UsageError, match=r"samples: was written by prectr 0\.0\.7, .*`prectr build-samples .*--out"):
-        require_artifact(out, "build-samples")
-    (out / "manifest.json").write_text(json.dumps(manifest | {"prectr": "0.0.7", "stage": "validate"}))
-    with pytest.raises(UsageError, match=r"`prectr validate "):
-        Tables(out)
+def test_the_version_of_the_project_makes_no_artifact_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prectr.core.artifacts.__version__", "0.0.7")
+    assert _run(tmp_path / "out", _build("old")).manifest["prectr"] == "0.0.7"
+    monkeypatch.undo()
+    assert require_artifact(tmp_path / "out", "distill")["prectr"] == "0.0.7"
+    assert _run(tmp_path / "out", _never).skipped
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [({"schema": SCHEMA_VERSIONS["validate"] + 1}, "2"), ({}, r"0 \(written before schema versions were recorded\)")],
+)
+def test_an_artifact_of_another_schema_version_is_refused_and_built_again(
+    tmp_path: Path, written: dict[str, int], named: str
+) -> None:
+    first = run_stage("validate", tmp_path / "out", config=Config(), inputs={}, build=_build("1"))
+    manifest = {name: value for name, value in first.manifest.items() if name != "schema"} | written
+    (tmp_path / "out" / MANIFEST).write_text(json.dumps(manifest))
+    for read in (Tables, lambda path: require_artifact(path, "validate")):
+        with pytest.raises(UsageError, match=rf"out: has schema version {named}, .*1 of validate; .*`prectr validate "):
+            read(tmp_path / "out")
+
+
+def test_a_raised_schema_version_builds_only_its_own_stage_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in ("distill", "label"):
+        run_stage(stage, tmp_path / stage, config=Config(), inputs={}, build=_build("old"))
+    monkeypatch.setitem(SCHEMA_VERSIONS, "distill", SCHEMA_VERSIONS["distill"] + 1)
+    assert run_stage("label", tmp_path / "label", config=Config(), inputs={}, build=_never).skipped
+    assert not run_stage("distill", tmp_path / "distill", config=Config(), inputs={}, build=_build("new")).skipped
+
+
+def test_every_stage_has_a_schema_version() -> None:
+    """The stages are the first arguments of `run_stage` and `publish_tables` in the code."""
+    root = Path(__file__).parents[3]
+    code = "".join(file.read_text() for folder in ("jobs", "platform") for file in (root / folder).rglob("*.py"))
+    assert len(calls := re.findall(r"\brun_stage\(\s*([^,\s]+),", code)) > 10
+    assert {call.strip('"') for call in calls if call.startswith('"')} | set(TABLE_STAGES) == set(SCHEMA_VERSIONS)
 
 
 def test_an_artifact_of_another_normal_form_is_refused_and_built_again(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def _build(out: Path, config: _Config | None = None, inputs: dict[str, Path | st
         (staging / "part" / "data.txt").write_text("x" * config.size)
         return {"rows": config.size}
 
-    return run_stage("stage", out, config=config, inputs=inputs or {}, build=build)
+    return run_stage("distill", out, config=config, inputs=inputs or {}, build=build)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ def test_missing_rights_and_buckets_are_told_before_work_starts(
         raise AssertionError("work began")
 
     with store.without_rights(), pytest.raises(UsageError, match=r"s3://.*cannot be read .*check the bucket's name"):
-        run_stage("stage", local_path(f"{bucket}/a"), config=_Config(), inputs={}, build=no_work)
+        run_stage("distill", local_path(f"{bucket}/a"), config=_Config(), inputs={}, build=no_work)
     with pytest.raises(UsageError, match=r"s3://no-such-bucket/a: cannot be written .*[Bb]ucket"):
-        run_stage("stage", local_path("s3://no-such-bucket/a"), config=_Config(), inputs={}, build=no_work)
+        run_stage("distill", local_path("s3://no-such-bucket/a"), config=_Config(), inputs={}, build=no_work)
     with pytest.raises(UsageError, match="no file system for it"):
-        run_stage("stage", local_path("quux://b/a"), config=_Config(), inputs={}, build=no_work)
+        run_stage("distill", local_path("quux://b/a"), config=_Config(), inputs={}, build=no_work)
 
 
 def test_every_shard_of_a_ledger_is_in_the_bucket_when_it_is_committed(

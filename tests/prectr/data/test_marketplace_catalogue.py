@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import simulate as job
-from prectr.core.artifacts import write_json
 from prectr.core.errors import PrectrError, UsageError
-from prectr.core.text import NORMAL_FORM, normalise_query
+from prectr.core.text import normalise_query
 from prectr.data.config import ValidateConfig
 from prectr.data.marketplace import MarketplaceConfig, constants, simulate, text_match
 from prectr.data.marketplace.real_relevance import GradeCurve, Judged, fit_curve, latent_relevance, nearest_columns
 from prectr.data.marketplace.text_match import TextMatch
 from prectr.data.validate import validate_tables
+from tests.manifests import write_manifest
 
 CONFIG = MarketplaceConfig(users=40, requests=400, days=3, seed=5)
 THINGS = ("kettle", "lamp", "shelf", "rug", "ılık çay")
@@ -58,10 +58,7 @@ def _write_catalogue(root: Path, items: pl.DataFrame | None, judgments: pl.DataF
         items.write_parquet(root / "items.parquet")
     if judgments is not None:
         judgments.write_parquet(root / "judgments.parquet")
-    write_json(
-        root / "manifest.json",
-        {"stage": "import", "identity": root.name, "normal_form": NORMAL_FORM, "started": "today"},
-    )
+    write_manifest(root, "import", identity=root.name, started="today")
     return root
 
 

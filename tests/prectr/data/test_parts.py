@@ -1,6 +1,5 @@
 """Parts of a log: every row is in exactly one part, and no part is too large."""
 
-import json
 from datetime import date
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from hypothesis import strategies as st
 
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import Budget, parse_gib, task_budget
-from prectr.core.text import NORMAL_FORM
 from prectr.data.parts import Part, plan_parts, plan_ranges
 from prectr.data.tables import Tables
+from tests.manifests import write_manifest
 
 DAY = date(2026, 3, 1)
 
@@ -25,9 +24,7 @@ def _tables(root: Path, files: dict[str, int], row_group: int = 1000) -> Tables:
         pl.DataFrame({"request_id": [f"{name}-{row}" for row in range(rows)]}).write_parquet(
             folder / name, row_group_size=row_group
         )
-    (root / "manifest.json").write_text(
-        json.dumps({"stage": "validate", "identity": "test", "normal_form": NORMAL_FORM})
-    )
+    write_manifest(root, "validate")
     return Tables(root)
 
 

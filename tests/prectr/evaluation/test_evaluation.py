@@ -14,9 +14,8 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 
 from jobs import evaluate, train_contestants
 from prectr.core import progress
-from prectr.core.artifacts import StageResult, without_nan, write_json
+from prectr.core.artifacts import StageResult, without_nan
 from prectr.core.errors import PrectrError, UsageError
-from prectr.core.text import NORMAL_FORM
 from prectr.data.judgments import split_of
 from prectr.data.tables import Tables
 from prectr.evaluation import scores as scores_module
@@ -34,6 +33,7 @@ from prectr.reports.evaluation import Report, verdicts
 from prectr.reports.evaluation_page import render_markdown, render_page
 from prectr.reports.terminal import figure_rows, format_figure
 from prectr.training.config import TrainConfig
+from tests.manifests import write_manifest
 from tests.prectr.evaluation_world import CONFIG, DAY, make_day, make_evaluation, scores, two_models
 from tests.prectr.training.test_ranker_loop import write_samples
 
@@ -191,16 +191,7 @@ def test_a_file_of_other_rows_or_no_numbers_is_refused(tmp_path: Path, change: A
 
 def _bundle(path: Path, last_day: str, samples: str) -> Path:
     path.mkdir()
-    write_json(
-        path / "manifest.json",
-        {
-            "stage": "train",
-            "identity": "x",
-            "normal_form": NORMAL_FORM,
-            "last_day": last_day,
-            "inputs": {"samples": samples},
-        },
-    )
+    write_manifest(path, "train", last_day=last_day, inputs={"samples": samples})
     return path
 
 
@@ -302,9 +293,7 @@ def test_unequal_seeds_and_taken_names_are_refused() -> None:
 def test_slices_of_real_samples_cover_the_day(laboratory: SimpleNamespace, tmp_path: Path) -> None:
     write_samples(laboratory, tmp_path / "samples")
     (tmp_path / "tables").mkdir()
-    write_json(
-        tmp_path / "tables" / "manifest.json", {"stage": "validate", "identity": "test", "normal_form": NORMAL_FORM}
-    )
+    write_manifest(tmp_path / "tables", "validate")
     day = TestDay.of(Samples.open(tmp_path / "samples"), Tables(tmp_path / "tables"), EvaluateConfig())
     for kinds in (("cold", "warm", "active"), ("head", "torso", "tail")):
         assert (sum(day.slices[kind].astype(int) for kind in kinds) == 1).all()

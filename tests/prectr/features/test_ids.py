@@ -1,6 +1,5 @@
 """Ids as features: hashed, or by a vocabulary of the frequent ids of the training days."""
 
-import json
 from datetime import date
 from pathlib import Path
 
@@ -8,10 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prectr.core.text import NORMAL_FORM
 from prectr.data.tables import Tables
 from prectr.features.config import IdConfig
 from prectr.features.ids import IdSpace, fit_ids
+from tests.manifests import write_manifest
 
 DAYS = [date(2026, 3, day) for day in (1, 2, 3)]
 SHOWN = ({"b": 3, "a": 2, "d": 1}, {"a": 1, "c": 1, "b": 1}, {"c": 9})
@@ -26,9 +25,7 @@ def tables(tmp_path: Path) -> Tables:
         items = pl.Series("item_id", [item for item, count in shown.items() for _ in range(count)])
         for number in range(2):  # an id's impressions lie in several files
             items.to_frame().gather_every(2, number).write_parquet(folder / f"part-{number:04d}.parquet")
-    (tmp_path / "manifest.json").write_text(
-        json.dumps({"stage": "validate", "identity": "test", "normal_form": NORMAL_FORM})
-    )
+    write_manifest(tmp_path, "validate")
     return Tables(tmp_path)
 
 

@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import hypothesis.strategies as st
@@ -7,7 +6,6 @@ import pytest
 from hypothesis import given
 
 from prectr.core.errors import UsageError
-from prectr.core.text import NORMAL_FORM
 from prectr.data.judgments import read_judged, split_of
 from prectr.data.tables import Tables, distinct_pairs
 from prectr.labelling import selection as selections
@@ -17,6 +15,7 @@ from prectr.labelling.selection import choose_pairs, read_selection, select_pair
 from prectr.relevance.batch_scoring import pairs_to_score
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.distillation import distillation_pairs
+from tests.manifests import write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +36,7 @@ def tables(tmp_path_factory):
     pl.DataFrame({"item_id": items, "title": [f"title {i}" for i in items], "category": ["c"] * 10}).write_parquet(
         path / "items.parquet"
     )
-    (path / "manifest.json").write_text(
-        json.dumps({"stage": "simulate", "identity": "test", "normal_form": NORMAL_FORM})
-    )
+    write_manifest(path, "simulate")
     return path
 
 
@@ -107,9 +104,7 @@ def twins(tmp_path):
         pl.DataFrame(log)[rows].write_parquet(day / "part-0000.parquet")
     items = {"item_id": ["a", "b", "c"], "title": ["Red boot", "red  BOOT", "red boot"], "brand": [None, "", "x"]}
     pl.DataFrame(items).write_parquet(tmp_path / "items.parquet")
-    (tmp_path / "manifest.json").write_text(
-        json.dumps({"stage": "simulate", "identity": "test", "normal_form": NORMAL_FORM})
-    )
+    write_manifest(tmp_path, "simulate")
     return tmp_path
 
 

@@ -8,17 +8,13 @@ import polars as pl
 import pytest
 
 from prectr.contracts.schema import LEVEL_COLUMNS
-from prectr.core.artifacts import write_json
 from prectr.core.errors import PrectrError, UsageError
-from prectr.core.text import NORMAL_FORM
 from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
 from prectr.reports.labels_page import summarise, write_label_page
+from tests.manifests import write_manifest
 
 HOSTILE = "<script>alert(1)</script> $x$"
 MANIFEST = {
-    "stage": "label",
-    "identity": "test",
-    "normal_form": NORMAL_FORM,
     "started": "2026-03-01T10:00:00.000+00:00",
     "wall_seconds": 12.5,
     "versions": {"polars": "0"},
@@ -50,7 +46,7 @@ def artifact(tmp_path):
             schema_overrides={"outside_mass": pl.Float32},
         ).write_parquet(path / "labels.parquet")
         pl.DataFrame({"error": list(errors)}, schema={"error": pl.String}).write_parquet(path / "errors.parquet")
-        write_json(path / "manifest.json", MANIFEST | facts)
+        write_manifest(path, "label", **(MANIFEST | facts))
         return path
 
     return write

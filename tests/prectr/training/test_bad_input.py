@@ -3,7 +3,6 @@
 Also inputs that `train` refuses before it starts a worker.
 """
 
-import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,6 @@ from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import UsageError
 from prectr.core.ray_train import read_curve
-from prectr.core.text import NORMAL_FORM
 from prectr.data.tables import Tables
 from prectr.evaluation.config import EvaluateConfig
 from prectr.evaluation.day import TestDay
@@ -35,6 +33,7 @@ from prectr.training.start import undefined_figures
 from prectr.training.sweep_config import SweepConfig
 from prectr.training.sweep_trials import run_trial
 from prectr.training.workers import Workers
+from tests.manifests import write_manifest
 from tests.prectr.training.test_ranker_loop import write_samples
 
 CONFIG = TrainConfig(epochs=2, batch_size=16, text_batch=8, evaluations_per_epoch=1, precision="float32", cpus=1)
@@ -146,9 +145,7 @@ def test_a_sweep_by_a_figure_that_nothing_defines_is_refused(laboratory: SimpleN
 def _no_truth(folder: Path) -> Tables:
     """Tables of a log without a known truth, and without rows."""
     folder.mkdir()
-    (folder / "manifest.json").write_text(
-        json.dumps({"stage": "validate", "identity": "test", "normal_form": NORMAL_FORM})
-    )
+    write_manifest(folder, "validate")
     return Tables(folder)
 
 
