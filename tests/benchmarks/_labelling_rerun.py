@@ -12,12 +12,14 @@ from _logs import SEED
 from jobs import select_pairs
 from jobs.label import with_keys
 from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.core.artifacts import write_json
+from prectr.core.schema_versions import SCHEMA_VERSIONS
+from prectr.core.text import NORMAL_FORM
 from prectr.data.tables import Tables
 from prectr.labelling.config import LabelConfig, SelectionConfig, TeacherConfig
 from prectr.labelling.ledger import LABELS, LabelLedger, new_run
 from prectr.labelling.selection import read_selection
 from prectr.labelling.teacher import prepare_teacher, template_for
-from tests.manifests import write_manifest
 
 ITEMS_A_QUERY = 50
 JUDGED_QUERIES = 0.02
@@ -107,7 +109,9 @@ def write_tables(tables: Path, entries: int) -> None:
     )
     grades = pl.Series("grade", generator.integers(0, 4, len(judged)), pl.Int8)
     judged.select("query", "item_id", grades).write_parquet(tables / "judgments.parquet")
-    write_manifest(tables, "simulate", identity=f"benchmark-{entries}", simulated=True)
+    versions = {"schema": SCHEMA_VERSIONS["simulate"], "normal_form": NORMAL_FORM}
+    manifest = {"stage": "simulate", "identity": f"benchmark-{entries}", **versions, "simulated": True}
+    write_json(tables / "manifest.json", manifest)
 
 
 def _phrases(words: pl.Series, places: np.ndarray) -> pl.Series:

@@ -14,10 +14,11 @@ import torch
 from jobs.distill import _export, _quantise, _save_tokenizer, build_marked_encoder
 from jobs.train import build_ranker_from, export_files
 from prectr.contracts.model_config import EncoderConfig, ModelConfig
-from prectr.core.artifacts import run_stage
+from prectr.core.artifacts import read_manifest, run_stage, write_json
 from prectr.features.end_state import online_entries, user_states
 from prectr.features.store import write_store
 from prectr.labelling.own_teacher.model import quiet_transformers
+from prectr.ranking.bundle import file_records
 from prectr.ranking.bundle_writer import write_bundle
 from prectr.ranking.drift import write_reference
 from prectr.relevance.config import DistillConfig
@@ -111,6 +112,11 @@ def _publish_bundle(world: World, preferences: Path, config: TrainConfig) -> Non
         shutil.rmtree(work)
         write_golden(staging, world.samples)
         write_reference(staging, world.samples)
-        return {"metrics": facts["best"]}
+        return {"metrics": facts["best"], "files": file_records(staging)}
 
     run_stage("train", world.bundle, config=config, inputs={}, build=build)
+
+
+def record_files(bundle: Path) -> None:
+    """Let the manifest of a bundle that a test changed record its files as they are now."""
+    write_json(bundle / "manifest.json", (read_manifest(bundle) or {}) | {"files": file_records(bundle)})

@@ -2,7 +2,7 @@
 
 A stage builds into a hidden directory beside its target, writes `manifest.json` last, and then renames the directory
 into place. A killed or failed job leaves the old artifact or none. If the published manifest has the same identity
-(stage, schema version, normal form of queries, configuration, fingerprints of inputs), the stage is skipped and says so.
+(stage, schema version, normal form of queries, configuration, fingerprints of inputs), the stage is skipped.
 """
 
 import errno

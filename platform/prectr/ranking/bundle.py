@@ -15,8 +15,8 @@ model_card.json        training data, training settings and metrics of the valid
 manifest.json          the manifest of the artifact, with length and hash of each other file
 
 `Bundle.open` checks the length of all files, and the hash of those that scoring reads. The online state may have
-gigabytes: `Bundle.open_state` checks its hash, once a process, so `prectr publish`, each replica of `prectr serve` and
-each actor of `prectr score` take about a second a gigabyte longer to start. A warm start checks the hash of the weights.
+gigabytes; `Bundle.open_state` checks its hash, once a process. So `prectr publish`, each replica of `prectr serve` and
+each actor of `prectr score` start about a second a gigabyte later. A warm start checks the hash of the weights.
 """
 
 import hashlib

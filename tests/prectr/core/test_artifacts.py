@@ -356,7 +356,7 @@ def test_a_raised_schema_version_builds_only_its_own_stage_again(
 
 
 def test_every_stage_has_a_schema_version() -> None:
-    """The stages are the first arguments of `run_stage` and `publish_tables` in the code."""
+    """The stages are the first arguments of `run_stage`; `prectr.data.publish` passes on those of tables."""
     root = Path(__file__).parents[3]
     code = "".join(file.read_text() for folder in ("jobs", "platform") for file in (root / folder).rglob("*.py"))
     assert len(calls := re.findall(r"\brun_stage\(\s*([^,\s]+),", code)) > 10

@@ -14,13 +14,13 @@ from prectr.contracts.protocol import ScoreRequest
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.errors import PrectrError, UsageError
 from prectr.features.load import Samples
-from prectr.ranking.bundle import BUNDLE_VERSION, Bundle
+from prectr.ranking.bundle import Bundle
 from prectr.ranking.ranking import Ranking
 from prectr.ranking.scoring import Scorer
 from prectr.relevance.batch_scoring import ScorePairs
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
-from tests.prectr.bundle_world import World
+from tests.prectr.bundle_world import World, record_files
 
 
 @pytest.fixture
@@ -39,6 +39,9 @@ SERVED = (
     "feature_spec.json",
     "preferences.json",
     "online/data.mdb",
+    "config.json",
+    "golden.json",
+    "reference.json",
 )
 
 
@@ -53,23 +56,48 @@ def test_a_missing_or_short_file_is_named(copy: Path, name: str) -> None:
         Scorer(copy)
 
 
+@pytest.mark.parametrize("name", SERVED)
+def test_a_changed_byte_is_refused(copy: Path, name: str) -> None:
+    file = copy / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(PrectrError, match=f"{file}: has changed since the bundle was published; copy the bundle again"):
+        Ranking(copy)
+
+
+def test_weights_are_checked_when_a_training_starts_from_them(copy: Path) -> None:
+    bundle, file = Bundle.open(copy), copy / "model.safetensors"
+    bundle.require_unchanged(file.name)
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    with pytest.raises(PrectrError, match=f"{file}: has changed"):
+        bundle.require_unchanged(file.name)
+    file.unlink()
+    with pytest.raises(PrectrError, match=f"{file}: is missing"):
+        bundle.require_unchanged(file.name)
+
+
+def test_reading_a_state_leaves_its_bytes_unchanged(copy: Path) -> None:
+    before = (copy / "online" / "data.mdb").read_bytes()
+    ranking = Ranking(copy)
+    ranking.rank(ScoreRequest(user_id="u0", query="nokia 3310", candidates=["i0"], context={"ts": 1.8e9}))
+    ranking.close()
+    assert (copy / "online" / "data.mdb").read_bytes() == before
+    assert [file.name for file in (copy / "online").iterdir()] == ["data.mdb"], "no lock file"
+
+
 def test_a_model_that_is_no_model_is_named(copy: Path) -> None:
     file = copy / "ranker.onnx"
     file.write_bytes(b"\0" * file.stat().st_size)
+    record_files(copy)
     with pytest.raises(PrectrError, match=f"{file}: is missing, cut short or no ONNX model"):
         Scorer(copy)
 
 
 def test_a_bundle_of_an_older_version_is_refused(copy: Path) -> None:
-    file = copy / "config.json"
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps({key: content[key] for key in ("model", "sizes", "position")} | {"bundle_version": 2}))
-    with pytest.raises(
-        PrectrError, match=f"has version 2, but this project reads version {BUNDLE_VERSION}; train it again"
-    ):
-        Scorer(copy)
-    file.write_text("{")
-    with pytest.raises(PrectrError, match=f"{file}: cannot be read"):
+    file = copy / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema": 4}))
+    with pytest.raises(UsageError, match=f"{copy}: has schema version 4, .*`prectr train ... --out {copy}`"):
         Scorer(copy)
     with pytest.raises(UsageError, match="no train artifact here"):
         Scorer(copy / "online")
@@ -132,9 +160,7 @@ def test_requests_are_answered_with_the_configured_form(world: World) -> None:
 def test_int8_that_is_not_there_is_refused(copy: Path) -> None:
     for name in ("encoder.int8.onnx", "relevance/relevance.int8.onnx"):
         (copy / name).unlink()
-    content = json.loads((copy / "config.json").read_text())
-    content["files"] = {name: size for name, size in content["files"].items() if "int8" not in name}
-    (copy / "config.json").write_text(json.dumps(content))
+    record_files(copy)
     Scorer(copy)
     with pytest.raises(UsageError, match=r"has no int8 encoder .*distill\.int8=true"):
         Scorer(copy, int8=True)

@@ -29,7 +29,7 @@ from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.tokenisation import PairTokens
 from prectr.serving.delta_stores import LmdbDeltas
 from prectr.serving.user_delta import EventReader, add_list, merged
-from tests.prectr.bundle_world import World
+from tests.prectr.bundle_world import World, record_files
 from tests.prectr.conftest import MODEL
 from tests.prectr.serving.test_user_delta import logged_event
 
@@ -82,9 +82,7 @@ def test_a_thousand_rows_score_online_as_offline(
     write_store(bundle / "online", entries)
     spec.save(bundle / "feature_spec.json")
     (bundle / "preferences.json").write_text(json.dumps(MODEL.to_json()))
-    content = json.loads((bundle / "config.json").read_text())
-    content["files"] = {name: (bundle / name).stat().st_size for name in content["files"]}
-    (bundle / "config.json").write_text(json.dumps(content))
+    record_files(bundle)
 
     today = samples.filter(pl.col("date") == last).sort("ts", "request_id", "position")
     assert today.height >= ROWS

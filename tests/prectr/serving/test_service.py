@@ -35,7 +35,7 @@ from prectr.serving.config import ExperimentSplit, ModelsConfig, SecurityConfig,
 from prectr.serving.instruments import PrometheusInstruments
 from prectr.serving.publish import publish
 from prectr.serving.service import ScoringService, TooManyEvents, UnknownModel, Unproved
-from tests.prectr.bundle_world import World
+from tests.prectr.bundle_world import World, record_files
 from tests.redis_server import RedisServer
 
 ITEMS = [f"i{number}" for number in range(5)]
@@ -184,6 +184,7 @@ def test_a_bundle_that_does_not_score_as_it_did_is_refused(bundles: dict[str, Pa
     content = json.loads(golden.read_text())
     content["click_logits"][1][0] += 0.01
     golden.write_text(json.dumps(content))
+    record_files(bundles["b"])
     with pytest.raises(PrectrError, match=r"golden request 2 \('.+'\) scores .* ONNX Runtime has changed"):
         serve(ServeConfig(models=ModelsConfig(bundles={"b": bundles["b"]})), None)
 

@@ -19,7 +19,7 @@ from prectr.serving import states
 from prectr.serving.delta_stores import RedisDeltas
 from prectr.serving.publish import publish, state_size
 from prectr.serving.redis_client import RedisGuard, StoreDown
-from prectr.serving.states import BundleState, FallbackState, LmdbState, RedisState, require_readable
+from prectr.serving.states import STATE_SCHEMA, BundleState, FallbackState, LmdbState, RedisState, require_readable
 from prectr.serving.user_delta import SeenItem, SeenList, UserRecord, add_list, list_hash
 from tests.prectr.bundle_world import World
 from tests.redis_server import RedisServer
@@ -118,15 +118,23 @@ def test_a_state_of_other_samples_is_refused(bundle: Bundle, tmp_path: Path) -> 
     state.close()
 
 
-def test_a_state_of_another_normal_form_is_refused_and_never_followed(bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "now", "message"),
+    [
+        ("normal_form", NORMAL_FORM, "normal form 1, this release reads form 2"),
+        ("schema_version", STATE_SCHEMA, "schema version 0, this release reads version 1"),
+    ],
+)
+def test_a_state_of_another_version_is_refused(
+    bundle: Bundle, tmp_path: Path, name: str, now: int, message: str
+) -> None:
     publish(bundle, str(tmp_path), _nothing)
     file = tmp_path / "current.json"
     content = json.loads(file.read_text())
-    assert content["normal_form"] == NORMAL_FORM
-    del content["normal_form"]
+    assert content.pop(name) == now
     file.write_text(json.dumps(content))
     state = LmdbState(tmp_path)
-    with pytest.raises(UsageError, match=r"normal form 1, this version reads form 2; run `prectr publish .* again"):
+    with pytest.raises(UsageError, match=f"{message}; run `prectr publish .* again"):
         require_readable(state, bundle, str(tmp_path))
     state.close()
 
@@ -135,7 +143,8 @@ def test_a_server_changes_only_to_a_newer_state_that_its_bundles_can_read(bundle
     served = publish(bundle, str(tmp_path), _nothing)
     newer = served.model_copy(update={"version": "newer"})
     assert newer.may_follow(served) and not served.may_follow(served)
-    assert not newer.model_copy(update={"normal_form": 1}).may_follow(served)
+    for name in ("normal_form", "schema_version"):
+        assert not newer.model_copy(update={name: getattr(newer, name) + 1}).may_follow(served)
     assert not newer.model_copy(update={"identity": "another"}).may_follow(served)
 
 
