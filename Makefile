@@ -10,7 +10,10 @@ DEMO_OPTIONS ?=
 TEST_OPTIONS ?=
 BENCH_OPTIONS ?=
 
-.PHONY: demo test test-slow test-faults lint format setup download-size audit clean
+SBOM := sbom.cdx.json
+SBOM_TOOL := build/cyclonedx
+
+.PHONY: demo test test-slow test-faults lint format setup download-size audit licences sbom clean
 SHELL := /bin/bash
 
 setup: $(VENV)/.ready
@@ -54,9 +57,22 @@ audit: setup
 	$(PIP) install --quiet $(PINS) pip-audit
 	$(VENV)/bin/python -m pip_audit --skip-editable
 
+# The table of run-time packages in docs/licences.md, which tests/test_licences.py compares.
+licences: setup
+	$(VENV)/bin/python requirements/packages.py licences
+
+# A bill of materials of the run-time packages (CycloneDX JSON). The tool has an environment of its own.
+sbom: setup
+	@test -x $(SBOM_TOOL)/bin/cyclonedx-py || { "$(PYTHON)" -m venv $(SBOM_TOOL) \
+		&& $(SBOM_TOOL)/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/sbom.txt; }
+	$(SBOM_TOOL)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
+		-o $(SBOM_TOOL)/environment.json $(VENV)/bin/python
+	$(VENV)/bin/python requirements/packages.py sbom $(SBOM_TOOL)/environment.json $(SBOM)
+	@echo "sbom: $(SBOM)"
+
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-workspace .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SBOM) $(SBOM_TOOL) demo-workspace .pytest_cache .mypy_cache .ruff_cache .hypothesis
