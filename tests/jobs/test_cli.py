@@ -216,7 +216,7 @@ def test_int8_that_is_not_there_is_refused_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for stage in ("label", "distill", "train"):
-        run_stage(stage, tmp_path / stage, config=FrozenConfig(), inputs={}, build=lambda _: {})
+        run_stage(stage, tmp_path / stage, config=FrozenConfig(), inputs={}, build=lambda _: {"files": {}})
     code, output, errors = prectr(*arguments.replace("TABLES", str(tables)).split())
     assert (code, output) == (2, "")
     assert "has no int8 encoder" in errors and "`prectr distill --set distill.int8=true`" in errors
@@ -289,7 +289,7 @@ def test_shown_configuration_is_read_back(prectr: Prectr, tmp_path: Path) -> Non
 
 
 def test_scoring_refuses_what_is_no_text(prectr: Prectr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_stage("train", tmp_path / "ranker", config=FrozenConfig(), inputs={}, build=lambda _: {})
+    run_stage("train", tmp_path / "ranker", config=FrozenConfig(), inputs={}, build=lambda _: {"files": {}})
     (tmp_path / "requests").write_bytes(b'{"user_id": "\xff"}\n')
     with (tmp_path / "requests").open(encoding="utf-8") as requests:
         monkeypatch.setattr("sys.stdin", requests)

@@ -16,7 +16,7 @@ manifest.json          the manifest of the artifact, with length and hash of eac
 
 `Bundle.open` checks the length of all files, and the hash of those that scoring reads. The online state may have
 gigabytes; `Bundle.open_state` checks its hash, once a process. So `prectr publish`, each replica of `prectr serve` and
-each actor of `prectr score` start about a second a gigabyte later. A warm start checks the hash of the weights.
+each actor of `prectr score` start one to two seconds a gigabyte later. A warm start checks the hash of the weights.
 """
 
 import hashlib
@@ -87,11 +87,8 @@ class Bundle:
             UsageError: `path` holds no bundle, or one of another schema version.
             PrectrError: a file of the bundle is missing, incomplete or changed.
         """
-        manifest = require_artifact(path, "train")
-        files = {name: FileRecord(**record) for name, record in manifest["files"].items()}
-        _require_whole(path, files, optional=NOT_SERVED)
-        _require_unchanged(path, {name: files[name] for name in files if name not in (*NOT_SERVED, str(ONLINE_FILE))})
-        return cls.read(path, manifest["identity"], files)
+        version, files = _checked_files(path)
+        return cls.read(path, version, files)
 
     @classmethod
     def read(cls, path: Path, version: str, files: Mapping[str, "FileRecord"] | None = None) -> "Bundle":
@@ -163,7 +160,7 @@ def require_bundle(path: Path, int8: bool = False) -> None:
         UsageError: the directory holds no bundle, or `int8` is set and its encoders have no int8 form.
         PrectrError: a file of the bundle is missing, incomplete or changed.
     """
-    Bundle.open(path)
+    _checked_files(path)
     if int8:
         encoder_file(path / "relevance", int8=True)
 
@@ -186,6 +183,15 @@ def _digest(*files: Path) -> str:
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _checked_files(path: Path) -> tuple[str, dict[str, FileRecord]]:
+    """Check the files of a bundle as `Bundle.open`; returns its version and the records of its files."""
+    manifest = require_artifact(path, "train")
+    files = {name: FileRecord(**record) for name, record in manifest["files"].items()}
+    _require_whole(path, files, optional=NOT_SERVED)
+    _require_unchanged(path, {name: files[name] for name in files if name not in (*NOT_SERVED, str(ONLINE_FILE))})
+    return manifest["identity"], files
 
 
 def _require_whole(path: Path, files: Mapping[str, FileRecord], optional: Sequence[str] = ()) -> None:
