@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from jobs import build_samples, mine_preferences, simulate
-from prectr.core.artifacts import StageResult, run_stage
+from prectr.core.artifacts import StageResult, run_stage, write_json
 from prectr.core.errors import PrectrError
 from prectr.core.parquet import read_table
 from prectr.data.marketplace import MarketplaceConfig
@@ -138,6 +138,18 @@ def test_parameters_are_kept_until_they_are_to_be_fitted_anew(log: Path, tmp_pat
     assert second.manifest["fitted_on"] == [str(day) for day in DAYS[:3]]
     third = mine(root, out, force=True)
     assert third.manifest["fitted_on"] == [str(day) for day in DAYS[:4]] and third.manifest["days"]["kept"] == []
+
+
+def test_days_of_another_schema_version_are_mined_again(log: Path, tmp_path: Path) -> None:
+    root, out, given = (
+        copied(log, tmp_path, DAYS[:2]),
+        tmp_path / "preferences",
+        {"parameters_from": str(log / "fitted")},
+    )
+    first = mine(root, out, **given)
+    write_json(out / "manifest.json", first.manifest | {"schema": 0})
+    shutil.copytree(day_file(log, DAYS[2]).parent, day_file(root, DAYS[2]).parent)
+    assert mine(root, out, **given).manifest["days"] == {"mined": [str(day) for day in DAYS[:3]], "kept": []}
 
 
 def test_a_corrected_day_is_mined_alone(log: Path, tmp_path: Path) -> None:
