@@ -7,6 +7,7 @@ A version is written completely before it is named, so a reader sees either the 
 """
 
 import json
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import Any
 import msgpack
 from pydantic import BaseModel
 
-from prectr.core.errors import PrectrError, UsageError
+from prectr.core.errors import PrectrError, UsageError, shorten
 from prectr.core.text import NORMAL_FORM
 from prectr.features.store import FeatureStore, NamedEntry, OnlineStore, store_key
 from prectr.ranking.bundle import Bundle
@@ -28,6 +29,8 @@ STATE_SCHEMA = 1
 """Schema version of published states. Raise it when the form or meaning of their entries changes."""
 LOOK_SECONDS = 1.0
 """Seconds between checks for a newer version."""
+
+logger = logging.getLogger("ray.serve")
 
 
 class StateInfo(BaseModel):
@@ -134,7 +137,11 @@ class LmdbState(_FileState):
         if time.monotonic() - self._last_check < LOOK_SECONDS:
             return False
         self._last_check = time.monotonic()
-        info = _current(self._path)
+        try:
+            info = _current(self._path)
+        except PrectrError as error:
+            logger.error("the state is not changed: %s", error)
+            return False
         if not info.may_follow(self.info):  # if its feature specification differs, serve a bundle of it first
             return False
         newer = OnlineStore(self._path / info.version)
@@ -191,6 +198,9 @@ class RedisState(State):
             info = self._read_info()
         except StoreDown:
             return False
+        except PrectrError as error:
+            logger.error("the state is not changed: %s", error)
+            return False
         if info is None or not info.may_follow(self.info):
             return False
         self.info = info
@@ -201,7 +211,10 @@ class RedisState(State):
 
     def _read_info(self) -> StateInfo | None:
         value = self._guard.call(lambda client: client.get(REDIS_CURRENT))
-        return None if value is None else StateInfo.model_validate_json(value)
+        try:
+            return None if value is None else StateInfo.model_validate_json(value)
+        except ValueError as error:
+            raise PrectrError(f"{REDIS_CURRENT}: cannot be read ({shorten(error)}); publish again.") from None
 
 
 class FallbackState(State):
@@ -300,4 +313,4 @@ def _current(path: Path) -> StateInfo:
     except OSError:
         raise UsageError(f"{path}: nothing was published there; run `prectr publish RANKER --to {path}`.") from None
     except ValueError as error:
-        raise PrectrError(f"{path / CURRENT}: cannot be read ({error}); publish again.") from None
+        raise PrectrError(f"{path / CURRENT}: cannot be read ({shorten(error)}); publish again.") from None

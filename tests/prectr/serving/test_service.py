@@ -569,7 +569,15 @@ def test_published_features_give_the_bundles_scores(
         monkeypatch.setattr("prectr.serving.publish.os.getpid", lambda: 77)
         publish(Bundle.open(bundles["b"]), str(target), lambda _: None)
         _same(await service.score(request("u1")), expected)
-        assert service.describe().state_version != version
+        newer = service.describe().state_version
+        assert newer != version
+        for broken in ("{", '{"version": 1}', None):  # what cannot be read changes nothing, and scoring continues
+            pointer = target / "current.json"
+            content = pointer.read_text()
+            pointer.unlink() if broken is None else pointer.write_text(broken)
+            _same(await service.score(request("u1")), expected)
+            assert service.describe().state_version == newer
+            pointer.write_text(content)
 
     serve(ServeConfig(models=models, features=str(target)), scenario)
     content = json.loads((target / "current.json").read_text())
