@@ -3,7 +3,7 @@
 import os
 import random
 import statistics
-import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +13,19 @@ from typing import Annotated
 import httpx
 import typer
 
-from jobs.cluster.serve_host import free_port, require_free_port, serving_application, wait_for_interrupt
+from jobs.cluster.serve_host import (
+    ServerHost,
+    free_port,
+    require_free_port,
+    require_loopback,
+    serving_application,
+    wait_for_interrupt,
+)
 from jobs.options import PATH, PORT, command
 from prectr.core import progress
 from prectr.core.config import load_config
 from prectr.core.errors import PrectrError, UsageError
+from prectr.core.processes import take_stop_signals
 from prectr.core.ray_session import RayConfig, ray_session
 from prectr.ranking.bundle import Bundle, require_bundle
 from prectr.ranking.golden import golden_scores
@@ -28,6 +36,7 @@ from prectr.serving.states import LmdbState, RedisState, require_readable
 from prectr.serving.tokens import BearerTokens, ImpressionKeys
 
 SELF_TEST_REQUESTS = 60
+METRICS_PORT, STATS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"
 REPLICA_PORTS = 200
 """Number of ports reserved for the replicas of one server on one machine."""
 
@@ -45,6 +54,9 @@ def run(
         Path | None,
         typer.Option("--models", help="YAML file with the content of serve.models; may be changed while serving."),
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen on an address that other machines reach without tokens.")
+    ] = False,
 ) -> None:
     """Serve until interrupted.
 
@@ -54,9 +66,11 @@ def run(
         ray_config: of an embedded Ray.
         plain: without Ray.
         watch: a YAML file with the content of `serve.models`; the server follows its changes.
+        insecure: accept an address of `config.host` that other machines reach although there are no tokens.
 
     Raises:
-        UsageError: no bundle, published features of other samples, tokens that cannot be read.
+        UsageError: no bundle, published features of other samples, tokens that cannot be read, or none although other
+            machines reach the address.
         PrectrError: the port is taken, or the application did not come up.
     """
     rankers = rankers or []
@@ -66,13 +80,24 @@ def run(
         config = config.model_copy(update={"models": load_config(ModelsConfig, watch)})
     config = with_rankers(config, rankers)
     require_servable(config)  # before Ray starts
+    if not insecure and not read_tokens(config.security, os.environ):
+        names = f"{config.security.tokens_environment} or serve.security.tokens_file"
+        require_loopback(config, f"put tokens (`openssl rand -hex 32`) into {names}, or pass --insecure.")
     require_free_port(config)
-    if plain:
-        _serve_plain(config, watch)
-        return
-    with _haproxy(config), ray_session(ray_config), serving_config(config, watch) as url:
-        _announce(url, config)
-        wait_for_interrupt()
+    with ServerHost() as host:
+        if config.events is None and not os.environ.get("RAY_ADDRESS"):
+            config = config.model_copy(update={"events": host.temporary_folder("prectr-events")})
+        if plain:
+            _serve_plain(config, watch, host)
+            return
+        haproxy = _prepare_haproxy(config, host)
+        with ray_session(ray_config, host.shut_down):
+            take_stop_signals()  # Ray has set its own handlers
+            with serving_config(config, watch, host) as url:
+                _announce(url, config)
+                if haproxy:
+                    _announce_ports()
+                wait_for_interrupt()
 
 
 @contextmanager
@@ -90,14 +115,14 @@ def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
 
 
 @contextmanager
-def serving_config(config: ServeConfig, watch: Path | None = None) -> Iterator[str]:
-    """Serve a configuration on the running Ray for the block; yields the base URL."""
-    from serve_apps.ranker import AppArguments, build_app  # imports Ray Serve, which reads what `_haproxy` exports
+def serving_config(config: ServeConfig, watch: Path | None = None, host: ServerHost | None = None) -> Iterator[str]:
+    """Serve a configuration on the running Ray for the block; yields the base URL. `host` limits the time of the end."""
+    from serve_apps.ranker import AppArguments, build_app  # Ray Serve reads what `_prepare_haproxy` exports
 
     arguments = AppArguments(
         serve=config.model_dump(mode="json"), watch=None if watch is None else str(watch.resolve())
     )
-    with serving_application("ranker", lambda: build_app(arguments), config, health="/healthz") as url:
+    with serving_application("ranker", lambda: build_app(arguments), config, health="/healthz", host=host) as url:
         yield url
 
 
@@ -148,14 +173,17 @@ def require_servable(config: ServeConfig) -> None:
     state.close()
 
 
-def _serve_plain(config: ServeConfig, watch: Path | None) -> None:
-    import threading
-
+def _serve_plain(config: ServeConfig, watch: Path | None, host: ServerHost) -> None:
     from serve_apps.plain import make_server
 
     server = make_server(config, watch)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join()
+
     try:
         while not server.started:
             if not thread.is_alive():
@@ -164,8 +192,7 @@ def _serve_plain(config: ServeConfig, watch: Path | None) -> None:
         _announce(f"http://{config.host}:{config.port}", config)
         wait_for_interrupt()
     finally:
-        server.should_exit = True
-        thread.join(timeout=config.drain_seconds + 5)
+        host.shut_down(stop)
 
 
 def _announce(url: str, config: ServeConfig) -> None:
@@ -208,36 +235,47 @@ def self_test(url: str, config: ServeConfig) -> str:
     )
 
 
-@contextmanager
-def _haproxy(config: ServeConfig) -> Iterator[None]:
+def _prepare_haproxy(config: ServeConfig, host: ServerHost) -> bool:
     """Set the environment variables that Ray Serve reads on import, here and in every process that it starts.
 
-    Each server has its own HAProxy files and ports, so that several run on one machine. The user's own
-    variables win.
+    Each server has its own HAProxy files and ports, so that several run on one machine. The user's own variables win.
+
+    Returns:
+        Whether this machine's HAProxy is used.
     """
     if not config.haproxy or os.environ.get("RAY_ADDRESS"):
-        yield
-        return
+        return False
     # HAProxy takes paths of sockets up to 97 characters, and Ray puts a node's id of 56 into them.
-    with tempfile.TemporaryDirectory(prefix="hp-", dir="/tmp") as folder:
-        wanted = {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
-            "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
-            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
-            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
-            # Replicas of two servers on one machine must not try the same ports: HAProxy would ask the other's.
-            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base := _free_base()),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + REPLICA_PORTS),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        }
-        for name, value in wanted.items():
-            os.environ.setdefault(name, value)
-        yield
+    folder = host.temporary_folder("hp", Path("/tmp"))
+    wanted = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+        # Replicas of two servers on one machine must not try the same ports: HAProxy would ask the other's.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base := _free_base()),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + REPLICA_PORTS),
+        METRICS_PORT: str(free_port()),
+        STATS_PORT: str(free_port()),
+    }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    return True
+
+
+def _announce_ports() -> None:
+    """Print HAProxy's ports for metrics and statistics, which Ray's template opens on all interfaces."""
+    metrics, statistics_ = os.environ[METRICS_PORT], os.environ[STATS_PORT]
+    progress.say(f"HAProxy: metrics at port {metrics}, statistics at port {statistics_}")
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        progress.say(
+            "warning: both ports listen on all interfaces and require no token; close them with a firewall, or serve "
+            "without HAProxy (--set serve.haproxy=false)"
+        )
 
 
 def _free_base() -> int:

@@ -11,9 +11,16 @@ from typing import Annotated
 import polars as pl
 import typer
 
-from jobs.cluster.serve_host import require_free_port, serving_application, wait_for_interrupt
+from jobs.cluster.serve_host import (
+    ServerHost,
+    require_free_port,
+    require_loopback,
+    serving_application,
+    wait_for_interrupt,
+)
 from jobs.options import PATH, PORT, Answer, Teacher, command
 from prectr.core import progress
+from prectr.core.processes import take_stop_signals
 from prectr.core.ray_session import RayConfig, ray_session
 from prectr.data.judgments import read_judged
 from prectr.data.tables import Tables
@@ -35,7 +42,9 @@ EXAMPLE = pl.DataFrame(
 
 
 @contextmanager
-def serving(teacher: str | Path, labels: Path | None, config: LabelConfig, serve: ServeConfig) -> Iterator[str]:
+def serving(
+    teacher: str | Path, labels: Path | None, config: LabelConfig, serve: ServeConfig, host: ServerHost | None = None
+) -> Iterator[str]:
     """Serve a teacher on the running Ray for the block; gives the base URL once requests are answered.
 
     Args:
@@ -43,6 +52,7 @@ def serving(teacher: str | Path, labels: Path | None, config: LabelConfig, serve
         labels: an artifact of `label`, whose calibration is applied; None: the teacher's levels as they are.
         config: how to ask; its `replicas` says how many copies are served, and on what.
         serve: where to listen.
+        host: limits the time of the end; None: no limit.
 
     Raises:
         UsageError: the teacher cannot answer, or the labels are not its own.
@@ -56,7 +66,7 @@ def serving(teacher: str | Path, labels: Path | None, config: LabelConfig, serve
         label=config,
         max_ongoing_requests=serve.max_ongoing_requests,
     )
-    with serving_application("teacher", lambda: build_app(arguments), serve, health="/health") as url:
+    with serving_application("teacher", lambda: build_app(arguments), serve, health="/health", host=host) as url:
         yield url
 
 
@@ -70,14 +80,26 @@ def run(
     config: LabelConfig,
     serve: ServeConfig,
     ray_config: RayConfig | None = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen on an address that other machines reach; there are no tokens.")
+    ] = False,
 ) -> None:
-    """Serve until interrupted."""
+    """Serve until interrupted.
+
+    Raises:
+        UsageError: the teacher cannot answer, the labels are not its own, or other machines reach the address.
+        PrectrError: the port is taken, or the teacher did not come up.
+    """
+    if not insecure:
+        require_loopback(serve, "put a gateway before it that checks who asks, and pass --insecure.")
     require_free_port(serve)
     prepare_scorer(teacher, labels, config)  # a mistake is told before Ray starts
-    with ray_session(ray_config), serving(teacher, labels, config, serve) as url:
-        progress.say(f"serving {teacher}: judge a pair at {url}/  (POST {url}/judge, docs at {url}/docs)")
-        progress.say("stop with Ctrl-C")
-        wait_for_interrupt()
+    with ServerHost() as host, ray_session(ray_config, host.shut_down):
+        take_stop_signals()  # Ray has set its own handlers
+        with serving(teacher, labels, config, serve, host) as url:
+            progress.say(f"serving {teacher}: judge a pair at {url}/  (POST {url}/judge, docs at {url}/docs)")
+            progress.say("stop with Ctrl-C")
+            wait_for_interrupt()
 
 
 @command("teacher prompt", show=lambda text: Answer({"prompt": text}, show=lambda: print(text)))

@@ -9,6 +9,9 @@ from prectr.serving.instruments import PrometheusInstruments
 from prectr.serving.service import ScoringService
 from serve_apps.http_api import create_app
 
+MOST_DRAIN_SECONDS = 5.0
+"""Most seconds that requests in flight get when the server stops, so that it ends within ten."""
+
 
 def make_server(config: ServeConfig, watch: Path | None = None) -> uvicorn.Server:
     """Load the models and create a server that is not started yet.
@@ -29,6 +32,6 @@ def make_server(config: ServeConfig, watch: Path | None = None) -> uvicorn.Serve
             port=config.port,
             log_level="warning",
             access_log=False,
-            timeout_graceful_shutdown=round(config.drain_seconds),
+            timeout_graceful_shutdown=round(min(config.drain_seconds, MOST_DRAIN_SECONDS)),
         )
     )

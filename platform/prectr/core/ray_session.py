@@ -7,10 +7,14 @@ that cluster. Ray's own messages are hidden unless `-v` is given.
 import logging
 import os
 import re
+import shutil
+import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -91,6 +95,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -126,8 +131,16 @@ def parse_gib(text: str) -> float:
 
 
 @contextmanager
-def ray_session(config: RayConfig | None = None) -> Iterator[None]:
-    """Run Ray during the block. A nested block uses the session of the outer one."""
+def ray_session(
+    config: RayConfig | None = None, end: Callable[[Callable[[], Any]], Any] | None = None
+) -> Iterator[None]:
+    """Run Ray during the block. A nested block uses the session of the outer one.
+
+    Args:
+        config: of an embedded Ray.
+        end: called with the function that stops Ray, for servers, which limit its time; None: the function is called.
+            With it, Ray's processes do not get signals to this process's group, so that requests can be answered.
+    """
     prepare_environment()
     import ray
 
@@ -137,7 +150,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
     config = config or RayConfig()
     quiet = progress.verbosity() < 1
     level = logging.ERROR if quiet else logging.INFO
-    with _native_stderr_muted() if quiet else nullcontext():
+    with _native_stderr_muted() if quiet else nullcontext(), _own_group() if end else nullcontext():
         if address := os.environ.get("RAY_ADDRESS"):
             _join(address, log_to_driver=not quiet, logging_level=level)
         else:
@@ -158,7 +171,42 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
         mirror.check_shared()
         yield
     finally:
-        ray.shutdown()
+        (end or _call)(ray.shutdown)
+
+
+@contextmanager
+def _own_group() -> Iterator[None]:
+    """Start Ray's processes in process groups of their own during the block. Ray has no setting for this."""
+    from ray._private import services
+
+    popen = services.ConsolePopen
+    if sys.platform == "linux":  # elsewhere Ray needs one group to end its processes
+        services.ConsolePopen = partial(popen, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
+
+
+def session_folders() -> set[Path]:
+    """Ray's session directories with logs and sockets that this process made, each named after its process id."""
+    from ray._common.utils import get_default_ray_temp_dir
+
+    return set(Path(get_default_ray_temp_dir()).glob(f"session_*_{os.getpid()}"))
+
+
+def remove_session_folder(folder: Path) -> None:
+    """Delete a session directory of Ray, the link to it, and the directory around it if it is empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        latest = folder.with_name("session_latest")
+        if latest.is_symlink() and not latest.exists():
+            latest.unlink()
+        folder.parent.rmdir()
+
+
+def _call(work: Callable[[], Any]) -> None:
+    work()
 
 
 def _join(address: str, **options: Any) -> None:

@@ -3,6 +3,7 @@
 It knows token pairs and output names only, no artifact: `encoder_session` and the ranker's scorer build on it.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ def onnx_session(file: Path, threads: int) -> Any:
     Raises:
         PrectrError: the file is missing or no complete model.
     """
+    # ONNX Runtime reads it on import; else it sends events to its maker, and leaves a file in the temporary directory.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
