@@ -1,5 +1,6 @@
 """serve: serve rankers over HTTP, with Ray Serve behind HAProxy, or with `--plain` in one process under uvicorn."""
 
+import math
 import os
 import random
 import statistics
@@ -116,7 +117,7 @@ def serving(ranker: Path, config: ServeConfig) -> Iterator[str]:
 
 @contextmanager
 def serving_config(config: ServeConfig, watch: Path | None = None, host: ServerHost | None = None) -> Iterator[str]:
-    """Serve a configuration on the running Ray for the block; yields the base URL. `host` limits the time of the end."""
+    """Serve a configuration on the running Ray for the block, which `host` ends in time; yields the base URL."""
     from serve_apps.ranker import AppArguments, build_app  # Ray Serve reads what `_prepare_haproxy` exports
 
     arguments = AppArguments(
@@ -259,6 +260,8 @@ def _prepare_haproxy(config: ServeConfig, host: ServerHost) -> bool:
         # Replicas of two servers on one machine must not try the same ports: HAProxy would ask the other's.
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base := _free_base()),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + REPLICA_PORTS),
+        # Ray's template sets no time for the head alone: this one is for any part of a request that does not come.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(math.ceil(config.security.body_seconds)),
         METRICS_PORT: str(free_port()),
         STATS_PORT: str(free_port()),
     }

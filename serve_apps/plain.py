@@ -8,6 +8,7 @@ from prectr.serving.config import ServeConfig
 from prectr.serving.instruments import PrometheusInstruments
 from prectr.serving.service import ScoringService
 from serve_apps.http_api import create_app
+from serve_apps.request_limits import limited_protocol
 
 MOST_DRAIN_SECONDS = 5.0
 """Most seconds that requests in flight get when the server stops, so that it ends within ten."""
@@ -32,6 +33,7 @@ def make_server(config: ServeConfig, watch: Path | None = None) -> uvicorn.Serve
             port=config.port,
             log_level="warning",
             access_log=False,
+            http=limited_protocol(config.security),
             timeout_graceful_shutdown=round(min(config.drain_seconds, MOST_DRAIN_SECONDS)),
         )
     )

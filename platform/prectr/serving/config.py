@@ -140,6 +140,14 @@ class SecurityConfig(FrozenConfig):
     """Hours after which an impression token expires: for so long clients may report the clicks of a list."""
     max_body_bytes: int = Field(2_000_000, ge=1_000)
     """Largest body of a request in bytes; the server answers larger ones with 413."""
+    max_header_bytes: int = Field(16_384, ge=1_000)
+    """Largest head (request line and headers) of a request in bytes; `--plain` answers larger ones with 431. HAProxy
+    has a limit of the same size."""
+    header_seconds: float = Field(10.0, gt=0)
+    """Seconds in which a client must send the head of a request. Then the server closes the connection."""
+    body_seconds: float = Field(30.0, gt=0)
+    """Seconds in which a client must send the body of a request. Then `--plain` answers 408. HAProxy closes the
+    connection if the client sends nothing for this time."""
     cors_origins: tuple[str, ...] = ()
     """Web origins whose pages may call the API. Empty: browsers allow only the server's own page."""
 
@@ -234,7 +242,8 @@ class ServeConfig(FrozenConfig):
     """Let the playground offer real users, by their ids. False: it offers made-up users, who have a history of their
     own in every bundle."""
     drain_seconds: float = Field(15.0, ge=0)
-    """Seconds that a replica may take to finish its requests when it is removed."""
+    """Seconds that a replica may take to finish its requests when it is removed. When the whole server stops, requests
+    get about five seconds at most, so that it ends within ten."""
 
     @field_validator("null_ids")
     @classmethod
