@@ -5,6 +5,7 @@ POST /v1/events    record shown lists and clicks
 GET  /v1/models    served models and the experiment
 GET  /healthz      health and default model
 GET  /metrics      Prometheus metrics (without Ray only: Ray exports the metrics of all replicas by node)
+GET  /docs         documentation of the API, from /openapi.json
 GET  /             the playground
 """
 
@@ -28,6 +29,7 @@ from prectr.serving.config import ServeConfig
 from prectr.serving.instruments import PrometheusInstruments
 from prectr.serving.service import ModelsAnswer, ScoringService, TooManyEvents, UnknownModel, Unproved
 from prectr.serving.tokens import BearerTokens
+from serve_apps.api_docs import add_docs
 from serve_apps.guard import MAY_REPORT, RECEIVED, SENT_TOKEN, Guard
 from serve_apps.playground import add_playground
 
@@ -59,7 +61,8 @@ def create_app(
         yield
         await service.close()
 
-    app = FastAPI(title="PRECTR-V2 ranker", version=__version__, lifespan=lifespan)
+    app = FastAPI(title="PRECTR-V2 ranker", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    add_docs(app)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(InvalidField, _invalid_field)
     _add_scoring(app, service, config)

@@ -23,6 +23,7 @@ from prectr.labelling.engines.contract import Question, replica_gpus
 from prectr.labelling.engines.interactive import TooLong
 from prectr.labelling.teacher_scorer import Judgement, TeacherScorer, prepare_scorer
 from prectr.reports import TEMPLATES
+from serve_apps.api_docs import add_docs
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 PAGE_HEADERS = {
@@ -90,7 +91,8 @@ def build_app(arguments: AppArguments) -> Application:
     """
     labels = None if arguments.labels is None else Path(arguments.labels)
     scorer, calibration = prepare_scorer(arguments.teacher, labels, arguments.label)
-    http = FastAPI(title="PRECTR-V2 teacher", version=__version__)
+    http = FastAPI(title="PRECTR-V2 teacher", version=__version__, docs_url=None, redoc_url=None)
+    add_docs(http)
 
     @serve.ingress(http)
     class Teacher:

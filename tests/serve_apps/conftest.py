@@ -1,10 +1,13 @@
 """The tiny log's bundle, as the library's tests have it, and a plain server of it."""
 
+import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,3 +41,26 @@ def plain_server(config: ServeConfig, watch: Path | None = None) -> Iterator[str
 def free_port() -> int:
     """A port that nothing listens on."""
     return processes.free_port()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; without one the tests are left out, but not where everything has to be tested."""
+
+    def lacking(what: str) -> None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{what}; pages cannot be tested")
+        pytest.skip(f"{what}; install it to test pages")
+
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        lacking("playwright is not installed")
+    with sync_playwright() as playwright:
+        names = ("chromium", "chromium-browser", "google-chrome")
+        executable = next(filter(None, map(shutil.which, names)), None) or playwright.chromium.executable_path
+        if not Path(executable).exists():
+            lacking("no Chromium is installed")
+        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield opened
+        opened.close()

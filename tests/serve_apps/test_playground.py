@@ -1,6 +1,5 @@
 """The playground: what it asks the server for, and the page in a real browser."""
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -158,29 +157,6 @@ def test_the_page_may_run_its_own_script_only(client: httpx.Client) -> None:
 
 
 # The page, in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium; without one the tests are left out, but not where everything has to be tested."""
-
-    def lacking(what: str) -> None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{what}; the playground cannot be tested")
-        pytest.skip(f"{what}; install it to test the playground's page")
-
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        lacking("playwright is not installed")
-    with sync_playwright() as playwright:
-        names = ("chromium", "chromium-browser", "google-chrome")
-        executable = next(filter(None, map(shutil.which, names)), None) or playwright.chromium.executable_path
-        if not Path(executable).exists():
-            lacking("no Chromium is installed")
-        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @dataclass
