@@ -63,7 +63,7 @@ SCORES_A_SECOND, LISTS_A_SECOND, SHOWN_ITEMS = 20, 200, 20
 """Loads of the part `events`, and items of a list."""
 SOAK_LISTS_A_SECOND, BURST, IN_FLIGHT = 20, 300, 30
 """Part `soak`: lists a second, requests of the burst, and requests that may fail when a replica is killed."""
-NO_CACHE = ("serve.cached_pairs=0", "serve.cached_pools=0")
+NO_CACHE = ("serve.cache_text_mib=0", "serve.cache_pools_mib=0")
 TO_CATCH_UP = 3.0
 """Seconds between two loads."""
 

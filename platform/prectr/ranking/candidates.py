@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import softmax
 
 from prectr.core.errors import quoted
-from prectr.core.lru import LruCache
+from prectr.core.lru import ENTRY_BYTES, LruCache, plain_bytes
 from prectr.core.text import normalise_query
 from prectr.features.derive import MATCH_LEVELS, SOURCES
 from prectr.features.store import FeatureStore, pair_name
@@ -22,9 +22,25 @@ from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.lexical import match_features
 from prectr.relevance.tokenisation import PairTokens
 
-_CACHED_ITEMS = 200_000
-_CACHED_LEVELS = 100_000
-"""Pairs that the log never showed, with the encoder's levels; about 300 bytes each."""
+_ITEM_BYTES = 800
+"""Bytes of an item beside its texts and tokens."""
+_CANDIDATE_BYTES = 430
+"""Bytes of a candidate of a pool beside arrays, texts and its item."""
+
+
+@dataclass(frozen=True)
+class CacheBytes:
+    """Memory of the caches of a reader, in bytes.
+
+    Attributes:
+        pools: for queries with candidates of the catalogue; 0 caches none.
+        items: for items of the catalogue.
+        levels: for the encoder's levels of pairs that the log never showed; about 100,000 pairs.
+    """
+
+    pools: int = 0
+    items: int = 192 * 2**20
+    levels: int = 64 * 2**20
 
 
 class UnknownItems(ValueError):
@@ -122,15 +138,17 @@ class CandidateReader:
         bundle: the bundle whose specification is used.
         relevance: the bundle's distilled encoder, for pairs that the state lacks.
         store: the online state.
-        cached_pools: queries with candidates of the catalogue to cache.
+        cache_bytes: memory for queries with their candidates, and for items.
     """
 
-    def __init__(self, bundle: Bundle, relevance: RelevanceEncoder, store: FeatureStore, cached_pools: int) -> None:
+    def __init__(
+        self, bundle: Bundle, relevance: RelevanceEncoder, store: FeatureStore, cache_bytes: CacheBytes
+    ) -> None:
         self._spec, self._relevance, self._store = bundle.spec, relevance, store
         self._match_names = bundle.spec.scalers["match"].names[len(MATCH_LEVELS) :]
-        self._items: LruCache[str, Item] = LruCache(_CACHED_ITEMS)
-        self._encoder_levels: LruCache[tuple[str, str], list[float]] = LruCache(_CACHED_LEVELS)
-        self.pools: LruCache[tuple[str, ...], CandidatePool] = LruCache(cached_pools)
+        self.items: LruCache[str, Item] = LruCache(cache_bytes.items, _item_bytes)
+        self._encoder_levels: LruCache[tuple[str, str], list[float]] = LruCache(cache_bytes.levels, _levels_bytes)
+        self.pools: LruCache[tuple[str, ...], CandidatePool] = LruCache(cache_bytes.pools, _pool_bytes)
 
     def pool(self, query: str, candidates: Sequence[str | Mapping[str, Any]]) -> CandidatePool:
         """Read a query and its candidates; arguments and errors as in `OnlineFeatures.request`."""
@@ -170,7 +188,7 @@ class CandidateReader:
 
     def clear(self) -> None:
         """Empty the caches, because the store holds another state now."""
-        self._items.clear()
+        self.items.clear()
         self._encoder_levels.clear()
         self.pools.clear()
 
@@ -198,7 +216,7 @@ class CandidateReader:
 
     def _read_items(self, candidates: Sequence[str | Mapping[str, Any]]) -> list[Item]:
         """Describe the candidates; what the request says of an item goes before what the catalogue says."""
-        items = [self._items.get(entry) if isinstance(entry, str) else None for entry in candidates]
+        items = [self.items.get(entry) if isinstance(entry, str) else None for entry in candidates]
         missing = [number for number, item in enumerate(items) if item is None]
         entries = [candidates[number] for number in missing]
         ids = [entry if isinstance(entry, str) else entry["item_id"] for entry in entries]
@@ -213,7 +231,7 @@ class CandidateReader:
         for number, entry, stored in zip(missing, entries, stored_items, strict=True):
             item = items[number] = self._describe({"item_id": entry} if isinstance(entry, str) else entry, stored)
             if isinstance(entry, str):
-                self._items.put(entry, item)
+                self.items.put(entry, item)
         return [item for item in items if item is not None]
 
     def _describe(self, entry: Mapping[str, Any], stored: Mapping[str, Any] | None) -> Item:
@@ -284,7 +302,7 @@ class CandidateReader:
         return self._encoder_levels.get((query, item.item_id)) if self._is_as_in_catalogue(item) else None
 
     def _is_as_in_catalogue(self, item: Item) -> bool:
-        return self._items.peek(item.item_id) is item
+        return self.items.peek(item.item_id) is item
 
     def _encode(
         self, query: str, items: list[Item], tokens: PairTokens, rows: np.ndarray | None = None
@@ -303,6 +321,29 @@ class CandidateReader:
             if self._is_as_in_catalogue(item):
                 self._encoder_levels.put((query, item.item_id), value)
         return levels
+
+
+def _item_bytes(_: str, item: Item) -> int:
+    """Estimated bytes of a cached item."""
+    texts = len(item.item_id) + len(item.title) + len(item.category) + len(item.brand or "")
+    return ENTRY_BYTES + _ITEM_BYTES + texts + item.tokens.nbytes
+
+
+def _levels_bytes(pair: tuple[str, str], levels: list[float]) -> int:
+    return ENTRY_BYTES + plain_bytes(pair) + plain_bytes(levels)
+
+
+def _pool_bytes(_: tuple[str, ...], pool: CandidatePool) -> int:
+    """Estimated bytes of a cached pool with its items, which it may share with other pools and the cache of items."""
+    pairs, tokens = pool.pairs, pool.pairs.tokens
+    arrays = [
+        *(pairs.levels, pairs.encoder_expected, pairs.source, pairs.match, pairs.sums),
+        *(tokens.values, tokens.offsets, tokens.query_tokens, *pool.codes.values()),
+        *(pool.category_sums, pool.category_of, pool.log_price, pool.log_list_price, pool.relative_price),
+    ]
+    candidates = sum(map(len, pairs.names)) + _CANDIDATE_BYTES * len(pool.items)
+    items = sum(_item_bytes("", item) for item in pool.items)
+    return sum(array.nbytes + 128 for array in arrays) + candidates + items + plain_bytes(pool.known_query)
 
 
 def table(values: Sequence[Any], width: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from prectr.preferences.behaviours import activity_group
 from prectr.preferences.sums import LEVEL_WIDTH, USER_WIDTH
 from prectr.preferences.tolerance import GRID_SIZE, moments, posterior
 from prectr.ranking.bundle import Bundle
-from prectr.ranking.candidates import CandidateLevels, CandidatePool, CandidateReader, Item, table
+from prectr.ranking.candidates import CacheBytes, CandidateLevels, CandidatePool, CandidateReader, Item, table
 from prectr.relevance.encoder_session import RelevanceEncoder
 from prectr.relevance.tokenisation import PairTokens
 
@@ -53,7 +53,7 @@ class OnlineFeatures:
         relevance: the bundle's distilled encoder, for pairs that the state lacks.
         store: the online state; by default the one in the bundle.
         users: reader of users' entries; by default the store's.
-        cached_pools: queries with candidates of the catalogue to cache.
+        cache_bytes: memory for queries with their candidates, and for items.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class OnlineFeatures:
         relevance: RelevanceEncoder,
         store: FeatureStore | None = None,
         users: UserReader | None = None,
-        cached_pools: int = 0,
+        cache_bytes: CacheBytes | None = None,
     ) -> None:
         self._bundle = bundle
         self._store = bundle.open_state() if store is None else store
         self._users = users or (lambda user_id: self._store.get("user", user_id))
         self._total = _sums(self._store.get("total", ""), "sums", LEVEL_WIDTH)
-        self._candidates = CandidateReader(bundle, relevance, self._store, cached_pools)
+        self._candidates = CandidateReader(bundle, relevance, self._store, cache_bytes or CacheBytes())
         self.pools = self._candidates.pools
 
     def request(

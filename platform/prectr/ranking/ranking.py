@@ -23,7 +23,7 @@ from prectr.contracts.protocol import (
 from prectr.features.store import FeatureStore
 from prectr.ranking.batch_ranking import stack_requests
 from prectr.ranking.bundle import Bundle
-from prectr.ranking.candidates import UnknownItems
+from prectr.ranking.candidates import CacheBytes, UnknownItems
 from prectr.ranking.features import OnlineFeatures, RequestFeatures, UserReader
 from prectr.ranking.scoring import Scorer, Scores
 
@@ -40,7 +40,7 @@ class Ranking:
         int8: run the encoders in their int8 form.
         store: online state that features are read from; by default the state in the bundle.
         users: reader of users' entries; by default the store's.
-        cached_pools: queries with their candidates to cache.
+        cache_bytes: memory for queries with their candidates, and for items.
         degraded: returns the names of features that have been missing since its last call; by default none.
 
     Raises:
@@ -63,11 +63,11 @@ class Ranking:
         int8: bool = False,
         store: FeatureStore | None = None,
         users: UserReader | None = None,
-        cached_pools: int = 0,
+        cache_bytes: CacheBytes | None = None,
         degraded: Callable[[], list[str]] | None = None,
     ) -> None:
         self.scorer = bundle if isinstance(bundle, Scorer) else Scorer(bundle, threads, int8)
-        self.features = OnlineFeatures(self.scorer.bundle, self.scorer.relevance, store, users, cached_pools)
+        self.features = OnlineFeatures(self.scorer.bundle, self.scorer.relevance, store, users, cache_bytes)
         self._degraded = degraded
 
     def close(self) -> None:

@@ -47,7 +47,7 @@ class Scorer:
         bundle: the bundle, or its directory.
         threads: ONNX Runtime threads of one call; 0 = all cores.
         int8: run the encoders in their int8 form.
-        cached_pairs: pairs whose text vectors to cache.
+        cache_bytes: memory for text vectors of pairs; an encoder tuned with the ranker takes half of it. 0 caches none.
 
     Raises:
         UsageError: the directory holds no bundle, one of another schema version, or one without int8 encoders.
@@ -61,14 +61,15 @@ class Scorer:
         scores.click_probability  # [n], in the order of the rows
     """
 
-    def __init__(self, bundle: Path | Bundle, threads: int = 0, int8: bool = False, cached_pairs: int = 0) -> None:
+    def __init__(self, bundle: Path | Bundle, threads: int = 0, int8: bool = False, cache_bytes: int = 0) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         path = self.bundle.path
-        self.relevance = RelevanceEncoder(path / "relevance", threads, int8=int8, cached_pairs=cached_pairs)
+        tuned = path / (INT8_ENCODER_FILE if int8 else ENCODER_FILE)
+        encoder_bytes = cache_bytes // 2 if tuned.is_file() else cache_bytes
+        self.relevance = RelevanceEncoder(path / "relevance", threads, int8=int8, cache_bytes=encoder_bytes)
         self._ranker = onnx_session(path / RANKER_FILE, threads)
         self._ranker_inputs = {node.name for node in self._ranker.get_inputs()}
-        tuned = path / (INT8_ENCODER_FILE if int8 else ENCODER_FILE)
-        tuned_pairs = PairEncoder(tuned, ("text",), threads, cached_pairs=cached_pairs) if tuned.is_file() else None
+        tuned_pairs = PairEncoder(tuned, ("text",), threads, cache_bytes=encoder_bytes) if tuned.is_file() else None
         self.text = tuned_pairs or self.relevance.pairs
         """Text encoder of the ranker: the one tuned with it, or the distilled encoder."""
 

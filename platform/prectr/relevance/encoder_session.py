@@ -46,21 +46,21 @@ class RelevanceEncoder:
         threads: ONNX Runtime threads of one call; 0 = all cores.
         batch_size: pairs of one call of the model, at most.
         int8: run the int8 version.
-        cached_pairs: pairs whose outputs are kept in memory.
+        cache_bytes: memory for outputs of pairs; 0 caches none.
 
     Raises:
         UsageError: the directory lacks a file of the artifact, or has no int8 version.
     """
 
     def __init__(
-        self, directory: Path, threads: int = 0, batch_size: int = 256, int8: bool = False, cached_pairs: int = 0
+        self, directory: Path, threads: int = 0, batch_size: int = 256, int8: bool = False, cache_bytes: int = 0
     ) -> None:
         model = encoder_file(directory, int8)
         settings = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
         self.max_length: int = settings["max_length"]
         self.width: int = settings["width"]
         self.tokeniser = PairTokeniser.load(directory, self.max_length)
-        self.pairs = PairEncoder(model, ("text", "level_logits"), threads, batch_size, cached_pairs)
+        self.pairs = PairEncoder(model, ("text", "level_logits"), threads, batch_size, cache_bytes)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, np.ndarray, PairTokens]:
         """Score n pairs: level probabilities float32 [n, k], text vectors float32 [n, d], and the token pairs.

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from prectr.core.errors import PrectrError, shorten
-from prectr.core.lru import LruCache
+from prectr.core.lru import ENTRY_BYTES, LruCache
 from prectr.relevance.tokenisation import PairTokens
 
+_KEY_BYTES = ENTRY_BYTES + 48 + 32
+"""Bytes of a key beside its content, and of the number of its slot."""
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """Optimisations of ONNX Runtime to turn off. On a CPU this fused kernel takes a quarter of the default encoder's time;
 the addition and the normalisation that it replaces take a twentieth."""
@@ -50,18 +52,18 @@ class PairEncoder:
         outputs: names of the outputs to read, each [pairs, width].
         threads: ONNX Runtime threads of one call; 0 = all cores.
         batch_size: pairs of one call, at most; the pairs of a call have similar lengths.
-        cached_pairs: pairs whose outputs are cached; the least recently used are dropped first. 0 caches none.
+        cache_bytes: memory for outputs of pairs; the least recently used are dropped first. 0 caches none.
     """
 
     def __init__(
-        self, model: Path, outputs: tuple[str, ...], threads: int = 0, batch_size: int = 256, cached_pairs: int = 0
+        self, model: Path, outputs: tuple[str, ...], threads: int = 0, batch_size: int = 256, cache_bytes: int = 0
     ) -> None:
         self._session = onnx_session(model, threads)
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._outputs, self._batch_size = outputs, batch_size
         widths = {node.name: node.shape[1] for node in self._session.get_outputs()}
         self._widths = [int(widths[name]) for name in outputs]
-        self.cache = OutputCache(cached_pairs, self._widths) if cached_pairs else None
+        self.cache = OutputCache(cache_bytes, self._widths) if cache_bytes else None
 
     def encode(self, tokens: PairTokens, rows: np.ndarray) -> list[np.ndarray]:
         """Compute the outputs of the pairs `rows`, in their order: float32 [len(rows), width] each."""
@@ -90,15 +92,28 @@ class PairEncoder:
 class OutputCache:
     """Cache of outputs by token ids: one array for each output, with a slot for each pair.
 
-    A new pair gets the slot of the least recently used one once all slots are full.
+    The operating system gives memory to a slot when it is first written. Slots of dropped pairs are used again.
+
+    Args:
+        capacity_bytes: largest memory of keys and outputs.
+        widths: numbers of each output of a pair.
     """
 
-    def __init__(self, capacity: int, widths: list[int]) -> None:
-        self._slots: LruCache[bytes, int] = LruCache(capacity)
-        self._values = [np.empty((capacity, width), np.float32) for width in widths]
+    def __init__(self, capacity_bytes: int, widths: list[int]) -> None:
+        entry_bytes = _KEY_BYTES + np.dtype(np.float32).itemsize * sum(widths)
+        self._slots: LruCache[bytes, int] = LruCache(capacity_bytes, lambda key, _: entry_bytes + len(key))
+        self._entry_bytes = entry_bytes
+        self._values = [np.empty((capacity_bytes // entry_bytes, width), np.float32) for width in widths]
+        self._free: list[int] = []
+        self._fresh = 0
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    @property
+    def used(self) -> int:
+        """Estimated bytes of the entries."""
+        return self._slots.used
 
     @property
     def hits(self) -> int:
@@ -121,11 +136,20 @@ class OutputCache:
 
     def write(self, keys: list[bytes], outputs: list[np.ndarray]) -> None:
         """Store the outputs [len(keys), width] of pairs; of more than the capacity, the last ones stay."""
+        slots = self._slots
         for row, key in enumerate(keys):
-            slot = self._slots.peek(key)
+            slot = slots.peek(key)
             if slot is None:
-                slot = len(self._slots) if len(self._slots) < self._slots.capacity else self._slots.pop_oldest()
-                self._slots.put(key, slot)
+                needed = self._entry_bytes + len(key)
+                if needed > slots.capacity:
+                    continue
+                while slots.used + needed > slots.capacity:
+                    self._free.append(slots.pop_oldest())
+                if self._free:
+                    slot = self._free.pop()
+                else:
+                    slot, self._fresh = self._fresh, self._fresh + 1
+                slots.put(key, slot)
             for values, output in zip(self._values, outputs):
                 values[slot] = output[row]
 

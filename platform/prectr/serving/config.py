@@ -199,10 +199,14 @@ class ServeConfig(FrozenConfig):
     deadline_ms: float = Field(2000.0, gt=0)
     """Milliseconds that a request may wait. After them it is answered with 504 and not scored. The header
     `x-request-timeout-seconds` sets a shorter time for one request."""
-    cached_pairs: int = Field(100_000, ge=0)
-    """Text vectors that each model of a replica keeps, of the most recently used pairs of query and title."""
-    cached_pools: int = Field(1_000, ge=0)
-    """Candidate lists whose features, except those of the user, each model of a replica keeps."""
+    cache_text_mib: float = Field(128.0, ge=0)
+    """Memory in MiB for text vectors of the most recently used pairs of query and title, in each model of a replica. 0:
+    none."""
+    cache_pools_mib: float = Field(256.0, ge=0)
+    """Memory in MiB for the most recently used candidate lists with their features, except those of the user, in each
+    model of a replica. 0: none."""
+    cache_items_mib: float = Field(192.0, ge=0)
+    """Memory in MiB for the most recently used items of the catalogue, in each model of a replica. 0: none."""
     features: str | None = None
     """Features that `prectr publish` wrote: a directory, or redis://HOST:PORT/DB. Null: the state in each bundle."""
     redis_timeout_ms: float = Field(50.0, gt=0)

@@ -9,6 +9,7 @@ from typing import Any
 
 from prectr.core.errors import UsageError
 from prectr.ranking.bundle import ONLINE_FILE, Bundle
+from prectr.ranking.candidates import CacheBytes
 from prectr.ranking.drift import Drift
 from prectr.ranking.features import UserReader
 from prectr.ranking.golden import GoldenScores, golden_scores, require_golden
@@ -123,14 +124,14 @@ class ModelLoader:
         key, bundle_state = self._bundle_state(bundle)
         try:
             state, golden = self._feature_state(bundle, bundle_state), golden_scores(bundle.path)
-            scorer = Scorer(bundle, config.threads, config.int8, config.cached_pairs)
+            scorer = Scorer(bundle, config.threads, config.int8, int(config.cache_text_mib * 2**20))
             checked = Ranking(scorer, store=bundle_state, users=golden.users.get)
             require_golden(golden, checked, config.int8, str(bundle.path))
             ranking = Ranking(
                 scorer,
                 store=state,
                 users=self._user_reader(bundle, state, golden.users if config.playground else {}),
-                cached_pools=config.cached_pools,
+                cache_bytes=CacheBytes(int(config.cache_pools_mib * 2**20), int(config.cache_items_mib * 2**20)),
                 degraded=self.take_degraded,
             )
             reader, drift = EventReader(bundle, ranking.features), Drift(bundle.path)

@@ -82,13 +82,17 @@ class _Session:
         return [(feed["input_ids"] * real).sum(1, keepdims=True).astype(np.float32), real.sum(1, keepdims=True) * 1.0]
 
 
+ENTRY = 262
+"""Bytes of a pair of three tokens in the cache."""
+
+
 def _encoder(monkeypatch: pytest.MonkeyPatch, cached: int) -> tuple[PairEncoder, _Session]:
     session = _Session()
     node = SimpleNamespace
     session.get_inputs = lambda: [node(name="input_ids"), node(name="attention_mask")]  # type: ignore[attr-defined]
     session.get_outputs = lambda: [node(name=name, shape=[None, 1]) for name in ("a", "b")]  # type: ignore[attr-defined]
     monkeypatch.setattr("prectr.relevance.pair_encoder.onnx_session", lambda *_: session)
-    return PairEncoder(Path("none"), ("a", "b"), batch_size=3, cached_pairs=cached), session
+    return PairEncoder(Path("none"), ("a", "b"), batch_size=3, cache_bytes=cached * ENTRY), session
 
 
 def _tokens(pairs: list[list[int]]) -> PairTokens:
@@ -122,7 +126,7 @@ def test_a_known_pair_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_equal_tokens_with_another_border_are_another_pair() -> None:
-    cache = OutputCache(4, [1])
+    cache = OutputCache(1_000, [1])
     cache.write([b"x"], [np.ones((1, 1), np.float32)])
     assert cache.find(b"x") == 0 and cache.find(b"y") == -1
 
