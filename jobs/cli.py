@@ -154,11 +154,12 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         from prectr.core.mirror import with_uris
         from prectr.core.ray_errors import find_user_error
+        from prectr.core.secrets import masked
 
         user_error = find_user_error(error)
         if user_error is None:
             raise
-        typer.echo(f"prectr: {with_uris(str(user_error))}", err=True)
+        typer.echo(f"prectr: {masked(with_uris(str(user_error)))}", err=True)
         sys.exit(user_error.exit_code)
 
 

@@ -8,6 +8,7 @@ from jobs.options import Answer, command
 from jobs.settings import Settings
 from prectr.core.config import FrozenConfig, dump_yaml, setting_docs, suggest_setting
 from prectr.core.errors import UsageError
+from prectr.core.secrets import masked
 
 
 @command("config show")
@@ -25,11 +26,11 @@ def show(
     if docs:
         return explain(setting=section, settings=settings)
     if section is None:
-        return Answer(settings.model_dump(mode="json"), show=lambda: print(dump_yaml(settings).rstrip()))
+        return Answer(settings.model_dump(mode="json"), show=lambda: print(masked(dump_yaml(settings).rstrip())))
     part = _part(settings, section)
     if not isinstance(part, FrozenConfig):
-        return Answer({section: part}, show=lambda: print(f"{section}: {part}"))
-    return Answer(part.model_dump(mode="json"), show=lambda: print(dump_yaml(part).rstrip()))
+        return Answer({section: part}, show=lambda: print(masked(f"{section}: {part}")))
+    return Answer(part.model_dump(mode="json"), show=lambda: print(masked(dump_yaml(part).rstrip())))
 
 
 @command("config explain")
@@ -55,7 +56,7 @@ def explain(
 
     def show_all() -> None:
         for entry in entries:
-            print(f"{entry.name} = {entry.value}\n    {entry.description}")
+            print(f"{entry.name} = {masked(str(entry.value))}\n    {entry.description}")
 
     content = [{"setting": entry.name, "value": entry.value, "description": entry.description} for entry in entries]
     return Answer(content, show=show_all)

@@ -25,6 +25,7 @@ from prectr.core.config import FrozenConfig, load_config
 from prectr.core.errors import UsageError
 from prectr.core.mirror import fetch, local_path, named
 from prectr.core.ray_session import parse_gib, prepare_environment
+from prectr.core.secrets import mask_logs, masked
 
 PATH: Any = {"parser": local_path, "metavar": "PATH_OR_URI"}
 """Keywords of an option or argument that takes a path or a URI."""
@@ -254,6 +255,7 @@ def resolve_settings(
         UsageError: an unknown key or preset, or a wrong value.
     """
     progress.set_verbosity(verbose)
+    mask_logs()
     prepare_environment()
     chosen = [] if preset is None else [f"preset={preset}"]
     return load_config(Settings, config, [*chosen, *assignments])
@@ -263,7 +265,7 @@ def print_result(result: Any, as_json: bool) -> None:
     """Print the result of a command, for a program or for a person; stages printed their own lines already."""
     if as_json:
         content = result.content if isinstance(result, Answer) else manifest_of(result)
-        typer.echo(json.dumps(content, default=str))
+        typer.echo(masked(json.dumps(content, default=str)))
     elif isinstance(result, Answer):
         result.show()
     if isinstance(result, Answer) and result.exit_code:

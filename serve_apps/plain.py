@@ -4,6 +4,7 @@ from pathlib import Path
 
 import uvicorn
 
+from prectr.core.secrets import mask_logs
 from prectr.serving.config import ServeConfig
 from prectr.serving.instruments import PrometheusInstruments
 from prectr.serving.service import ScoringService
@@ -24,6 +25,7 @@ def make_server(config: ServeConfig, watch: Path | None = None) -> uvicorn.Serve
     Raises:
         UsageError, PrectrError: as `ScoringService`.
     """
+    mask_logs()
     instruments = PrometheusInstruments()
     app = create_app(ScoringService(config, instruments), config, instruments, watch)
     return uvicorn.Server(

@@ -16,6 +16,7 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
 from prectr.core.ray_session import memory_bytes
+from prectr.core.secrets import mask_logs
 from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.instruments import RayInstruments
 from prectr.serving.service import ScoringService
@@ -38,6 +39,7 @@ class Ranker:
     """One replica: a scoring service with the HTTP API."""
 
     def __init__(self, config: dict[str, Any], watch: str | None, impression_key: str) -> None:
+        mask_logs()
         self._config, self._watch = ServeConfig.model_validate(config), None if watch is None else Path(watch)
         self.service = ScoringService(self._config, RayInstruments(), impression_key)
 

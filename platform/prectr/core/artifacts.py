@@ -28,6 +28,7 @@ from prectr.core.errors import PrectrError, UsageError, shorten
 from prectr.core.locks import LockedError, exclusive
 from prectr.core.mirror import MANIFEST, swap_in
 from prectr.core.schema_versions import SCHEMA_VERSIONS, require_version
+from prectr.core.secrets import masked_content
 from prectr.core.text import NORMAL_FORM
 from prectr.core.version import __version__
 
@@ -98,8 +99,8 @@ def run_stage(
                 "started": started.isoformat(timespec="milliseconds"),
                 "wall_seconds": wall_seconds,
                 "cores": os.cpu_count(),
-                "config": config.model_dump(mode="json"),
-                "inputs": fingerprints,
+                "config": masked_content(config.model_dump(mode="json")),
+                "inputs": masked_content(fingerprints),
                 "versions": package_versions(),
                 **without_nan(facts),
             }

@@ -3,16 +3,22 @@
 Each message says what is wrong, where, and what to do. The command line prints these errors without a traceback and
 exits with their `exit_code`. Any other exception is a bug of ours and keeps its traceback.
 
-What a message quotes of a user's file or a server's reply is bounded by `quoted`, `listed` and `shorten`.
+What a message quotes of a user's file or a server's reply is bounded by `quoted`, `listed` and `shorten`. Credentials
+in URLs are masked.
 """
 
 from collections.abc import Sequence
+
+from prectr.core.secrets import masked
 
 
 class PrectrError(Exception):
     """The work failed for a reason that the user can correct (exit code 1)."""
 
     exit_code = 1
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(masked(one) if isinstance(one, str) else one for one in arguments))
 
 
 class UsageError(PrectrError):

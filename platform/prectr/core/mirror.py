@@ -43,7 +43,8 @@ def local_path(given: str | Path) -> Path:
     """The path that stages use for what a user named: itself, or its place in the mirror for a URI.
 
     Raises:
-        UsageError: a URI without a bucket, or one that leaves its bucket.
+        UsageError: a URI without a bucket, one that leaves its bucket, or one with credentials, which would become
+            names of directories.
     """
     match = _URI.match(str(given))
     if match is None:
@@ -54,6 +55,8 @@ def local_path(given: str | Path) -> Path:
     parts = [part for part in rest.split("/") if part]
     if not parts or ".." in parts or "?" in rest:
         raise UsageError(f"{given}: write a URI as {scheme}://BUCKET/FOLDER.")
+    if "@" in parts[0]:
+        raise UsageError(f"{given}: a URI must hold no credentials; give them by the storage's environment variables.")
     global _used
     _used = True
     return mirror_root() / scheme / Path(*parts)

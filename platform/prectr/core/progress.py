@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from prectr.core.secrets import masked
+
 PLAIN_INTERVAL_SECONDS = 10.0
 
 _verbosity = 0
@@ -36,7 +38,7 @@ def verbosity() -> int:
 def say(text: str) -> None:
     """Print one line for the user."""
     if _verbosity >= 0:
-        print(text, file=sys.stderr, flush=True)
+        print(masked(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from prectr.contracts.protocol import (
     require_ids,
 )
 from prectr.core.errors import PrectrError
+from prectr.core.secrets import masked
 from prectr.core.text import hash_fraction
 from prectr.serving.batcher import Batcher, Overloaded, TooLate
 from prectr.serving.config import ModelsConfig, ServeConfig
@@ -447,7 +448,7 @@ class ScoringService:
             shadow=self._routing.shadow and self._routing.shadow.model,
             state_version=state.version,
             state_age_seconds=round(max(0.0, time.time() - state.as_of), 1),
-            refused=self._refusal,
+            refused=self._refusal and masked(self._refusal),
         )
 
     @property
