@@ -81,7 +81,7 @@ def run(
         config = config.model_copy(update={"models": load_config(ModelsConfig, watch)})
     config = with_rankers(config, rankers)
     require_servable(config)  # before Ray starts
-    if not insecure and not read_tokens(config.security, os.environ):
+    if not insecure and not BearerTokens(config.security, os.environ):
         names = f"{config.security.tokens_environment} or serve.security.tokens_file"
         require_loopback(config, f"put tokens (`openssl rand -hex 32`) into {names}, or pass --insecure.")
     require_free_port(config)
@@ -262,6 +262,7 @@ def _prepare_haproxy(config: ServeConfig, host: ServerHost) -> bool:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + REPLICA_PORTS),
         # Ray's template sets no time for the head alone: this one is for any part of a request that does not come.
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(math.ceil(config.security.body_seconds)),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         METRICS_PORT: str(free_port()),
         STATS_PORT: str(free_port()),
     }

@@ -4,6 +4,8 @@ Deploy it with `prectr serve RANKER`, or with `serve deploy serve_apps/ranker.ya
 names the models and the experiment; deploy the file again to change them without a restart.
 """
 
+import logging
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,10 @@ from prectr.core.secrets import mask_logs
 from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.instruments import RayInstruments
 from prectr.serving.service import ScoringService
+from prectr.serving.tokens import BearerTokens
 from serve_apps.http_api import create_app
+
+logger = logging.getLogger("ray.serve")
 
 
 class AppArguments(BaseModel):
@@ -60,6 +65,8 @@ class Ranker:
 def build_app(arguments: AppArguments) -> Application:
     """Build the ranker as a Ray Serve application."""
     config = arguments.serve
+    if not BearerTokens(config.security, os.environ):
+        logger.warning("the ranker requires no token: it must listen on a loopback address only")
     deployment: Any = serve.deployment(
         name="Ranker",
         max_ongoing_requests=config.max_ongoing_requests,

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -58,7 +59,9 @@ class Server:
 
     def listening(self) -> set[int]:
         """Its ports that something still listens on."""
-        return self.ports & {one.laddr.port for one in psutil.net_connections("tcp") if one.status == "LISTEN"}
+        pids = {None, *(process.pid for process in self.tree)}
+        connections = [one for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.pid in pids]
+        return self.ports & {one.laddr.port for one in connections}
 
 
 @contextmanager
@@ -103,6 +106,9 @@ def _stop(server: Server, number: signal.Signals, to_group: bool, again: bool = 
             send(server.process.pid, number)
     code = server.process.wait(timeout=2 * SECONDS)
     seconds = time.monotonic() - started
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", int(server.url.rpartition(":")[2])))
     left, listening = server.left(), server.listening()
     files = [str(path) for path in server.temporary.rglob("*")]
     own = [str(path) for path in haproxy & _haproxy_folders() if f"hp-{server.process.pid}-" in path.name]
