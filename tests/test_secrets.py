@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,8 +38,10 @@ def _planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("PRECTR_SERVE_TOKENS", "OPENAI_API_KEY", PASSWORD, "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, f"{SECRET}-of-{name}")
     monkeypatch.setenv(mirror.VARIABLE, str(tmp_path / "mirror"))
-    factory, level = logging.getLogRecordFactory(), logging.getLogger().level
+    factory, level, before = logging.getLogRecordFactory(), logging.getLogger().level, dict(os.environ)
     yield
+    os.environ.clear()  # commands set variables of Ray, which would reach a Ray that another test starts
+    os.environ.update(before)
     logging.setLogRecordFactory(factory)
     logging.getLogger().setLevel(level)
 
