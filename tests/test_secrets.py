@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from jobs.cli import COMMANDS, command_table, main
-from prectr.core import mirror
+from prectr.core import mirror, progress
 from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, UsageError
@@ -40,6 +40,7 @@ def _planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(mirror.VARIABLE, str(tmp_path / "mirror"))
     factory, level, before = logging.getLogRecordFactory(), logging.getLogger().level, dict(os.environ)
     yield
+    progress.set_verbosity(0)
     os.environ.clear()  # commands set variables of Ray, which would reach a Ray that another test starts
     os.environ.update(before)
     logging.setLogRecordFactory(factory)
@@ -73,7 +74,7 @@ def test_a_manifest_is_masked_and_its_identity_is_not_changed(tmp_path: Path) ->
 
     def build(secret: str, **options: Any) -> Any:
         config, inputs = Section(features=REDIS.replace(SECRET, secret)), {"teacher": TEACHER.replace(SECRET, secret)}
-        return run_stage("a-stage", tmp_path / "out", config=config, inputs=inputs, build=lambda _: {}, **options)
+        return run_stage("label", tmp_path / "out", config=config, inputs=inputs, build=lambda _: {}, **options)
 
     first = build(SECRET)
     assert SECRET not in (tmp_path / "out" / "manifest.json").read_text() and SECRET not in str(first.manifest)
@@ -179,8 +180,8 @@ def test_no_command_writes_a_secret(variant: str, tmp_path: Path, capfd: pytest.
     assert [text[:200] for text in _written(tmp_path) if SECRET in text] == []
 
 
-def test_a_uri_with_credentials_makes_no_directory(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"s3://access:\*\*\*@bucket/folder: a URI must hold no credentials"):
+def test_a_uri_with_a_password_makes_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"s3://access:\*\*\*@bucket/folder: a URI must hold no password"):
         mirror.local_path(STORAGE)
     assert list(tmp_path.iterdir()) == []
 

@@ -43,8 +43,8 @@ def local_path(given: str | Path) -> Path:
     """The path that stages use for what a user named: itself, or its place in the mirror for a URI.
 
     Raises:
-        UsageError: a URI without a bucket, one that leaves its bucket, or one with credentials, which would become
-            names of directories.
+        UsageError: a URI without a bucket, one that leaves its bucket, or one with a password, which would become
+            the name of a directory.
     """
     match = _URI.match(str(given))
     if match is None:
@@ -55,8 +55,8 @@ def local_path(given: str | Path) -> Path:
     parts = [part for part in rest.split("/") if part]
     if not parts or ".." in parts or "?" in rest:
         raise UsageError(f"{given}: write a URI as {scheme}://BUCKET/FOLDER.")
-    if "@" in parts[0]:
-        raise UsageError(f"{given}: a URI must hold no credentials; give them by the storage's environment variables.")
+    if ":" in parts[0].rpartition("@")[0]:  # `gs://anonymous@bucket` is pyarrow's word for no credentials
+        raise UsageError(f"{given}: a URI must hold no password; give them by the storage's environment variables.")
     global _used
     _used = True
     return mirror_root() / scheme / Path(*parts)
