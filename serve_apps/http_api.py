@@ -3,7 +3,8 @@
 POST /v1/score     score and order the candidates of a query for a user
 POST /v1/events    record shown lists and clicks
 GET  /v1/models    served models and the experiment
-GET  /healthz      health and default model
+GET  /healthz      liveness: the process answers
+GET  /readyz       readiness: 503 with the reason while no requests should be sent here
 GET  /metrics      Prometheus metrics (without Ray only: Ray exports the metrics of all replicas by node)
 GET  /docs         documentation of the API, from /openapi.json
 GET  /             the playground
@@ -56,12 +57,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.report()
         if watch is not None:
             service.watch(watch)
         yield
         await service.close()
 
     app = FastAPI(title="PRECTR-V2 ranker", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.service = service
     add_docs(app)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(InvalidField, _invalid_field)
@@ -156,9 +159,16 @@ def _add_scoring(app: FastAPI, service: ScoringService, config: ServeConfig) -> 
 
     @app.get("/healthz")
     async def health() -> dict[str, str]:
-        """Health and default model, for `prectr serve` and load balancers."""
+        """Liveness: the process answers; restart it if it does not."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: {"description": "no requests should be sent here; `detail` is the reason"}})
+    async def ready() -> dict[str, str]:
+        """Readiness and the default model: its golden requests scored as in training, and the server is not stopping."""
+        if (reason := service.unready()) is not None:
+            raise HTTPException(503, reason)
         default = service.default
-        return {"status": "ok", "model": default.name, "version": default.bundle.version}
+        return {"status": "ready", "model": default.name, "version": default.bundle.version}
 
 
 def _try_later(message: str, seconds: int) -> HTTPException:

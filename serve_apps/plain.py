@@ -7,6 +7,7 @@ import uvicorn
 from prectr.core.secrets import mask_logs
 from prectr.serving.config import ServeConfig
 from prectr.serving.instruments import PrometheusInstruments
+from prectr.serving.request_log import write_to_stderr
 from prectr.serving.service import ScoringService
 from serve_apps.http_api import create_app
 from serve_apps.request_limits import limited_protocol
@@ -27,6 +28,8 @@ def make_server(config: ServeConfig, watch: Path | None = None) -> uvicorn.Serve
     """
     mask_logs()
     instruments = PrometheusInstruments()
+    if config.request_log:
+        write_to_stderr()
     app = create_app(ScoringService(config, instruments), config, instruments, watch)
     return uvicorn.Server(
         uvicorn.Config(

@@ -21,6 +21,7 @@ from prectr.core.ray_session import memory_bytes
 from prectr.core.secrets import mask_logs
 from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.instruments import RayInstruments
+from prectr.serving.request_log import write_to
 from prectr.serving.service import ScoringService
 from prectr.serving.tokens import BearerTokens
 from serve_apps.http_api import create_app
@@ -46,6 +47,8 @@ class Ranker:
     def __init__(self, config: dict[str, Any], watch: str | None, impression_key: str) -> None:
         mask_logs()
         self._config, self._watch = ServeConfig.model_validate(config), None if watch is None else Path(watch)
+        if self._config.request_log:
+            write_to(_log_files())
         self.service = ScoringService(self._config, RayInstruments(), impression_key)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -60,6 +63,12 @@ class Ranker:
     async def check_health(self) -> None:
         """Score the golden requests; Serve replaces a replica that fails this check."""
         await self.service.check_health()
+
+
+def _log_files() -> list[logging.Handler]:
+    """Handlers of this replica's log file; Serve's own handler before them may hold back a thousand lines."""
+    handlers = (getattr(handler, "target", None) for handler in logging.getLogger("ray.serve").handlers)
+    return [handler for handler in handlers if handler is not None]
 
 
 def build_app(arguments: AppArguments) -> Application:

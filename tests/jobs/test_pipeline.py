@@ -272,8 +272,8 @@ def client(ran: Ran) -> Iterator[httpx.Client]:
 
 
 def test_health_names_the_bundle(ran: Ran, client: httpx.Client) -> None:
-    assert client.get("/healthz").json() == {
-        "status": "ok",
+    assert client.get("/readyz").json() == {
+        "status": "ready",
         "model": "prectr-v2",
         "version": read_manifest(ran.bundle)["identity"],  # type: ignore[index]
     }

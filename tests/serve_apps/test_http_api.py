@@ -56,7 +56,8 @@ def test_an_answer_is_in_click_order_and_names_its_model(http: TestClient) -> No
     assert set(answer["seconds"]) == {"waiting", "features", "model"}
     models = http.get("/v1/models").json()
     assert models["models"] == {"v2": answer["version"]} and models["default_model"] == "v2"
-    assert http.get("/healthz").json() == {"status": "ok", "model": "v2", "version": answer["version"]}
+    assert http.get("/healthz").json() == {"status": "ok"}
+    assert http.get("/readyz").json() == {"status": "ready", "model": "v2", "version": answer["version"]}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_metrics_hold_what_is_declared(http: TestClient) -> None:
     text = http.get("/metrics").text
     for metric in METRICS:
         assert f"# HELP {metric.name}" in text
-    assert 'prectr_stage_seconds_count{stage="whole"} 1.0' in text
+    assert 'prectr_stage_seconds_count{model="v2",stage="whole",variant="none"} 1.0' in text
     assert 'prectr_drift{model="v2",of="score"}' in text
 
 

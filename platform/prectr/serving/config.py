@@ -238,6 +238,15 @@ class ServeConfig(FrozenConfig):
     """Directory of the exposure log, which `analyze-experiment` reads. Null: no log."""
     log_flush_seconds: float = Field(10.0, gt=0)
     """Seconds between writes of the exposure log. A killed replica loses the rows since the last write."""
+    log_days: int | None = Field(None, ge=1)
+    """Days that files of the exposure log are kept; older ones are deleted once an hour. Null: all are kept."""
+    request_log: bool = False
+    """Write a line of JSON for each scoring request, with a pseudonym of the user and without the query: to standard
+    error, or with Ray to the replicas' log files. The key of the pseudonyms is in `PRECTR_REQUEST_LOG_KEY`; without it
+    each process has a random one."""
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """TCP port at which the embedded Ray exports metrics. Null: a free port, which `serve` prints. Nodes of a cluster
+    have their own (`ray start --metrics-export-port`), and without Ray metrics are at `/metrics` of the API's port."""
     security: SecurityConfig = SecurityConfig()
     """Bearer tokens, size of requests, and origins."""
     playground: bool = True
@@ -248,6 +257,9 @@ class ServeConfig(FrozenConfig):
     drain_seconds: float = Field(15.0, ge=0)
     """Seconds that a replica may take to finish its requests when it is removed. When the whole server stops, requests
     get about five seconds at most, so that it ends within ten."""
+    unready_seconds: float = Field(0.0, ge=0)
+    """Seconds between the signal to stop and the closing of the port of a server without Ray. Meanwhile `/readyz`
+    answers 503, so that load balancers send new requests elsewhere, and all requests are still answered."""
 
     @field_validator("null_ids")
     @classmethod

@@ -6,15 +6,19 @@
 
 `analyze-experiment --exposures LOG --assignment LOG/assignment` reads it. A list that was sent twice (again, with later
 clicks) is in the log twice; `prectr.data.exposure_log.impressions` merges its rows. Files are written atomically. A
-killed replica loses the rows of the last `log_flush_seconds` at most.
+killed replica loses the rows of the last `log_flush_seconds` at most. The log names users and their queries, so only
+the server's own user may read it: files have mode 0600, and the directories that it creates 0700.
 """
 
+import logging
 import os
+import re
 import threading
 import time
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -27,6 +31,15 @@ FLUSH_ROWS = 20_000
 MOST_ROWS = 500_000
 """Most rows of a table in memory. If the disk fails, further rows are dropped and counted, so that memory lasts."""
 _REMEMBERED_USERS = 1_000_000
+_CLEAN_SECONDS = 3600.0
+"""Seconds between deletions of old files."""
+_WARN_SECONDS = 60.0
+"""Seconds between two warnings about failed writes."""
+_FILE = re.compile(r"\.?(\d{8}T\d{6})-[0-9a-f]{32}\.parquet")
+"""Name of a file of the log; with the leading dot, one that a killed server left unfinished."""
+_TIME = "%Y%m%dT%H%M%S"
+
+logger = logging.getLogger("ray.serve")
 
 
 class ExposureLog:
@@ -35,21 +48,24 @@ class ExposureLog:
     Args:
         folder: directory of the log.
         flush_seconds: seconds between writes.
+        days: age in days after which files are deleted, at most once an hour; None: never.
 
     Attributes:
         dropped: number of rows that were dropped because memory was full.
+        failures: number of failed writes. The rows of a failed write stay in memory for the next one.
         problem: message of the last failed write; empty without one.
     """
 
-    def __init__(self, folder: Path, flush_seconds: float) -> None:
-        self._folder, self._flush_seconds = folder, flush_seconds
+    def __init__(self, folder: Path, flush_seconds: float, days: int | None = None) -> None:
+        self._folder, self._flush_seconds, self._days = folder, flush_seconds, days
         self._rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in TABLES}
         self._assignments: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._wake, self._closed = threading.Event(), False
-        self.dropped, self.problem = 0, ""
-        for name in TABLES:
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        self.dropped, self.failures, self.problem = 0, 0, ""
+        self._failing, self._warned = False, -_WARN_SECONDS
+        for path in (folder, *(folder / name for name in TABLES)):
+            _make_private(path)
         self._thread = threading.Thread(target=self._flush_periodically, name="exposure-log", daemon=True)
         self._thread.start()
 
@@ -95,14 +111,18 @@ class ExposureLog:
             if not rows:
                 continue
             frame = pl.DataFrame(rows, schema=TABLES[name], orient="row")
-            file = self._folder / name / f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex}.parquet"
+            file = self._folder / name / f"{time.strftime(_TIME, time.gmtime())}-{uuid.uuid4().hex}.parquet"
             staging = file.with_name(f".{file.name}")
             try:
-                frame.write_parquet(staging)
+                with os.fdopen(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+                    os.fchmod(stream.fileno(), 0o600)  # whatever the umask
+                    frame.write_parquet(stream)
                 os.replace(staging, file)
+                self._failing = False
             except (OSError, pl.exceptions.PolarsError) as error:
-                staging.unlink(missing_ok=True)
-                self.problem = f"{file.parent}: {error}"
+                with suppress(OSError):
+                    staging.unlink(missing_ok=True)
+                self._report_failure(f"{file.parent}: {error}")
                 self._add(name, rows)  # the next flush tries again
 
     def close(self) -> None:
@@ -118,12 +138,42 @@ class ExposureLog:
             room = MOST_ROWS - len(table)
             table.extend(rows[:room])
             self.dropped += max(0, len(rows) - room)
-            full = len(table) >= FLUSH_ROWS
+            full = len(table) >= FLUSH_ROWS and not self._failing  # a broken disk is tried once a period
         if full:
             self._wake.set()
 
+    def _report_failure(self, problem: str) -> None:
+        self.failures += 1
+        self._failing, self.problem = True, problem
+        if time.monotonic() - self._warned >= _WARN_SECONDS:
+            self._warned = time.monotonic()
+            logger.warning("the exposure log cannot be written, its rows stay in memory: %s", problem)
+
     def _flush_periodically(self) -> None:
+        cleaned = -_CLEAN_SECONDS
         while not self._closed:
             self._wake.wait(self._flush_seconds)
             self._wake.clear()
             self.flush()
+            if self._days is not None and time.monotonic() - cleaned >= _CLEAN_SECONDS:
+                cleaned = time.monotonic()
+                delete_old(self._folder, self._days, datetime.now(UTC))
+
+
+def delete_old(folder: Path, days: int, now: datetime) -> None:
+    """Delete files of a log that are older than `days` by the time in their names; other files stay."""
+    for name in TABLES:
+        for file in (folder / name).glob("*"):
+            match = _FILE.fullmatch(file.name)
+            if match and now - datetime.strptime(match[1], _TIME).replace(tzinfo=UTC) > timedelta(days=days):
+                with suppress(OSError):  # another replica may have deleted it
+                    file.unlink(missing_ok=True)
+
+
+def _make_private(folder: Path) -> None:
+    """Create a directory that only the server's user may read; an existing one keeps its mode."""
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        return
+    folder.chmod(0o700)  # whatever the umask

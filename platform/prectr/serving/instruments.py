@@ -6,6 +6,9 @@ from typing import Any, Literal, Protocol
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 CANDIDATES = (1.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+NO_VARIANT = "none"
+"""Value of the label `variant` of a request outside an experiment."""
+_MODEL = ("model", "variant")
 
 
 @dataclass(frozen=True)
@@ -20,30 +23,39 @@ class Metric:
 
 
 METRICS = (
-    Metric("prectr_requests", "counter", "Scoring requests by outcome", ("model", "outcome")),
-    Metric("prectr_stage_seconds", "histogram", "Seconds of a request by stage", ("stage",), SECONDS),
+    Metric("prectr_requests", "counter", "Scoring requests by outcome", (*_MODEL, "outcome")),
+    Metric("prectr_stage_seconds", "histogram", "Seconds of a request by stage", ("stage", *_MODEL), SECONDS),
     Metric("prectr_candidates", "histogram", "Candidates of a request", (), CANDIDATES),
     Metric("prectr_batch_requests", "histogram", "Requests scored in one batch", (), (1, 2, 4, 8, 16, 32)),
     Metric("prectr_queue_requests", "gauge", "Requests that wait in a replica"),
     Metric("prectr_cache_hits", "counter", "Cache look-ups that found an entry", ("cache",)),
     Metric("prectr_cache_misses", "counter", "Cache look-ups that found no entry", ("cache",)),
-    Metric("prectr_users", "counter", "Requests by kind of user: cold or known", ("kind",)),
-    Metric("prectr_items_unknown", "counter", "Candidates that the catalogue does not hold"),
-    Metric("prectr_degraded", "counter", "Requests answered without features or events", ("without",)),
+    Metric("prectr_users", "counter", "Requests by kind of user: cold or known", ("kind", *_MODEL)),
+    Metric("prectr_items_unknown", "counter", "Candidates that the catalogue does not hold", _MODEL),
+    Metric("prectr_degraded", "counter", "Requests answered without features or events", ("without", *_MODEL)),
     Metric("prectr_drift", "gauge", "Population stability index against the validation day", ("model", "of")),
-    Metric("prectr_state_age_seconds", "gauge", "Age of the published state"),
+    Metric("prectr_state_age_seconds", "gauge", "Age of the state that a model reads", ("model",)),
     Metric("prectr_events", "counter", "Shown lists that were new or held new clicks"),
     Metric("prectr_events_refused", "counter", "Events that were refused or ignored, by reason", ("reason",)),
     Metric("prectr_events_queue_items", "gauge", "Shown items of events that wait in a replica"),
     Metric("prectr_reloads", "counter", "Attempts to serve other models", ("outcome",)),
+    Metric("prectr_log_rows_dropped", "counter", "Rows of the exposure log that were lost because memory was full"),
+    Metric("prectr_log_failures", "counter", "Writes of the exposure log that failed and are tried again"),
 )
+COUNTED = {
+    "prectr_requests": ("outcome", ("answered", "refused", "overloaded", "toolate", "failed")),
+    "prectr_users": ("kind", ("known", "cold")),
+    "prectr_degraded": ("without", ("events", "features")),
+}
+"""Counters by model -> their own label and its values. Each begins with 0, because Prometheus takes no first value of a
+series for an increase."""
 
 
 class Instruments(Protocol):
     """Receives metrics of a server."""
 
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
-        """Add to a counter."""
+        """Add to a counter; adding 0 creates its series."""
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add to a histogram."""
@@ -110,8 +122,10 @@ class RayInstruments:
 
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
-        if value > 0:  # Ray refuses to add 0
+        if value > 0:
             self._metrics[name].inc(value, tags=labels)
+        else:
+            self._metrics[name]._record(0.0, tags=labels)  # `inc` refuses 0, which a new series begins with
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add to a histogram."""

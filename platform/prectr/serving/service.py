@@ -39,15 +39,19 @@ from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.delta_stores import LmdbDeltas, RedisDeltas, UserDeltas
 from prectr.serving.exposures import ExposureLog
 from prectr.serving.impression_tokens import ImpressionTokens, InvalidImpression
-from prectr.serving.instruments import Instruments
+from prectr.serving.instruments import COUNTED, NO_VARIANT, Instruments
+from prectr.serving.models_history import record_served
 from prectr.serving.publish import REDIS_URLS
 from prectr.serving.redis_client import RedisGuard, StoreDown
+from prectr.serving.request_log import RequestLog
 from prectr.serving.served_models import ModelLoader, ServedModel
 from prectr.serving.tokens import ImpressionKeys
 from prectr.serving.user_delta import EventLimits, Outcome, add_list
 
 WATCH_SECONDS = 2.0
 """Seconds between checks of the file of models."""
+REPORT_SECONDS = 5.0
+"""Seconds between two updates of the gauges while no requests arrive."""
 DRIFT_EVERY = 50
 """Batches between two updates of the gauges, such as drift."""
 
@@ -139,7 +143,8 @@ class ScoringService:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._deltas = self._open_deltas()
         self._loader = ModelLoader(config, self._deltas, self._guard)
-        self.log = ExposureLog(config.log, config.log_flush_seconds) if config.log is not None else None
+        self.log = ExposureLog(config.log, config.log_flush_seconds, config.log_days) if config.log is not None else None
+        self._requests = RequestLog() if config.request_log else None
         self._batcher: Batcher[_Job, ScoreResponse | ValueError | TooLate] = Batcher(
             self._score_batch, config.batch, config.max_queued_requests
         )
@@ -149,7 +154,9 @@ class ScoringService:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._batches = 0
         self._cache_counts: dict[str, tuple[int, int]] = {}
-        self._watcher: asyncio.Task[None] | None = None
+        self._log_counts = (0, 0)
+        self._stopping = False
+        self._background: list[asyncio.Task[None]] = []
         self._reload_lock = asyncio.Lock()
         if config.models.bundles:
             try:
@@ -191,13 +198,14 @@ class ScoringService:
             )
             if isinstance(answer, TooLate):
                 raise answer
-        except (Overloaded, TooLate) as error:
-            self._instruments.count("prectr_requests", model=name, outcome=type(error).__name__.lower())
+        except Exception as error:
+            outcome = type(error).__name__.lower() if isinstance(error, Overloaded | TooLate) else "failed"
+            self._finish(request, name, variant, outcome, started)
             raise
         finally:
             self._instruments.set("prectr_queue_requests", len(self._batcher))
         if isinstance(answer, ValueError):
-            self._instruments.count("prectr_requests", model=name, outcome="refused")
+            self._finish(request, name, variant, "refused", started)
             raise answer
         response = answer.model_copy(
             update={
@@ -210,7 +218,7 @@ class ScoringService:
                 "seconds": {"waiting": round(waited, 5), **answer.seconds},
             }
         )
-        self._count(request, response, time.perf_counter() - started)
+        self._finish(request, name, variant, "answered", started, response)
         if self.log is not None:
             self.log.add_scored(request.user_id, request.query, response, _request_time(request, now))
         self._shadow(request, response, now)
@@ -412,7 +420,7 @@ class ScoringService:
 
     def watch(self, file: Path) -> None:
         """Watch a YAML file with the content of `ModelsConfig` and reconfigure when it changes."""
-        self._watcher = asyncio.get_running_loop().create_task(self._watch(file))
+        self._background.append(asyncio.get_running_loop().create_task(self._watch(file)))
 
     async def _watch(self, file: Path) -> None:
         stamp = None
@@ -426,8 +434,8 @@ class ScoringService:
 
     async def _reconfigure_from(self, file: Path) -> None:
         try:
-            content = yaml.safe_load(await asyncio.to_thread(file.read_text, encoding="utf-8")) or {}
-            models = ModelsConfig.model_validate(content)
+            text = await asyncio.to_thread(file.read_text, encoding="utf-8")
+            models = ModelsConfig.model_validate(yaml.safe_load(text) or {})
         except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
             self._refusal = f"{file}: {error}"
             self._instruments.count("prectr_reloads", outcome="refused")
@@ -435,6 +443,8 @@ class ScoringService:
             return
         if models.bundles:
             await self.reconfigure(models)
+            if self._refusal is None:
+                await asyncio.to_thread(record_served, file, text)
 
     def describe(self) -> ModelsAnswer:
         """Describe the served models."""
@@ -456,6 +466,19 @@ class ScoringService:
         """The model of all users outside a treatment."""
         return self._models[self._routing.control or ""]
 
+    def unready(self) -> str | None:
+        """Why no requests should be sent here now; None if they should.
+
+        A full queue is no reason: its clients get 429, and a replica less would only fill the queues of the others.
+        """
+        if self._stopping:
+            return "the server is stopping"
+        return None if self._models else "no model is loaded"
+
+    def begin_shutdown(self) -> None:
+        """Report from now on that the server is stopping; requests are still answered."""
+        self._stopping = True
+
     async def run(self, work: Any, *arguments: Any) -> Any:
         """Run a function that uses the models, in the batcher's thread."""
         return await self._batcher.run(work, *arguments)
@@ -471,8 +494,9 @@ class ScoringService:
 
     async def close(self) -> None:
         """Answer the waiting requests, write the log, and release all resources."""
-        if self._watcher is not None:
-            self._watcher.cancel()
+        self.begin_shutdown()
+        for task in self._background:
+            task.cancel()
         await self._batcher.drained()
         await self._batcher.run(self._loader.close, list(self._models.values()))
         await self._batcher.close()
@@ -498,24 +522,70 @@ class ScoringService:
 
     # Metrics
 
-    def _count(self, request: ScoreRequest, response: ScoreResponse, seconds: float) -> None:
+    def report(self) -> None:
+        """Update the gauges every few seconds, also while no requests arrive."""
+        self._background.append(asyncio.get_running_loop().create_task(self._report()))
+
+    async def _report(self) -> None:
+        while True:
+            await self._batcher.run(self._set_gauges)
+            await asyncio.sleep(REPORT_SECONDS)
+
+    def _finish(
+        self,
+        request: ScoreRequest,
+        model: str,
+        variant: str | None,
+        outcome: str,
+        started: float,
+        response: ScoreResponse | None = None,
+    ) -> None:
+        """Count a request that was answered or refused, and write its line of the request log."""
+        seconds, variant = time.perf_counter() - started, variant or NO_VARIANT
+        self._instruments.count("prectr_requests", model=model, variant=variant, outcome=outcome)
+        if response is not None:
+            self._count(request, response, seconds, {"model": model, "variant": variant})
+        if self._requests is not None:
+            request_id = request.context.request_id if response is None else response.request_id
+            self._requests.write(request, model, variant, outcome, seconds, request_id)
+
+    def _count(self, request: ScoreRequest, response: ScoreResponse, seconds: float, model: dict[str, str]) -> None:
         instruments = self._instruments
-        instruments.count("prectr_requests", model=response.model, outcome="answered")
         instruments.observe("prectr_candidates", len(request.candidates))
-        instruments.observe("prectr_stage_seconds", seconds, stage="whole")
-        for stage, stage_seconds in response.seconds.items():
-            instruments.observe("prectr_stage_seconds", stage_seconds, stage=stage)
-        instruments.count("prectr_users", kind="known" if response.user_known else "cold")
+        for stage, stage_seconds in {"whole": seconds, **response.seconds}.items():
+            instruments.observe("prectr_stage_seconds", stage_seconds, stage=stage, **model)
+        instruments.count("prectr_users", kind="known" if response.user_known else "cold", **model)
         unknown = len(response.unscored) + sum(not entry.in_catalogue for entry in response.results)
-        instruments.count("prectr_items_unknown", unknown)
+        instruments.count("prectr_items_unknown", unknown, **model)
         for source in response.degraded:
-            instruments.count("prectr_degraded", without=source)
+            instruments.count("prectr_degraded", without=source, **model)
+
+    def _declare_counters(self) -> None:
+        """Begin the counters of each model and variant with 0."""
+        for outcome in ("done", "refused"):
+            self._instruments.count("prectr_reloads", 0.0, outcome=outcome)
+        for name in ("prectr_events", "prectr_log_rows_dropped", "prectr_log_failures"):
+            self._instruments.count(name, 0.0)
+        tested = {self._routing.control, *self._routing.experiment.shares} if self._routing.experiment.shares else ()
+        for model in self._models:
+            labels = {"model": model, "variant": model if model in tested else NO_VARIANT}
+            self._instruments.count("prectr_items_unknown", 0.0, **labels)
+            for name, (label, values) in COUNTED.items():
+                for value in values:
+                    self._instruments.count(name, 0.0, **labels, **{label: value})
 
     def _set_gauges(self) -> None:
+        self._declare_counters()
+        if self.log is not None:
+            counts, before = (self.log.dropped, self.log.failures), self._log_counts
+            self._instruments.count("prectr_log_rows_dropped", counts[0] - before[0])
+            self._instruments.count("prectr_log_failures", counts[1] - before[1])
+            self._log_counts = counts
         for model in self._models.values():
             for of in ("score", "level"):
                 self._instruments.set("prectr_drift", model.drift.index(of), model=model.name, of=of)
-            self._instruments.set("prectr_state_age_seconds", max(0.0, time.time() - model.state.info.as_of))
+            age = max(0.0, time.time() - model.state.info.as_of)
+            self._instruments.set("prectr_state_age_seconds", age, model=model.name)
             caches = {"text": model.ranking.scorer.text.cache, "pools": model.ranking.features.pools}
             for name, cache in caches.items():
                 if cache is not None:

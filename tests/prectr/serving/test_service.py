@@ -99,8 +99,8 @@ def test_together_scores_as_alone(world: World, bundles: dict[str, Path]) -> Non
     config = ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]}))
     serve(config, scenario, instruments)
     text = instruments.text().decode()
-    assert 'prectr_requests_total{model="a",outcome="answered"} 18.0' in text
-    assert 'prectr_users_total{kind="cold"} 6.0' in text
+    assert 'prectr_requests_total{model="a",outcome="answered",variant="none"} 18.0' in text
+    assert 'prectr_users_total{kind="cold",model="a",variant="none"} 6.0' in text
 
 
 def test_unknown_items_are_named_and_the_rest_is_scored(bundles: dict[str, Path]) -> None:
@@ -619,7 +619,8 @@ def test_redis_killed_and_back(bundles: dict[str, Path], tmp_path: Path, monkeyp
         serve(config, scenario, instruments)
     finally:
         server.stop()
-    assert 'prectr_degraded_total{without="features"}' in instruments.text().decode()
+    (line,) = [line for line in instruments.text().decode().splitlines() if line.startswith("prectr_degraded_total{") and "features" in line]
+    assert 'model="a",variant="none"' in line and float(line.split()[-1]) >= 1
 
 
 @pytest.fixture
