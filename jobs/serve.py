@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import typer
@@ -27,7 +27,7 @@ from prectr.core import progress
 from prectr.core.config import load_config
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.processes import take_stop_signals
-from prectr.core.ray_session import RayConfig, ray_session
+from prectr.core.ray_session import RayConfig, metrics_url, ray_session
 from prectr.ranking.bundle import Bundle, require_bundle
 from prectr.ranking.golden import golden_scores
 from prectr.serving.config import ModelsConfig, ServeConfig
@@ -85,6 +85,8 @@ def run(
         names = f"{config.security.tokens_environment} or serve.security.tokens_file"
         require_loopback(config, f"put tokens (`openssl rand -hex 32`) into {names}, or pass --insecure.")
     require_free_port(config)
+    if not plain and config.metrics_port is not None:
+        require_free_port(config, "metrics_port")
     with ServerHost() as host:
         if config.events is None and not os.environ.get("RAY_ADDRESS"):
             config = config.model_copy(update={"events": host.temporary_folder("prectr-events")})
@@ -92,10 +94,10 @@ def run(
             _serve_plain(config, watch, host)
             return
         haproxy = _prepare_haproxy(config, host)
-        with ray_session(ray_config, host.shut_down):
+        with ray_session(ray_config, host.shut_down, metrics=True, metrics_port=config.metrics_port):
             take_stop_signals()  # Ray has set its own handlers
             with serving_config(config, watch, host) as url:
-                _announce(url, config)
+                _announce(url, config, metrics_url())
                 if haproxy:
                     _announce_ports()
                 wait_for_interrupt()
@@ -123,7 +125,7 @@ def serving_config(config: ServeConfig, watch: Path | None = None, host: ServerH
     arguments = AppArguments(
         serve=config.model_dump(mode="json"), watch=None if watch is None else str(watch.resolve())
     )
-    with serving_application("ranker", lambda: build_app(arguments), config, health="/healthz", host=host) as url:
+    with serving_application("ranker", lambda: build_app(arguments), config, health="/readyz", host=host) as url:
         yield url
 
 
@@ -190,16 +192,21 @@ def _serve_plain(config: ServeConfig, watch: Path | None, host: ServerHost) -> N
             if not thread.is_alive():
                 raise PrectrError(f"{config.host}:{config.port}: the server did not start.")
             time.sleep(0.05)
-        _announce(f"http://{config.host}:{config.port}", config)
+        url = f"http://{config.host}:{config.port}"
+        _announce(url, config, f"{url}/metrics")
         wait_for_interrupt()
+        application: Any = server.config.app
+        application.state.service.begin_shutdown()
+        time.sleep(config.unready_seconds)
     finally:
         host.shut_down(stop)
 
 
-def _announce(url: str, config: ServeConfig) -> None:
-    """Run the self-test, and print it with the server's address."""
+def _announce(url: str, config: ServeConfig, metrics: str | None) -> None:
+    """Run the self-test, and print it with the server's address and that of its metrics."""
     names = ", ".join(config.models.bundles)
     progress.say(f"self-test: {self_test(url, config)}")
+    progress.say(f"metrics: {metrics or 'none, because RAY_enable_metrics_collection is 0'}")
     progress.say(f"serving {names} at {url}  (playground {url}/, API {url}/docs; stop with Ctrl-C)")
 
 

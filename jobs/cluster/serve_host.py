@@ -194,19 +194,24 @@ def require_loopback(config: ServeConfig, how: str) -> None:
         raise UsageError(f"serve.host {config.host}: other machines could use the server without a token; {how}")
 
 
-def require_free_port(config: ServeConfig) -> None:
+def require_free_port(config: ServeConfig, setting: str = "port") -> None:
     """Refuse a port that something else listens on.
+
+    Args:
+        config: host and ports.
+        setting: of the port.
 
     Raises:
         PrectrError: it is taken, or may not be opened.
     """
+    port = getattr(config, setting)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((config.host, config.port))
+            probe.bind((config.host, port))
         except OSError as error:
             raise PrectrError(
-                f"{config.host}:{config.port}: cannot listen there ({error.strerror}); give another serve.port."
+                f"{config.host}:{port}: cannot listen there ({error.strerror}); give another serve.{setting}."
             ) from None
 
 

@@ -88,7 +88,6 @@ _LEAST_TASK = 64 * 2**20
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_enable_metrics_collection": "0",
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
@@ -132,16 +131,23 @@ def parse_gib(text: str) -> float:
 
 @contextmanager
 def ray_session(
-    config: RayConfig | None = None, end: Callable[[Callable[[], Any]], Any] | None = None
+    config: RayConfig | None = None,
+    end: Callable[[Callable[[], Any]], Any] | None = None,
+    *,
+    metrics: bool = False,
+    metrics_port: int | None = None,
 ) -> Iterator[None]:
     """Run Ray during the block. A nested block uses the session of the outer one.
 
     Args:
-        config: of an embedded Ray.
+        config: settings of the embedded Ray; None: the defaults.
         end: called with the function that stops Ray, for servers, which limit its time; None: the function is called.
             With it, Ray's processes do not get signals to this process's group, so that requests can be answered.
+        metrics: whether the embedded Ray exports metrics, which costs a stage a little time; see `metrics_url`.
+        metrics_port: TCP port of the metrics; None: a free one.
     """
     prepare_environment()
+    os.environ.setdefault("RAY_enable_metrics_collection", "1" if metrics else "0")
     import ray
 
     if ray.is_initialized():
@@ -163,6 +169,7 @@ def ray_session(
                 include_dashboard=False,
                 log_to_driver=not quiet,
                 logging_level=level,
+                **({} if metrics_port is None else {"_metrics_export_port": metrics_port}),
             )
     _route_ray_output(quiet)
     if quiet:
@@ -207,6 +214,16 @@ def remove_session_folder(folder: Path) -> None:
 
 def _call(work: Callable[[], Any]) -> None:
     work()
+
+
+def metrics_url() -> str | None:
+    """Where this node of the running Ray exports metrics for Prometheus; None if it exports none."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    (node,) = (node for node in ray.nodes() if node["NodeID"] == own)
+    port = node["MetricsExportPort"]
+    return f"http://{node['NodeManagerAddress']}:{port}/metrics" if port > 0 else None
 
 
 def _join(address: str, **options: Any) -> None:

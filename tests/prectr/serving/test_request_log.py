@@ -81,7 +81,7 @@ def test_each_outcome_has_a_line_and_a_count(
 
         await ask()
         await ask(model="a", context=Context(request_id="mine"))
-        with pytest.raises(ValueError, match="candidates"):
+        with pytest.raises(ValueError, match="not in the catalogue"):
             await ask(candidates=["unheard"])
         with pytest.raises(TooLate):
             await service.score(REQUEST, patience=-1.0)
