@@ -1,8 +1,6 @@
 """What is deployed by file names things that exist (Ray's own schema lets unknown keys pass); settings are sane."""
 
 import importlib
-import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,10 @@ from ray.serve.schema import DeploymentSchema, HTTPOptionsSchema, ServeApplicati
 from jobs.serve import require_servable, with_rankers
 from prectr.core.errors import PrectrError, UsageError
 from prectr.serving.config import ModelsConfig, ServeConfig
-from prectr.serving.instruments import METRICS
 from serve_apps.ranker import AppArguments, build_app
 from tests.prectr.bundle_world import World
 
 FOLDER = Path(__file__).parents[2] / "serve_apps"
-_SUFFIXES = ("_bucket", "_sum", "_count")
 
 
 @pytest.fixture(scope="module")
@@ -77,22 +73,6 @@ def test_a_replica_takes_the_cpus_and_memory_that_are_configured() -> None:
     )
     assert usual["num_cpus"] == 1 and not usual.get("memory")
     assert (large["num_cpus"], large["memory"]) == (4, 2**31)
-
-
-def test_every_figure_of_the_dashboard_is_kept() -> None:
-    dashboard = json.loads((FOLDER / "grafana.json").read_text(encoding="utf-8"))
-    by_name = {metric.name: metric for metric in METRICS}
-    shown = set()
-    for panel in dashboard["panels"]:
-        for target in panel["targets"]:
-            names = re.findall(r"ray_(prectr_\w+)", target["expr"])
-            assert names, target
-            for name in names:
-                metric = by_name.get(name) or by_name[name[: -len(next(s for s in _SUFFIXES if name.endswith(s)))]]
-                shown.add(metric.name)
-                for label in re.findall(r"by \(([^)]*)\)", target["expr"]):
-                    assert set(label.replace(" ", "").split(",")) <= {*metric.labels, "le"}, target
-    assert shown == {metric.name for metric in METRICS}, "every figure is shown"
 
 
 def test_rankers_are_named_by_their_directories(tmp_path: Path) -> None:

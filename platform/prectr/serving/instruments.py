@@ -32,7 +32,7 @@ METRICS = (
     Metric("prectr_cache_misses", "counter", "Cache look-ups that found no entry", ("cache",)),
     Metric("prectr_users", "counter", "Requests by kind of user: cold or known", ("kind", *_MODEL)),
     Metric("prectr_items_unknown", "counter", "Candidates that the catalogue does not hold", _MODEL),
-    Metric("prectr_degraded", "counter", "Requests answered without features or events", ("without", *_MODEL)),
+    Metric("prectr_degraded", "counter", "Requests answered without features or events", ("missing", *_MODEL)),
     Metric("prectr_drift", "gauge", "Population stability index against the validation day", ("model", "of")),
     Metric("prectr_state_age_seconds", "gauge", "Age of the state that a model reads", ("model",)),
     Metric("prectr_events", "counter", "Shown lists that were new or held new clicks"),
@@ -45,7 +45,7 @@ METRICS = (
 COUNTED = {
     "prectr_requests": ("outcome", ("answered", "refused", "overloaded", "toolate", "failed")),
     "prectr_users": ("kind", ("known", "cold")),
-    "prectr_degraded": ("without", ("events", "features")),
+    "prectr_degraded": ("missing", ("events", "features")),
 }
 """Counters by model -> their own label and its values. Each begins with 0, because Prometheus takes no first value of a
 series for an increase."""

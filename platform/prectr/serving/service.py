@@ -558,7 +558,7 @@ class ScoringService:
         unknown = len(response.unscored) + sum(not entry.in_catalogue for entry in response.results)
         instruments.count("prectr_items_unknown", unknown, **model)
         for source in response.degraded:
-            instruments.count("prectr_degraded", without=source, **model)
+            instruments.count("prectr_degraded", missing=source, **model)
 
     def _declare_counters(self) -> None:
         """Begin the counters of each model and variant with 0."""
