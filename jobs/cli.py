@@ -49,6 +49,8 @@ COMMANDS = {
     "report": Entry("report", "Write a page about a workspace, as HTML, Markdown and JSON."),
     "publish": Entry("publish", "Publish the online state where servers read it: LMDB or Redis."),
     "serve": Entry("serve", "Serve rankers over HTTP until interrupted: scores, events, A/B tests, a playground."),
+    "rollout status": Entry("rollout", "Compare what a server serves with the file of models."),
+    "rollout back": Entry("rollout", "Return the file of models to what was served before it."),
     "score": Entry("score", "Score requests from standard input, one JSON object a line."),
     "simulate-experiment": Entry("simulate_experiment", "Play an online test of two rankers on a simulated log."),
     "analyze-experiment": Entry("analyze_experiment", "Judge an online experiment: intervals by user, CUPED, bounds."),
@@ -66,6 +68,7 @@ GROUPS = {
     "teacher": "Serve a teacher, or print a prompt of it.",
     "ledger": "Count, export or tidy the ledger of the teacher's labels.",
     "preferences": "Show or check mined preferences.",
+    "rollout": "Compare served models with their file, or return to earlier ones.",
     "jobs": "List, follow or stop the jobs of a Ray cluster.",
     "config": "Show and explain the configuration.",
 }

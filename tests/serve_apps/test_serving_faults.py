@@ -1,9 +1,12 @@
-"""Ray Serve behind HAProxy under load: a replica is killed, models are changed, ten times too much is asked.
+"""Ray Serve behind HAProxy under load: a replica is killed, models are changed, ten times too much is asked. And what
+this server exports: metrics, and a line for each request.
 
 One server for all, started by the command line as a user would.
 """
 
+import json
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -23,6 +26,8 @@ import psutil
 import pytest
 import yaml
 
+from prectr.serving.request_log import FIELDS
+from tests.monitoring import alerts, board_expressions, series_named, series_of
 from tests.prectr.bundle_world import World
 from tests.processes import with_code
 
@@ -38,6 +43,7 @@ class Server:
     process: subprocess.Popen[bytes]
     models: Path
     bundles: dict[str, Path]
+    metrics: str
 
     def replicas(self) -> list[psutil.Process]:
         """The replicas' processes."""
@@ -112,19 +118,21 @@ def _start(world: World, folder: Path, port: int) -> Server:
     manifest.write_text(manifest.read_text().replace('"identity": "', '"identity": "b', 1))
     models = folder / "models.yaml"
     models.write_text(yaml.safe_dump({"bundles": {"m": str(bundles["a"])}}))
-    settings = ["serve.replicas=2", "serve.max_queued_requests=8", "ray.num_cpus=6"]
+    settings = ["serve.replicas=2", "serve.max_queued_requests=8", "ray.num_cpus=6", "serve.request_log=true"]
     command = [sys.executable, "-m", "jobs.cli", "serve", "--port", str(port)]
     command += ["--models", str(models), *(part for one in settings for part in ("--set", one))]
-    environment = with_code()
+    environment = with_code() | {"RAY_metrics_report_interval_ms": "1000"}
     said = folder / "said"
     with said.open("w") as stream:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stream, start_new_session=True)
-    server = Server(f"http://127.0.0.1:{port}", process, models, bundles)
     deadline = time.monotonic() + 180
     while "stop with Ctrl-C" not in said.read_text():
         assert process.poll() is None and time.monotonic() < deadline, said.read_text()
         time.sleep(0.2)
     assert "self-test: golden requests answered" in said.read_text()
+    metrics = re.search(r"^metrics: (http://\S+/metrics)$", said.read_text(), re.MULTILINE)
+    assert metrics, said.read_text()
+    server = Server(f"http://127.0.0.1:{port}", process, models, bundles, metrics[1])
     _until(lambda: len(server.replicas()) == 2 and _version(server) is not None)
     return server
 
@@ -210,3 +218,43 @@ def test_ten_times_too_much_is_shed_and_all_recovers(server: Server) -> None:
     with load(server, clients=1) as after:
         _until(lambda: len(after.answers) > 20)
     assert after.statuses() == {200: len(after.answers)}
+
+
+def test_rays_endpoint_exports_each_metric_that_rules_and_board_name(server: Server) -> None:
+    """By model and variant; gauges are in the scrape after each update only, so scrapes are taken together."""
+    wanted = series_named([*board_expressions(), *(rule["expr"] for rule in alerts())])
+    shares = {"name": "scraped", "salt": "", "shares": {"t": 1.0}}
+    server.change(bundles={"m": str(server.bundles["a"]), "t": str(server.bundles["b"])}, experiment=shares)
+    found: set[str] = set()
+    lines = ""
+
+    def complete() -> bool:
+        nonlocal lines
+        httpx.post(f"{server.url}/v1/score", json=BODY, timeout=10)
+        lines = httpx.get(server.metrics, timeout=10).text
+        found.update(series_of(lines, relabelled=True))
+        return wanted <= found and _counted(lines, "ray_prectr_requests_total", variant="t", outcome="answered") > 0
+
+    _until(complete)
+    assert _counted(lines, "ray_prectr_requests_total", variant="none", outcome="overloaded") > 0, "of the flood before"
+    assert _counted(lines, "ray_prectr_reloads_total", outcome="done") > 0
+    assert _counted(lines, "ray_prectr_log_rows_dropped_total") == 0, "exported before the first row is lost"
+
+
+def _counted(scrape: str, name: str, **labels: str) -> float:
+    """Sum of a counter's series with these labels; -1 without one."""
+    values = [
+        float(line.split()[-1])
+        for line in scrape.splitlines()
+        if line.startswith(f"{name}{{") and all(f'{label}="{value}"' in line for label, value in labels.items())
+    ]
+    return sum(values) if values else -1.0
+
+
+def test_the_log_file_of_a_replica_has_a_line_for_each_request(server: Server) -> None:
+    assert httpx.post(f"{server.url}/v1/score", json=BODY | {"context": {"request_id": "logged"}}).status_code == 200
+    files = {file.path for one in server.replicas() for file in one.open_files() if "/serve/replica" in file.path}
+    rows = [json.loads(line) for path in files for line in Path(path).read_text().splitlines()]
+    (row,) = [row for row in rows if row.get("request_id") == "logged"]
+    assert set(FIELDS) <= set(row) and row["outcome"] == "answered"
+    assert "u0" not in str(row["user"]) and BODY["query"] not in json.dumps(row)
