@@ -24,14 +24,14 @@ from prectr.serving.models_history import earlier, folder_of, go_back, history
 TOKEN_VARIABLE = "PRECTR_TOKEN"
 TIMEOUT_SECONDS = 10.0
 
-ModelsFile = Annotated[Path, typer.Option("--models", help="File of models that the servers watch (serve --models).")]
+_MODELS = typer.Option("--models", help="File of models that the servers watch (serve --models).")
 Url = Annotated[
     str | None, typer.Option("--url", help=f"Address of a server; its token, if any, is in {TOKEN_VARIABLE}.")
 ]
 
 
 @command("rollout status")
-def status(models: ModelsFile | None = None, url: Url = None) -> Answer:
+def status(models: Annotated[Path | None, _MODELS] = None, url: Url = None) -> Answer:
     """Compare a server with the file of models.
 
     Returns:
@@ -59,7 +59,7 @@ def status(models: ModelsFile | None = None, url: Url = None) -> Answer:
 
 @command("rollout back")
 def back(
-    models: ModelsFile,
+    models: Annotated[Path, _MODELS],
     url: Url = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until the server at --url has changed.")] = 60.0,
 ) -> Answer:
