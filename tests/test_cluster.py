@@ -14,13 +14,12 @@ import yaml
 from jsonschema import ValidationError
 from pydantic import BaseModel, ConfigDict
 from ray.autoscaler._private.util import prepare_config, validate_config
-from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
+from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from jobs.cli import command_table
 from jobs.cluster.submit import absolute_arguments
 from jobs.settings import Settings
 from prectr.core.config import load_config
-from prectr.serving.config import ModelsConfig
 from serve_apps.ranker import AppArguments
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +56,7 @@ class FaultTolerance(Strict):
     """gcsFaultToleranceOptions."""
 
     redisAddress: str
+    redisPassword: dict[str, Any]
 
 
 class HeadGroup(Strict):
@@ -224,7 +224,9 @@ def _with_teacher() -> ClusterSpec:
 
 def _require_pods(spec: ClusterSpec) -> None:
     for group in (spec.headGroupSpec, *spec.workerGroupSpecs):
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": group.template["spec"]}
+        labels = group.template.get("metadata", {}).get("labels", {})
+        metadata = {"name": "x", "labels": labels}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": group.template["spec"]}
         kubernetes_validate.validate(pod, KUBERNETES, strict=True)
 
 
@@ -240,7 +242,7 @@ def test_every_manifest_fits_its_schema(file: Path) -> None:
                 if isinstance(cluster, ClusterSpec):
                     _require_pods(cluster)
         else:
-            assert document["kind"] == "PodMonitor"
+            raise AssertionError(f"{document['kind']}: no schema")
 
 
 def test_the_check_can_fail() -> None:
@@ -303,9 +305,6 @@ def test_the_service_deploys_what_exists() -> None:
     (application,) = content["applications"]
     assert set(application) <= set(ServeApplicationSchema.model_fields)
     AppArguments.model_validate(application["args"])
-    (deployment,) = application["deployments"]
-    assert set(deployment) <= set(DeploymentSchema.model_fields)
-    ModelsConfig.model_validate(deployment["user_config"])
 
 
 def test_images_copy_what_is_there() -> None:

@@ -1,5 +1,5 @@
 # docker build -f cluster/images/cpu.Dockerfile -t prectr:cpu .
-# One image for head, CPU workers and serving: the project's pins, vLLM for CPUs, the code.
+# For head and CPU workers: the project's pins, vLLM for CPUs, the code.
 FROM python:3.11-slim-bookworm
 RUN apt-get update && apt-get install -y --no-install-recommends git wget && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 ray
@@ -10,6 +10,6 @@ COPY platform platform
 COPY models models
 COPY jobs jobs
 COPY serve_apps serve_apps
-RUN PYTHON=python3.11 bash requirements/install.sh /opt/venv && chown -R ray /opt/prectr
+RUN PYTHON=python3.11 bash requirements/install.sh /opt/venv cluster && chown -R ray /opt/prectr
 ENV PATH=/opt/venv/bin:$PATH RAY_USAGE_STATS_ENABLED=0 RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1
 USER ray

@@ -14,7 +14,7 @@ from airflow.sdk import DAG
 DAILY = """
 prectr submit --follow --id "daily-{{ run_id | replace(':', '.') | replace('+', '.') }}" \
     pipeline --daily --preset cpu-cluster --set pipeline.workspace=/workspace/ws --set pipeline.source=/workspace/log \
-    --set pipeline.publish=redis://prectr-redis:6379/0
+    --set pipeline.publish=redis://prectr-features:6379/0
 """
 
 with DAG(

@@ -564,6 +564,8 @@ class ScoringService:
         """Begin the counters of each model and variant with 0."""
         for outcome in ("done", "refused"):
             self._instruments.count("prectr_reloads", 0.0, outcome=outcome)
+        for reason in ("queue", "old", "ahead", "unproved", "expired", "forged"):
+            self._instruments.count("prectr_events_refused", 0.0, reason=reason)
         for name in ("prectr_events", "prectr_log_rows_dropped", "prectr_log_failures"):
             self._instruments.count(name, 0.0)
         tested = {self._routing.control, *self._routing.experiment.shares} if self._routing.experiment.shares else ()
@@ -576,6 +578,7 @@ class ScoringService:
 
     def _set_gauges(self) -> None:
         self._declare_counters()
+        self._instruments.set("prectr_events_queue_items", self._queued_event_items)
         if self.log is not None:
             counts, before = (self.log.dropped, self.log.failures), self._log_counts
             self._instruments.count("prectr_log_rows_dropped", counts[0] - before[0])
