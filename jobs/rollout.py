@@ -75,8 +75,8 @@ def back(
     entry = earlier(models)
     if entry is None:
         raise UsageError(
-            f"{models}: no earlier content is known. Servers keep what they have served in {folder_of(models)}; put the "
-            "content there was before into the file yourself."
+            f"{models}: no earlier content is known. Servers keep what they have served in {folder_of(models)}; put "
+            "the content there was before into the file yourself."
         )
     wanted = load_config(ModelsConfig, entry.path)
     for name, path in wanted.bundles.items():
@@ -85,7 +85,9 @@ def back(
                 f"{path}: the bundle of {name}, which was served before, is gone; restore it, or write another file."
             )
     present = models.read_text(encoding="utf-8") if models.exists() else ""
-    changes = list(difflib.unified_diff(present.splitlines(), entry.text.splitlines(), "present", "earlier", lineterm=""))
+    changes = list(
+        difflib.unified_diff(present.splitlines(), entry.text.splitlines(), "present", "earlier", lineterm="")
+    )
     if url is not None:
         ask(url)  # before anything changes
     go_back(models, entry)
@@ -126,7 +128,9 @@ def compare(wanted: ModelsConfig, served: dict[str, Any]) -> list[str]:
             where = "served, but not in the file" if name in served["models"] else "in the file, but not served"
             differences.append(f"{name}: {where}")
         elif (manifest := read_manifest(wanted.bundles[name])) and manifest["identity"] != served["models"][name]:
-            differences.append(f"{name}: served is {served['models'][name]}, the file's bundle is {manifest['identity']}")
+            differences.append(
+                f"{name}: served is {served['models'][name]}, the file's bundle is {manifest['identity']}"
+            )
     for what, in_file in (
         ("default_model", wanted.control),
         ("experiment", wanted.experiment.name),

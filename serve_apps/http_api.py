@@ -164,7 +164,7 @@ def _add_scoring(app: FastAPI, service: ScoringService, config: ServeConfig) -> 
 
     @app.get("/readyz", responses={503: {"description": "no requests should be sent here; `detail` is the reason"}})
     async def ready() -> dict[str, str]:
-        """Readiness and the default model: its golden requests scored as in training, and the server is not stopping."""
+        """Readiness and the default model: golden requests scored as in training, and the server is not stopping."""
         if (reason := service.unready()) is not None:
             raise HTTPException(503, reason)
         default = service.default

@@ -71,8 +71,8 @@ class Ranker:
 def open_service(config: ServeConfig, watch: Path | None, impression_key: str) -> ScoringService:
     """Open a service with the models of the watched file, or if they are refused with those that were served last.
 
-    So a wrong change of the file never stops a replica that starts after it. The service watches the file afterwards and
-    then reports the refusal.
+    So a wrong change of the file never stops a replica that starts after it. The service watches the file afterwards
+    and then reports the refusal.
 
     Raises:
         PrectrError: none of these contents can be served.

@@ -1,4 +1,4 @@
-"""All manifests of `cluster/` read together: what one names exists in another, and policies meet the pods that they name.
+"""All manifests of `cluster/` read together: what one names exists in another, and policies meet their pods.
 
 `tests/test_cluster.py` checks each file alone.
 """
@@ -166,7 +166,9 @@ def test_services_and_claims_lead_to_what_is_there() -> None:
     for name in ("prectr-redis", "prectr-features"):
         (port,) = ALL[f"Service {name}"]["spec"]["ports"]
         assert port["port"] == 6379
-        assert ALL[f"Service {name}"]["spec"]["selector"] == ALL[f"Deployment {name}"]["spec"]["selector"]["matchLabels"]
+        assert (
+            ALL[f"Service {name}"]["spec"]["selector"] == ALL[f"Deployment {name}"]["spec"]["selector"]["matchLabels"]
+        )
     claims = set(_values(ALL, "claimName"))
     assert claims and all(f"PersistentVolumeClaim {claim}" in ALL for claim in claims)
 
@@ -223,8 +225,7 @@ def test_pods_export_metrics_where_prometheus_looks() -> None:
 def test_images_hold_no_packages_of_the_tests_and_are_all_built() -> None:
     images = {file.stem: file.read_text(encoding="utf-8") for file in (CLUSTER / "images").glob("*.Dockerfile")}
     used = {image for image in _values(ALL, "image") if image.startswith("prectr:")}
-    used.add(yaml.safe_load((CLUSTER / "kuberay" / "overlays" / "gpu" / "teacher.yaml").read_text())[0]["value"]["template"]
-             ["spec"]["containers"][0]["image"])  # fmt: skip
+    used |= set(_values(yaml.safe_load((CLUSTER / "kuberay/overlays/gpu/teacher.yaml").read_text()), "image"))
     assert used == {f"prectr:{name}" for name in images}
     for name, text in images.items():
         assert f"-t prectr:{name} " in text and "dev.txt" not in text
@@ -260,9 +261,13 @@ def test_redis_reads_its_password_from_standard_input(tmp_path: Path) -> None:
     port = free_port()
     command = container["args"][0].replace("--appendonly", f"--port {port} --bind 127.0.0.1 --appendonly")
     environment = {"PATH": "/usr/bin:/bin", "REDIS_PASSWORD": "a-password"}
-    process = subprocess.Popen([*container["command"], command], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*container["command"], command], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+    )
     try:
-        client = redis.Redis(port=port, password="a-password", retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.1), 50))
+        client = redis.Redis(
+            port=port, password="a-password", retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.1), 50)
+        )
         assert client.ping()
         with pytest.raises(redis.AuthenticationError):
             redis.Redis(port=port).ping()

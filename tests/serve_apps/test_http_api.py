@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from starlette.testclient import TestClient
 
+from jobs.serve import _serve_plain
 from prectr.contracts.protocol import MAX_CANDIDATES, CandidateItem
 from prectr.core.errors import UsageError
 from prectr.serving.client import AsyncClient, Client, RankerError, shown
@@ -389,3 +390,39 @@ def _fuzz(drawn: Any, ask: Any) -> None:
         ask(case)
 
     fuzz()
+
+
+def test_a_server_that_stops_is_alive_but_not_ready_and_still_answers(world: World) -> None:
+    service = ScoringService(ServeConfig(), PrometheusInstruments())
+    with TestClient(create_app(service, ServeConfig())) as http:
+        assert http.get("/healthz").status_code == 200
+        unready = http.get("/readyz")
+        assert (unready.status_code, unready.json()) == (503, {"detail": "no model is loaded"})
+    config = _config(world)
+    service = ScoringService(config, PrometheusInstruments())
+    with TestClient(create_app(service, config)) as http:
+        assert http.get("/readyz").status_code == 200
+        service.begin_shutdown()
+        assert http.get("/readyz").json() == {"detail": "the server is stopping"}
+        assert http.get("/healthz").status_code == 200 and http.post("/v1/score", json=_body()).status_code == 200
+
+
+def test_a_plain_server_is_unready_for_a_while_before_it_closes_its_port(
+    world: World, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `prectr serve --plain` ends after a signal."""
+    url = f"http://127.0.0.1:{free_port}"
+    seen: list[int] = []
+
+    def stop() -> None:
+        threading.Thread(target=look, daemon=True).start()
+
+    def look() -> None:
+        with contextlib.suppress(httpx.TransportError):
+            while True:
+                seen.append(httpx.get(f"{url}/readyz", timeout=5).status_code)
+                time.sleep(0.02)
+
+    monkeypatch.setattr("jobs.serve.wait_for_interrupt", stop)
+    _serve_plain(_config(world, port=free_port, unready_seconds=0.5), None)
+    assert 503 in seen and set(seen) <= {200, 503}

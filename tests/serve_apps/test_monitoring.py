@@ -61,7 +61,9 @@ def test_each_alert_is_tested_firing_and_silent() -> None:
 
 def test_each_expression_of_the_board_is_valid(tmp_path: Path) -> None:
     rules = [{"record": f"board:{number}", "expr": text} for number, text in enumerate(board_expressions())]
-    checked = promtool("check", "rules", _rules(tmp_path, {"groups": [{"name": "board", "rules": rules}]}), cwd=tmp_path)
+    checked = promtool(
+        "check", "rules", _rules(tmp_path, {"groups": [{"name": "board", "rules": rules}]}), cwd=tmp_path
+    )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     rules[0]["expr"] = "sum by (without) (x)"
     wrong = promtool("check", "rules", _rules(tmp_path, {"groups": [{"name": "board", "rules": rules}]}), cwd=tmp_path)

@@ -1,6 +1,7 @@
 """What is deployed by file names things that exist (Ray's own schema lets unknown keys pass); settings are sane."""
 
 import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from ray.serve.schema import DeploymentSchema, HTTPOptionsSchema, ServeApplicati
 from jobs.serve import require_servable, with_rankers
 from prectr.core.errors import PrectrError, UsageError
 from prectr.serving.config import ModelsConfig, ServeConfig
-from serve_apps.ranker import AppArguments, build_app
+from prectr.serving.instruments import PrometheusInstruments
+from prectr.serving.models_history import folder_of, record_served, replace_file
+from serve_apps.ranker import AppArguments, build_app, open_service
 from tests.prectr.bundle_world import World
 
 FOLDER = Path(__file__).parents[2] / "serve_apps"
@@ -97,3 +100,19 @@ def test_what_cannot_be_served_is_told_before_ray_starts(world: World, settings:
     models = {"models": {"bundles": {"v2": str(world.bundle)}}}
     with pytest.raises(PrectrError, match=message):
         require_servable(ServeConfig.model_validate(models | settings))
+
+
+def test_a_replica_that_starts_while_the_file_is_refused_takes_what_was_served_last(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_apps.ranker.RayInstruments", PrometheusInstruments)
+    file = tmp_path / "models.yaml"
+    text = yaml.safe_dump({"bundles": {"good": str(world.bundle)}})
+    replace_file(file, text)
+    assert open_service(ServeConfig(), file, "k" * 32).default.name == "good"
+    record_served(file, text)
+    replace_file(file, yaml.safe_dump({"bundles": {"bad": str(tmp_path / "nowhere")}}))
+    assert open_service(ServeConfig(), file, "k" * 32).default.name == "good"
+    shutil.rmtree(folder_of(file))
+    with pytest.raises(PrectrError, match="nowhere"):
+        open_service(ServeConfig(), file, "k" * 32)

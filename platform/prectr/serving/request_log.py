@@ -1,7 +1,7 @@
 """The request log: one line of JSON for each scoring request, without the user's id and without the query.
 
-    {"time": "2026-03-02T10:26:45.582Z", "request_id": "r1", "user": "5f0c3a...", "model": "champion", "variant": "none",
-     "outcome": "answered", "candidates": 20, "milliseconds": 6.1}
+    {"time": "2026-03-02T10:26:45.582Z", "request_id": "r1", "user": "5f0c3a91be27d604", "model": "champion",
+     "variant": "none", "outcome": "answered", "candidates": 20, "milliseconds": 6.1}
 
 `user` is a pseudonym: HMAC-SHA256 of the id with a secret key. With the key, the lines of one user can be joined over
 replicas and restarts, and whoever holds the key can compute the pseudonym of a known id. Without it, nobody can.

@@ -143,7 +143,9 @@ class ScoringService:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._deltas = self._open_deltas()
         self._loader = ModelLoader(config, self._deltas, self._guard)
-        self.log = ExposureLog(config.log, config.log_flush_seconds, config.log_days) if config.log is not None else None
+        self.log = (
+            ExposureLog(config.log, config.log_flush_seconds, config.log_days) if config.log is not None else None
+        )
         self._requests = RequestLog() if config.request_log else None
         self._batcher: Batcher[_Job, ScoreResponse | ValueError | TooLate] = Batcher(
             self._score_batch, config.batch, config.max_queued_requests
@@ -554,11 +556,11 @@ class ScoringService:
         instruments.observe("prectr_candidates", len(request.candidates))
         for stage, stage_seconds in {"whole": seconds, **response.seconds}.items():
             instruments.observe("prectr_stage_seconds", stage_seconds, stage=stage, **model)
-        instruments.count("prectr_users", kind="known" if response.user_known else "cold", **model)
+        instruments.count("prectr_users", 1.0, kind="known" if response.user_known else "cold", **model)
         unknown = len(response.unscored) + sum(not entry.in_catalogue for entry in response.results)
         instruments.count("prectr_items_unknown", unknown, **model)
         for source in response.degraded:
-            instruments.count("prectr_degraded", missing=source, **model)
+            instruments.count("prectr_degraded", 1.0, missing=source, **model)
 
     def _declare_counters(self) -> None:
         """Begin the counters of each model and variant with 0."""

@@ -58,7 +58,11 @@ def test_old_files_are_deleted_younger_and_foreign_ones_stay(tmp_path: Path) -> 
     events = tmp_path / "events"
     old, unfinished = _file(events, timedelta(days=31)), _file(tmp_path / "scored", timedelta(days=31))
     unfinished = unfinished.rename(unfinished.with_name(f".{unfinished.name}"))
-    kept = [_file(events, timedelta(days=29)), _file(events, timedelta(days=31), ".csv"), _file(tmp_path, timedelta(31))]
+    kept = [
+        _file(events, timedelta(days=29)),
+        _file(events, timedelta(days=31), ".csv"),
+        _file(tmp_path, timedelta(31)),
+    ]
     foreign = events / "20200101T000000-export.parquet"
     foreign.write_bytes(b"")
     ExposureLog(tmp_path, NEVER).close()

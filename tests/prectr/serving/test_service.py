@@ -619,7 +619,11 @@ def test_redis_killed_and_back(bundles: dict[str, Path], tmp_path: Path, monkeyp
         serve(config, scenario, instruments)
     finally:
         server.stop()
-    (line,) = [line for line in instruments.text().decode().splitlines() if line.startswith("prectr_degraded_total{") and "features" in line]
+    (line,) = [
+        line
+        for line in instruments.text().decode().splitlines()
+        if line.startswith("prectr_degraded_total{") and "features" in line
+    ]
     assert 'model="a",variant="none"' in line and float(line.split()[-1]) >= 1
 
 
