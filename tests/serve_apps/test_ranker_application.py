@@ -1,5 +1,6 @@
 """What is deployed by file names things that exist (Ray's own schema lets unknown keys pass); settings are sane."""
 
+import asyncio
 import importlib
 import shutil
 from pathlib import Path
@@ -106,13 +107,20 @@ def test_a_replica_that_starts_while_the_file_is_refused_takes_what_was_served_l
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve_apps.ranker.RayInstruments", PrometheusInstruments)
+
+    def default_model() -> str:
+        service = open_service(ServeConfig(), file, "k" * 32)
+        name = service.default.name
+        asyncio.run(service.close())
+        return name
+
     file = tmp_path / "models.yaml"
     text = yaml.safe_dump({"bundles": {"good": str(world.bundle)}})
     replace_file(file, text)
-    assert open_service(ServeConfig(), file, "k" * 32).default.name == "good"
+    assert default_model() == "good"
     record_served(file, text)
     replace_file(file, yaml.safe_dump({"bundles": {"bad": str(tmp_path / "nowhere")}}))
-    assert open_service(ServeConfig(), file, "k" * 32).default.name == "good"
+    assert default_model() == "good"
     shutil.rmtree(folder_of(file))
     with pytest.raises(PrectrError, match="nowhere"):
-        open_service(ServeConfig(), file, "k" * 32)
+        default_model()

@@ -530,7 +530,10 @@ class ScoringService:
 
     async def _report(self) -> None:
         while True:
-            await self._batcher.run(self._set_gauges)
+            try:
+                await self._batcher.run(self._set_gauges)
+            except Exception:  # one failure must not end the reports
+                logger.exception("the gauges cannot be updated")
             await asyncio.sleep(REPORT_SECONDS)
 
     def _finish(
