@@ -27,6 +27,7 @@ import pytest
 import yaml
 
 from prectr.serving.request_log import FIELDS
+from tests import processes
 from tests.monitoring import alerts, board_expressions, series_named, series_of
 from tests.prectr.bundle_world import World
 from tests.processes import with_code
@@ -119,6 +120,7 @@ def _start(world: World, folder: Path, port: int) -> Server:
     models = folder / "models.yaml"
     models.write_text(yaml.safe_dump({"bundles": {"m": str(bundles["a"])}}))
     settings = ["serve.replicas=2", "serve.max_queued_requests=8", "ray.num_cpus=6", "serve.request_log=true"]
+    settings.append(f"serve.metrics_port={(metrics_port := processes.free_port())}")
     command = [sys.executable, "-m", "jobs.cli", "serve", "--port", str(port)]
     command += ["--models", str(models), *(part for one in settings for part in ("--set", one))]
     environment = with_code() | {"RAY_metrics_report_interval_ms": "1000"}
@@ -130,7 +132,7 @@ def _start(world: World, folder: Path, port: int) -> Server:
         assert process.poll() is None and time.monotonic() < deadline, said.read_text()
         time.sleep(0.2)
     assert "self-test: golden requests answered" in said.read_text()
-    metrics = re.search(r"^metrics: (http://\S+/metrics)$", said.read_text(), re.MULTILINE)
+    metrics = re.search(rf"^metrics: (http://\S+:{metrics_port}/metrics)$", said.read_text(), re.MULTILINE)
     assert metrics, said.read_text()
     server = Server(f"http://127.0.0.1:{port}", process, models, bundles, metrics[1])
     _until(lambda: len(server.replicas()) == 2 and _version(server) is not None)
