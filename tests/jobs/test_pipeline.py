@@ -362,7 +362,7 @@ def test_batch_scores_equal_http_and_a_broken_line_keeps_its_place(ran: Ran, cli
     assert "JSON" in answers[1]["error"] and "no-such-item" in answers[3]["error"]
     for request, batch in zip(requests, (answers[0], answers[2], answers[4])):
         online = client.post("/v1/score", json=request).raise_for_status().json()
-        own = dict.fromkeys(("seconds", "request_id", "state_age_seconds"))
+        own = dict.fromkeys(("seconds", "request_id", "state_age_seconds", "impression_token"))
         # The batch scores all requests in one call of the model, the server each alone: other orders of summation.
         assert_close(batch | own, online | own, rel=1e-4, absolute=1e-5)
 
