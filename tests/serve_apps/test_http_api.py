@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from starlette.testclient import TestClient
 
+from jobs import serve
 from jobs.serve import _serve_plain
 from prectr.contracts.protocol import MAX_CANDIDATES, CandidateItem
 from prectr.core.errors import UsageError
@@ -407,6 +409,27 @@ def test_a_server_that_stops_is_alive_but_not_ready_and_still_answers(world: Wor
         assert http.get("/healthz").status_code == 200 and http.post("/v1/score", json=_body()).status_code == 200
 
 
+def test_an_address_that_others_reach_needs_tokens_or_a_flag(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Allowed(Exception):
+        pass
+
+    def allow(*_: object) -> None:
+        raise Allowed
+
+    monkeypatch.setattr("jobs.serve.require_free_port", allow)
+    for host in ("0.0.0.0", "::", "10.0.0.1", "example.org"):
+        with pytest.raises(UsageError, match=f"serve.host {host}: other machines .* or pass --insecure"):
+            serve.run(rankers=[world.bundle], config=ServeConfig(host=host))
+        with pytest.raises(Allowed):
+            serve.run(rankers=[world.bundle], config=ServeConfig(host=host), insecure=True)
+    for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
+        with pytest.raises(Allowed):
+            serve.run(rankers=[world.bundle], config=ServeConfig(host=host))
+    monkeypatch.setenv("PRECTR_SERVE_TOKENS", TOKEN)
+    with pytest.raises(Allowed):
+        serve.run(rankers=[world.bundle], config=ServeConfig(host="0.0.0.0"))
+
+
 def test_a_plain_server_is_unready_for_a_while_before_it_closes_its_port(
     world: World, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,5 +447,6 @@ def test_a_plain_server_is_unready_for_a_while_before_it_closes_its_port(
                 time.sleep(0.02)
 
     monkeypatch.setattr("jobs.serve.wait_for_interrupt", stop)
-    _serve_plain(_config(world, port=free_port, unready_seconds=0.5), None)
+    host: Any = SimpleNamespace(shut_down=lambda work: work())
+    _serve_plain(_config(world, port=free_port, unready_seconds=0.5), None, host)
     assert 503 in seen and set(seen) <= {200, 503}
