@@ -438,7 +438,7 @@ class ScoringService:
         try:
             text = await asyncio.to_thread(file.read_text, encoding="utf-8")
             models = ModelsConfig.model_validate(yaml.safe_load(text) or {})
-        except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, ValidationError, PrectrError) as error:
             self._refusal = f"{file}: {error}"
             self._instruments.count("prectr_reloads", outcome="refused")
             logger.error("models are not changed: %s", self._refusal)

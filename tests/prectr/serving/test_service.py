@@ -299,6 +299,9 @@ def test_a_file_of_models_is_watched(bundles: dict[str, Path], tmp_path: Path, m
         assert list(service.describe().models) == ["a", "b"]
         file.write_text(yaml.safe_dump({"bundles": {"b": str(bundles["b"])}, "bundle": 1}))
         await until(service, lambda description: "bundle" in (description.refused or ""))
+        file.write_text("bundles: {b: 'https://user:planted-password@host/bundle?token=planted-token'}")
+        await until(service, lambda description: "host" in (description.refused or ""))
+        assert "***" in str(service.describe().refused) and "planted" not in service.describe().model_dump_json()
 
     serve(ServeConfig(models=ModelsConfig(bundles={"a": bundles["a"]})), scenario)
 
