@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MASK = "***"
-_PASSWORD = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://[^\s/@:'\"]*):[^\s/'\"]+@")
+_PASSWORD = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*:/{1,3}[^\s/@:'\"]*):[^\s/'\"]+@")
 _PARAMETER = re.compile(
     r"([?&;](?:[a-z0-9_.-]*(?:password|passwd|secret|token|signature|credential|api[_-]?key|access[_-]?key(?:_?id)?)"
     r"|key|sig|sas)=)[^&\s;#'\"]+",
@@ -22,7 +22,7 @@ def masked(text: str) -> str:
     >>> masked("https://bucket.example/file?X-Amz-Signature=0a1b2c&part=2")
     'https://bucket.example/file?X-Amz-Signature=***&part=2'
     """
-    if "://" in text:
+    if ":/" in text:  # a path object leaves one slash of a URL
         text = _PASSWORD.sub(rf"\1:{MASK}@", text)
     return _PARAMETER.sub(rf"\1{MASK}", text) if "=" in text else text
 

@@ -199,7 +199,7 @@ def test_a_redis_that_does_not_answer_is_reported(bundle: Bundle) -> None:
     url = "redis://127.0.0.1:1/0"
     with pytest.raises(PrectrError, match=r"^redis://127\.0\.0\.1:1/0: Redis does not answer .*start it"):
         RedisState(url, RedisGuard(url, 0.2, 0.0))
-    with pytest.raises(UsageError, match=r"not a Redis address .*write redis://HOST"):
+    with pytest.raises(UsageError, match=r"not a Redis address; write redis://HOST"):
         RedisGuard("redes://x", 0.2, 0.0)
 
 
