@@ -1,11 +1,13 @@
 """Limits of the plain server on the head and body of a request, tried with raw connections."""
 
+import asyncio
 import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -48,7 +50,10 @@ def url() -> Iterator[str]:
 
 def test_the_plain_server_has_the_limits(world: World, tmp_path: Path) -> None:
     models = ModelsConfig(bundles={"m": Path(world.bundle)})
-    protocol = make_server(ServeConfig(models=models, security=SECURITY, events=tmp_path)).config.http
+    server = make_server(ServeConfig(models=models, security=SECURITY, events=tmp_path))
+    application: Any = server.config.app
+    asyncio.run(application.state.service.close())  # a process maps a state once
+    protocol = server.config.http
     assert isinstance(protocol, type) and issubclass(protocol, LimitedProtocol)
     assert (protocol.max_header_bytes, protocol.header_seconds, protocol.body_seconds) == (4_000, 0.6, 1.2)
 
