@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from prectr.serving.config import ServeConfig
 from tests import processes
@@ -23,7 +24,13 @@ def plain_server(config: ServeConfig, watch: Path | None = None) -> Iterator[str
     """`prectr serve --plain` in a thread; gives its URL."""
     from serve_apps.plain import make_server
 
-    server = make_server(config, watch)
+    with running(make_server(config, watch)) as url:
+        yield url
+
+
+@contextmanager
+def running(server: uvicorn.Server) -> Iterator[str]:
+    """A server of uvicorn in a thread; gives its URL."""
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 30
@@ -31,7 +38,7 @@ def plain_server(config: ServeConfig, watch: Path | None = None) -> Iterator[str
         assert thread.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
     try:
-        yield f"http://{config.host}:{config.port}"
+        yield f"http://{server.config.host}:{server.config.port}"
     finally:
         server.should_exit = True
         thread.join(timeout=30)

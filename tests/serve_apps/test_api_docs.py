@@ -1,8 +1,6 @@
 """The page at /docs: it shows the operations, and asks no server but ours, also in a real browser."""
 
 import re
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from prectr.serving.config import ServeConfig
 from serve_apps.api_docs import ASSETS, add_docs
 from serve_apps.http_api import create_app
 from tests.processes import free_port
+from tests.serve_apps.conftest import running
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +28,8 @@ def url() -> Iterator[str]:
 
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while not server.started:
-        assert thread.is_alive() and time.monotonic() < deadline
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(timeout=30)
+    with running(server) as url:
+        yield url
 
 
 def test_the_page_names_no_other_server_and_all_its_files_are_there(url: str) -> None:

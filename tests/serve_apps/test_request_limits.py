@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from serve_apps.plain import make_server
 from serve_apps.request_limits import LimitedProtocol, limited_protocol
 from tests.prectr.bundle_world import World
 from tests.processes import free_port
+from tests.serve_apps.conftest import running
 
 SECURITY = SecurityConfig(max_header_bytes=4_000, header_seconds=0.6, body_seconds=1.2)
 BODY = json.dumps({"user_id": "u0", "query": "phone", "candidates": ["i0", "i1"]}).encode()
@@ -37,15 +37,8 @@ def url() -> Iterator[str]:
     server = uvicorn.Server(
         uvicorn.Config(app, port=port, log_level="error", http=limited_protocol(SECURITY))  # as `make_server` does
     )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while not server.started:
-        assert thread.is_alive() and time.monotonic() < deadline
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(timeout=30)
+    with running(server) as url:
+        yield url
 
 
 def test_the_plain_server_has_the_limits(world: World, tmp_path: Path) -> None:
