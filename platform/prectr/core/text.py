@@ -80,7 +80,7 @@ def is_blank(text: str) -> bool:
     >>> is_blank(" \\u200b"), is_blank("-")
     (True, False)
     """
-    return not normalise_query(text)
+    return not text.strip() if text.isascii() else not normalise_query(text)
 
 
 def normalise_queries(queries: Iterable[str]) -> dict[str, str]:
