@@ -38,6 +38,7 @@ from prectr.serving.batcher import Batcher, Overloaded, TooLate
 from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.delta_stores import LmdbDeltas, RedisDeltas, UserDeltas
 from prectr.serving.exposures import ExposureLog
+from prectr.serving.garbage import GarbageTimes
 from prectr.serving.impression_tokens import ImpressionTokens, InvalidImpression
 from prectr.serving.instruments import COUNTED, NO_VARIANT, Instruments
 from prectr.serving.models_history import record_served
@@ -158,6 +159,7 @@ class ScoringService:
         self._cache_counts: dict[str, tuple[int, int]] = {}
         self._log_counts = (0, 0)
         self._stopping = False
+        self._garbage = GarbageTimes()
         self._background: list[asyncio.Task[None]] = []
         self._reload_lock = asyncio.Lock()
         if config.models.bundles:
@@ -167,6 +169,7 @@ class ScoringService:
                 self._release()
                 raise
             self._routing = config.models
+            self._garbage.settle()
 
     # One request
 
@@ -419,6 +422,7 @@ class ScoringService:
             await self._batcher.drained()
             kept = set(map(id, loaded.values()))
             await self._batcher.run(self._loader.close, [old for old in before.values() if id(old) not in kept])
+            await self._batcher.run(self._garbage.settle)
 
     def watch(self, file: Path) -> None:
         """Watch a YAML file with the content of `ModelsConfig` and reconfigure when it changes."""
@@ -513,6 +517,7 @@ class ScoringService:
         return LmdbDeltas(Path(self._temporary.name))
 
     def _release(self) -> None:
+        self._garbage.close()
         self._loader.close_all()
         self._deltas.close()
         if self.log is not None:
@@ -532,6 +537,7 @@ class ScoringService:
         while True:
             try:
                 await self._batcher.run(self._set_gauges)
+                await self._batcher.run(self._garbage.collect_if_due)
             except Exception:  # one failure must not end the reports
                 logger.exception("the gauges cannot be updated")
             await asyncio.sleep(REPORT_SECONDS)

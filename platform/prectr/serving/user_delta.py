@@ -43,7 +43,7 @@ KEPT_CLICKS = 50
 """Newest clicks of a delta that are kept."""
 KEPT_LISTS = 1_000
 """Lists of a user within the window that are kept; further ones are refused."""
-CHUNK_ITEMS = 10
+CHUNK_ITEMS = 5
 """Items of an event that are read at once; requests are scored between two chunks."""
 SECONDS_A_DAY = 86_400
 _REQUESTS, _EXAMINED, _CLICKS = (USER_NAMES.index(name) for name in ("requests", "examined", "clicks"))
@@ -287,12 +287,9 @@ class EventReader:
 
     def __init__(self, bundle: Bundle, features: OnlineFeatures) -> None:
         self._bundle, self._features = bundle, features
-
-    @property
-    def table(self) -> LogLikelihoodTable:
+        preferences = bundle.preferences
+        self.table = log_likelihood_table(preferences.click, preferences.examination.exponent)
         """Log-likelihoods of the bundle's fitted click curve."""
-        preferences = self._bundle.preferences
-        return log_likelihood_table(preferences.click, preferences.examination.exponent)
 
     def read(self, event: Event, now: float) -> SeenList:
         """Convert an event; items that neither the catalogue nor the event describes are left out.
