@@ -78,7 +78,7 @@ def create_app(
     if config.playground:
         add_playground(app, service, config.playground_users)
     security = config.security
-    app.add_middleware(Guard, tokens=BearerTokens(security, os.environ), config=config)
+    app.add_middleware(Guard, tokens=BearerTokens(security, os.environ), config=config, give_way=service.give_way)
     if security.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -9,7 +9,7 @@
     cache     requests a second of our server for queries drawn by popularity (Zipf), with its caches and without; each
               query was asked once before
     events    latency of 20 scores a second beside 200 event lists a second, by that without events; queries by
-              popularity, caches on; a list has 20 items, one of them clicked, and a request id of its own
+              popularity, caches on; a list is a page of 20 candidates of such a request, one of them clicked
     encoder   pairs a second, texts in, levels out: ours in ONNX Runtime, a sentence-transformers CrossEncoder in torch
     soak      two replicas under 20 scores and 20 event lists a second for --soak seconds (left out at 0), with two
               replicas killed and a burst of 300 requests: failed requests, and memory
@@ -227,9 +227,7 @@ def measure_cache(bundle: Path, bodies: Path, seconds: float, rounds: int) -> di
     return {"ratio_to_uncached": middle["cached"] / middle["uncached"], "requests_per_second": middle}
 
 
-def measure_events(
-    world: World, bundle: Path, bodies: Path, folder: Path, seconds: float, rounds: int
-) -> dict[str, Any]:
+def measure_events(bundle: Path, bodies: Path, folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
     """Latency of scores at a fixed rate, with events and without, in turns."""
     chance = random.Random(11)
     seen: dict[str, list[dict[str, Any]]] = {"scores": [], "scores_beside_events": [], "events": []}
@@ -238,7 +236,7 @@ def measure_events(
         for turn in range(rounds + 1):
             lists = folder / "lists.jsonl"
             count = int(LISTS_A_SECOND * (LONGER * seconds + 5))
-            lists.write_text("\n".join(_events_of(world, str(turn), count, chance)) + "\n", encoding="utf-8")
+            lists.write_text("\n".join(_events_of(bodies, str(turn), count, chance)) + "\n", encoding="utf-8")
             told = {"scores": wrk(url, "/v1/score", bodies, LONGER * seconds, SCORES_A_SECOND)}
             with ThreadPoolExecutor(1) as pool:
                 events = pool.submit(wrk, url, "/v1/events", lists, LONGER * seconds, LISTS_A_SECOND)
@@ -255,22 +253,20 @@ def measure_events(
     }
 
 
-def _events_of(world: World, name: str, count: int, chance: random.Random) -> list[str]:
-    """Bodies of events, each of one list of `SHOWN_ITEMS` items, one of them clicked, with a request id of its own."""
-    tables = Tables(world.tables)
-    log = tables.impressions(columns=["user_id", "query", "item_id"])
-    users, items = log["user_id"].unique().sort().to_list(), tables.items()["item_id"].to_list()
-    of_query = dict(log.group_by("query").agg(pl.col("item_id").unique().sort()).sort("query").iter_rows())
-    queries, bodies = list(of_query), []
+def _events_of(scored: Path, name: str, count: int, chance: random.Random) -> list[str]:
+    """Bodies of events: each a page of `SHOWN_ITEMS` candidates of a scored request, one of them clicked."""
+    requests = [json.loads(line) for line in scored.read_text(encoding="utf-8").splitlines()]
+    bodies = []
     for number in range(count):
-        query = chance.choice(queries)
-        shown = list(dict.fromkeys([*of_query[query], *chance.sample(items, SHOWN_ITEMS)]))[:SHOWN_ITEMS]
+        request = chance.choice(requests)
+        shown = chance.sample(request["candidates"], SHOWN_ITEMS)
         clicked = chance.randrange(len(shown))
         rows = [
             {"item_id": item, "position": place + 1, "clicked": place == clicked, "price": 10.0}
             for place, item in enumerate(shown)
         ]
-        event = {"request_id": f"{name}-{number}", "user_id": chance.choice(users), "query": query, "shown": rows}
+        user = chance.choice(requests)["user_id"]
+        event = {"request_id": f"{name}-{number}", "user_id": user, "query": request["query"], "shown": rows}
         bodies.append(json.dumps({"events": [event]}))
     return bodies
 
@@ -320,7 +316,7 @@ def measure_encoder(world: World, rounds: int, pairs: int) -> dict[str, Any]:
     return {"ratio_to_cross_encoder": middle["ours"] / middle["cross_encoder"], "pairs_per_second": middle}
 
 
-def measure_soak(world: World, bundle: Path, bodies: Path, seconds: float) -> dict[str, Any]:
+def measure_soak(bundle: Path, bodies: Path, seconds: float) -> dict[str, Any]:
     """Two replicas under scores and events; a replica is killed twice, and a burst comes near the end.
 
     The time is cut into tenths. Of each: answers by status, and the memory of the largest replica at its end; in the
@@ -337,7 +333,7 @@ def measure_soak(world: World, bundle: Path, bodies: Path, seconds: float) -> di
         for number in range(10):
             killed = number in (3, 6) and _kill_replica(process.pid)
             burst = BURST if number == 8 else 0
-            events = _events_of(world, f"soak-{number}", int(SOAK_LISTS_A_SECOND * seconds / 10) + 1, chance)
+            events = _events_of(bodies, f"soak-{number}", int(SOAK_LISTS_A_SECOND * seconds / 10) + 1, chance)
             statuses = asyncio.run(_soak(url, scores, events, seconds / 10, burst))
             mib = max(one.memory_info().rss for one in _replicas(process.pid)) / 2**20
             tenths.append({"killed": killed, "burst": burst, "statuses": dict(statuses), "mib": round(mib)})
@@ -408,11 +404,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "cache" in given.parts:
             result |= measure_cache(bundle, bodies["zipf"], given.seconds, given.rounds)
         if "events" in given.parts:
-            result |= measure_events(world, bundle, bodies["zipf"], folder, given.seconds, given.rounds)
+            result |= measure_events(bundle, bodies["zipf"], folder, given.seconds, given.rounds)
         if "encoder" in given.parts:
             result |= measure_encoder(world, given.rounds, given.encoder_pairs)
         if "soak" in given.parts and given.soak:
-            result |= measure_soak(world, bundle, bodies["zipf"], given.soak)
+            result |= measure_soak(bundle, bodies["zipf"], given.soak)
     print_result({**_rounded(result), **others, "candidates": CANDIDATES, "data": "simulated"}, given.smallest)
 
 

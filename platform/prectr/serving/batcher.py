@@ -6,10 +6,12 @@ part of the batch's time.
 """
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +26,11 @@ SPARE_SECONDS = 0.002
 """Seconds of spare work after which the thread looks for requests again; a single step may take longer."""
 SPARE_SHARE = 0.1
 """Seconds of spare work for each second of scoring while requests always wait."""
+
+
+SWITCH_SECONDS = 0.0005
+"""Seconds for which the event loop and the thread keep Python's lock from each other, in the whole process. At Python's
+default of 0.005, a request that arrives during spare work waits several times 5 ms."""
 
 
 class Overloaded(Exception):
@@ -64,11 +71,14 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._work, self._config, self._max_queued = work, config, max_queued
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._spare: deque[_Spare] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._arrival: asyncio.Event | None = None
         self._working: list[_Entry[Item, Result]] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -96,8 +106,15 @@ class Batcher(Generic[Item, Result]):
         now = time.perf_counter()
         answer: asyncio.Future[tuple[Result, float]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Entry(item, weight, now + patience, now, answer))
+        self._idle.clear()
         self._wake()
         return await answer
+
+    async def until_idle(self, seconds: float) -> None:
+        """Wait until no item is in work or waits, for some seconds at most."""
+        if not self._idle.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), seconds)
 
     async def run_spare(self, steps: Generator[None, None, Output]) -> Output:
         """Run the steps of a generator in the thread while no item waits; returns the generator's result.
@@ -144,6 +161,8 @@ class Batcher(Generic[Item, Result]):
             if self._working:
                 await self._answer(self._working)
                 self._working = []
+            if not self._waiting:
+                self._idle.set()
             if self._spare:
                 await self._run_spare(SPARE_SHARE * (time.perf_counter() - started))
             if not self._waiting and not self._spare:

@@ -53,6 +53,8 @@ WATCH_SECONDS = 2.0
 """Seconds between checks of the file of models."""
 REPORT_SECONDS = 5.0
 """Seconds between two updates of the gauges while no requests arrive."""
+GIVE_WAY_SECONDS = 0.1
+"""Most seconds that a request with events waits before it is read, so that reading it delays no score."""
 DRIFT_EVERY = 50
 """Batches between two updates of the gauges, such as drift."""
 
@@ -275,6 +277,10 @@ class ScoringService:
         self._spawn(score_and_log())
 
     # Events
+
+    async def give_way(self) -> None:
+        """Wait until no request is scored or waits, `GIVE_WAY_SECONDS` at most; call it before reading events."""
+        await self._batcher.until_idle(GIVE_WAY_SECONDS)
 
     async def record_events(self, events: Sequence[Event], trusted: bool = True) -> EventsResponse:
         """Record shown lists and clicks; the next request of a user is scored with them.

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import pytest
@@ -186,6 +186,61 @@ def test_drained_waits_for_all_that_is_there() -> None:
         await drained
         assert all(task.done() for task in tasks) or await asyncio.gather(*tasks)
         assert work.batches == [[1], [2]]
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_spare_work_is_done_in_steps_between_batches() -> None:
+    """An item that arrives during spare work waits for one step, and spare work goes on while items always wait."""
+
+    async def scenario() -> None:
+        work = Work()
+        batcher: Batcher[int, int] = Batcher(work, BatchConfig(requests=1), max_queued=50)
+        steps: list[int] = []
+
+        def spare() -> Generator[None, None, str]:
+            for number in range(30):
+                time.sleep(0.002)
+                steps.append(number)
+                yield
+            return "done"
+
+        done = asyncio.create_task(batcher.run_spare(spare()))
+        await asyncio.sleep(0.005)
+        await batcher.submit(1, 1, 60)
+        assert 0 < len(steps) < 10, "the item did not wait for the end"
+        await asyncio.gather(*(batcher.submit(item, 1, 60) for item in range(2, 12)))
+        assert len(steps) >= 10, "each batch was followed by a step"
+        assert await done == "done" and len(steps) == 30
+
+        def broken() -> Generator[None, None, None]:
+            yield
+            raise ZeroDivisionError("nothing")
+
+        with pytest.raises(ZeroDivisionError):
+            await batcher.run_spare(broken())
+        assert (await batcher.submit(3, 1, 60))[0] == 6
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_waiting_for_an_idle_thread_is_bounded() -> None:
+    async def scenario() -> None:
+        work = Work()
+        batcher: Batcher[int, int] = Batcher(work, BatchConfig(), max_queued=5)
+        await batcher.until_idle(60)
+        first = await begun(batcher, work, 1)
+        started = time.perf_counter()
+        await batcher.until_idle(0.05)
+        assert 0.04 < time.perf_counter() - started < 5
+        waiting = asyncio.create_task(batcher.until_idle(60))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        work.gate.set()
+        await first
+        await asyncio.wait_for(waiting, 5)
         await batcher.close()
 
     run(scenario())
