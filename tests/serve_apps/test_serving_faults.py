@@ -124,6 +124,7 @@ def _start(world: World, folder: Path, port: int) -> Server:
     command = [sys.executable, "-m", "jobs.cli", "serve", "--port", str(port)]
     command += ["--models", str(models), *(part for one in settings for part in ("--set", one))]
     environment = with_code() | {"RAY_metrics_report_interval_ms": "1000"}
+    environment.pop("RAY_enable_metrics_collection", None)  # a Ray of this process has set it
     said = folder / "said"
     with said.open("w") as stream:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stream, start_new_session=True)
