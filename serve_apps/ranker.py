@@ -86,7 +86,7 @@ def open_service(config: ServeConfig, watch: Path | None, impression_key: str) -
             models = config.model_copy(update={"models": load_config(ModelsConfig, file)})
             return ScoringService(models, instruments, impression_key)
         except PrectrError as error:
-            logging.getLogger("ray.serve").error("%s cannot be served: %s", file, error)
+            logger.error("%s cannot be served: %s", file, error)
             refusal = refusal or error
     assert refusal is not None
     raise refusal

@@ -21,13 +21,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Output = TypeVar("Output")
 
-
 SPARE_SECONDS = 0.002
 """Seconds of spare work after which the thread looks for requests again; a single step may take longer."""
 SPARE_SHARE = 0.1
 """Seconds of spare work for each second of scoring while requests always wait."""
-
-
 SWITCH_SECONDS = 0.0005
 """Seconds for which the event loop and the thread keep Python's lock from each other, in the whole process. At Python's
 default of 0.005, a request that arrives during spare work waits several times 5 ms."""

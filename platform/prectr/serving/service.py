@@ -340,7 +340,7 @@ class ScoringService:
         """Update users in the batcher's thread, with the relevance and features of the default model."""
         update = _Update()
         for event in events:
-            model = self._models[self._routing.control or ""]
+            model = self.default
             seen = yield from model.events.read_in_chunks(event, now)
             add = partial(
                 add_list,
@@ -460,11 +460,10 @@ class ScoringService:
 
     def describe(self) -> ModelsAnswer:
         """Describe the served models."""
-        control = self._routing.control or ""
-        state = self._models[control].state.info
+        state = self.default.state.info
         return ModelsAnswer(
             models={name: model.bundle.version for name, model in self._models.items()},
-            default_model=control,
+            default_model=self._routing.control or "",
             experiment=self._routing.experiment.name,
             shares=self._routing.experiment.shares,
             shadow=self._routing.shadow and self._routing.shadow.model,
