@@ -1,5 +1,6 @@
 """Metrics of a server, declared once and kept under equal names by Prometheus' client or by Ray."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -9,6 +10,7 @@ CANDIDATES = (1.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 NO_VARIANT = "none"
 """Value of the label `variant` of a request outside an experiment."""
 _MODEL = ("model", "variant")
+_Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ class Instruments(Protocol):
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
 
+    def flush(self) -> None:
+        """Export counters and gauges as they are now; until then they may lag behind."""
+
 
 class PrometheusInstruments:
     """Metrics in this process, for a Prometheus scrape."""
@@ -93,6 +98,9 @@ class PrometheusInstruments:
         """Set a gauge."""
         self._of(name, labels).set(value)
 
+    def flush(self) -> None:
+        """Nothing is held back."""
+
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         from prometheus_client import generate_latest
@@ -105,7 +113,10 @@ class PrometheusInstruments:
 
 
 class RayInstruments:
-    """Metrics in Ray, which each node exports for all of its replicas under names that begin with `ray_`."""
+    """Metrics in Ray, which each node exports for all of its replicas under names that begin with `ray_`.
+
+    Each call of Ray costs some microseconds, so counters and gauges are held back until `flush`.
+    """
 
     def __init__(self) -> None:
         from ray.serve import metrics
@@ -119,13 +130,15 @@ class RayInstruments:
             else classes[metric.kind](metric.name, description=metric.description, tag_keys=metric.labels)
             for metric in METRICS
         }
+        self._lock = threading.Lock()
+        self._counts: dict[_Series, float] = {}
+        self._gauges: dict[_Series, float] = {}
 
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
-        if value > 0:
-            self._metrics[name].inc(value, tags=labels)
-        else:
-            self._metrics[name]._record(0.0, tags=labels)  # `inc` refuses 0, which a new series begins with
+        series = (name, tuple(labels.items()))
+        with self._lock:
+            self._counts[series] = self._counts.get(series, 0.0) + value
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add to a histogram."""
@@ -133,7 +146,19 @@ class RayInstruments:
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
-        self._metrics[name].set(value, tags=labels)
+        with self._lock:
+            self._gauges[name, tuple(labels.items())] = value
+
+    def flush(self) -> None:
+        """Give counters and gauges to Ray."""
+        with self._lock:
+            counts, self._counts = self._counts, {}
+            gauges, self._gauges = self._gauges, {}
+        for (name, labels), value in counts.items():
+            # `inc` refuses 0, which a new series begins with.
+            self._metrics[name]._record(value, tags=dict(labels))
+        for (name, labels), value in gauges.items():
+            self._metrics[name].set(value, tags=dict(labels))
 
 
 def _list(values: Sequence[float]) -> list[float]:
