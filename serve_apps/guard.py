@@ -4,7 +4,8 @@ import base64
 import binascii
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,13 +36,17 @@ class Guard:
         app: the application.
         tokens: valid tokens; without any, nothing requires one.
         config: sizes of bodies.
-        give_way: waits until events may be read.
+        beside_scores: makes the context in which a request with events is read and answered.
     """
 
     def __init__(
-        self, app: ASGIApp, tokens: BearerTokens, config: ServeConfig, give_way: Callable[[], Awaitable[None]]
+        self,
+        app: ASGIApp,
+        tokens: BearerTokens,
+        config: ServeConfig,
+        beside_scores: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
-        self._app, self._tokens, self._give_way = app, tokens, give_way
+        self._app, self._tokens, self._beside_scores = app, tokens, beside_scores
         self._max_body_bytes = config.security.max_body_bytes
         self._max_event_bytes = min(config.event_bytes, config.security.max_body_bytes)
 
@@ -61,9 +66,8 @@ class Guard:
         if not length.isdigit() or int(length) > most:
             await _refuse(send, 413, f"the body has more than {most} bytes", [(b"connection", b"close")])
             return
-        if path == EVENTS:
-            await self._give_way()
-        await self._app(scope, _bounded(scope, receive, most), _with_headers(send))
+        async with self._beside_scores() if path == EVENTS else nullcontext():
+            await self._app(scope, _bounded(scope, receive, most), _with_headers(send))
 
     def _scopes_of(self, header: bytes, path: str) -> frozenset[str] | None:
         """Scopes of the request's token; None without a valid one."""

@@ -78,7 +78,8 @@ def create_app(
     if config.playground:
         add_playground(app, service, config.playground_users)
     security = config.security
-    app.add_middleware(Guard, tokens=BearerTokens(security, os.environ), config=config, give_way=service.give_way)
+    tokens = BearerTokens(security, os.environ)
+    app.add_middleware(Guard, tokens=tokens, config=config, beside_scores=service.beside_scores)
     if security.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -47,7 +47,7 @@ def test_the_page_names_no_other_server_and_all_its_files_are_there(url: str) ->
 
 
 def test_the_ranker_has_this_page_and_no_other() -> None:
-    service: Any = SimpleNamespace(give_way=None)
+    service: Any = SimpleNamespace(beside_scores=None)
     routes = {getattr(route, "path", "") for route in create_app(service, ServeConfig(playground=False)).routes}
     assert {"/docs", "/docs/{name}", "/openapi.json"} <= routes and "/redoc" not in routes
 

@@ -9,9 +9,9 @@ import asyncio
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -26,8 +26,8 @@ SPARE_SECONDS = 0.002
 SPARE_SHARE = 0.1
 """Seconds of spare work for each second of scoring while requests always wait."""
 SWITCH_SECONDS = 0.0005
-"""Seconds for which the event loop and the thread keep Python's lock from each other, in the whole process. At Python's
-default of 0.005, a request that arrives during spare work waits several times 5 ms."""
+"""Seconds for which the event loop and the thread keep Python's lock from each other in `Batcher.short_turns`. At
+Python's default of 0.005, a request that arrives beside other work of both waits several times 5 ms."""
 
 
 class Overloaded(Exception):
@@ -68,7 +68,6 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._work, self._config, self._max_queued = work, config, max_queued
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
-        sys.setswitchinterval(SWITCH_SECONDS)
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._spare: deque[_Spare] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -76,6 +75,8 @@ class Batcher(Generic[Item, Result]):
         self._working: list[_Entry[Item, Result]] = []
         self._idle = asyncio.Event()
         self._idle.set()
+        self._short_turns = 0
+        self._usual_switch_seconds = sys.getswitchinterval()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -112,6 +113,22 @@ class Batcher(Generic[Item, Result]):
         if not self._idle.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), seconds)
+
+    @contextmanager
+    def short_turns(self) -> Iterator[None]:
+        """Let the event loop and the thread take turns soon during the block, in the whole process.
+
+        For the whole of other work than scoring, in the loop and in the thread; while items are scored only, switching
+        would cost more time than it saves.
+        """
+        self._short_turns += 1
+        sys.setswitchinterval(SWITCH_SECONDS)
+        try:
+            yield
+        finally:
+            self._short_turns -= 1
+            if not self._short_turns:
+                sys.setswitchinterval(self._usual_switch_seconds)
 
     async def run_spare(self, steps: Generator[None, None, Output]) -> Output:
         """Run the steps of a generator in the thread while no item waits; returns the generator's result.

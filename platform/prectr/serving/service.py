@@ -11,8 +11,8 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -52,11 +52,9 @@ from prectr.serving.user_delta import EventLimits, Outcome, add_list
 WATCH_SECONDS = 2.0
 """Seconds between checks of the file of models."""
 REPORT_SECONDS = 5.0
-"""Seconds between two updates of the gauges while no requests arrive."""
+"""Seconds between two updates of the exported metrics."""
 GIVE_WAY_SECONDS = 0.1
 """Most seconds that a request with events waits before it is read, so that reading it delays no score."""
-DRIFT_EVERY = 50
-"""Batches between two updates of the gauges, such as drift."""
 
 logger = logging.getLogger("ray.serve")
 """Ray's logger of replicas, so that one structured log holds all messages; without Ray an ordinary logger."""
@@ -157,7 +155,6 @@ class ScoringService:
         self._routing = ModelsConfig()
         self._refusal: str | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._batches = 0
         self._cache_counts: dict[str, tuple[int, int]] = {}
         self._log_counts = (0, 0)
         self._stopping = False
@@ -250,9 +247,6 @@ class ScoringService:
                         level=[entry.expected_level for entry in answer.results],
                     )
         self._instruments.observe("prectr_batch_requests", len(jobs))
-        self._batches += 1
-        if self._batches % DRIFT_EVERY == 1:
-            self._set_gauges()
         return [answers[number] for number in range(len(jobs))]
 
     def _shadow(self, request: ScoreRequest, response: ScoreResponse, now: float) -> None:
@@ -278,9 +272,15 @@ class ScoringService:
 
     # Events
 
-    async def give_way(self) -> None:
-        """Wait until no request is scored or waits, `GIVE_WAY_SECONDS` at most; call it before reading events."""
-        await self._batcher.until_idle(GIVE_WAY_SECONDS)
+    @asynccontextmanager
+    async def beside_scores(self) -> AsyncIterator[None]:
+        """For the whole of a request with events: delay no score.
+
+        It begins when no request is scored or waits, after `GIVE_WAY_SECONDS` at most.
+        """
+        with self._batcher.short_turns():
+            await self._batcher.until_idle(GIVE_WAY_SECONDS)
+            yield
 
     async def record_events(self, events: Sequence[Event], trusted: bool = True) -> EventsResponse:
         """Record shown lists and clicks; the next request of a user is scored with them.
@@ -509,6 +509,7 @@ class ScoringService:
         for task in self._background:
             task.cancel()
         await self._batcher.drained()
+        await self._batcher.run(self._export)
         await self._batcher.run(self._loader.close, list(self._models.values()))
         await self._batcher.close()
         self._release()
@@ -535,16 +536,13 @@ class ScoringService:
     # Metrics
 
     def report(self) -> None:
-        """Update the gauges every few seconds, also while no requests arrive."""
+        """Export the metrics every few seconds, also while no requests arrive."""
         self._background.append(asyncio.get_running_loop().create_task(self._report()))
 
     async def _report(self) -> None:
         while True:
-            try:
-                await self._batcher.run(self._set_gauges)
-                await self._batcher.run(self._garbage.collect_if_due)
-            except Exception:  # one failure must not end the reports
-                logger.exception("the gauges cannot be updated")
+            await self._batcher.run(self._export)
+            await self._batcher.run(self._garbage.collect_if_due)
             await asyncio.sleep(REPORT_SECONDS)
 
     def _finish(
@@ -592,8 +590,16 @@ class ScoringService:
                 for value in values:
                     self._instruments.count(name, 0.0, **labels, **{label: value})
 
+    def _export(self) -> None:
+        """Update the metrics that are not updated with each request, and export all; a failure is only logged."""
+        try:
+            self._declare_counters()
+            self._set_gauges()
+            self._instruments.flush()
+        except Exception:
+            logger.exception("the metrics cannot be exported")
+
     def _set_gauges(self) -> None:
-        self._declare_counters()
         self._instruments.set("prectr_events_queue_items", self._queued_event_items)
         if self.log is not None:
             counts, before = (self.log.dropped, self.log.failures), self._log_counts
