@@ -69,8 +69,8 @@ class PairEncoder:
         """Compute the outputs of the pairs `rows`, in their order: float32 [len(rows), width] each."""
         if self.cache is None:
             return self._run(tokens, rows)
-        keys = [_key(tokens, row) for row in rows.tolist()]
-        slots = np.array([self.cache.find(key) for key in keys], np.int64)
+        keys = pair_keys(tokens, rows)
+        slots = self.cache.find(keys)
         uncached = np.flatnonzero(slots < 0)
         outputs = self.cache.read(slots)
         if len(uncached):
@@ -125,10 +125,9 @@ class OutputCache:
         """Look-ups that did not find their pair."""
         return self._slots.misses
 
-    def find(self, key: bytes) -> int:
-        """Return the slot of a pair, which becomes the most recently used one; -1 if there is none."""
-        slot = self._slots.get(key)
-        return -1 if slot is None else slot
+    def find(self, keys: list[bytes]) -> np.ndarray:
+        """Slots of pairs, int64 [len(keys)], which become the most recently used ones; -1 where there is none."""
+        return np.array([-1 if slot is None else slot for slot in map(self._slots.get, keys)], np.int64)
 
     def read(self, slots: np.ndarray) -> list[np.ndarray]:
         """Copy the values of some slots; the values for a slot of -1 are arbitrary."""
@@ -154,7 +153,12 @@ class OutputCache:
                 values[slot] = output[row]
 
 
-def _key(tokens: PairTokens, row: int) -> bytes:
-    """Key of a pair: its token ids and the position where the title begins. Equal keys are equal inputs."""
-    ids = tokens.values[tokens.offsets[row] : tokens.offsets[row + 1]]
-    return ids.tobytes() + tokens.query_tokens[row].tobytes()
+def pair_keys(tokens: PairTokens, rows: np.ndarray) -> list[bytes]:
+    """Key of each pair: its token ids and the position where the title begins. Equal keys are equal inputs."""
+    values, titles = tokens.values.tobytes(), tokens.query_tokens.tobytes()
+    starts, ends = (tokens.values.itemsize * tokens.offsets[rows + after] for after in (0, 1))
+    width = tokens.query_tokens.itemsize
+    return [
+        values[start:end] + titles[row * width : row * width + width]
+        for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist())
+    ]

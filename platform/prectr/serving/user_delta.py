@@ -16,7 +16,7 @@ displace real ones. `EventReader` converts an event (a shown list) to what it ad
 """
 
 import hashlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -208,13 +208,21 @@ def merged(
     base["sums"] = _total([base.get("sums"), *(day["sums"] for day in days)], USER_WIDTH)
     base["price"] = _total([base.get("price"), *(day["price"] for day in days)], 2)
     for kind in ("brands", "categories"):
-        counts = {name: list(values) for name, values in base.get(kind, {}).items()}
-        for day in days:
-            for name, values in day[kind].items():
-                counts[name] = _total([counts.get(name), values], 2)
-        base[kind] = counts
+        base[kind] = _with_counts(base.get(kind, {}), [day[kind] for day in days])
     base["clicks"] = [*base.get("clicks", []), *clicks]
     return base
+
+
+def _with_counts(
+    counts: Mapping[str, Sequence[float]], days: Sequence[Mapping[str, Sequence[float]]]
+) -> dict[str, list[float]]:
+    """Add the pairs of numbers of some days; a user has tens of names, and numpy would be slow for so short rows."""
+    total = {name: list(pair) for name, pair in counts.items()}
+    for day in days:
+        for name, (first, second) in day.items():
+            before = total.get(name, (0.0, 0.0))
+            total[name] = [before[0] + first, before[1] + second]
+    return total
 
 
 def _empty_day() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prectr.ranking.drift import Drift
-from prectr.relevance.pair_encoder import OutputCache, PairEncoder
+from prectr.relevance.pair_encoder import OutputCache, PairEncoder, pair_keys
 from prectr.relevance.tokenisation import PairTokens
 from prectr.serving.config import ExperimentSplit, ModelsConfig, ServeConfig
 
@@ -126,9 +126,13 @@ def test_a_known_pair_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_equal_tokens_with_another_border_are_another_pair() -> None:
+    values = np.array([2, 5, 3, 7, 3, 2, 5, 3, 7, 3, 2, 6, 3, 7, 3], np.int32)
+    tokens = PairTokens(values, np.array([0, 5, 10, 15]), np.array([3, 2, 3], np.int16))
+    first, border, other, again = pair_keys(tokens, np.array([0, 1, 2, 0]))
+    assert first == again and len({first, border, other}) == 3
     cache = OutputCache(1_000, [1])
-    cache.write([b"x"], [np.ones((1, 1), np.float32)])
-    assert cache.find(b"x") == 0 and cache.find(b"y") == -1
+    cache.write([first], [np.ones((1, 1), np.float32)])
+    assert cache.find([border, first, other]).tolist() == [-1, 0, -1]
 
 
 def test_drift_is_zero_for_the_same_spread_and_large_for_another(tmp_path: Path) -> None:
