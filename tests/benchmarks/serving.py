@@ -426,7 +426,9 @@ def _rounded(value: Any) -> Any:
 
 def _environment() -> dict[str, str]:
     root = HERE.parents[1]
-    return os.environ | {
+    # A Ray of this process has set it: a server exports its metrics, as it does for users.
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_enable_metrics_collection"}
+    return environment | {
         "PYTHONPATH": f"{root / 'platform'}{os.pathsep}{root}",
         "OMP_NUM_THREADS": "1",
         "POLARS_MAX_THREADS": "1",
