@@ -217,6 +217,13 @@ def test_scores_and_models_are_checked() -> None:
 def test_placement_comes_from_logged_propensities_of_a_uniform_order_only(shown) -> None:
     _, made, _, logged = shown
     assert uniform_placement(made.row, made.position, logged) == pytest.approx(np.full(len(logged), 0.1))
+    for pool in (10, 30):
+        constant = np.full(len(logged), 1 / pool)
+        assert uniform_placement(made.row, made.position, constant) == pytest.approx(np.full(len(logged), 0.1))
+        both = np.where(made.row % 2 == 0, logged, constant).astype(np.float32)
+        assert uniform_placement(made.row, made.position, both) == pytest.approx(np.full(len(logged), 0.1))
+    with pytest.raises(ValueError, match="6000 of 6000 requests have propensities of an order that is not uniform"):
+        uniform_placement(made.row, made.position, np.full(len(logged), 0.11))  # ten items, nine to choose from
     sequential = logged.copy()
     sequential[:3] *= 0.5  # of one request
     with pytest.raises(ValueError, match="1 of 6000 requests have propensities of an order that is not uniform"):

@@ -246,8 +246,10 @@ def paired_difference(first: PolicyValue, second: PolicyValue, level: float = 0.
 def uniform_placement(request: np.ndarray, position: np.ndarray, propensity: np.ndarray) -> np.ndarray:
     """Convert logged propensities to the propensity of a position given the items of the list: 1 / m for m items.
 
-    The log of a uniformly random order holds, for position k, the probability 1 / (pool - k + 1) of the item given the
-    items above it. Given the set of items shown, all their orders then have the same probability.
+    A log of a uniformly random order of `pool` items holds one of two propensities for position k: the probability
+    1 / (pool - k + 1) of the item given the items above it, or the probability 1 / pool that the item is there,
+    whatever else is shown. Given the set of items shown, each of them is then at each position equally often. A request
+    may have either.
 
     Args:
         request: [n] request of each row.
@@ -255,8 +257,8 @@ def uniform_placement(request: np.ndarray, position: np.ndarray, propensity: np.
         propensity: [n] as logged.
 
     Raises:
-        ValueError: a propensity is missing or outside (0, 1], or the propensities are not those of a uniform order. The
-            log then does not determine the probability of a position given the items.
+        ValueError: a propensity is missing or outside (0, 1], or the propensities of a request are neither. The log
+            then does not determine the probability of a position given the items.
     """
     codes, requests = group_codes(request)
     position = np.asarray(position, np.int64)
@@ -265,16 +267,19 @@ def uniform_placement(request: np.ndarray, position: np.ndarray, propensity: np.
     if wrong:
         raise ValueError(f"Of {len(propensity)} propensities {wrong} are missing or outside (0, 1].")
     length = _list_lengths(codes, requests, position)
-    pool = 1.0 / propensity + position - 1
-    smallest, largest = np.full(requests, np.inf), np.zeros(requests)
-    np.minimum.at(smallest, codes, pool)
-    np.maximum.at(largest, codes, pool)
-    slack = 1e-6 * largest
-    uneven = int(((largest - smallest > slack) | (smallest < length - slack)).sum())
-    if uneven:
+    uniform = np.zeros(requests, bool)
+    for pool in (1.0 / propensity + position - 1, 1.0 / propensity):
+        smallest, largest = np.full(requests, np.inf), np.zeros(requests)
+        np.minimum.at(smallest, codes, pool)
+        np.maximum.at(largest, codes, pool)
+        slack = 1e-6 * largest
+        uniform |= (largest - smallest <= slack) & (smallest >= length - slack)
+    if not uniform.all():
         raise ValueError(
-            f"{uneven} of {requests} requests have propensities of an order that is not uniform: 1 / propensity + "
-            "position - 1, the number of items to choose from, must be the same at all positions of a request."
+            f"{int((~uniform).sum())} of {requests} requests have propensities of an order that is not uniform: the "
+            "number of items to choose from must be the same at all positions of a request, and no smaller than the "
+            "list. It is 1 / propensity + position - 1 if the log holds the probability of an item given those above "
+            "it, and 1 / propensity if it holds that of the item at its position."
         )
     return 1.0 / length[codes]
 
