@@ -70,6 +70,42 @@ class AucInGroups:
             raise ValueError(f"GAUC has no weight {weight!r}; use one of {', '.join(weights)}.")
         return cls(value, np.where(both_classes, weights[weight], 0.0))
 
+    @classmethod
+    def of_rows(
+        cls, group: np.ndarray, clicked: np.ndarray, score: np.ndarray, weight: GroupWeight = "impressions"
+    ) -> "AucInGroups":
+        """Compute the AUC of each group from checked rows; arguments and errors as `group_auc`."""
+        score = checked_scores(score, clicked, group)
+        codes, groups = group_codes(group)
+        return cls.of(codes, groups, checked_labels(clicked), score, weight)
+
+    def mean(self) -> tuple[float, float]:
+        """Weighted mean of the groups' values and its standard error; NaN if every group has one class."""
+        return self._mean_of(self.value)
+
+    def gain(self, base: np.ndarray) -> tuple[float, float]:
+        """GAUC minus that of other scores of the same rows, and the standard error of this difference.
+
+        Args:
+            base: [g] AUC of each group by the other scores.
+
+        Example:
+            >>> user, clicked = np.array([0, 0, 1, 1]), np.array([1, 0, 1, 0])
+            >>> good = AucInGroups.of_rows(user, clicked, np.array([0.9, 0.1, 0.8, 0.2]))
+            >>> bad = AucInGroups.of_rows(user, clicked, np.array([0.1, 0.9, 0.2, 0.8]))
+            >>> good.gain(bad.value)  # each user gains the same, so the gain has no error
+            (1.0, 0.0)
+        """
+        return self._mean_of(self.value - base)
+
+    def _mean_of(self, value: np.ndarray) -> tuple[float, float]:
+        used = self.weight > 0
+        if not used.any():
+            return float("nan"), float("nan")
+        weights, values = self.weight[used] / self.weight.sum(), value[used]
+        mean = float(weights @ values)
+        return mean, float(np.sqrt((weights**2) @ (values - mean) ** 2))
+
 
 def auc(clicked: np.ndarray, score: np.ndarray) -> float:
     """Area under the ROC curve of scores [n] for labels [n]; NaN if the rows have one class only.
@@ -108,18 +144,9 @@ def group_auc(
         >>> gauc.value, gauc.groups, gauc.dropped  # 3/5 x 1 + 2/5 x 0; user c never clicked
         (0.6, 2, 1)
     """
-    score = checked_scores(score, clicked, group)
-    codes, groups = group_codes(group)
-    by_group = AucInGroups.of(codes, groups, checked_labels(clicked), score, weight)
-    used = by_group.weight > 0
-    used_groups = int(used.sum())
-    if not used_groups:
-        return GroupAuc(float("nan"), float("nan"), 0, groups)
-    weights = by_group.weight[used] / by_group.weight.sum()
-    values = by_group.value[used]
-    value = float(weights @ values)
-    error = float(np.sqrt((weights**2) @ (values - value) ** 2))
-    return GroupAuc(value, error, used_groups, groups - used_groups)
+    by_group = AucInGroups.of_rows(group, clicked, score, weight)
+    used = int((by_group.weight > 0).sum())
+    return GroupAuc(*by_group.mean(), used, len(by_group.weight) - used)
 
 
 def relative_improvement(value: float, base: float) -> float:

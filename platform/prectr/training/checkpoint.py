@@ -21,7 +21,7 @@ from torch import Tensor
 from prectr.core.artifacts import write_json
 from prectr.core.errors import PrectrError, shorten
 
-VERSION = 1
+VERSION = 2
 PROGRESS = "progress.json"
 
 

@@ -36,7 +36,7 @@ class TrainConfig(WorkerConfig):
     """Rows of one training step, over all workers."""
     pair_rows: int = Field(32, ge=1)
     """Most rows of one pair of query and item that are shuffled as one piece. They share a batch, which encodes the
-    pair's text once. 1 shuffles single rows."""
+    pair's text once. 1 shuffles single rows, as always for a ranker that encodes no text while it is trained."""
     rows_in_memory: int = Field(8_000_000, ge=1)
     """Sample rows that a worker holds in memory. More rows are read in shards of random files, in a new order each
     epoch."""

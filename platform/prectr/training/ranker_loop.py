@@ -8,7 +8,7 @@ one machine, build and thread count only. The loop knows no model: its caller pa
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from prectr.core.dealing import shuffled
 from prectr.core.errors import PrectrError
 from prectr.core.ray_train import append_curve
 from prectr.features.load import Samples, split_days
-from prectr.metrics import auc, group_auc, log_loss
+from prectr.metrics import auc, log_loss
+from prectr.metrics.roc import AucInGroups
 from prectr.training.checkpoint import Progress, newest_whole, write_checkpoint
 from prectr.training.config import TrainConfig
 from prectr.training.data import RankerData
@@ -33,6 +34,8 @@ from prectr.training.workers import RayWorkers, Workers
 
 CURVE = "learning_curve.jsonl"
 STATE = "model.safetensors"
+BEST_USERS = "best-users"
+"""Part of a checkpoint: the AUC of each user of the validation day in the best state."""
 
 
 def train_ranker(loop: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +78,8 @@ class Run:
         if workers.world > 1:
             self.trained = nn.parallel.DistributedDataParallel(self.step, find_unused_parameters=True)
 
+        # Only a ranker that encodes text in each step gains by rows of a pair in one batch.
+        self.pair_rows = self.config.pair_rows if self.ranker.uses_text and self.ranker.trains_encoder else 1
         self.plan = ShardPlan.of(samples.files(training_days), self.config.rows_in_memory)
         self.steps = self.plan.steps(self.config.seed, self.config.epochs, self.config.batch_size)
         self.evaluate_at = evaluation_steps(self.steps, self.config.evaluations_per_epoch)
@@ -85,6 +90,8 @@ class Run:
         self.progress = Progress(self.config.seed)
         self.unreadable_checkpoints: list[str] = []
         self._best: dict[str, Tensor] = {}
+        self._best_auc = np.zeros(0)
+        """AUC of each user of the validation day in the best state."""
         self._shard: tuple[tuple[Path, ...], RankerData] | None = None
 
     def run(self) -> dict[str, Any]:
@@ -145,7 +152,7 @@ class Run:
                     self._shard = None  # frees the memory of the last shard before the next one is read
                     self._shard = shard.files, self.load(shard.files)
                 generator = np.random.default_rng([self.config.seed, epoch, shard.number])
-                order = shuffled(self._data.rows.pair, self.config.pair_rows, generator)
+                order = shuffled(self._data.rows.pair, self.pair_rows, generator)
                 yield from batches(order, self.config.batch_size, progress.row)
                 progress.shard, progress.row = shard.number + 1, 0
             progress.epoch, progress.shard = epoch + 1, 0
@@ -186,12 +193,12 @@ class Run:
         progress.recent = []
         if self.workers.rank:
             return True
-        figures = validate(self.step, self.validation)
+        figures, by_user = validate(self.step, self.validation)
         point = {"epoch": progress.epoch + 1, "step": progress.step, "loss": loss, **figures}
         progress.curve.append(point)
         trackers.point(progress.step, point)
-        if not progress.best or is_better(figures, progress.best):
-            progress.best = point
+        if not progress.best or is_better(figures, by_user, progress.best, self._best_auc):
+            progress.best, self._best_auc = point, by_user.value
             self._best = {name: value.detach().cpu().clone() for name, value in self.ranker.state_dict().items()}
         return self._report(point)
 
@@ -199,6 +206,7 @@ class Run:
         parts = {"model": self.ranker.state_dict(), "optimiser": self.optimiser.tensors()}
         if self._best:
             parts["best"] = self._best
+            parts[BEST_USERS] = {"auc": torch.from_numpy(self._best_auc)}
         write_checkpoint(folder, self.progress, parts)
 
     def _resume(self) -> None:
@@ -211,6 +219,8 @@ class Run:
         self.ranker.load_state_dict(parts["model"])
         self.optimiser.load_tensors(parts["optimiser"])
         self._best = parts.get("best", {})
+        if self._best:
+            self._best_auc = parts[BEST_USERS]["auc"].numpy()
         if self.workers.rank == 0:
             for point in self.progress.curve:
                 append_curve(self.out / CURVE, point)
@@ -233,8 +243,8 @@ def predict(step: TrainingStep, data: RankerData, batch_size: int = 8192) -> tup
     return np.concatenate(free)[inverse], np.concatenate(logged)[inverse]
 
 
-def validate(step: TrainingStep, data: RankerData) -> dict[str, float]:
-    """Metrics on the validation day, at the logged positions, and the position-free AUC.
+def validate(step: TrainingStep, data: RankerData) -> tuple[dict[str, float], AucInGroups]:
+    """Metrics on the validation day, at the logged positions, and the position-free AUC; and the AUC of each user.
 
     Raises:
         PrectrError: a score is NaN or infinite.
@@ -246,14 +256,16 @@ def validate(step: TrainingStep, data: RankerData) -> dict[str, float]:
             f"{len(broken)} of {len(data)} scores of the validation day are NaN or infinite; the first is of "
             f"{data.name_of(int(broken[0]))}; lower train.learning_rate."
         )
-    by_user = group_auc(data.user, data.clicked, logged)
-    return {
+    by_user = AucInGroups.of_rows(data.user, data.clicked, logged)
+    gauc, gauc_error = by_user.mean()
+    figures = {
         "auc": auc(data.clicked, logged),
-        "gauc": by_user.value,
-        "gauc_error": by_user.error,
+        "gauc": gauc,
+        "gauc_error": gauc_error,
         "auc_position_free": auc(data.clicked, free),
         "logloss": log_loss(data.clicked, 1.0 / (1.0 + np.exp(-logged))),
     }
+    return figures, by_user
 
 
 def evaluation_steps(steps: list[int], per_epoch: int) -> set[int]:
@@ -271,14 +283,23 @@ def evaluation_steps(steps: list[int], per_epoch: int) -> set[int]:
     }
 
 
-def is_better(figures: dict[str, float], best: dict[str, float]) -> bool:
+def is_better(
+    figures: Mapping[str, float], by_user: AucInGroups, best: Mapping[str, float], best_auc: np.ndarray
+) -> bool:
     """Whether a state is better than the best so far.
 
-    GAUC decides if it differs by more than its standard error, else log loss: on a day with few clicks, GAUC alone
-    picks early, unfinished states by chance. If no user has both clicks and skips, GAUC is NaN and log loss decides.
+    GAUC decides if its gain is larger than the standard error of the gain, user by user; else log loss, because on a
+    day with few clicks GAUC alone picks early, unfinished states by chance. If no user has both clicks and skips, GAUC
+    is NaN and log loss decides.
+
+    Args:
+        figures: metrics of the state, from `validate`.
+        by_user: its AUC of each user.
+        best: metrics of the best state.
+        best_auc: [users] AUC of each user in the best state.
     """
-    gain = figures["gauc"] - best["gauc"]
-    if abs(gain) > figures["gauc_error"]:
+    gain, error = by_user.gain(best_auc)
+    if abs(gain) > error:
         return gain > 0
     return figures["logloss"] < best["logloss"]
 

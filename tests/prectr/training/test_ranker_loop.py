@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -23,6 +24,7 @@ from prectr.features.load import Samples, match_columns
 from prectr.features.pair_table import pair_table
 from prectr.features.spec import FeatureSpec
 from prectr.features.texts import split_texts
+from prectr.metrics.roc import AucInGroups
 from prectr.training.config import TrainConfig
 from prectr.training.ranker_loop import CURVE, STATE, Run
 from prectr.training.step import TrainingStep
@@ -172,22 +174,27 @@ def test_a_batch_of_one_row_is_a_batch(train: Train) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gauc", "logloss", "best"),
+    ("gauc", "logloss", "noisy", "best"),
     [
-        ([0.5, 0.7, 0.6], [0.1, 0.3, 0.1], 1),
-        ([0.5, 0.5, 0.4], [0.3, 0.2, 0.1], 1),
-        ([0.52, 0.5, 0.51], [0.3, 0.2, 0.25], 1),  # all within the standard error
-        ([float("nan")] * 3, [0.3, 0.2, 0.1], 2),
+        ([0.5, 0.7, 0.6], [0.1, 0.3, 0.1], False, 1),
+        ([0.5, 0.5, 0.4], [0.3, 0.2, 0.1], False, 1),
+        ([0.52, 0.5, 0.51], [0.3, 0.2, 0.25], True, 1),  # other users gain in each state: all within the standard error
+        ([0.52, 0.5, 0.51], [0.3, 0.2, 0.25], False, 0),  # all users lose alike, whatever the spread between users
+        ([float("nan")] * 3, [0.3, 0.2, 0.1], False, 2),
     ],
 )
 def test_best_validation_point_is_kept(
-    train: Train, monkeypatch: pytest.MonkeyPatch, gauc: list[float], logloss: list[float], best: int
+    train: Train, monkeypatch: pytest.MonkeyPatch, gauc: list[float], logloss: list[float], noisy: bool, best: int
 ) -> None:
+    """The error of a gain is that of the users' gains, not that of one state's GAUC."""
+    noise = np.array([[0.1, -0.1, 0.0], [0.0, 0.1, -0.1], [-0.1, 0.0, 0.1]]) * noisy
     states: list[dict[str, torch.Tensor]] = []
 
-    def scripted(step: TrainingStep, _: object) -> dict[str, float]:
+    def scripted(step: TrainingStep, _: object) -> tuple[dict[str, float], AucInGroups]:
         states.append({name: value.clone() for name, value in step.ranker.state_dict().items()})
-        return {"gauc": gauc[len(states) - 1], "gauc_error": 0.05, "logloss": logloss[len(states) - 1]}
+        now = len(states) - 1
+        by_user = AucInGroups(gauc[now] + np.array([-0.3, 0.0, 0.3]) + noise[now], np.ones(3))
+        return {"gauc": by_user.mean()[0], "logloss": logloss[now]}, by_user
 
     monkeypatch.setattr("prectr.training.ranker_loop.validate", scripted)
     result = train(epochs=3, learning_rate=0.02)
@@ -305,6 +312,13 @@ def test_a_report_that_answers_false_ends_the_run(train: Train) -> None:
     result = train(epochs=5, report=report)
     assert len(points) == 2 and [point["step"] for point in result.curve] == [point["step"] for point in points]
     assert result.facts["steps"] == points[-1]["step"]
+
+
+@pytest.mark.parametrize("model", [ModelConfig(name="lr"), ModelConfig(encoder="frozen")])
+def test_rows_are_shuffled_one_by_one_where_no_step_encodes_text(train: Train, model: ModelConfig) -> None:
+    pieces, rows = (train(model=model, pair_rows=count, epochs=1) for count in (8, 1))
+    assert pieces.curve == rows.curve
+    assert all(torch.equal(pieces.finished[name], value) for name, value in rows.finished.items())
 
 
 def test_rows_of_a_pair_meet_and_their_text_is_encoded_once(train: Train) -> None:
