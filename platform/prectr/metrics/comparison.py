@@ -11,7 +11,8 @@ The verdict uses both. Independent errors add as squares, so on each side of the
 
 where t is Student's quantile for s - 1 degrees of freedom [ours]. The verdict is "better" or "worse" if d +- reach
 excludes zero, else "no difference": no difference was shown, which does not prove that there is none. One seed has no
-training error: `seed_spread` is NaN and the verdict holds for these weights only.
+training error: `seed_spread` is NaN and the verdict holds for these weights only. Each verdict stands alone: none is
+corrected for the number of comparisons (`corrected_widening`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from prectr.metrics.bootstrap import UserStatistic, percentile_interval, resample
 
@@ -186,6 +187,19 @@ class DrawnModels:
                 comparison = Comparison(difference, _verdict(difference, sign))
             figures[name] = ModelFigure(_estimate(value, self.resamples[name], level), comparison)
         return figures
+
+
+def corrected_widening(comparisons: int, level: float = 0.95) -> float:
+    """How many times as wide an interval is if all of some comparisons are to hold together with probability `level`.
+
+    By Bonferroni's bound, for normal errors: z(1 - (1 - level) / 2m) / z(1 - (1 - level) / 2).
+
+    Example:
+        >>> corrected_widening(1), round(corrected_widening(20), 2)  # 3.02 instead of 1.96 standard errors
+        (1.0, 1.54)
+    """
+    outside = (1 - level) / 2
+    return float(ndtri(outside / comparisons) / ndtri(outside))
 
 
 def relative_improvements(value: np.ndarray, base: np.ndarray) -> np.ndarray:

@@ -142,7 +142,30 @@ def reading_help(evaluation: Mapping[str, Any]) -> str:
     return (
         f"± half of the {settings['level']:.0%} interval: {seeds}. Against {base} on the same users: ▲ better, ▼ "
         "worse, = no difference shown. AUC, GAUC: score at the logged position; free: position-free, as served. cold: "
-        f"at most {settings['cold_requests']} earlier requests."
+        f"at most {settings['cold_requests']} earlier requests.{_multiplicity(evaluation)}"
+    )
+
+
+def _multiplicity(evaluation: Mapping[str, Any]) -> str:
+    """Sentence on the marks of all figures together; empty for less than two comparisons."""
+    from prectr.metrics.comparison import (
+        corrected_widening,  # SciPy is slow to import, and other tables need none of it
+    )
+
+    level = evaluation["settings"]["level"]
+    differences = [
+        figure["difference"]
+        for metrics in evaluation["figures"].values()
+        for models in metrics.values()
+        for figure in models.values()
+    ]
+    count = sum(difference is not None and difference["verdict"] != "undefined" for difference in differences)
+    if count < 2:
+        return ""
+    return (
+        f" Marks are not corrected for multiplicity: if no two models differed, about {count * (1 - level):.0f} of the "
+        f"{count} comparisons of this evaluation would be marked by chance. Corrected for all of them (Bonferroni), "
+        f"intervals of differences would be {corrected_widening(count, level):.2f} times as wide."
     )
 
 
