@@ -56,7 +56,7 @@ def run(
 def _score_over_http(tables: Tables, ranker: Path, settings: Settings) -> list[tuple[str, ScoreResponse]]:
     """The same query and candidates for a cold and an active user, through Ray Serve."""
     query, cold, active, candidates = _choose_request(tables, settings.evaluate.cold_requests)
-    config = settings.serve.model_copy(update={"port": free_port(settings.serve.host)})
+    config = settings.serve.model_copy(update={"port": free_port()})
     answers = []
     with serve.serving(ranker, config) as url, httpx.Client(base_url=url, timeout=30) as client:
         progress.say(f"serving {ranker} at {url}")

@@ -2,7 +2,6 @@
 
 import math
 import os
-import random
 import statistics
 import threading
 import time
@@ -16,7 +15,7 @@ import typer
 
 from jobs.cluster.serve_host import (
     ServerHost,
-    free_port,
+    free_ports,
     require_free_port,
     require_loopback,
     serving_application,
@@ -255,6 +254,7 @@ def _prepare_haproxy(config: ServeConfig, host: ServerHost) -> bool:
         return False
     # HAProxy takes paths of sockets up to 97 characters, and Ray puts a node's id of 56 into them.
     folder = host.temporary_folder("hp", Path("/tmp"))
+    *replica_ports, fallback, metrics, statistics_ = free_ports(REPLICA_PORTS + 3)
     wanted = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -265,13 +265,13 @@ def _prepare_haproxy(config: ServeConfig, host: ServerHost) -> bool:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
         # Replicas of two servers on one machine must not try the same ports: HAProxy would ask the other's.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base := _free_base()),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + REPLICA_PORTS),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports[-1]),
         # Ray's template sets no time for the head alone: this one is for any part of a request that does not come.
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(math.ceil(config.security.body_seconds)),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-        METRICS_PORT: str(free_port()),
-        STATS_PORT: str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        METRICS_PORT: str(metrics),
+        STATS_PORT: str(statistics_),
     }
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
@@ -287,8 +287,3 @@ def _announce_ports() -> None:
             "warning: both ports listen on all interfaces and require no token; close them with a firewall, or serve "
             "without HAProxy (--set serve.haproxy=false)"
         )
-
-
-def _free_base() -> int:
-    """First port of a random range, which is probably free."""
-    return random.randrange(20_000, 32_000 - REPLICA_PORTS, REPLICA_PORTS)

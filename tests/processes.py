@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,17 +11,12 @@ from typing import Any
 
 import psutil
 
+from jobs.cluster.serve_host import free_port as free_port
+
 ROOT = Path(__file__).parents[1]
 CODE = f"{ROOT / 'platform'}{os.pathsep}{ROOT}"
 """PYTHONPATH of this checkout."""
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def with_code() -> dict[str, str]:

@@ -8,6 +8,7 @@ import atexit
 import ipaddress
 import logging
 import os
+import random
 import shutil
 import socket
 import sys
@@ -41,6 +42,8 @@ HEALTH_TIMEOUT_SECONDS = 120
 END_SECONDS = 7.0
 """Seconds for an orderly end of the server and of Ray. Then their processes are killed, which takes about a second."""
 _KILL_SECONDS = 1.5
+QUIET_PORTS = range(20_000, 32_000)
+"""Ports below those that Linux gives out by itself (from 32,768), and above those of a Ray cluster's workers."""
 _OWNER = "owner.lock"
 """Lock file that the owner of a temporary directory holds."""
 
@@ -215,11 +218,33 @@ def require_free_port(config: ServeConfig, setting: str = "port") -> None:
             ) from None
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port of the host that nobody listens on at this moment."""
+def free_port() -> int:
+    """A port that nobody listens on at this moment, on any interface.
+
+    It is none of those that a system gives to connections that go out, and to servers that name no port. Ray's own
+    processes take such ports while they start, and could take this one before its server opens it.
+    """
+    while not _is_free(port := random.randrange(QUIET_PORTS.start, QUIET_PORTS.stop)):
+        pass
+    return port
+
+
+def free_ports(count: int) -> range:
+    """Ports side by side, chosen as by `free_port`; nobody listens on the first or on the last three."""
+    while True:
+        first = random.randrange(QUIET_PORTS.start, QUIET_PORTS.stop - count + 1, count)
+        ports = range(first, first + count)
+        if all(map(_is_free, (ports[0], *ports[-3:]))):
+            return ports
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def _quiet_logging() -> dict[str, Any]:
