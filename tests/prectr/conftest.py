@@ -211,14 +211,42 @@ def mine(
     return MinedLog(shown, rows, items, pairs, context)
 
 
+CANDIDATE_KEYS = ["request_id", "user_id", "ts", "query", "item_id"]
+
+
+def unexposed(log: MinedLog, day: date) -> pl.DataFrame:
+    """Every item that a request of the day did not show."""
+    last = log.shown.filter(pl.col("date") == day)
+    requests = last.select("request_id", "user_id", "ts", "query").unique(maintain_order=True)
+    every = requests.join(log.pairs.select("query", "item_id"), on="query")
+    return every.join(last, on=CANDIDATE_KEYS, how="anti").sort(CANDIDATE_KEYS)
+
+
+def read_unexposed(log: MinedLog, day: date) -> pl.DataFrame:
+    """The rows of `unexposed` as `build-samples` reads them."""
+    hidden = unexposed(log, day)
+    file = log.context.preferences.path.parent / "candidates.parquet"
+    hidden.write_parquet(file)
+    reader = ShownReader.of(log.items, PairIndex.of(log.pairs))
+    part = Part(day, 0, (Slice(file, 0, len(hidden)),))
+    return read_rows(part, Reading(log.context.preferences, reader), exposed=False)
+
+
 @pytest.fixture
 def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """`draw_log(seed)` and `mine(shown, items, pairs, known, half_life)`."""
+    """`draw_log(seed)`, `mine(shown, items, pairs, known, half_life)`, and the unexposed candidates of its result."""
 
     def mine_somewhere(*log: pl.DataFrame, **options: object) -> MinedLog:
         return mine(tmp_path_factory.mktemp("log"), *log, **options)  # type: ignore[arg-type]
 
-    yield SimpleNamespace(draw_log=draw_log, mine=mine_somewhere, days=DAYS, model=MODEL)
+    yield SimpleNamespace(
+        draw_log=draw_log,
+        mine=mine_somewhere,
+        days=DAYS,
+        model=MODEL,
+        unexposed=unexposed,
+        read_unexposed=read_unexposed,
+    )
 
 
 @pytest.fixture(scope="session")

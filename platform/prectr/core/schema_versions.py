@@ -21,7 +21,7 @@ SCHEMA_VERSIONS = {
     "distill": 1,
     "score-relevance": 1,
     "mine-preferences": 1,
-    "build-samples": 1,
+    "build-samples": 2,
     "train": 6,
     "sweep": 1,
     "evaluate": 1,

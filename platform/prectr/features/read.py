@@ -76,22 +76,30 @@ def read_rows(part: Part, shared: Reading, exposed: bool = True) -> pl.DataFrame
 def _known_of_items(rows: ShownRows, mined: Preferences, part: Part) -> list[pl.Series]:
     """Exam and clicks of each row's item before the day."""
     known = read_table(mined.path / "before" / "item", [part.day])
+    absent = rows.item.keys.alias("item_id").to_frame().join(known, on="item_id", how="anti")
+    known = pl.concat([known, _folded("item", absent, mined, part).select(known.columns)])
     found = rows.item.keys.alias("item_id").to_frame().join(known, on="item_id", how="left", maintain_order="left")
     return [found[name].fill_null(0.0).gather(rows.item.codes).alias(f"item_{name}") for name in ("examined", "clicks")]
 
 
 def _known_of_pairs(rows: ShownRows, reader: ShownReader, mined: Preferences, part: Part) -> list[pl.Series]:
     """Exam and clicks of each row's pair before the day."""
-    known = read_table(mined.path / "before" / "pair", [part.day])
-    place = reader.index.find(code_column(known["query"]), code_column(known["item_id"]))
-    found = (
-        pl.Series("place", rows.place)
-        .to_frame()
-        .join(
-            known.select(pl.Series("place", place), "examined", "clicks"),
-            on="place",
-            how="left",
-            maintain_order="left",
-        )
-    )
+    index = reader.index
+
+    def places(known: pl.DataFrame) -> pl.DataFrame:
+        place = index.find(code_column(known["query"]), code_column(known["item_id"]))
+        return known.select(pl.Series("place", place, pl.Int64), "examined", "clicks")
+
+    known = places(read_table(mined.path / "before" / "pair", [part.day]))
+    wanted = pl.Series("place", rows.place).to_frame()
+    absent = wanted.unique().join(known, on="place", how="anti")["place"].to_numpy()
+    query, item = index.key[absent] // max(len(index.items), 1), index.key[absent] % max(len(index.items), 1)
+    keys = pl.DataFrame([index.queries.gather(query).alias("query"), index.items.gather(item).alias("item_id")])
+    known = pl.concat([known, places(_folded("pair", keys, mined, part))])
+    found = wanted.join(known, on="place", how="left", maintain_order="left")
     return [found[name].fill_null(0.0).alias(f"pair_{name}") for name in ("examined", "clicks")]
+
+
+def _folded(kind: str, keys: pl.DataFrame, mined: Preferences, part: Part) -> pl.DataFrame:
+    """What was known before the day of keys that only its unexposed candidates have; no shown row has such a key."""
+    return mined.folded_before(kind, keys.with_columns(pl.lit(part.day).alias("date")))

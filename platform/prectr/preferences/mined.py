@@ -16,6 +16,7 @@ from prectr.core.errors import UsageError
 from prectr.core.parquet import read_table
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.fit import PreferenceModel
+from prectr.preferences.fold import fold
 from prectr.preferences.smoothing import total_rates
 from prectr.preferences.sums import LEVEL_NAMES, NAMES, LevelSums, matrix
 from prectr.preferences.tolerance import LogLikelihoodTable, log_likelihood_table
@@ -28,6 +29,8 @@ KEYS = {
     "item": ["item_id"],
     "pair": ["query", "item_id"],
 }
+FOLDED_LATER = ("category", "item", "pair")
+"""Kinds with keys that a day may not show, but hand over with an unexposed candidate."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,61 @@ class Preferences:
             key_days: the kind's keys and `date`, distinct, [m] rows.
 
         Returns:
-            the table's rows in the order of `key_days`, null where the table has none; and their sums [m, w], zero
+            the table's rows in the order of `key_days`, null for keys without earlier rows; and their sums [m, w], zero
             there.
         """
         keys = [*KEYS[kind], "date"]
         table = pl.scan_parquet(self.path / "before" / kind / "*.parquet", hive_partitioning=False)
         stored = table.join(key_days.lazy(), on=keys, how="semi").collect(engine="streaming")
+        if kind in FOLDED_LATER:
+            absent = key_days.join(stored, on=keys, how="anti")
+            stored = pl.concat([stored, self.folded_before(kind, absent).select(stored.columns)])
         rows = key_days.join(stored, on=keys, how="left", maintain_order="left")
         return rows, np.nan_to_num(matrix(rows.select(pl.col(NAMES[kind]).fill_null(0.0)), NAMES[kind]))
+
+    def folded_before(self, kind: str, key_days: pl.DataFrame) -> pl.DataFrame:
+        """Add up the sums of some keys before days that do not show them, from the partials of the earlier days.
+
+        An unexposed candidate may have such keys. The sums are those that `before/` would hold, to the last bit.
+
+        Args:
+            kind: one of `FOLDED_LATER`.
+            key_days: the kind's keys and `date`, distinct.
+
+        Returns:
+            keys, date and sums; keys without earlier rows are left out.
+        """
+        keys, names = KEYS[kind], NAMES[kind]
+        columns = [*keys, *names, "date"]
+        none = pl.lit(0, pl.Int64)
+        folded = [
+            pl.DataFrame(
+                schema={name: pl.String for name in keys} | {"date": pl.Date} | dict.fromkeys(names, pl.Float64)
+            )
+        ]
+        for (day,), wanted in key_days.partition_by("date", as_dict=True).items():
+            earlier = [one for one in self.days if one < day]
+            partials = pl.collect_all(
+                [
+                    pl.scan_parquet(file, hive_partitioning=False)
+                    .join(wanted.lazy(), on=keys, how="semi")
+                    .select(*keys, *names, pl.lit(one).alias("date"))
+                    for one in earlier
+                    for file in sorted((self.path / "days" / f"date={one}" / kind).glob("*.parquet"))
+                ]
+            )
+            known = pl.concat([wanted.select(keys).clear(), *(part.select(keys) for part in partials)]).unique()
+            if known.height:
+                asked = known.select(*keys, *(none.alias(name) for name in names), pl.lit(day).alias("date"))
+                sums = fold(
+                    pl.concat([*partials, asked]).select(columns),
+                    keys,
+                    names,
+                    [*earlier, day],
+                    self.config.half_life_days,
+                )
+                folded.append(sums.before.filter(pl.col("date") == day))
+        return pl.concat([part.select(*keys, "date", *names) for part in folded])
 
     def behaviours_before(self, query_days: pl.DataFrame) -> pl.DataFrame:
         """Read S_q of some queries before some days (distinct query and date): a row for each behaviour, best first."""

@@ -59,13 +59,18 @@ class Both:
         folder: Path,
         rename: Callable[[str], str] = str,
         half_life: float | None = 1.5,
+        unshown: tuple[str, ...] | None = None,
     ) -> None:
+        """Mine and sample a log; with `unshown`, the last day shows none of these items but has candidates."""
         shown, items, pairs = laboratory.draw_log(seed)
         pairs = pairs.rename({"match_a": rename("match_a"), "match_b": rename("match_b")})
         last = laboratory.days[-1]
+        if unshown is not None:
+            shown = shown.filter((pl.col("date") < last) | ~pl.col("item_id").is_in(list(unshown)))
         whole = laboratory.mine(shown, items, pairs, half_life=half_life)
         known = laboratory.mine(shown, items, pairs, known=laboratory.days[:-1], half_life=half_life)
-        samples = sample_rows(whole.rows, whole.context)
+        rows = [whole.rows] if unshown is None else [whole.rows, laboratory.read_unexposed(whole, last)]
+        samples = sample_rows(pl.concat(rows), whole.context)
         earlier = samples.filter(pl.col("date") < last)
         groups = {
             group: {
@@ -137,6 +142,25 @@ def test_arrays_of_a_request_are_equal(
         np.testing.assert_allclose(own, both.pairs.levels[request["pair"].to_numpy()], atol=1e-6)
         assert features.earlier_requests == request["user_requests"][0]
     assert both.encoder.scored == [], "the state holds every logged pair"
+
+
+@pytest.mark.parametrize("half_life", [None, 1.5])
+def test_arrays_of_unexposed_candidates_are_equal(
+    laboratory: SimpleNamespace, tmp_path: Path, half_life: float | None
+) -> None:
+    """Also of items, pairs and categories that the day shows in no request."""
+    known = 0
+    for seed in range(6):
+        both = Both(laboratory, seed, tmp_path / str(seed), half_life=half_life, unshown=("i3", "i4"))
+        for request in both.first_requests():
+            features = both.online(request)
+            expected = ranker_inputs(row_arrays(request, both.spec, both.pairs), both.pairs)
+            arrays = ranker_inputs(features.rows, features.pairs)
+            for name in INPUT_NAMES:
+                np.testing.assert_allclose(arrays[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+            hidden = request.filter(~pl.col("exposed") & pl.col("item_id").is_in(["i3", "i4"]))
+            known += int((hidden["numeric.pair_examined"] > hidden["numeric.pair_examined"].min()).sum())
+    assert known, "candidates with a history, so that equality is not that of zeros"
 
 
 def test_the_requests_exercise_what_they_should(laboratory: SimpleNamespace, tmp_path: Path) -> None:
