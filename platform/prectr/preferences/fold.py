@@ -44,12 +44,16 @@ def read_days(folder: Path, kind: str, days: Sequence[date], key: str, keys: Key
         in_range &= pl.col(key) >= keys.low
     if keys.high is not None:
         in_range &= pl.col(key) < keys.high
-    scans = [
-        pl.scan_parquet(file, hive_partitioning=False).filter(in_range).with_columns(pl.lit(day).alias("date"))
+    return pl.concat(pl.collect_all([part.filter(in_range) for part in scan_days(folder, kind, days)]))
+
+
+def scan_days(folder: Path, kind: str, days: Sequence[date]) -> list[pl.LazyFrame]:
+    """One kind of partials of some days, a frame for each part, with the column `date`."""
+    return [
+        pl.scan_parquet(file, hive_partitioning=False).with_columns(pl.lit(day).alias("date"))
         for day in days
         for file in sorted((folder / f"date={day}" / kind).glob("*.parquet"))
     ]
-    return pl.concat(pl.collect_all(scans))
 
 
 def fold(

@@ -16,7 +16,7 @@ from prectr.core.errors import UsageError
 from prectr.core.parquet import read_table
 from prectr.preferences.config import PreferencesConfig
 from prectr.preferences.fit import PreferenceModel
-from prectr.preferences.fold import fold
+from prectr.preferences.fold import fold, scan_days
 from prectr.preferences.smoothing import total_rates
 from prectr.preferences.sums import LEVEL_NAMES, NAMES, LevelSums, matrix
 from prectr.preferences.tolerance import LogLikelihoodTable, log_likelihood_table
@@ -73,8 +73,8 @@ class Preferences:
             key_days: the kind's keys and `date`, distinct, [m] rows.
 
         Returns:
-            the table's rows in the order of `key_days`, null for keys without earlier rows; and their sums [m, w], zero
-            there.
+            the table's rows in the order of `key_days`, null where the table has none; and their sums [m, w], zero
+            there. Rows of `FOLDED_LATER` that the table lacks are folded from the earlier days.
         """
         keys = [*KEYS[kind], "date"]
         table = pl.scan_parquet(self.path / "before" / kind / "*.parquet", hive_partitioning=False)
@@ -95,39 +95,23 @@ class Preferences:
             key_days: the kind's keys and `date`, distinct.
 
         Returns:
-            keys, date and sums; keys without earlier rows are left out.
+            keys, date and sums, a row for each of `key_days`.
         """
         keys, names = KEYS[kind], NAMES[kind]
-        columns = [*keys, *names, "date"]
-        none = pl.lit(0, pl.Int64)
-        folded = [
-            pl.DataFrame(
-                schema={name: pl.String for name in keys} | {"date": pl.Date} | dict.fromkeys(names, pl.Float64)
-            )
-        ]
+        columns = [*keys, "date", *names]
+        types = dict.fromkeys(keys, pl.String) | {"date": pl.Date} | dict.fromkeys(names, pl.Float64)
+        folded = [pl.DataFrame(schema=types)]
         for (day,), wanted in key_days.partition_by("date", as_dict=True).items():
             earlier = [one for one in self.days if one < day]
-            partials = pl.collect_all(
-                [
-                    pl.scan_parquet(file, hive_partitioning=False)
-                    .join(wanted.lazy(), on=keys, how="semi")
-                    .select(*keys, *names, pl.lit(one).alias("date"))
-                    for one in earlier
-                    for file in sorted((self.path / "days" / f"date={one}" / kind).glob("*.parquet"))
-                ]
-            )
-            known = pl.concat([wanted.select(keys).clear(), *(part.select(keys) for part in partials)]).unique()
-            if known.height:
-                asked = known.select(*keys, *(none.alias(name) for name in names), pl.lit(day).alias("date"))
-                sums = fold(
-                    pl.concat([*partials, asked]).select(columns),
-                    keys,
-                    names,
-                    [*earlier, day],
-                    self.config.half_life_days,
-                )
-                folded.append(sums.before.filter(pl.col("date") == day))
-        return pl.concat([part.select(*keys, "date", *names) for part in folded])
+            parts = [
+                part.join(wanted.lazy(), on=keys, how="semi").select(columns)
+                for part in scan_days(self.path / "days", kind, earlier)
+            ]
+            nothing = wanted.with_columns(pl.lit(0, pl.Int64).alias(name) for name in names).select(columns)
+            sums = pl.concat([*pl.collect_all(parts), nothing])
+            before = fold(sums, keys, names, [*earlier, day], self.config.half_life_days).before
+            folded.append(before.filter(pl.col("date") == day).select(columns))
+        return pl.concat(folded)
 
     def behaviours_before(self, query_days: pl.DataFrame) -> pl.DataFrame:
         """Read S_q of some queries before some days (distinct query and date): a row for each behaviour, best first."""
