@@ -84,6 +84,9 @@ _WORKER_BYTES = 350 * 2**20
 _LEAST_TASK = 64 * 2**20
 """Bytes: least memory of one task."""
 
+METRICS_VARIABLE = "RAY_enable_metrics_collection"
+"""Environment variable: whether Ray collects metrics."""
+
 # Ray reads these when it starts. They are set by `setdefault`, so that the user's own values count.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -148,30 +151,17 @@ def ray_session(
         metrics_port: TCP port of the metrics; None: a free one.
     """
     prepare_environment()
-    os.environ.setdefault("RAY_enable_metrics_collection", "1" if metrics else "0")
-    import ray
+    quiet = progress.verbosity() < 1
+    with _metrics_collection(metrics):
+        import ray
 
-    if ray.is_initialized():
+        nested = ray.is_initialized()
+        if not nested:
+            with _native_stderr_muted() if quiet else nullcontext(), _own_group() if end else nullcontext():
+                _start(config or RayConfig(), quiet, metrics_port)
+    if nested:
         yield
         return
-    config = config or RayConfig()
-    quiet = progress.verbosity() < 1
-    level = logging.ERROR if quiet else logging.INFO
-    with _native_stderr_muted() if quiet else nullcontext(), _own_group() if end else nullcontext():
-        if address := os.environ.get("RAY_ADDRESS"):
-            _join(address, log_to_driver=not quiet, logging_level=level)
-        else:
-            # Nothing announces the preemption of this machine, and the watcher costs each training a process.
-            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-            ray.init(
-                address="local",
-                num_cpus=config.num_cpus,
-                object_store_memory=int(config.object_store_gib * 2**30),
-                include_dashboard=False,
-                log_to_driver=not quiet,
-                logging_level=level,
-                **({} if metrics_port is None else {"_metrics_export_port": metrics_port}),
-            )
     _route_ray_output(quiet)
     if quiet:
         silence_ray()
@@ -180,6 +170,43 @@ def ray_session(
         yield
     finally:
         (end or _call)(ray.shutdown)
+
+
+@contextmanager
+def _metrics_collection(metrics: bool) -> Iterator[None]:
+    """Have Ray collect metrics or not, by the environment that it reads while it starts. The user's own value counts.
+
+    Afterwards the variable is gone, because another server that this process starts decides for itself.
+    """
+    if METRICS_VARIABLE in os.environ:
+        yield
+        return
+    os.environ[METRICS_VARIABLE] = str(int(metrics))
+    try:
+        yield
+    finally:
+        os.environ.pop(METRICS_VARIABLE, None)
+
+
+def _start(config: RayConfig, quiet: bool, metrics_port: int | None) -> None:
+    """Start the embedded Ray, or join the cluster of a submitted job."""
+    import ray
+
+    level = logging.ERROR if quiet else logging.INFO
+    if address := os.environ.get("RAY_ADDRESS"):
+        _join(address, log_to_driver=not quiet, logging_level=level)
+        return
+    # Nothing announces the preemption of this machine, and the watcher costs each training a process.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    ray.init(
+        address="local",
+        num_cpus=config.num_cpus,
+        object_store_memory=int(config.object_store_gib * 2**30),
+        include_dashboard=False,
+        log_to_driver=not quiet,
+        logging_level=level,
+        **({} if metrics_port is None else {"_metrics_export_port": metrics_port}),
+    )
 
 
 @contextmanager
