@@ -230,11 +230,10 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> range:
-    """Ports side by side, chosen as by `free_port`; nobody listens on the first or on the last three."""
+    """Ports side by side, chosen as by `free_port`."""
     while True:
         first = random.randrange(QUIET_PORTS.start, QUIET_PORTS.stop - count + 1, count)
-        ports = range(first, first + count)
-        if all(map(_is_free, (ports[0], *ports[-3:]))):
+        if all(map(_is_free, ports := range(first, first + count))):
             return ports
 
 

@@ -26,7 +26,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -48,6 +47,7 @@ from _smallest import parse_options, print_result
 from _training_world import quick_world
 
 from jobs import train
+from jobs.cluster.serve_host import free_port
 from prectr.contracts.model_config import ModelConfig
 from prectr.data.tables import Tables
 from prectr.training.config import TrainConfig
@@ -100,7 +100,7 @@ def write_bodies(world: World, folder: Path) -> dict[str, Path]:
 @contextmanager
 def our_server(bundle: Path, settings: Sequence[str]) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`prectr serve` with one replica; its URL and process."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "jobs.cli", "serve", str(bundle), "--port", str(port)]
     command += [part for one in (*settings, "serve.max_queued_requests=64") for part in ("--set", one)]
     with _running(command, f"http://127.0.0.1:{port}", "/healthz") as process:
@@ -110,7 +110,7 @@ def our_server(bundle: Path, settings: Sequence[str]) -> Iterator[tuple[str, sub
 @contextmanager
 def fastapi_server(bundle: Path) -> Iterator[str]:
     """The bare FastAPI; its URL."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, str(SIDES), "fastapi", str(bundle), str(port)]
     with _running(command, f"http://127.0.0.1:{port}", "/docs"):
         yield f"http://127.0.0.1:{port}"
@@ -426,19 +426,11 @@ def _rounded(value: Any) -> Any:
 
 def _environment() -> dict[str, str]:
     root = HERE.parents[1]
-    # A Ray of this process has set it: a server exports its metrics, as it does for users.
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_enable_metrics_collection"}
-    return environment | {
+    return os.environ | {
         "PYTHONPATH": f"{root / 'platform'}{os.pathsep}{root}",
         "OMP_NUM_THREADS": "1",
         "POLARS_MAX_THREADS": "1",
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
