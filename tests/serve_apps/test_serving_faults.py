@@ -124,7 +124,6 @@ def _start(world: World, folder: Path, port: int) -> Server:
     command = [sys.executable, "-m", "jobs.cli", "serve", "--port", str(port)]
     command += ["--models", str(models), *(part for one in settings for part in ("--set", one))]
     environment = with_code() | {"RAY_metrics_report_interval_ms": "1000"}
-    environment.pop("RAY_enable_metrics_collection", None)  # a Ray of this process has set it
     said = folder / "said"
     with said.open("w") as stream:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stream, start_new_session=True)
@@ -222,9 +221,9 @@ def test_ten_times_too_much_is_shed_and_all_recovers(server: Server) -> None:
     with load(server, clients=48, refused_pause=0.2) as flood:
         _until(lambda: flood.statuses()[200] > 200)
     assert set(flood.statuses()) == {200, 429}, flood.statuses()
+    slowest = statistics.quantiles(flood.seconds, n=100)[98]
     # Each replica works on 8 requests and lets 8 more wait, so an accepted one waits for two batches at most.
-    usual, before = statistics.median(flood.seconds), statistics.median(fair.seconds)
-    assert usual < 1.0, f"median of the accepted: {usual:.2f} s; before the flood: {before:.2f} s"
+    assert slowest < 2.0, f"99th percentile of the accepted: {slowest:.2f} s"
     with load(server, clients=1) as after:
         _until(lambda: len(after.answers) > 20)
     assert after.statuses() == {200: len(after.answers)}
