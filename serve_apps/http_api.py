@@ -27,8 +27,9 @@ from prectr.contracts.protocol import EventsRequest, EventsResponse, InvalidFiel
 from prectr.core.errors import quoted, shorten
 from prectr.serving.batcher import Overloaded, TooLate
 from prectr.serving.config import ServeConfig
+from prectr.serving.event_recorder import TooManyEvents, Unproved
 from prectr.serving.instruments import PrometheusInstruments
-from prectr.serving.service import ModelsAnswer, ScoringService, TooManyEvents, UnknownModel, Unproved
+from prectr.serving.service import ModelsAnswer, ScoringService, UnknownModel
 from prectr.serving.tokens import BearerTokens
 from serve_apps.api_docs import add_docs
 from serve_apps.guard import MAY_REPORT, RECEIVED, SENT_TOKEN, Guard

@@ -10,12 +10,9 @@ import logging
 import os
 import tempfile
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +22,8 @@ from pydantic import BaseModel, ValidationError
 from prectr.contracts.protocol import (
     Event,
     EventsResponse,
-    InvalidField,
     ScoreRequest,
     ScoreResponse,
-    Tolerance,
     require_ids,
 )
 from prectr.core.errors import PrectrError
@@ -37,17 +32,17 @@ from prectr.core.text import hash_fraction
 from prectr.serving.batcher import Batcher, Overloaded, TooLate
 from prectr.serving.config import ModelsConfig, ServeConfig
 from prectr.serving.delta_stores import LmdbDeltas, RedisDeltas, UserDeltas
+from prectr.serving.event_recorder import EventRecorder
 from prectr.serving.exposures import ExposureLog
 from prectr.serving.garbage import GarbageTimes
-from prectr.serving.impression_tokens import ImpressionTokens, InvalidImpression
+from prectr.serving.impression_tokens import ImpressionTokens
 from prectr.serving.instruments import COUNTED, NO_VARIANT, Instruments
 from prectr.serving.models_history import record_served
 from prectr.serving.publish import REDIS_URLS
-from prectr.serving.redis_client import RedisGuard, StoreDown
+from prectr.serving.redis_client import RedisGuard
 from prectr.serving.request_log import RequestLog
 from prectr.serving.served_models import ModelLoader, ServedModel
 from prectr.serving.tokens import ImpressionKeys
-from prectr.serving.user_delta import EventLimits, Outcome, add_list
 
 WATCH_SECONDS = 2.0
 """Seconds between checks of the file of models."""
@@ -64,40 +59,12 @@ class UnknownModel(Exception):
     """A request names a model that is not served."""
 
 
-class Unproved(Exception):
-    """An event has no valid impression token, and its sender may not report events without one.
-
-    Attributes:
-        number: place of the event in the request.
-    """
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.number = number
-
-
-class TooManyEvents(Exception):
-    """All users of a request have sent too many lists."""
-
-
 @dataclass(frozen=True)
 class _Job:
     model: ServedModel
     request: ScoreRequest
     deadline: float
     """Value of `time.perf_counter` after which the request is not scored."""
-
-
-@dataclass
-class _Update:
-    """Result of adding events to their users."""
-
-    recorded: list[Event] = field(default_factory=list)
-    """Events for the log."""
-    accepted: int = 0
-    refused: Counter[Outcome] = field(default_factory=Counter)
-    tolerances: dict[str, Tolerance] = field(default_factory=dict)
-    degraded: set[str] = field(default_factory=set)
 
 
 class ModelsAnswer(BaseModel):
@@ -134,8 +101,6 @@ class ScoringService:
         security = config.security
         keys = ImpressionKeys(security, os.environ, impression_key)
         self._impressions = ImpressionTokens(keys.current, security.impression_hours)
-        self._limits = EventLimits(config.event_window_days, config.event_ahead_hours, config.unproved_lists_per_minute)
-        self._queued_event_items = 0
         self._guard = (
             RedisGuard(config.features, config.redis_timeout_ms / 1000, config.redis_retry_ms / 1000)
             if config.features is not None and config.features.startswith(REDIS_URLS)
@@ -150,6 +115,16 @@ class ScoringService:
         self._requests = RequestLog() if config.request_log else None
         self._batcher: Batcher[_Job, ScoreResponse | ValueError | TooLate] = Batcher(
             self._score_batch, config.batch, config.max_queued_requests
+        )
+        self._events = EventRecorder(
+            config,
+            instruments,
+            self._impressions,
+            self._deltas,
+            self._batcher,
+            self.log,
+            default=lambda: self.default,
+            take_degraded=self._loader.take_degraded,
         )
         self._models: Mapping[str, ServedModel] = {}
         self._routing = ModelsConfig()
@@ -297,109 +272,7 @@ class ScoringService:
             Overloaded: the queue of events is full. Nothing was recorded.
             TooManyEvents: the users of all events have sent too many lists.
         """
-        now = time.time()
-        items = sum(len(event.shown) for event in events)
-        if items > self._config.event_items:
-            message = f"hold {items} items; at most {self._config.event_items} are accepted (serve.event_items)"
-            raise InvalidField(("events",), message)
-        for number, event in enumerate(events):
-            try:
-                require_ids(event, self._config.null_ids)
-                self._require_clock(event, now)
-            except InvalidField as error:
-                raise InvalidField(("events", number, *error.path), str(error)) from None
-            self._require_proof(number, event, trusted)
-        if self._queued_event_items + items > self._config.event_queue_items and self._queued_event_items:
-            self._refuse_events("queue", len(events))
-            raise Overloaded
-        earliest = self._limits.earliest(now)
-        recent = [event for event in events if event.ts is None or event.ts >= earliest]
-        self._refuse_events("old", len(events) - len(recent))
-        self._queued_event_items += items
-        try:
-            update = await self._batcher.run_spare(self._update_users(recent, now))
-        finally:
-            self._queued_event_items -= items
-        if self.log is not None:
-            self.log.add_events(update.recorded, now)
-        self._instruments.count("prectr_events", update.accepted)
-        for reason, count in update.refused.items():
-            self._refuse_events(reason, count)
-        limited = update.refused.total()
-        if limited and limited == len(recent):
-            raise TooManyEvents
-        return EventsResponse(
-            accepted=update.accepted,
-            ignored=len(events) - len(recent),
-            limited=limited,
-            tolerances=update.tolerances,
-            degraded=sorted(update.degraded),
-        )
-
-    def _update_users(self, events: Sequence[Event], now: float) -> Generator[None, None, _Update]:
-        """Update users in the batcher's thread, with the relevance and features of the default model."""
-        update = _Update()
-        for event in events:
-            model = self.default
-            seen = yield from model.events.read_in_chunks(event, now)
-            add = partial(
-                add_list,
-                seen=seen,
-                table=model.events.table,
-                identity=model.bundle.state_identity,
-                now=now,
-                limits=self._limits,
-                proved=event.impression_token is not None,
-            )
-            try:
-                outcome = self._deltas.change(event.user_id, event.request_id, add)
-            except StoreDown:
-                update.degraded.add("events")
-                update.recorded.append(event)
-            else:
-                update.accepted += outcome == "new"
-                if outcome in ("new", "known"):
-                    update.recorded.append(event)
-                else:
-                    update.refused[outcome] += 1
-            yield
-        for user_id in dict.fromkeys(event.user_id for event in update.recorded):
-            mean, deviation = self.default.ranking.features.tolerance_of(user_id)
-            update.tolerances[user_id] = Tolerance(mean=mean, deviation=deviation)
-            update.degraded |= set(self._loader.take_degraded())
-            yield
-        return update
-
-    def _require_clock(self, event: Event, now: float) -> None:
-        """Refuse an event whose time is too far ahead of the server's clock."""
-        if event.ts is None or event.ts <= self._limits.latest(now):
-            return
-        self._refuse_events("ahead", 1)
-        time_of_event, clock = (
-            datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") for seconds in (event.ts, now)
-        )
-        raise InvalidField(
-            ("ts",),
-            f"{time_of_event} is {(event.ts - now) / 3600:.1f} hours ahead of the server's clock ({clock}); at most "
-            f"{self._config.event_ahead_hours:g} are accepted (serve.event_ahead_hours)",
-        )
-
-    def _require_proof(self, number: int, event: Event, trusted: bool) -> None:
-        """Check the impression token of an event."""
-        if event.impression_token is None:
-            if not trusted:
-                self._refuse_events("unproved", 1)
-                raise Unproved(number, "has no impression_token, and no token of scope events came with the request")
-            return
-        try:
-            self._impressions.check(event)
-        except InvalidImpression as error:
-            self._refuse_events(error.reason, 1)
-            raise Unproved(number, f"impression_token: {error}") from None
-
-    def _refuse_events(self, reason: str, count: int) -> None:
-        if count:
-            self._instruments.count("prectr_events_refused", count, reason=reason)
+        return await self._events.record(events, trusted)
 
     # Models
 
@@ -600,7 +473,7 @@ class ScoringService:
             logger.exception("the metrics cannot be exported")
 
     def _set_gauges(self) -> None:
-        self._instruments.set("prectr_events_queue_items", self._queued_event_items)
+        self._instruments.set("prectr_events_queue_items", self._events.queued_items)
         if self.log is not None:
             counts, before = (self.log.dropped, self.log.failures), self._log_counts
             self._instruments.count("prectr_log_rows_dropped", counts[0] - before[0])

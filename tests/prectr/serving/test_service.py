@@ -32,9 +32,10 @@ from prectr.serving import states
 from prectr.serving.batcher import Overloaded, TooLate
 from prectr.serving.client import shown
 from prectr.serving.config import ExperimentSplit, ModelsConfig, SecurityConfig, ServeConfig, ShadowConfig
+from prectr.serving.event_recorder import TooManyEvents, Unproved
 from prectr.serving.instruments import PrometheusInstruments
 from prectr.serving.publish import publish
-from prectr.serving.service import ScoringService, TooManyEvents, UnknownModel, Unproved
+from prectr.serving.service import ScoringService, UnknownModel
 from tests.prectr.bundle_world import World, record_files
 from tests.redis_server import RedisServer
 
