@@ -93,7 +93,7 @@ def run(
             _serve_plain(config, watch, host)
             return
         haproxy = _prepare_haproxy(config, host)
-        with ray_session(ray_config, host.shut_down, metrics=True, metrics_port=config.metrics_port):
+        with ray_session(ray_config, host.shut_down, serves=True, metrics_port=config.metrics_port):
             take_stop_signals()  # Ray has set its own handlers
             with serving_config(config, watch, host) as url:
                 _announce(url, config, metrics_url())

@@ -124,6 +124,7 @@ def _start(world: World, folder: Path, port: int) -> Server:
     command = [sys.executable, "-m", "jobs.cli", "serve", "--port", str(port)]
     command += ["--models", str(models), *(part for one in settings for part in ("--set", one))]
     environment = with_code() | {"RAY_metrics_report_interval_ms": "1000"}
+    environment.pop("RAY_worker_niceness", None)  # the server decides
     said = folder / "said"
     with said.open("w") as stream:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stream, start_new_session=True)
@@ -189,6 +190,10 @@ def load(server: Server, clients: int, pause: float = 0.0, refused_pause: float 
     for thread in threads:
         thread.join(timeout=40)
         assert not thread.is_alive(), "a request hangs"
+
+
+def test_replicas_have_the_priority_of_their_server(server: Server) -> None:
+    assert [replica.nice() for replica in server.replicas()] == 2 * [psutil.Process(server.process.pid).nice()]
 
 
 def test_a_killed_replica_costs_the_requests_in_flight_at_most(server: Server) -> None:

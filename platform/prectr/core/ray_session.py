@@ -86,6 +86,8 @@ _LEAST_TASK = 64 * 2**20
 
 METRICS_VARIABLE = "RAY_enable_metrics_collection"
 """Environment variable: whether Ray collects metrics."""
+NICENESS_VARIABLE = "RAY_worker_niceness"
+"""Environment variable: by how much Ray lowers the priority of its workers (`nice`)."""
 
 # Ray reads these when it starts. They are set by `setdefault`, so that the user's own values count.
 _ENVIRONMENT = {
@@ -102,6 +104,9 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+# So are these, but they are gone once Ray has started.
+_SERVING = {METRICS_VARIABLE: "1", NICENESS_VARIABLE: "0"}
+_STAGES = {METRICS_VARIABLE: "0"}
 _QUIET_ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -138,7 +143,7 @@ def ray_session(
     config: RayConfig | None = None,
     end: Callable[[Callable[[], Any]], Any] | None = None,
     *,
-    metrics: bool = False,
+    serves: bool = False,
     metrics_port: int | None = None,
 ) -> Iterator[None]:
     """Run Ray during the block. A nested block uses the session of the outer one.
@@ -147,12 +152,14 @@ def ray_session(
         config: settings of the embedded Ray; None: the defaults.
         end: called with the function that stops Ray, for servers, which limit its time; None: the function is called.
             With it, Ray's processes do not get signals to this process's group, so that requests can be answered.
-        metrics: whether the embedded Ray exports metrics, which costs a stage a little time; see `metrics_url`.
+        serves: whether the embedded Ray serves requests. If so, it exports metrics, which costs a stage a little time
+            (see `metrics_url`), and its workers have the priority of this process. Ray's own, lower one makes requests
+            wait for whatever else the machine does.
         metrics_port: TCP port of the metrics; None: a free one.
     """
     prepare_environment()
     quiet = progress.verbosity() < 1
-    with _metrics_collection(metrics):
+    with _environment(_SERVING if serves else _STAGES):
         import ray
 
         nested = ray.is_initialized()
@@ -173,19 +180,18 @@ def ray_session(
 
 
 @contextmanager
-def _metrics_collection(metrics: bool) -> Iterator[None]:
-    """Have Ray collect metrics or not, by the environment that it reads while it starts. The user's own value counts.
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables that Ray reads while it starts. The user's own values count.
 
-    Afterwards the variable is gone, because another server that this process starts decides for itself.
+    Afterwards they are gone, because another server or stage that this process starts decides for itself.
     """
-    if METRICS_VARIABLE in os.environ:
-        yield
-        return
-    os.environ[METRICS_VARIABLE] = str(int(metrics))
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        os.environ.pop(METRICS_VARIABLE, None)
+        for name in ours:
+            os.environ.pop(name, None)
 
 
 def _start(config: RayConfig, quiet: bool, metrics_port: int | None) -> None:
