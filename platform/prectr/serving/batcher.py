@@ -1,12 +1,13 @@
 """Dynamic batching: one thread scores a batch, and requests that arrive meanwhile form its next batch.
 
-The batch size so follows the load, a single request does not wait, and one thread only uses the models. Spare work,
-such as events, is done in short steps while no request waits; when requests always wait, after each batch for a small
-part of the batch's time.
+The batch size so follows the load, a single request does not wait, and the models are used by one function at a time.
+Spare work, such as events, is done in short steps while no request waits; when requests always wait, after each batch
+for a small part of the batch's time.
 """
 
 import asyncio
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -61,13 +62,21 @@ class Batcher(Generic[Item, Result]):
             error.
         config: largest batch, and time to wait for more items.
         max_queued: most items that may wait.
+        spare_in_loop: whether steps of spare work are done in the event loop while the thread is idle: for steps that
+            never wait for a network. They then do not compete with the loop for Python's lock.
     """
 
     def __init__(
-        self, work: Callable[[Sequence[Item]], Sequence[Result]], config: BatchConfig, max_queued: int
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Result]],
+        config: BatchConfig,
+        max_queued: int,
+        spare_in_loop: bool = False,
     ) -> None:
-        self._work, self._config, self._max_queued = work, config, max_queued
+        self._work, self._config, self._max_queued, self._spare_in_loop = work, config, max_queued, spare_in_loop
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
+        self._alone = threading.Lock()
+        """Held by whatever runs in the thread, and by spare work in the loop."""
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._spare: deque[_Spare] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -131,7 +140,7 @@ class Batcher(Generic[Item, Result]):
                 sys.setswitchinterval(self._usual_switch_seconds)
 
     async def run_spare(self, steps: Generator[None, None, Output]) -> Output:
-        """Run the steps of a generator in the thread while no item waits; returns the generator's result.
+        """Run the steps of a generator while no item is in work or waits; returns the generator's result.
 
         Steps should take a few milliseconds at most, because an item that arrives waits for the current one. Generators
         run one after another.
@@ -143,7 +152,11 @@ class Batcher(Generic[Item, Result]):
 
     async def run(self, work: Callable[..., Output], *arguments: Any) -> Output:
         """Run another function in the thread, after the current batch."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run_alone, work, *arguments)
+
+    def _run_alone(self, work: Callable[..., Output], *arguments: Any) -> Output:
+        with self._alone:
+            return work(*arguments)
 
     async def drained(self) -> None:
         """Wait until all items and all spare work that are queued now have their answers."""
@@ -184,16 +197,24 @@ class Batcher(Generic[Item, Result]):
 
     async def _run_spare(self, least_seconds: float) -> None:
         """Run spare work for some milliseconds, for longer than `least_seconds` only if no item waits."""
-        for spare, result, error in await self.run(self._step_spare, least_seconds):
+        if self._spare_in_loop and self._alone.acquire(blocking=False):
+            try:
+                ended = self._step_spare(least_seconds)
+            finally:
+                self._alone.release()
+        else:
+            ended = await self.run(self._step_spare, least_seconds)
+        for spare, result, error in ended:
             if spare.answer.done():  # the client disconnected
                 continue
             if error is None:
                 spare.answer.set_result(result)
             else:
                 spare.answer.set_exception(error)
+        await asyncio.sleep(0)  # requests that have come meanwhile go first
 
     def _step_spare(self, least_seconds: float) -> list[tuple[_Spare, Any, Exception | None]]:
-        """Run steps of spare work in the thread; returns what has ended."""
+        """Run steps of spare work; returns what has ended."""
         ended: list[tuple[_Spare, Any, Exception | None]] = []
         started = time.perf_counter()
         while self._spare:

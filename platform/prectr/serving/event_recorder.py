@@ -1,6 +1,6 @@
 """Recording of shown lists and clicks: whether they are proved and in time, their queue, and the users' deltas.
 
-Events are added to their users in the batcher's thread, in short steps while no request waits.
+Events are added to their users by the batcher, in short steps while no request waits.
 """
 
 import time
@@ -127,7 +127,7 @@ class EventRecorder:
         )
 
     def _update_users(self, events: Sequence[Event], now: float) -> Generator[None, None, _Update]:
-        """Update users in the batcher's thread, with the relevance and features of the default model."""
+        """Update users as the batcher's spare work, with the relevance and features of the default model."""
         update = _Update()
         for event in events:
             model = self._default()

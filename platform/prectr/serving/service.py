@@ -2,7 +2,8 @@
 
 The path of a request: assignment to a model (`config`), queue (`batcher`), features as of now (the published state and
 later events), scores of the batch, order, impression token, log. The path of an event: its token, its queue, the user's
-delta, log. Only the batcher's thread uses models, caches and states; the rest runs in the event loop.
+delta, log. Only what the batcher runs uses models, caches and states, one function at a time; the rest runs in the
+event loop.
 """
 
 import asyncio
@@ -114,7 +115,7 @@ class ScoringService:
         )
         self._requests = RequestLog() if config.request_log else None
         self._batcher: Batcher[_Job, ScoreResponse | ValueError | TooLate] = Batcher(
-            self._score_batch, config.batch, config.max_queued_requests
+            self._score_batch, config.batch, config.max_queued_requests, spare_in_loop=self._guard is None
         )
         self._events = EventRecorder(
             config,

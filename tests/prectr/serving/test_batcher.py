@@ -191,18 +191,21 @@ def test_drained_waits_for_all_that_is_there() -> None:
     run(scenario())
 
 
-def test_spare_work_is_done_in_steps_between_batches() -> None:
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_spare_work_is_done_in_steps_between_batches(in_loop: bool) -> None:
     """An item that arrives during spare work waits for one step, and spare work goes on while items always wait."""
 
     async def scenario() -> None:
         work = Work()
-        batcher: Batcher[int, int] = Batcher(work, BatchConfig(requests=1), max_queued=50)
+        batcher: Batcher[int, int] = Batcher(work, BatchConfig(requests=1), 50, spare_in_loop=in_loop)
         steps: list[int] = []
+        threads: set[threading.Thread] = set()
 
         def spare() -> Generator[None, None, str]:
             for number in range(30):
                 time.sleep(0.002)
                 steps.append(number)
+                threads.add(threading.current_thread())
                 yield
             return "done"
 
@@ -213,6 +216,7 @@ def test_spare_work_is_done_in_steps_between_batches() -> None:
         await asyncio.gather(*(batcher.submit(item, 1, 60) for item in range(2, 12)))
         assert len(steps) >= 10, "each batch was followed by a step"
         assert await done == "done" and len(steps) == 30
+        assert len(threads) == 1 and (threading.current_thread() in threads) == in_loop
 
         def broken() -> Generator[None, None, None]:
             yield
@@ -221,6 +225,32 @@ def test_spare_work_is_done_in_steps_between_batches() -> None:
         with pytest.raises(ZeroDivisionError):
             await batcher.run_spare(broken())
         assert (await batcher.submit(3, 1, 60))[0] == 6
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_spare_work_in_the_loop_never_runs_beside_the_thread() -> None:
+    async def scenario() -> None:
+        batcher: Batcher[int, int] = Batcher(Work(), BatchConfig(), max_queued=5, spare_in_loop=True)
+        gate, order = threading.Event(), []
+
+        def other() -> None:
+            gate.wait(60)
+            order.append("other")
+
+        def spare() -> Generator[None, None, None]:
+            order.append("spare")
+            yield
+
+        busy = asyncio.create_task(batcher.run(other))
+        await asyncio.sleep(0.02)
+        done = asyncio.create_task(batcher.run_spare(spare()))
+        await asyncio.sleep(0.02)
+        assert order == [], "the loop is free, and the step waits"
+        gate.set()
+        await asyncio.gather(busy, done)
+        assert order == ["other", "spare"]
         await batcher.close()
 
     run(scenario())
