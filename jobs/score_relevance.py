@@ -29,7 +29,7 @@ def run(
     ray_config: RayConfig | None = None,
     force: Force = False,
 ) -> StageResult:
-    """Score the pairs of `tables` with `encoder`, known `labels` outranking it, into the relevance artifact `out`.
+    """Score the pairs of `tables` with `encoder`, and use known `labels`, into the relevance artifact `out`.
 
     Raises:
         UsageError: an artifact is missing, or int8 is asked for and the encoder has no such form.
@@ -53,8 +53,15 @@ def _build(
     tables: Tables, encoder: Path, labels: Path, staging: Path, config: ScoreConfig, ray_config: RayConfig | None
 ) -> dict[str, Any]:
     from prectr.relevance.batch_scoring import pairs_to_score, score_pairs
+    from prectr.relevance.encoder_session import RelevanceEncoder
+    from prectr.relevance.sources import order_of_sources
 
-    pairs = pairs_to_score(tables, labels, config)
+    order: dict[str, Any] = {"first": config.first if config.look_up else "encoder"}
+    if order["first"] == "measured":
+        session = RelevanceEncoder(encoder, config.threads, config.batch_size, config.int8)
+        order = order_of_sources(tables, labels, lambda queries, titles: session.score(queries, titles)[0])
+        progress.say(f"score-relevance: {_told(order)}")
+    pairs = pairs_to_score(tables, labels if order["first"] == "teacher" else None, config)
     if pairs.is_empty():
         raise PrectrError(f"{tables}: no pair of query and known item to score; check impressions and items.")
     folder = staging / "pairs"
@@ -74,4 +81,13 @@ def _build(
     return {
         "rows": {"pairs": written, **sources},
         "coverage": {source: round(count / written, 4) for source, count in sources.items()},
+        "order": order,
     }
+
+
+def _told(order: dict[str, Any]) -> str:
+    """What decided whether the teacher or the encoder has priority."""
+    if not order["pairs"]:
+        return "the teacher has priority over the encoder, because it labelled too few judged pairs to compare them"
+    figures = " and ".join(f"{order[name]['nll']:.4f} ({name})" for name in ("teacher", "encoder"))
+    return f"the {order['first']} has priority: {figures} nats a grade on {order['pairs']:,} held-back judged pairs"

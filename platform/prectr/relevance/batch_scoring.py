@@ -1,7 +1,7 @@
 """Batch scoring of every distinct pair with the encoder, in a pool of Ray Data actors.
 
-A judgment outranks a teacher's label, which outranks the encoder's score; column `source` names the one used, and
-`encoder_expected` always holds the encoder's score. This module writes no files.
+A judgment has priority, then the better one of the teacher's label and the encoder's score (`sources`); column `source`
+names the one used, and `encoder_expected` always holds the encoder's score. This module writes no files.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ def pairs_to_score(tables: Tables, labels: Path | None, config: ScoreConfig) -> 
 
     Args:
         tables: canonical tables.
-        labels: the artifact of `label`, or None.
+        labels: the artifact of `label`, whose levels have priority over the encoder's; None: the encoder has priority.
         config: `look_up` and `judgment_confidence` decide which levels are known.
 
     Returns:

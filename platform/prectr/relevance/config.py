@@ -73,6 +73,10 @@ class ScoreConfig(FrozenConfig):
     """Pairs in one call of the encoder, at most."""
     look_up: bool = True
     """Use a pair's judgment or teacher label, where there is one, instead of the encoder's score."""
+    first: Literal["measured", "teacher", "encoder"] = "measured"
+    """Whose levels a pair gets that has a teacher's label and no judgment. `measured`: those of teacher or encoder,
+    whichever has the better log-likelihood of human grades on the held-back judged pairs that the teacher labelled;
+    the teacher's if there are fewer than 50 of these pairs."""
     judgment_confidence: float = Field(0.97, gt=0.25, le=1)
     """Probability that a judgment gives its own grade. The rest is spread evenly over the other levels."""
 

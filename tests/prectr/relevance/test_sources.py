@@ -1,0 +1,98 @@
+"""Which of teacher and encoder has priority: the one that predicts human grades of held-back queries better."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from prectr.contracts.schema import LEVEL_COLUMNS
+from prectr.data.judgments import split_of
+from prectr.data.tables import Tables
+from prectr.relevance import sources
+from prectr.relevance.batch_scoring import pairs_to_score
+from prectr.relevance.config import ScoreConfig
+from prectr.relevance.sources import LEAST_PAIRS, order_of_sources
+from tests.manifests import write_manifest
+
+QUERIES, ITEMS = [f"query {number}" for number in range(200)], ["i0", "i1"]
+GRADES = {
+    (query, item): (place + number) % 4 for place, query in enumerate(QUERIES) for number, item in enumerate(ITEMS)
+}
+HELD_BACK = [query for query in QUERIES if split_of(query) == "held-back"]
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    path = tmp_path / "tables"
+    day = path / "impressions" / "date=2026-01-01"
+    day.mkdir(parents=True)
+    shown = [(query, item) for query in QUERIES for item in [*ITEMS, "i2"]]
+    pl.DataFrame(shown, schema=["query", "item_id"], orient="row").write_parquet(day / "part-0000.parquet")
+    judged = [(query, item, grade) for (query, item), grade in GRADES.items()]
+    schema = {"query": pl.String, "item_id": pl.String, "grade": pl.Int8}
+    pl.DataFrame(judged, schema=schema, orient="row").write_parquet(path / "judgments.parquet")
+    items = {"item_id": [*ITEMS, "i2"], "title": ["title i0", "title i1", "title i2"], "category": ["c"] * 3}
+    pl.DataFrame(items).write_parquet(path / "items.parquet")
+    day = path / "candidates" / "date=2026-01-01"
+    day.mkdir(parents=True)
+    pl.DataFrame(shown[:1], schema=["query", "item_id"], orient="row").write_parquet(day / "part-0000.parquet")
+    write_manifest(path, "simulate")
+    return Tables(path)
+
+
+def levels_of(queries: Sequence[str], items: Sequence[str], right: float) -> np.ndarray:
+    """Levels that give the judged grade the probability `right`, float [n, 4]."""
+    levels = np.full((len(queries), 4), (1 - right) / 3)
+    for row, pair in enumerate(zip(queries, items, strict=True)):
+        levels[row, GRADES.get(pair, 0)] = right
+    return levels
+
+
+def labels_with(folder: Path, right_held_back: float, right_train: float) -> Path:
+    """Labels of all pairs, as good as said on held-back queries and on the others."""
+    folder.mkdir()
+    pairs = [(query, item) for query in QUERIES for item in [*ITEMS, "i2"]]
+    queries, items = [query for query, _ in pairs], [item for _, item in pairs]
+    held = np.isin(queries, HELD_BACK)[:, None]
+    levels = np.where(held, levels_of(queries, items, right_held_back), levels_of(queries, items, right_train))
+    frame = pl.DataFrame({"query": queries, "item_id": items})
+    frame = frame.with_columns(pl.Series(name, levels[:, at], pl.Float32) for at, name in enumerate(LEVEL_COLUMNS))
+    frame.write_parquet(folder / "labels.parquet")
+    return folder
+
+
+def encoder(queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
+    return levels_of(queries, [title.removeprefix("title ") for title in titles], 0.5)
+
+
+def test_the_source_that_predicts_held_back_grades_better_is_first(tables: Tables, tmp_path: Path) -> None:
+    worse = order_of_sources(tables, labels_with(tmp_path / "worse", 0.3, 0.97), encoder)
+    assert worse["first"] == "encoder", "good labels of training queries do not count"
+    assert worse["pairs"] == 2 * len(HELD_BACK)
+    assert worse["teacher"]["nll"] == pytest.approx(-np.log(0.3), abs=1e-3)
+    assert worse["encoder"]["nll"] == pytest.approx(-np.log(0.5), abs=1e-3)
+    better = order_of_sources(tables, labels_with(tmp_path / "better", 0.7, 0.25), encoder)
+    assert better["first"] == "teacher" and better["teacher"]["auc"] == 1.0
+
+
+def test_with_few_judged_pairs_the_teacher_is_first(tables: Tables, tmp_path: Path) -> None:
+    labels = labels_with(tmp_path / "labels", 0.3, 0.3)
+    few = pl.read_parquet(labels / "labels.parquet").filter(pl.col("query").is_in(HELD_BACK[: LEAST_PAIRS // 2 - 1]))
+    few.write_parquet(labels / "labels.parquet")
+    assert order_of_sources(tables, labels, encoder) == {"first": "teacher", "pairs": 0}
+
+
+def test_a_sample_of_many_pairs_is_measured(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MOST_PAIRS", 60)
+    order = order_of_sources(tables, labels_with(tmp_path / "labels", 0.3, 0.3), encoder)
+    assert order["pairs"] == 60 and order["first"] == "encoder"
+
+
+def test_levels_of_the_first_source_are_used(tables: Tables, tmp_path: Path) -> None:
+    labels = labels_with(tmp_path / "labels", 0.3, 0.3)
+    of_item = pl.col("item_id") == "i2"  # not judged
+    assert set(pairs_to_score(tables, labels, ScoreConfig()).filter(of_item)["source"]) == {"teacher"}
+    assert set(pairs_to_score(tables, None, ScoreConfig()).filter(of_item)["source"]) == {None}
+    assert set(pairs_to_score(tables, None, ScoreConfig()).filter(~of_item)["source"]) == {"judgment"}
