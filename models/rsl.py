@@ -4,7 +4,7 @@
     z = a log q + (1 - a) head(h) + MLP([h, match]),   p = softmax(z)    [ours]
 
 - `head` starts as the distilled student's classifier: distillation is the first training stage.
-- q is the level distribution looked up for the pair: a judgment, else the teacher's, else the encoder's.
+- q is the level distribution looked up for the pair: a judgment, else that of teacher or encoder (`relevance.first`).
 - a starts at 1 and the MLP at 0. Training starts from the looked-up distribution, and from the student's distribution
   where there is no look-up.
 
