@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 Output = TypeVar("Output")
 
 SPARE_SECONDS = 0.002
-"""Seconds of spare work after which the thread looks for requests again; a single step may take longer."""
+"""Seconds of spare work after which requests have their turn again; a single step may take longer."""
 SPARE_SHARE = 0.1
 """Seconds of spare work for each second of scoring while requests always wait."""
 SWITCH_SECONDS = 0.0005
