@@ -28,15 +28,15 @@ def children(without: Collection[psutil.Process] = ()) -> list[psutil.Process]:
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Whether a process is gone, or a zombie."""
+    """Whether a process is gone, or a zombie. While another of its threads runs, it holds its files and ports."""
     try:
-        return process.status() == psutil.STATUS_ZOMBIE
+        return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
     except psutil.NoSuchProcess:
         return True
 
 
 def end_children(seconds: float, without: Collection[psutil.Process] = ()) -> list[psutil.Process]:
-    """End all processes below this one: SIGTERM, then SIGKILL.
+    """End all processes below this one: SIGTERM, then SIGKILL. It waits until each of them has left the process table.
 
     Args:
         seconds: time limit.
@@ -46,8 +46,9 @@ def end_children(seconds: float, without: Collection[psutil.Process] = ()) -> li
         Processes that are still alive.
     """
     started = time.monotonic()
-    while left := _descendants(without):
+    while direct := children(without):
         elapsed = time.monotonic() - started
+        left = [process for process in _with_descendants(direct) if not has_ended(process)]
         if elapsed > seconds:
             return left
         for process in left:
@@ -56,19 +57,17 @@ def end_children(seconds: float, without: Collection[psutil.Process] = ()) -> li
                     process.terminate()
                 else:
                     process.kill()
-        psutil.wait_procs(left, timeout=_TERMINATE_SECONDS if elapsed < _TERMINATE_SECONDS else 2 * _POLL_SECONDS)
+        # All are waited for: an orphan becomes a direct child, and shows in the next pass, once its parent has ended.
+        psutil.wait_procs({*direct, *left}, _TERMINATE_SECONDS if elapsed < _TERMINATE_SECONDS else 2 * _POLL_SECONDS)
     return []
 
 
-def _descendants(without: Collection[psutil.Process]) -> list[psutil.Process]:
-    """Live processes below this one; its zombies are reaped on the way."""
-    direct = children(without)
-    psutil.wait_procs(direct, timeout=0)
-    found = []
+def _with_descendants(direct: Collection[psutil.Process]) -> set[psutil.Process]:
+    found = set(direct)
     for child in direct:
         with suppress(psutil.NoSuchProcess):
-            found += [child, *child.children(recursive=True)]
-    return [process for process in found if not has_ended(process)]
+            found.update(child.children(recursive=True))
+    return found
 
 
 def attempt(work: Callable[[], Any], seconds: float, hopeless: Callable[[], bool] = lambda: False) -> bool:
