@@ -33,7 +33,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -350,8 +350,12 @@ def measure_soak(bundle: Path, bodies: Path, seconds: float) -> dict[str, Any]:
 
 
 def _replicas(server: int) -> list[psutil.Process]:
-    below = psutil.Process(server).children(recursive=True)
-    return [one for one in below if "ServeReplica" in " ".join(one.cmdline())]
+    found = []
+    for one in psutil.Process(server).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it may end meanwhile
+            if "ServeReplica" in " ".join(one.cmdline()):
+                found.append(one)
+    return found
 
 
 def _kill_replica(server: int) -> bool:
