@@ -20,7 +20,9 @@ CONFIG = EvaluateConfig(resamples=60, top=2)
 USERS, SHOWN, HIDDEN = 16, 4, 2
 
 
-def make_day(tables: Path, *, candidates: bool = True, clicked: float = 0.4, judged: bool = True) -> TestDay:
+def make_day(
+    tables: Path, *, candidates: bool = True, clicked: float = 0.4, judged: bool = True, given: int = 0
+) -> TestDay:
     """A day of `USERS` users with two requests of `SHOWN` shown items, every second one with `HIDDEN` unexposed ones.
 
     Args:
@@ -28,11 +30,13 @@ def make_day(tables: Path, *, candidates: bool = True, clicked: float = 0.4, jud
         candidates: whether unexposed ones are kept.
         clicked: share of clicked rows.
         judged: whether some pairs have a grade.
+        given: number of pairs, the first ones of 40, whose levels come from their judgments.
     """
     random = np.random.default_rng(5)
     requests = [f"r{number:03}" for number in range(2 * USERS)]
     levels = random.dirichlet(np.ones(4), 40).astype(np.float32)
-    samples: Any = SimpleNamespace(pairs=SimpleNamespace(levels=levels))
+    of_judgment = np.arange(40) < given
+    samples: Any = SimpleNamespace(pairs=SimpleNamespace(levels=levels), judged_pairs=lambda: of_judgment)
 
     def rows(items: int, chosen: list[str], offset: int) -> pl.DataFrame:
         request = [name for name in chosen for _ in range(items)]

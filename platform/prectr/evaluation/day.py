@@ -41,8 +41,8 @@ class Lists:
         request: int64 [n] number of the list.
         user: [n] user ids.
         pair: [n] number of the pair of query and item.
-        level: [n] expected relevance level, 0..3, from the samples.
-        grade: [n] human grade for pairs of judged queries held back from training, else NaN.
+        level: [n] expected relevance level, 0..3, as rankers are given it.
+        grade: [n] human grade of pairs of queries held back from training whose grade rankers are not given, else NaN.
         click: [n] true click probability if examined; None on a real log.
         unexposed: [n] booleans.
     """
@@ -151,14 +151,16 @@ class TestDay:
             column = "p_click_given_exam"
             click = np.r_[self.truth[column].to_numpy(), self.unexposed_truth[column].to_numpy()]
         listed = frame.filter(pl.col("request_id").is_in(self.unexposed["request_id"].unique().implode()))
-        row, levels = listed["row"].to_numpy(), self.samples.pairs.levels[listed["pair"].to_numpy()]
+        row, pair = listed["row"].to_numpy(), listed["pair"].to_numpy()
+        levels = self.samples.pairs.levels[pair]
+        grade = listed["grade"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
         return Lists(
             row=row,
             request=listed["request_id"].rank("dense").to_numpy().astype(np.int64),
             user=listed["user_id"].to_numpy(),
-            pair=listed["pair"].to_numpy(),
+            pair=pair,
             level=levels @ np.arange(levels.shape[1]),
-            grade=listed["grade"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
+            grade=np.where(self.samples.judged_pairs()[pair], np.nan, grade),
             click=None if click is None else click[row],
             unexposed=listed["unexposed"].to_numpy(),
         )

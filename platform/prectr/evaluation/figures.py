@@ -64,15 +64,31 @@ ROW_METRICS = (
 SLICE_METRICS = ("auc", "gauc", "auc_free", "gauc_free")
 
 LIST_METRICS = (
-    Metric("level_top", "mean level of top {top}", "mean expected relevance level (0..3) of a list's first {top}"),
-    Metric("level_ndcg", "NDCG of levels", "NDCG@{top}, gain 2^expected level - 1, position-free score"),
+    Metric(
+        "level_top",
+        "mean level of top {top}",
+        "mean expected relevance level (0..3) of a list's first {top}; rankers are given these levels: it says how far "
+        "a ranker follows them, not whether they are right",
+    ),
+    Metric(
+        "level_ndcg",
+        "NDCG of levels",
+        "NDCG@{top}, gain 2^expected level - 1, position-free score; of the levels that rankers are given",
+    ),
     Metric(
         "coverage",
         "coverage",
-        "share of the distinct pairs of an expected level of at least 2 that come into the first {top} of a list",
+        "share of the distinct pairs of an expected level of at least 2 that come into the first {top} of a list; of "
+        "the levels that rankers are given",
     ),
-    Metric("judged_ndcg", "NDCG, judged", "NDCG@{top}, gain 2^grade - 1, judged pairs of held-back queries only"),
-    Metric("judged_mrr", "MRR, judged", "1 / rank of the first pair of grade 2 or 3, judged pairs only"),
+    Metric(
+        "judged_ndcg",
+        "NDCG, judged",
+        "NDCG@{top}, gain 2^grade - 1, judged pairs of held-back queries only, whose grades rankers are not given",
+    ),
+    Metric(
+        "judged_mrr", "MRR, judged", "1 / rank of the first pair of grade 2 or 3, of the same pairs as NDCG, judged"
+    ),
     Metric("click_ndcg", "NDCG of true clicks", "NDCG@{top}, gain: the true click probability (simulated logs)"),
 )
 """Metrics of lists of candidates, ordered by the position-free score."""

@@ -67,6 +67,10 @@ class Samples:
         frame = pl.read_parquet(list(files), columns=wanted, hive_partitioning=False).sort(order)
         return frame if columns is None else frame.select(columns)
 
+    def judged_pairs(self) -> np.ndarray:
+        """Whether each pair's levels come from its judgment, so that rankers are given its grade; bool [P]."""
+        return (pl.read_parquet(self.path / "pairs.parquet", columns=["source"])["source"] == "judgment").to_numpy()
+
     def rows(self, frame: pl.DataFrame) -> RowArrays:
         """The arrays of sample rows, numbers scaled."""
         return row_arrays(frame, self.spec, self.pairs)

@@ -1,7 +1,9 @@
 """Batch scoring of every distinct pair with the encoder, in a pool of Ray Data actors.
 
 A judgment has priority, then the better one of the teacher's label and the encoder's score (`sources`); column `source`
-names the one used, and `encoder_expected` always holds the encoder's score. This module writes no files.
+names the one used, and `encoder_expected` always holds the encoder's score. All that follows reads these levels: mined
+preferences, features, histories and training targets. So judgments of held-back queries are left out here, once, and
+grades of these queries can measure a ranker. This module writes no files.
 """
 
 from pathlib import Path
@@ -13,6 +15,7 @@ import pyarrow as pa
 
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.ray_session import memory_bytes
+from prectr.data.judgments import split_frame
 from prectr.data.tables import Tables, distinct_pairs
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
@@ -25,16 +28,17 @@ def pairs_to_score(tables: Tables, labels: Path | None, config: ScoreConfig) -> 
     Args:
         tables: canonical tables.
         labels: the artifact of `label`, whose levels have priority over the encoder's; None: the encoder has priority.
-        config: `look_up` and `judgment_confidence` decide which levels are known.
+        config: `look_up`, `held_back_judgments` and `judgment_confidence` decide which levels are known.
 
     Returns:
         Columns pair int32 (dense, from 0, in the order of query and item_id), query (normalised), item_id, title,
         level_0..3 float32 (null if unknown), source (judgment, teacher, or null).
     """
     judged = tables.judgments()
+    known = judged if config.held_back_judgments else _without_held_back(judged)
     logged = distinct_pairs(tables).select("query", "item_id")
     other_level = (1 - config.judgment_confidence) / 3
-    known_levels = judged.select(
+    known_levels = known.select(
         "query",
         "item_id",
         *(
@@ -49,7 +53,7 @@ def pairs_to_score(tables: Tables, labels: Path | None, config: ScoreConfig) -> 
     )
     if labels is not None:
         teacher_levels = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVEL_COLUMNS])
-        unjudged = teacher_levels.join(judged, on=["query", "item_id"], how="anti")
+        unjudged = teacher_levels.join(known, on=["query", "item_id"], how="anti")
         known_levels = pl.concat([known_levels, unjudged.with_columns(source=pl.lit("teacher"))])
     if not config.look_up:
         known_levels = known_levels.clear()
@@ -62,6 +66,11 @@ def pairs_to_score(tables: Tables, labels: Path | None, config: ScoreConfig) -> 
         .with_row_index("pair")
         .with_columns(pl.col("pair").cast(pl.Int32))
     )
+
+
+def _without_held_back(judged: pl.DataFrame) -> pl.DataFrame:
+    held_back = split_frame(judged["query"]).filter(pl.col("split") == "held-back")
+    return judged.join(held_back, on="query", how="anti")
 
 
 class ScorePairs:

@@ -72,11 +72,15 @@ class ScoreConfig(FrozenConfig):
     batch_size: int = Field(256, ge=1)
     """Pairs in one call of the encoder, at most."""
     look_up: bool = True
-    """Use a pair's judgment or teacher label, where there is one, instead of the encoder's score."""
+    """Use a pair's judgment or teacher label, where there is one, instead of the encoder's score. For judgments of
+    queries that are held back from training see `held_back_judgments`."""
     first: Literal["measured", "teacher", "encoder"] = "measured"
     """Whose levels a pair gets that has a teacher's label and no judgment. `measured`: those of teacher or encoder,
     whichever has the better log-likelihood of human grades on the held-back judged pairs that the teacher labelled;
     the teacher's if there are fewer than 50 of these pairs."""
+    held_back_judgments: bool = False
+    """Also use the judgments of queries that are held back from training. The ranker is then given these grades, so
+    `evaluate` leaves out its figures on human grades. True is for a final ranker, after its settings were chosen."""
     judgment_confidence: float = Field(0.97, gt=0.25, le=1)
     """Probability that a judgment gives its own grade. The rest is spread evenly over the other levels."""
 

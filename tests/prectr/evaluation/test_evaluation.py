@@ -93,6 +93,16 @@ def test_lists_hold_exposed_and_unexposed_candidates(tmp_path: Path) -> None:
     )
 
 
+def test_grades_that_rankers_are_given_are_no_measure(tmp_path: Path) -> None:
+    judged, half, none = (make_day(tmp_path / str(given), given=given) for given in (0, 20, 40))
+    assert judged.lists is not None and half.lists is not None
+    expected = np.where(judged.lists.pair < 20, np.nan, judged.lists.grade)
+    np.testing.assert_array_equal(half.lists.grade, expected)
+    assert 0 < np.isfinite(expected).sum() < np.isfinite(judged.lists.grade).sum()
+    figures = measure(none, {"m": [scores(none, 1, 1.0)]}, CONFIG, base="m", improvement_base="m")["candidates"]
+    assert "level_ndcg" in figures and not {"judged_ndcg", "judged_mrr"} & figures.keys()
+
+
 def test_without_candidates_or_judgments_there_are_no_lists_or_grades(tmp_path: Path) -> None:
     day = make_day(tmp_path / "a", candidates=False)
     figures = measure(day, {"m": [scores(day, 1, 1.0)]}, CONFIG, base="m", improvement_base="m")

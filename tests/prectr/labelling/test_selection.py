@@ -235,8 +235,9 @@ def test_a_judgment_outranks_a_label_and_pairs_are_dense(tables, labels):
     joined = pairs.join(
         read_judged(Tables(tables)).select("query", "item_id", "grade"), on=["query", "item_id"], how="left"
     )
-    judged = joined.filter(pl.col("grade") == 2)
-    assert set(judged["source"]) == {"judgment"}
+    held_back = pl.col("query").is_in([query for query in pairs["query"] if split_of(query) == "held-back"])
+    judged = joined.filter(pl.col("grade") == 2, ~held_back)
+    assert set(judged["source"]) == {"judgment"} and set(joined.filter(held_back)["source"]) == {"teacher"}
     assert judged["level_2"].to_list() == pytest.approx([0.97] * len(judged))
     assert judged["level_0"].to_list() == pytest.approx([0.01] * len(judged))
     assert set(joined.filter(pl.col("grade").is_null())["source"]) == {"teacher"}

@@ -10,6 +10,7 @@ import pytest
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.data.judgments import split_of
 from prectr.data.tables import Tables
+from prectr.metrics import ndcg
 from prectr.relevance import sources
 from prectr.relevance.batch_scoring import pairs_to_score
 from prectr.relevance.config import ScoreConfig
@@ -92,7 +93,27 @@ def test_a_sample_of_many_pairs_is_measured(tables: Tables, tmp_path: Path, monk
 
 def test_levels_of_the_first_source_are_used(tables: Tables, tmp_path: Path) -> None:
     labels = labels_with(tmp_path / "labels", 0.3, 0.3)
-    of_item = pl.col("item_id") == "i2"  # not judged
-    assert set(pairs_to_score(tables, labels, ScoreConfig()).filter(of_item)["source"]) == {"teacher"}
-    assert set(pairs_to_score(tables, None, ScoreConfig()).filter(of_item)["source"]) == {None}
-    assert set(pairs_to_score(tables, None, ScoreConfig()).filter(~of_item)["source"]) == {"judgment"}
+    judged = (pl.col("item_id") != "i2") & ~pl.col("query").is_in(HELD_BACK)
+    for given, other in ((labels, "teacher"), (None, None)):
+        pairs = pairs_to_score(tables, given, ScoreConfig())
+        assert set(pairs.filter(judged)["source"]) == {"judgment"} and set(pairs.filter(~judged)["source"]) == {other}
+
+
+@pytest.mark.parametrize("held_back", [False, True])
+def test_who_sorts_by_the_levels_does_not_know_held_back_grades(
+    tables: Tables, tmp_path: Path, held_back: bool
+) -> None:
+    """Labels that are right on training queries only: on held-back ones, the levels say grade 0 of each pair."""
+    labels = labels_with(tmp_path / "labels", 0.97, 0.97)
+    frame = pl.read_parquet(labels / "labels.parquet")
+    ignorant = pl.col("query").is_in(HELD_BACK)
+    levels = (pl.when(ignorant).then(pl.lit(0.25)).otherwise(pl.col(name)).alias(name) for name in LEVEL_COLUMNS)
+    frame.with_columns(levels).write_parquet(labels / "labels.parquet")
+    pairs = pairs_to_score(tables, labels, ScoreConfig(held_back_judgments=held_back)).filter(
+        pl.col("query").is_in(HELD_BACK) & (pl.col("item_id") != "i2")
+    )
+    grade = np.array([GRADES[pair] for pair in pairs.select("query", "item_id").iter_rows()])
+    expected = pairs.select(LEVEL_COLUMNS).to_numpy() @ np.arange(4)
+    of_sort = ndcg(pairs["query"].rank("dense").to_numpy(), 2.0**grade - 1, expected, 1)
+    assert of_sort == pytest.approx(1.0) if held_back else of_sort < 0.8
+    assert set(pairs["source"]) == {"judgment" if held_back else "teacher"}
