@@ -50,7 +50,13 @@ ROW_METRICS = (
     Metric("gauc_free", "GAUC free", "GAUC of the position-free score, as served"),
     Metric("logloss", "log loss", "mean negative log-likelihood of clicks, nats", higher_is_better=False),
     Metric("ne", "NE", "log loss over the entropy of the rows' own click rate", higher_is_better=False),
-    Metric("ece", "ECE", "distance of predicted and actual click rate, 20 bins of equal rows", higher_is_better=False),
+    Metric(
+        "ece",
+        "ECE, RMS",
+        "root mean square of predicted minus actual click rate in 20 bins of equal rows, without the part that chance "
+        "gives; below zero: less than chance gives",
+        higher_is_better=False,
+    ),
     Metric(
         "predicted_over_actual",
         "pred./actual",
@@ -183,7 +189,7 @@ class _SliceRows:
         of_probabilities = {
             "logloss": self.users.log_loss,
             "ne": self.users.normalised_entropy,
-            "ece": self.users.calibration_error,
+            "ece": self.users.calibration_rms,
             "predicted_over_actual": self.users.predicted_over_actual,
         }
         return of_probabilities[name](scores.probability[self.rows])

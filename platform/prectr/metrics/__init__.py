@@ -8,7 +8,8 @@ log loss mean negative log-likelihood of the clicks, in nats.
 NE       normalised entropy: log loss over the log loss of predicting the rows' click rate; below 1 beats the rate
          (He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", 2014).
 ECE      mean distance of predicted and actual click rate in 20 bins of equal numbers of rows, weighted by rows; rows
-         with equal probabilities share a bin [ours], so the order of rows never matters.
+         with equal probabilities share a bin [ours], so the order of rows never matters. Chance alone makes it
+         positive; `bootstrap.UserRows.calibration_rms` is the root mean square of the distances without that part.
 NDCG@k   sum of gain / log2(1 + rank) over the first k of a list, divided by that sum in the best order; mean over
          lists with a positive gain.
 MRR      mean over lists with a relevant row of 1 / rank of the first relevant one.

@@ -11,7 +11,15 @@ A resample does not sort. A statistic keeps all that is independent of the draw 
     GAUC  per user the sum of weight * AUC over the user's groups, and the sum of weight: two dot products.
     mean  per user the sum over rows and the number of rows: two dot products. Also for ratios of sums.
     NE    log loss over the entropy of the resample's click rate: three sums.
-    ECE   per user and bin of the whole sample, the sum of probability minus click.
+    RMS calibration error   per user and bin of the whole sample, the sum e of probability minus click. A squared sum is
+          too large by the variance that clicks give it, and a resample adds the same again. Products of two different
+          users have no such part, so only these are summed [ours]: with counts c, n rows and n_b of them in bin b,
+
+              sum_b (n / n_b) sum_{u != v} c_u c_v e_ub e_vb / (rows counted)^2
+
+          It is unbiased, as are its resamples, whose users drawn twice make no pair with themselves (the debiased
+          squared error of Kumar, Liang and Ma, "Verified Uncertainty Calibration", NeurIPS 2019, for dependent rows).
+          The mean distance of the bins (ECE) has no unbiased estimate.
     coverage  the candidates of the users drawn; drawing a user twice covers nothing more.
 """
 
@@ -85,15 +93,20 @@ class _NormalisedEntropy:
 
 
 @dataclass(frozen=True)
-class _CalibrationError:
-    """Sum of probability minus click, [users, bins], and number of rows, [users]."""
-
+class _CalibrationRms:
     excess: np.ndarray
+    """Sums of probability minus click, each times the root of all rows over the rows of its bin, [users, bins]."""
+    own: np.ndarray
+    """Sum of the squares of a user's excess, [users]."""
     rows: np.ndarray
+    """Number of rows, [users]."""
 
     def of_counts(self, counts: np.ndarray) -> float:
         rows = float(counts @ self.rows)
-        return float(np.abs(counts @ self.excess).sum()) / rows if rows else float("nan")
+        if not rows:
+            return float("nan")
+        pairs = float(((counts @ self.excess) ** 2).sum() - counts**2 @ self.own)
+        return float(np.copysign(abs(pairs) ** 0.5 / rows, pairs))
 
 
 @dataclass(frozen=True)
@@ -187,11 +200,19 @@ class UserRows:
         losses = self._sums(row_losses(self.clicked, probability))
         return _NormalisedEntropy(losses, self._sums(self.clicked), self._rows())
 
-    def calibration_error(self, probability: np.ndarray, bins: int = 20) -> UserStatistic:
-        """ECE of click probabilities [n]; every resample uses the bins of the whole sample."""
-        cell = self.codes * bins + bins_of_rows(self.clicked, probability, bins)
+    def calibration_rms(self, probability: np.ndarray, bins: int = 20) -> UserStatistic:
+        """Root mean square of predicted minus actual click rate in bins of click probabilities [n], without chance.
+
+        Every resample uses the bins of the whole sample. The square under the root is unbiased, so it is about 0 for
+        true probabilities. If it is negative, the value is minus the root of its size: clicks fit the probabilities
+        better than clicks drawn from them would.
+        """
+        bin_of_row = bins_of_rows(self.clicked, probability, bins)
+        scale = np.sqrt(len(bin_of_row) / np.maximum(np.bincount(bin_of_row, minlength=bins), 1))
+        cell = self.codes * bins + bin_of_row
         excess = np.bincount(cell, weights=probability - self.clicked, minlength=self.users * bins)
-        return _CalibrationError(excess.reshape(self.users, bins), self._rows())
+        excess = excess.reshape(self.users, bins) * scale
+        return _CalibrationRms(excess, np.einsum("ub,ub->u", excess, excess), self._rows())
 
     def mean_of_lists(self, group: np.ndarray, by_list: np.ndarray) -> UserStatistic:
         """Mean of the values of lists, without NaN.

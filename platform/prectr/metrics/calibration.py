@@ -83,6 +83,8 @@ def predicted_over_actual(clicked: np.ndarray, probability: np.ndarray) -> float
 def calibration_error(clicked: np.ndarray, probability: np.ndarray, bins: int = 20) -> float:
     """Expected calibration error (ECE) of click probabilities [n]; NaN without rows, errors as `log_loss`.
 
+    Chance alone makes it positive, the more the fewer rows; evaluations use `UserRows.calibration_rms` instead.
+
     Args:
         clicked: [n] labels.
         probability: [n].

@@ -31,7 +31,7 @@ EXPOSURE_TABLE = (
 CALIBRATION_TABLE = (
     ("all", "logloss", "log loss"),
     ("all", "ne", "NE"),
-    ("all", "ece", "ECE"),
+    ("all", "ece", "ECE, RMS"),
     ("all", "predicted_over_actual", "pred./actual"),
 )
 ABLATION_PREFIX = "Ablations: "

@@ -28,13 +28,14 @@ from prectr.evaluation.scores import DayScores, bundle_scores, file_scores, posi
 from prectr.evaluation.truth import incentive_by_threshold
 from prectr.features.load import Samples
 from prectr.features.spec import SPEC_FILE
+from prectr.metrics.bootstrap import UserRows
 from prectr.metrics.lists import top_mean
 from prectr.reports.evaluation import Report, verdicts
 from prectr.reports.evaluation_page import render_markdown, render_page
 from prectr.reports.terminal import figure_rows, format_figure
 from prectr.training.config import TrainConfig
 from tests.manifests import write_manifest
-from tests.prectr.evaluation_world import CONFIG, DAY, make_day, make_evaluation, scores, two_models
+from tests.prectr.evaluation_world import CONFIG, DAY, USERS, make_day, make_evaluation, scores, two_models
 from tests.prectr.training.test_ranker_loop import write_samples
 
 
@@ -55,8 +56,13 @@ def test_figures_are_their_definitions(tmp_path: Path) -> None:
     expected = np.mean([roc_auc_score(day.clicked[cold], seed_scores.free[cold]) for seed_scores in models["good"]])
     assert figures["cold"]["auc_free"]["good"]["value"] == pytest.approx(expected)
     assert "logloss" not in figures["cold"]
-    for metric, expected_value in (("predicted_over_actual", 1.0), ("ece", 0.0)):
-        assert figures["all"][metric]["good"]["value"] == pytest.approx(expected_value, abs=1.5)
+    probabilities = [seed_scores.probability for seed_scores in models["good"]]
+    ratio = np.mean([probability.sum() / day.clicked.sum() for probability in probabilities if probability is not None])
+    assert figures["all"]["predicted_over_actual"]["good"]["value"] == pytest.approx(ratio)
+    rms = [UserRows(day.user, day.clicked).calibration_rms(one) for one in probabilities if one is not None]
+    assert figures["all"]["ece"]["good"]["value"] == pytest.approx(
+        np.mean([statistic.of_counts(np.ones(USERS)) for statistic in rms])
+    )
 
 
 def test_lists_hold_exposed_and_unexposed_candidates(tmp_path: Path) -> None:
