@@ -9,10 +9,13 @@ The verdict uses both. Independent errors add as squares, so on each side of the
 
     reach = sqrt(sampling reach^2 + (t * spread / sqrt(s))^2)
 
-where t is Student's quantile for s - 1 degrees of freedom [ours]. The verdict is "better" or "worse" if d +- reach
-excludes zero, else "no difference": no difference was shown, which does not prove that there is none. One seed has no
-training error: `seed_spread` is NaN and the verdict holds for these weights only. Each verdict stands alone: none is
-corrected for the number of comparisons (`corrected_widening`).
+where t is Student's quantile for s - 1 degrees of freedom [ours]. It covers the truth about as often as `level` says
+or more often, whatever the parts of the two errors; one quantile for both, with Satterthwaite's degrees of freedom,
+covers it too seldom with few seeds (`make bench-intervals` prints both).
+
+The verdict is "better" or "worse" if d +- reach excludes zero, else "no difference": no difference was shown, which
+does not prove that there is none. One seed has no training error: `seed_spread` is NaN and the verdict holds for these
+weights only. Each verdict stands alone: none is corrected for the number of comparisons (`corrected_widening`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
