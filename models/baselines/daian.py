@@ -12,7 +12,8 @@
 The ideas are the paper's [summary]: a distribution over bins of similarity to the trigger, retrieval by bin, a mix of
 ID and semantic similarity, and three training stages. Every equation above is ours, so the figures are those of an
 adaptation:
-- t embeds the row's query, v the item's category, brand and price (histories hold no item ids). j runs over the user's
+- t embeds the row's query, so it wants `samples.query_buckets`; without ids of queries it is constant, and the trigger
+  is the text only. v embeds the item's category, brand and price (histories hold no item ids). j runs over the user's
   clicks S_u, each with its own query t_j. h is the text vector of the row's query and title, not of the query alone.
 - Bins are soft. A bin that holds little of the history contributes little.
 - The stages train at the same time. Stages 2 and 3 read earlier stages through a stop-gradient, so the sum needs no

@@ -12,6 +12,7 @@ from prectr.core.ray_session import ray_session
 WAYS = {
     "": (),
     "-ids": tuple(f"samples.ids.{column}={{kind: vocabulary}}" for column in ("user_id", "query", "item_id")),
+    "-query-ids": ("samples.query_buckets=4096",),
     "-no-look-up": ("relevance.look_up=false",),
 }
 """Other ways to make samples of a log, and their settings."""
@@ -55,7 +56,7 @@ def make_world(folder: Path, settings: Sequence[str], way: str = "", catalogue: 
     world = World(folder, folder / f"samples{way}")
     tables, encoder = world.tables, world.encoder
     teacher, labels, selection = (folder / name for name in ("teacher", "labels", "selection"))
-    made = "" if way == "-ids" else way  # ids change nothing before the samples
+    made = "" if way in ("-ids", "-query-ids") else way  # ids change nothing before the samples
     relevance, preferences = folder / f"relevance{made}", folder / f"preferences{made}"
     simulate.run(out=tables, config=config.simulate, catalogue=catalogue)
     with ray_session(config.ray):

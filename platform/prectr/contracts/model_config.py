@@ -14,7 +14,8 @@ LEVELS = 4
 """k, the relevance score levels: 0 irrelevant, 1 weak, 2 relevant, 3 strong [summary]."""
 
 TARGET_FIELDS = ("query", "category", "brand", "price")
-"""Fields that describe the row to score, in the order of `RankerInputs.target`."""
+"""Fields that describe the row to score, in the order of `RankerInputs.target`. `query` is 0, unknown, unless
+`samples.query_buckets` gives queries ids."""
 BEHAVIOUR_FIELDS = (*TARGET_FIELDS, "level", "clicked", "recency")
 """Fields of each behaviour in a history; the query's history has the user group as one more field."""
 

@@ -41,8 +41,10 @@ class SamplesConfig(FrozenConfig):
     rankers overfit to ids in logs where most ids are rare."""
     price_buckets: int = Field(default=16, ge=2)
     """Buckets of the price feature, cut at quantiles of the catalogue's log-prices."""
-    query_buckets: int = Field(default=4096, ge=1)
-    """Buckets that the queries of behaviours are hashed to. More buckets: fewer collisions, a larger embedding."""
+    query_buckets: int = Field(default=0, ge=0)
+    """Buckets that queries are hashed to, as ids of the row's query and of the query of each behaviour. More buckets:
+    fewer collisions, a larger embedding. 0: queries have no ids. With ids, the incentive learns single queries by heart
+    instead of tolerance; daian, whose trigger is the query, wants 4096."""
     max_positions: int = Field(default=64, ge=1)
     """Positions that each have a bias. Positions beyond share the bias of the last one."""
     scaler_rows: int = Field(default=2_000_000, ge=1)

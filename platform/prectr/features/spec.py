@@ -59,7 +59,7 @@ class FeatureSpec(FrozenConfig):
     price_edges: tuple[float, ...] = Field(description="Edges of the price buckets: log-price quantiles.")
     category_prices: dict[str, float] = Field(description="Median log-price by category; '' for all items.")
     query_buckets: int
-    """Buckets that the queries of behaviours are hashed to."""
+    """Buckets that queries are hashed to; 0: queries have no ids."""
     scalers: dict[str, Scaler] = Field(default_factory=dict, description="Scaler of each feature group, once fitted.")
     user_behaviours: int
     """Behaviours of S_u that rankers read, at most."""
@@ -130,8 +130,8 @@ class FeatureSpec(FrozenConfig):
         )
 
     def query_bucket(self, query: str) -> int:
-        """Hash a normalised query to a bucket, from 1."""
-        return stable_hash(query, "query-bucket") % self.query_buckets + 1
+        """Hash a normalised query to a bucket, from 1; 0, unknown, if queries have no ids."""
+        return stable_hash(query, "query-bucket") % self.query_buckets + 1 if self.query_buckets else 0
 
     def price_bucket(self, log_price: np.ndarray) -> np.ndarray:
         """Find the bucket of each log-price, [n]; 0 for NaN."""

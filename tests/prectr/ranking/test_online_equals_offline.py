@@ -16,6 +16,7 @@ import pytest
 
 from prectr.contracts.model_config import ModelConfig
 from prectr.features.build import FEATURE_GROUPS, sample_rows
+from prectr.features.config import SamplesConfig
 from prectr.features.end_state import online_entries, user_states
 from prectr.features.inputs import INPUT_NAMES, PairArrays, ranker_inputs
 from prectr.features.load import match_columns, pair_arrays, row_arrays
@@ -60,6 +61,7 @@ class Both:
         rename: Callable[[str], str] = str,
         half_life: float | None = 1.5,
         unshown: tuple[str, ...] | None = None,
+        query_buckets: int = 64,
     ) -> None:
         """Mine and sample a log; with `unshown`, the last day shows none of these items but has candidates."""
         shown, items, pairs = laboratory.draw_log(seed)
@@ -80,8 +82,9 @@ class Both:
             }
             for group in FEATURE_GROUPS
         }
-        table = pair_table(pairs, items, whole.context.spec)
-        self.spec = whole.context.spec.fit_scalers(groups | {"match": match_columns(table)})
+        spec = whole.context.spec.model_copy(update={"query_buckets": query_buckets})
+        table = pair_table(pairs, items, spec)
+        self.spec = spec.fit_scalers(groups | {"match": match_columns(table)})
         self.samples = samples.filter(pl.col("date") == last)
         self.pairs: PairArrays = pair_arrays(table, self.spec)
         self.encoder = StubEncoder()
@@ -123,6 +126,24 @@ class Both:
 def _halves(rows: pl.DataFrame) -> list[pl.Expr]:
     first = pl.col("user_id").is_in(["u0", "u2"])
     return [part for part in (first, ~first) if rows.filter(part).height]
+
+
+@pytest.mark.parametrize("query_buckets", [64, 0])
+def test_queries_are_ids_of_target_and_behaviours_by_a_switch(
+    laboratory: SimpleNamespace, tmp_path: Path, query_buckets: int
+) -> None:
+    both = Both(laboratory, 0, tmp_path, query_buckets=query_buckets)
+    assert SamplesConfig().query_buckets == 0
+    queries = set()
+    for request in both.first_requests():
+        features = both.online(request)
+        online = ranker_inputs(features.rows, features.pairs)
+        offline = ranker_inputs(row_arrays(request, both.spec, both.pairs), both.pairs)
+        for name in ("target", "user_behaviours", "query_behaviours"):
+            np.testing.assert_array_equal(online[name], offline[name])
+            queries |= set(online[name][..., 0].flat)
+    assert queries <= set(range(both.spec.sizes(8).behaviour["query"]))
+    assert len(queries) > 2 if query_buckets else queries == {0}
 
 
 @pytest.mark.parametrize(("seed", "half_life"), [(0, None), *((seed, 1.5) for seed in range(6))])
