@@ -10,6 +10,8 @@ from typing import Any
 
 from _quality_variants import GROUPS
 
+from prectr.reports.terminal import multiplicity
+
 COLUMNS = {
     "table": (
         "all.auc",
@@ -57,6 +59,8 @@ def main() -> None:
         if names:
             print(f"\n**{group}**\n")
             _table(told, names, COLUMNS[group])
+    gaps = [gap for entry in told.values() for gap in entry["gaps"].values() if gap["real"] is not None]
+    print(f"\n{multiplicity('Bold gaps', 'variants', len(gaps), 0.95)}")
     errors = {figure: told["oracle"]["mean"][figure] for figure in SAMPLING}
     print(f"\nstandard error of the oracle's GAUC over the users of the one test day: {errors}")
     print("\n**the ladder: gap ± its standard error, paired by seed**\n")

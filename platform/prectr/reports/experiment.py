@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from prectr.reports.terminal import console
+from prectr.reports.terminal import console, multiplicity
 
 HEADINGS = ("measure", "control", "treatment", "difference", "lift", "p", "verdict, one look")
 ALWAYS_VALID_HEADINGS = ("measure", "with CUPED", "variance", "verdict", "always valid", "verdict at any time")
@@ -148,6 +148,14 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
         "around the difference with CUPED, if there is one.",
         f"Counted: {counts}.",
     ]
+    given = [
+        comparison["verdict"]
+        for measure in report["measures"].values()
+        for comparison in measure["treatments"].values()
+        if comparison["verdict"] not in ("undefined", "withheld")
+    ]
+    if sentence := multiplicity("Verdicts", "variants", len(given), report["level"]):
+        notes.append(sentence)
     if not report["cuped"]:
         notes.append("No rows from before the experiment were used, so there is no CUPED.")
     return notes

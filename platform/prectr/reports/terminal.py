@@ -142,17 +142,11 @@ def reading_help(evaluation: Mapping[str, Any]) -> str:
     return (
         f"± half of the {settings['level']:.0%} interval: {seeds}. Against {base} on the same users: ▲ better, ▼ "
         "worse, = no difference shown. AUC, GAUC: score at the logged position; free: position-free, as served. cold: "
-        f"at most {settings['cold_requests']} earlier requests.{_multiplicity(evaluation)}"
+        f"at most {settings['cold_requests']} earlier requests. {_of_marks(evaluation)}".rstrip()
     )
 
 
-def _multiplicity(evaluation: Mapping[str, Any]) -> str:
-    """Sentence on the marks of all figures together; empty for less than two comparisons."""
-    from prectr.metrics.comparison import (
-        corrected_widening,  # SciPy is slow to import, and other tables need none of it
-    )
-
-    level = evaluation["settings"]["level"]
+def _of_marks(evaluation: Mapping[str, Any]) -> str:
     differences = [
         figure["difference"]
         for metrics in evaluation["figures"].values()
@@ -160,12 +154,28 @@ def _multiplicity(evaluation: Mapping[str, Any]) -> str:
         for figure in models.values()
     ]
     count = sum(difference is not None and difference["verdict"] != "undefined" for difference in differences)
+    return multiplicity("Marks", "models", count, evaluation["settings"]["level"])
+
+
+def multiplicity(marks: str, compared: str, count: int, level: float) -> str:
+    """Sentence on verdicts that are not corrected for their number; empty for less than two.
+
+    Args:
+        marks: what the verdicts are called, in the plural and as the first word.
+        compared: what is compared, in the plural.
+        count: number of verdicts.
+        level: confidence level of the intervals.
+    """
+    from prectr.metrics.comparison import (
+        corrected_widening,  # SciPy is slow to import, and other tables need none of it
+    )
+
     if count < 2:
         return ""
     return (
-        f" Marks are not corrected for multiplicity: if no two models differed, about {count * (1 - level):.0f} of the "
-        f"{count} comparisons of this evaluation would be marked by chance. Corrected for all of them (Bonferroni), "
-        f"intervals of differences would be {corrected_widening(count, level):.2f} times as wide."
+        f"{marks} are not corrected for multiplicity: if no two {compared} differed, about "
+        f"{count * (1 - level):.0f} of the {count} comparisons would show a difference by chance. Corrected for all of "
+        f"them (Bonferroni), intervals of differences would be {corrected_widening(count, level):.2f} times as wide."
     )
 
 

@@ -1,11 +1,13 @@
 """Exposures and assignment: what counts for whom, in both file formats, and which messages refuse them."""
 
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import norm
 
 from prectr.core.errors import PrectrError, UsageError
 from prectr.evaluation.experiments.analysis import analyse
@@ -237,6 +239,10 @@ def test_a_strong_effect_is_found_by_every_interval_and_in_both_directions(tmp_p
     assert worse["measures"]["ctr"]["treatments"]["treatment"]["verdict"] == "worse"
     same = analyse(read_experiment(*experiment_of(1, 600, 0.0, (0.5, 0.5), tmp_path), None, config), config)
     assert same["measures"]["ctr"]["treatments"]["treatment"]["verdict"] == "no difference"
+    count = len(same["measures"])
+    told = re.search(r"Verdicts are not corrected for multiplicity: .* of the (\d+) .* ([\d.]+) times", markdown(same))
+    assert told and int(told[1]) == count > 1
+    assert float(told[2]) == pytest.approx(norm.ppf(0.025 / count) / norm.ppf(0.025), abs=0.005)
 
 
 def test_a_sample_ratio_mismatch_withholds_every_verdict(tmp_path: Path) -> None:
@@ -252,6 +258,7 @@ def test_a_sample_ratio_mismatch_withholds_every_verdict(tmp_path: Path) -> None
     }
     assert verdicts == {"withheld"}
     assert "SAMPLE RATIO MISMATCH" in markdown(report) and "No verdict is given" in markdown(report)
+    assert "multiplicity" not in markdown(report)
     meant = ExperimentConfig(resamples=100, shares={"control": 60, "treatment": 40})
     assert analyse(read_experiment(*files, None, meant), meant)["sample_ratio"]["ok"]
 
