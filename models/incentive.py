@@ -9,8 +9,8 @@
     logit y = logit P + tau, or per level c_i <- sigmoid(logit c_i + tau_i) by switch           [ours]
 
 - e_item embeds category, brand and price. W[...] is the sum of one table of width d_b per field.
-- e_query is a constant unless `samples.query_buckets` gives queries ids; off by default [ours], because with ids tau is
-  learned query by query.
+- e_query is a constant unless `samples.query_buckets` gives queries ids; off by default [ours], so that tau cannot
+  learn single queries by heart.
 - t replaces e_user and e_query in the gate [ours], because user identities are not features.
 - W_g and the last layers of f start near zero, and each sign has half of the initial weight: tau starts near 0.
 - t reads p, but no gradient flows back to p [ours].

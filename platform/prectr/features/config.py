@@ -43,8 +43,8 @@ class SamplesConfig(FrozenConfig):
     """Buckets of the price feature, cut at quantiles of the catalogue's log-prices."""
     query_buckets: int = Field(default=0, ge=0)
     """Buckets that queries are hashed to, as ids of the row's query and of the query of each behaviour. More buckets:
-    fewer collisions, a larger embedding. 0: queries have no ids. With ids, the incentive learns single queries by heart
-    instead of tolerance; daian, whose trigger is the query, wants 4096."""
+    fewer collisions, a larger embedding. 0: queries have no ids, so that the incentive cannot learn single queries by
+    heart. Only daian, whose trigger is the query, needs them."""
     max_positions: int = Field(default=64, ge=1)
     """Positions that each have a bias. Positions beyond share the bias of the last one."""
     scaler_rows: int = Field(default=2_000_000, ge=1)
