@@ -37,6 +37,7 @@ COMMANDS = {
         "ledger", "Merge small files and remove settled errors; no label is lost unless you name its context."
     ),
     "distill": Entry("distill", "Distil the teacher's labels into a light transformer encoder."),
+    "export": Entry("export", "Write a distilled encoder as a plain checkpoint, which other libraries read."),
     "score-relevance": Entry("score_relevance", "Level probabilities of every distinct logged or candidate pair."),
     "mine-preferences": Entry("mine_preferences", "Mine which relevance levels users, queries and categories click."),
     "preferences show": Entry("preferences", "Show mined preferences of a query; with --html write a page about all."),

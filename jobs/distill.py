@@ -1,7 +1,7 @@
 """`distill`: train the student encoder on teacher labels and gold, and export it to ONNX for scoring and serving.
 
-The artifact is a Hugging Face checkpoint with its tokenizer, plus `relevance.onnx` and `relevance.json`, which are all
-that scoring needs.
+The artifact is a Hugging Face checkpoint with its tokenizer and match head, plus `relevance.onnx`, `relevance.json` and
+`match.parquet`, which with the tokenizer are all that scoring needs.
 """
 
 from pathlib import Path
@@ -20,6 +20,7 @@ from prectr.core.ray_session import RayConfig, ray_session, require_resources
 from prectr.data.tables import Tables
 from prectr.relevance.config import DistillConfig
 from prectr.relevance.distillation import distillation_pairs
+from prectr.relevance.match_features import MATCH_FEATURES, MATCH_FILE, MatchTable
 
 
 @command("distill")
@@ -52,7 +53,7 @@ def _build(
     from prectr.relevance.distillation import train_student_loop
 
     quiet_transformers()
-    pairs = distillation_pairs(tables, labels)
+    pairs = distillation_pairs(tables, labels, config.negatives, config.seed)
     training = (pairs["split"] == "train").to_numpy()
     if not training.any() or training.all():
         raise PrectrError(
@@ -61,17 +62,21 @@ def _build(
         )
     tokenizer, vocabulary = _train_tokenizer(tables, pairs, staging, config)
     data = staging / ".training.npz"
-    _write_training_data(pairs, training, tokenizer, data, config)
-    gold, taught = pairs["grade"] >= 0, pairs["level_0"].is_not_null()
+    matches = MatchTable.fit(tables.items())
+    matches.save(staging / MATCH_FILE)
+    _write_training_data(pairs, training, tokenizer, matches, data, config)
+    gold, taught = (pairs["grade"] >= 0).to_numpy(), pairs["level_0"].is_not_null()
     rows = {
         "training": int(training.sum()),
         "validation": int((~training).sum()),
-        "training_gold": int((gold.to_numpy() & training).sum()),
+        "training_gold": int((gold & training).sum()),
         "training_teacher": int((taught.to_numpy() & training).sum()),
+        "training_random": int((pairs["made"].to_numpy() & training).sum()),
     }
     progress.say(
-        f"distill: {rows['training']:,} training pairs ({rows['training_gold']:,} judged, "
-        f"{rows['training_teacher']:,} taught), {rows['validation']:,} validation pairs"
+        f"distill: {rows['training']:,} training pairs ({rows['training_gold'] - rows['training_random']:,} judged, "
+        f"{rows['training_random']:,} random, {rows['training_teacher']:,} taught), {rows['validation']:,} validation "
+        "pairs"
     )
     curve = staging / "curve.jsonl"
     loop_config = {
@@ -95,8 +100,10 @@ def _build(
             of_worker=config.of_worker,
             curve=curve,
         )
-    _export(staging, config)
     facts = {"rows": rows, "metrics": metrics, "vocabulary": vocabulary}
+    if config.calibrate:
+        facts["calibration"] = _calibrate(staging, tables, pairs, data, config)
+    _export(staging, config)
     if config.int8:
         facts["int8"] = _quantise(staging, data)
     data.unlink()
@@ -104,13 +111,16 @@ def _build(
 
 
 def build_marked_encoder(config: EncoderConfig, vocabulary: int) -> Any:
-    """A fresh `TextEncoder` whose token types also mark exact matches (see `prectr.relevance.tokenisation`)."""
+    """A fresh `TextEncoder` that reads match features and whose token types also mark exact matches.
+
+    See `prectr.relevance.tokenisation` for the token types.
+    """
     from torch import nn
 
     from models.encoder import build_encoder
     from prectr.relevance.tokenisation import TOKEN_TYPES
 
-    encoder = build_encoder(config, vocabulary)
+    encoder = build_encoder(config, vocabulary, len(MATCH_FEATURES))
     embeddings = getattr(encoder.model.base_model, "embeddings", None)
     if embeddings is None or getattr(embeddings, "token_type_embeddings", None) is None:
         raise UsageError(
@@ -153,19 +163,24 @@ def _save_tokenizer(tokenizer: Any, staging: Path, config: DistillConfig) -> Non
 
 
 def _write_training_data(
-    pairs: pl.DataFrame, training: np.ndarray, tokenizer: Any, file: Path, config: DistillConfig
+    pairs: pl.DataFrame,
+    training: np.ndarray,
+    tokenizer: Any,
+    matches: MatchTable,
+    file: Path,
+    config: DistillConfig,
 ) -> None:
     """Tokenise every pair and write the arrays that the training worker reads."""
     from prectr.relevance.tokenisation import PairTokeniser
 
-    tokens = PairTokeniser(tokenizer, config.encoder.max_length).encode(
-        pairs["query"].to_list(), pairs["title"].to_list()
-    )
+    queries, titles = pairs["query"].to_list(), pairs["title"].to_list()
+    tokens = PairTokeniser(tokenizer, config.encoder.max_length).encode(queries, titles)
     np.savez(
         file,
         values=tokens.values,
         offsets=tokens.offsets,
         query_tokens=tokens.query_tokens,
+        match=matches.features(queries, titles),
         query=pairs["query"].rank("dense").to_numpy().astype(np.int64),
         gold=pairs["grade"].to_numpy().astype(np.int64),
         teacher=pairs.select(pl.col(LEVEL_COLUMNS).fill_null(0.25)).to_numpy().astype(np.float32),
@@ -174,33 +189,49 @@ def _write_training_data(
     )
 
 
-def _export(staging: Path, config: DistillConfig) -> None:
-    from transformers import AutoModelForSequenceClassification
+def _calibrate(staging: Path, tables: Tables, pairs: pl.DataFrame, data: Path, config: DistillConfig) -> dict[str, Any]:
+    """Calibrate both heads of the trained encoder in place; returns the facts for the manifest."""
+    from models.encoder import load_encoder
+    from prectr.relevance.calibration import calibrate_heads, candidates_like_judged
+    from prectr.relevance.distillation import read_tokens
 
-    from models.encoder import TextEncoder
+    with np.load(data) as held:
+        tokens, gold, rows = read_tokens(held), held["gold"], np.flatnonzero(~held["is_training"])
+    assert tokens.match is not None
+    made = pairs["made"].to_numpy()
+    matches = MatchTable.load(staging / MATCH_FILE)
+    judged, random = tokens.match[(gold >= 0) & ~made], tokens.match[made]
+    found, candidates = candidates_like_judged(tables, judged, random, matches, config.seed)
+    share = 1 - float(made[rows].mean()) if found is None else found
+    encoder = load_encoder(staging)
+    facts = calibrate_heads(encoder, tokens, rows, gold[rows], made[rows], share, config.match_marks)
+    encoder.save(staging)
+    return {"candidates": candidates, "like_judged": round(share, 4), **facts}
+
+
+def _export(staging: Path, config: DistillConfig) -> None:
+    from models.encoder import load_encoder
     from models.export import export_encoder
-    from prectr.relevance.cross_encoder import forget_marks
     from prectr.relevance.encoder_session import ONNX_FILE, SETTINGS_FILE
 
-    encoder = TextEncoder(AutoModelForSequenceClassification.from_pretrained(staging)).eval()
+    encoder = load_encoder(staging).eval()
     if not config.match_marks:
-        forget_marks(encoder.model)
-        encoder.model.save_pretrained(staging)
+        encoder.forget_marks()
+        encoder.save(staging)
     (staging / ONNX_FILE).write_bytes(export_encoder(encoder))
     write_json(staging / SETTINGS_FILE, {"max_length": config.encoder.max_length, "width": encoder.width})
 
 
 def _quantise(staging: Path, data: Path) -> dict[str, Any]:
     """Write the int8 form; returns its cost on the validation pairs."""
+    from prectr.relevance.distillation import read_tokens
     from prectr.relevance.encoder_session import INT8_FILE, ONNX_FILE
     from prectr.relevance.quantisation import encoder_figures, quantise
-    from prectr.relevance.tokenisation import PairTokens
 
     quantise(staging / ONNX_FILE, staging / INT8_FILE)
     with np.load(data) as held:
         rows = np.flatnonzero(~held["is_training"])
-        tokens = PairTokens(held["values"], held["offsets"], held["query_tokens"])
-        figures = encoder_figures(staging, tokens, rows, held["gold"][rows])
+        figures = encoder_figures(staging, read_tokens(held), rows, held["gold"][rows])
     losses = (figures[form]["validation_loss"] for form in ("float32", "int8"))
     progress.say("distill: validation loss {:.4f} in float32, {:.4f} in int8".format(*losses))
     return figures

@@ -22,7 +22,7 @@ from prectr.core.artifacts import StageResult, read_manifest, run_stage
 from prectr.core.errors import PrectrError, UsageError, shorten
 from prectr.core.ray_session import RayConfig
 from prectr.core.text import normalise_queries
-from prectr.data.judgments import read_judged
+from prectr.data.judgments import read_judged, split_of
 from prectr.data.tables import Tables
 from prectr.labelling.config import LabelConfig, SelectionConfig
 from prectr.labelling.label_quality import calibrate_and_judge, flip_rate
@@ -223,7 +223,8 @@ def _publish(
     gold = labelled.join(
         read_judged(tables).select("query", "item_id", "grade", "split"), on=["query", "item_id"], how="inner"
     )
-    calibration, quality = calibrate_and_judge(gold, calibrate=config.calibrate)
+    random, share = _random_pairs(tables, labelled) if config.calibrate else (None, 1.0)
+    calibration, quality = calibrate_and_judge(gold, config.calibrate, random, share)
     levels = calibration.apply(labelled.select(LEVEL_COLUMNS).to_numpy().astype(np.float64))
     finished = labelled.with_columns(
         *(pl.Series(name, levels[:, level], dtype=pl.Float32) for level, name in enumerate(LEVEL_COLUMNS)),
@@ -264,6 +265,25 @@ def _publish(
         "repeats": _repeats(ledger, keys),
         **quality,
     }
+
+
+def _random_pairs(tables: Tables, labelled: pl.DataFrame) -> tuple[pl.DataFrame, float]:
+    """Labelled random pairs of validation queries, and the share of unexposed candidates that are like judged pairs."""
+    from prectr.relevance.calibration import candidates_like_judged
+    from prectr.relevance.match_features import MatchTable
+
+    made = labelled.filter(pl.col("origin") == "random")
+    validation = [split_of(query) == "validation" for query in made["query"].to_list()]
+    random = made.filter(pl.Series(validation, dtype=pl.Boolean))
+    judged = read_judged(tables).filter(pl.col("split") != "held-back")
+    if random.is_empty():
+        return random, 1.0
+    matches = MatchTable.fit(tables.items())
+    of_judged, of_made = (
+        matches.features(pairs["query"].to_list(), pairs["title"].to_list()) for pairs in (judged, made)
+    )
+    share, _ = candidates_like_judged(tables, of_judged, of_made, matches, 0)
+    return random, len(judged) / (len(judged) + len(random)) if share is None else share
 
 
 def _repeats(ledger: ContextLedger, keys: pl.Series) -> dict[str, Any]:

@@ -130,19 +130,13 @@ def build_ranker_from(config: ModelConfig, spec: FeatureSpec, encoder: Path) -> 
     With `encoder: undistilled` the encoder has the student's shape and tokenizer, but random weights.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    from models.encoder import TextEncoder
+    from models.encoder import load_encoder
     from models.registry import build_ranker
 
     # Torch's fused attention has a slow bfloat16 backward pass on processors: half of the speed of plain products.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
-    if config.encoder == "undistilled":
-        shape = AutoConfig.from_pretrained(encoder)
-        model = AutoModelForSequenceClassification.from_config(shape, attn_implementation=attention)
-    else:
-        model = AutoModelForSequenceClassification.from_pretrained(encoder, attn_implementation=attention)
-    text_encoder = TextEncoder(model)
+    text_encoder = load_encoder(encoder, config.encoder == "undistilled", attention)
     return build_ranker(config, spec.sizes(text_encoder.width), text_encoder)
 
 

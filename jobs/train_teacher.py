@@ -17,6 +17,7 @@ from prectr.core.artifacts import StageResult, run_stage
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import RayConfig, ray_session, require_resources
 from prectr.data.judgments import read_judged
+from prectr.data.made_pairs import random_pairs, without_logged
 from prectr.data.tables import Tables
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.own_teacher.data import TRAINING, VALIDATION, WARM, save_prompts
@@ -125,7 +126,7 @@ def _build(tables: Tables, staging: Path, config: TeacherConfig, ray_config: Ray
 
 
 def _pairs(tables: Tables, items: pl.DataFrame, template: PromptTemplate, config: TeacherConfig) -> pl.DataFrame:
-    """Synthetic pairs, then judged ones: query, title, further prompt fields, grade, role."""
+    """Synthetic pairs, then judged and random ones: query, title, further prompt fields, grade, role."""
     judged = read_judged(tables, required=True).filter(pl.col("split") != "held-back")
     training = judged["split"] == "train"
     if not training.any() or training.all():
@@ -141,9 +142,19 @@ def _pairs(tables: Tables, items: pl.DataFrame, template: PromptTemplate, config
         .with_columns(role=WARM)
     )
     role = pl.when(pl.col("split") == "train").then(TRAINING).otherwise(VALIDATION)
-    judged = judged.join(
-        items.select("item_id", *template.shown), on="item_id", how="left", maintain_order="left"
-    ).with_columns(role=role)
+    drawn = [
+        random_pairs(rows["query"].unique(), items, round(config.negatives * len(rows)), config.seed).with_columns(
+            grade=pl.lit(0, pl.Int8), split=pl.lit(split)
+        )
+        for (split,), rows in judged.group_by("split", maintain_order=True)
+    ]
+    random = without_logged(pl.concat(drawn).join(judged, on=["query", "item_id"], how="anti"), tables)
+    random = random.join(items.select("item_id", "title"), on="item_id", how="left", maintain_order="left")
+    judged = (
+        pl.concat([judged, random.select(judged.columns)])
+        .join(items.select("item_id", *template.shown), on="item_id", how="left", maintain_order="left")
+        .with_columns(role=role)
+    )
     columns = ["query", "title", *template.shown, "grade", "role"]
     return pl.concat([warm.select(columns), judged.select(columns)], how="vertical_relaxed")
 

@@ -1,8 +1,8 @@
 """Export of rankers and encoders to ONNX, as bytes; the caller writes them to files.
 
 A ranker's inputs are named after the fields of RankerInputs plus `text`, its outputs after the fields of RankerOutput.
-An encoder maps input_ids, token_type_ids, attention_mask -> text, level_logits. The numbers of rows, behaviours, pairs
-and tokens are dynamic.
+An encoder maps input_ids, token_type_ids, attention_mask and, with a match head, match -> text, level_logits. The
+numbers of rows, behaviours, pairs and tokens are dynamic.
 """
 
 import logging
@@ -84,9 +84,14 @@ def export_encoder(encoder: TextEncoder) -> bytes:
     # One tensor per input: torch.export merges inputs that are the same tensor.
     arguments = {name: torch.ones(_EXAMPLE_ROWS, 7, dtype=torch.int64) for name in ENCODER_INPUTS}
     arguments["token_type_ids"].zero_()
-    shape = {0: torch.export.Dim("pairs"), 1: torch.export.Dim("tokens", max=_longest(encoder))}
+    pairs = torch.export.Dim("pairs")
+    shape = {0: pairs, 1: torch.export.Dim("tokens", max=_longest(encoder))}
+    shapes: dict[str, dict[int, torch.export.Dim]] = dict.fromkeys(ENCODER_INPUTS, shape)
+    if encoder.match_head is not None:
+        arguments["match"] = torch.zeros(_EXAMPLE_ROWS, len(encoder.match_head.mean))
+        shapes["match"] = {0: pairs}
     with _first_token_only(encoder):
-        return _export(encoder, arguments, dict.fromkeys(ENCODER_INPUTS, shape), ENCODER_OUTPUTS)
+        return _export(encoder, arguments, shapes, ENCODER_OUTPUTS)
 
 
 class _FirstTokenLayer(nn.Module):

@@ -45,8 +45,9 @@ class Ranker(nn.Module):
         self.trains_encoder = trains_encoder
         self.position = PositionBias(config.position, sizes.positions)
         encoder.requires_grad_(trains_encoder)
-        # The ranker has its own level head; the encoder's classifier is not part of its loss.
+        # The ranker has its own level head; the encoder's classifiers are not part of its loss.
         encoder.classifier.requires_grad_(False)
+        encoder.plain_classifier.requires_grad_(False)
 
     def forward(self, inputs: RankerInputs, text: Tensor) -> RankerOutput:
         """Score B rows; text [B, d]."""

@@ -17,11 +17,11 @@ from ray.serve import Application
 
 from prectr import __version__
 from prectr.core.ray_session import memory_bytes
-from prectr.labelling.calibration import Calibration
 from prectr.labelling.config import LabelConfig
 from prectr.labelling.engines.contract import Question, replica_gpus
 from prectr.labelling.engines.interactive import TooLong
 from prectr.labelling.teacher_scorer import Judgement, TeacherScorer, prepare_scorer
+from prectr.metrics.level_calibration import Calibration
 from prectr.reports import TEMPLATES
 from serve_apps.api_docs import add_docs
 

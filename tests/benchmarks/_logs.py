@@ -23,7 +23,7 @@ from prectr.core.text import normalise_queries
 from prectr.data.marketplace import MarketplaceConfig
 from prectr.preferences.tolerance import LATTICE
 from prectr.relevance.config import ScoreConfig
-from prectr.relevance.lexical import MATCH_FEATURES
+from prectr.relevance.match_features import MATCH_FEATURES
 
 ROWS_A_REQUEST = 10
 SEED = 11

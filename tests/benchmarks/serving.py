@@ -280,12 +280,12 @@ def _ask_each_once(url: str, bodies: Path) -> None:
 
 
 def measure_encoder(world: World, rounds: int, pairs: int) -> dict[str, Any]:
-    """Pairs a second of the encoder's checkpoint, one thread on each side, texts in and levels out."""
+    """Pairs a second of the encoder's plain checkpoint, one thread on each side, texts in and levels out."""
     import torch
     from scipy.special import softmax
     from sentence_transformers import CrossEncoder
 
-    from prectr.relevance.cross_encoder import mark_matches
+    from jobs import export
     from prectr.relevance.encoder_session import RelevanceEncoder
 
     torch.set_num_threads(1)
@@ -293,12 +293,13 @@ def measure_encoder(world: World, rounds: int, pairs: int) -> dict[str, Any]:
     log = tables.impressions(columns=["query", "item_id"]).unique().sort("query", "item_id")
     rows = log.join(tables.items().select("item_id", "title"), on="item_id").sample(pairs, seed=3)
     queries, titles = rows["query"].to_list(), rows["title"].to_list()
-    other = CrossEncoder(str(world.encoder), device="cpu")
-    mark_matches(other.tokenizer)
+    plain = world.encoder.parent / "plain-encoder"
+    export.run(encoder=world.encoder, out=plain, plain=True)
+    other = CrossEncoder(str(plain), device="cpu")
     rates: dict[str, list[float]] = {"ours": [], "cross_encoder": []}
     answers: dict[str, np.ndarray] = {}
     for turn in range(rounds + 1):
-        ours = RelevanceEncoder(world.encoder, threads=1)  # anew: it remembers texts
+        ours = RelevanceEncoder(plain, threads=1)  # anew: it remembers texts
         ours.score(queries[:300], titles[:300])
         for name in rates:
             started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The encoder artifact in other libraries, without anything of ours but `mark_matches`."""
+"""The exported encoder in other libraries, without anything of ours."""
 
 from pathlib import Path
 
@@ -8,8 +8,9 @@ import torch
 from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from jobs import export
+from prectr.core.errors import UsageError
 from prectr.relevance.config import DistillConfig
-from prectr.relevance.cross_encoder import mark_matches
 from prectr.relevance.encoder_session import RelevanceEncoder
 from tests.prectr.bundle_world import ENCODER, publish_encoder
 
@@ -18,48 +19,43 @@ TITLES = ["Nokia 3310 BLUE phone", "nokia charger", "Nokia ３３１０", "?", "
 """Among them words that match several times, in another case or width, none, and a title that is cut."""
 
 
-def _probabilities(artifact: Path, marked: bool) -> np.ndarray:
-    tokenizer = AutoTokenizer.from_pretrained(artifact)
-    if marked:
-        mark_matches(tokenizer)
-    inputs = tokenizer(QUERIES, TITLES, padding=True, truncation="longest_first", return_tensors="pt")
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder")
+    publish_encoder(folder / "encoder", QUERIES, TITLES, DistillConfig(encoder=ENCODER))
+    export.run(encoder=folder / "encoder", out=folder / "plain", plain=True)
+    return folder
+
+
+def _own(artifact: Path) -> np.ndarray:
+    return RelevanceEncoder(artifact).score(QUERIES, TITLES)[0]
+
+
+def test_transformers_alone_gives_the_plain_probabilities(encoder: Path) -> None:
+    inputs = AutoTokenizer.from_pretrained(encoder / "plain")(
+        QUERIES, TITLES, padding=True, truncation="longest_first", return_tensors="pt"
+    )
     assert inputs["input_ids"].shape[1] == ENCODER.max_length
     with torch.inference_mode():
-        logits = AutoModelForSequenceClassification.from_pretrained(artifact).eval()(**inputs).logits
-    return logits.softmax(-1).numpy()
+        logits = AutoModelForSequenceClassification.from_pretrained(encoder / "plain").eval()(**inputs).logits
+    np.testing.assert_allclose(logits.softmax(-1).numpy(), _own(encoder / "plain"), atol=1e-4)
 
 
-def test_a_marking_tokenizer_gives_the_encoders_own_probabilities(tmp_path: Path) -> None:
-    publish_encoder(tmp_path / "encoder", QUERIES, TITLES, DistillConfig(encoder=ENCODER))
-    expected = RelevanceEncoder(tmp_path / "encoder").score(QUERIES, TITLES)[0]
-    np.testing.assert_allclose(_probabilities(tmp_path / "encoder", marked=True), expected, atol=1e-4)
-    plain = _probabilities(tmp_path / "encoder", marked=False)
-    assert np.abs(plain - expected).max() > 1e-2, "matches are marked, or this test says nothing"
-
-
-def test_without_match_marks_the_plain_tokenizer_does(tmp_path: Path) -> None:
-    publish_encoder(tmp_path / "encoder", QUERIES, TITLES, DistillConfig(encoder=ENCODER, match_marks=False))
-    expected = RelevanceEncoder(tmp_path / "encoder").score(QUERIES, TITLES)[0]
-    assert np.ptp(expected, axis=0).max() > 1e-2, "pairs differ, or this test says nothing"
-    np.testing.assert_allclose(_probabilities(tmp_path / "encoder", marked=False), expected, atol=1e-4)
-
-
-def test_the_cross_encoder_of_sentence_transformers_gives_the_encoders_own_probabilities(tmp_path: Path) -> None:
-    publish_encoder(tmp_path / "encoder", QUERIES, TITLES, DistillConfig(encoder=ENCODER))
-    expected = RelevanceEncoder(tmp_path / "encoder").score(QUERIES, TITLES)[0]
-    model = CrossEncoder(str(tmp_path / "encoder"), device="cpu", local_files_only=True)
-    mark_matches(model.tokenizer)
+def test_the_cross_encoder_of_sentence_transformers_gives_the_plain_probabilities(encoder: Path) -> None:
+    model = CrossEncoder(str(encoder / "plain"), device="cpu", local_files_only=True)
     found = model.predict(list(zip(QUERIES, TITLES, strict=True)), apply_softmax=True, show_progress_bar=False)
+    expected = _own(encoder / "plain")
+    assert np.ptp(expected, axis=0).max() > 1e-2, "pairs differ, or this test says nothing"
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_marks_come_as_arrays_too(tmp_path: Path) -> None:
-    publish_encoder(tmp_path / "encoder", QUERIES, TITLES, DistillConfig(encoder=ENCODER))
-    tokenizer = mark_matches(AutoTokenizer.from_pretrained(tmp_path / "encoder"))
-    arrays = tokenizer(["sofa phone"], ["phone"], padding=True, return_tensors="np")
-    own = RelevanceEncoder(tmp_path / "encoder").tokeniser.encode(["sofa phone"], ["phone"]).padded(np.array([0]))
-    for name, array in own.items():
-        np.testing.assert_array_equal(arrays[name], array)
+def test_the_full_encoder_reads_match_features_and_marks(encoder: Path) -> None:
+    assert np.abs(_own(encoder / "encoder") - _own(encoder / "plain")).max() > 1e-2
+
+
+def test_there_is_no_other_form(encoder: Path) -> None:
+    with pytest.raises(UsageError, match="give --plain"):
+        export.run(encoder=encoder / "encoder", out=encoder / "other")
 
 
 @pytest.fixture(autouse=True)

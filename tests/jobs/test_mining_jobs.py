@@ -25,7 +25,7 @@ from prectr.preferences.mined import Preferences
 from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelSums, matrix
 from prectr.preferences.tolerance import GRID_SIZE
 from prectr.relevance.config import ScoreConfig
-from prectr.relevance.lexical import match_features
+from prectr.relevance.match_features import MATCH_FEATURES, MatchTable
 
 MINE = PreferencesConfig(holdout_days=1, half_life_days=None)
 SAMPLE = SamplesConfig()
@@ -68,7 +68,7 @@ def _relevance(tables: Path, out: Path) -> None:
         pairs = pairs.join(Tables(tables).items().select("item_id", "title"), on="item_id", maintain_order="left")
         levels = np.where(np.arange(4) == pairs["grade"].to_numpy()[:, None], 0.97, 0.01).astype(np.float32)
         expected = levels @ np.arange(4, dtype=np.float32) / 3
-        overlaps = match_features(pairs["query"].to_list(), pairs["title"].to_list())
+        overlaps = MatchTable.fit(Tables(tables).items()).features(pairs["query"].to_list(), pairs["title"].to_list())
         made = pairs.select(
             pl.int_range(pl.len(), dtype=pl.Int32).alias("pair"),
             "query",
@@ -79,7 +79,7 @@ def _relevance(tables: Path, out: Path) -> None:
             pl.Series("encoder_expected", expected),
             pl.lit([2, 7, 3, 8, 3], pl.List(pl.Int32)).alias("input_ids"),
             pl.lit(3, pl.Int16).alias("query_tokens"),
-            *(pl.Series(name, values) for name, values in overlaps.items()),
+            *(pl.Series(name, overlaps[:, column]) for column, name in enumerate(MATCH_FEATURES)),
         )
         (staging / "pairs").mkdir()
         half = made.height // 2

@@ -104,7 +104,7 @@ def test_bundle_holds_no_pickle(ran: Ran) -> None:
     names = {file.name for file in ran.bundle.rglob("*") if file.is_file()}
     assert {"ranker.onnx", "encoder.onnx", "model.safetensors", "config.json", "model_card.json"} <= names
     for file in ran.bundle.rglob("*"):
-        assert file.suffix in ("", ".json", ".jsonl", ".onnx", ".safetensors", ".mdb"), file
+        assert file.suffix in ("", ".json", ".jsonl", ".onnx", ".safetensors", ".mdb", ".parquet"), file
 
 
 def test_served_onnx_equals_the_trained_module(ran: Ran) -> None:

@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +21,7 @@ from prectr.ranking.bundle import file_records
 from prectr.ranking.bundle_writer import write_bundle
 from prectr.ranking.drift import write_reference
 from prectr.relevance.config import DistillConfig
+from prectr.relevance.match_features import MATCH_FILE, MatchTable
 from prectr.relevance.tokenisation import PairTokeniser, train_wordpiece
 from prectr.serving.golden_requests import write_golden
 from prectr.training.config import TrainConfig
@@ -44,7 +44,6 @@ class World:
 
 def make_world(laboratory: SimpleNamespace, root: Path, model: ModelConfig, int8: bool = False) -> World:
     """Samples with an online state, an encoder with its ONNX form, and a bundle trained for a moment."""
-    laboratory = SimpleNamespace(draw_log=partial(_draw_log, laboratory), mine=laboratory.mine)
     world = World(root / "samples", root / "encoder", root / "bundle")
     shown, items, pairs = laboratory.draw_log(3)
     log = laboratory.mine(shown, items, pairs)
@@ -52,19 +51,15 @@ def make_world(laboratory: SimpleNamespace, root: Path, model: ModelConfig, int8
     users = [user_states(log.context.block(log.rows), log.context)]
     write_store(world.samples / "online", online_entries(users, log.context.tables, log.context))
     titles = pairs.join(items.select("item_id", "title"), on="item_id", maintain_order="left")["title"].to_list()
-    publish_encoder(world.encoder, pairs["query"].to_list(), titles, DistillConfig(encoder=ENCODER, int8=int8))
+    publish_encoder(world.encoder, pairs["query"].to_list(), titles, DistillConfig(encoder=ENCODER, int8=int8), items)
     _publish_bundle(world, log.context.tables.path.parent / "preferences", TRAIN.model_copy(update={"model": model}))
     return world
 
 
-def _draw_log(laboratory: SimpleNamespace, seed: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """The match features have names that the encoder path computes."""
-    shown, items, pairs = laboratory.draw_log(seed)
-    return shown, items, pairs.rename({"match_a": "match_phrase", "match_b": "match_query_words"})
-
-
-def publish_encoder(out: Path, queries: list[str], titles: list[str], config: DistillConfig) -> None:
-    """What `distill` leaves, untrained, of a vocabulary learnt from some pairs."""
+def publish_encoder(
+    out: Path, queries: list[str], titles: list[str], config: DistillConfig, items: pl.DataFrame | None = None
+) -> None:
+    """What `distill` leaves, untrained, of a vocabulary learnt from some pairs, and match features from `items`."""
 
     def build(staging: Path) -> dict[str, Any]:
         quiet_transformers()
@@ -73,9 +68,12 @@ def publish_encoder(out: Path, queries: list[str], titles: list[str], config: Di
         _save_tokenizer(tokenizer, staging, config)
         encoder = build_marked_encoder(ENCODER, max(tokenizer.get_vocab_size(), 40))
         with torch.no_grad():  # as vivid as a trained one; a fresh one says nearly the same of every pair
-            for matrix in (parameter for parameter in encoder.parameters() if parameter.dim() > 1):
+            for matrix in (parameter for parameter in encoder.model.parameters() if parameter.dim() > 1):
                 matrix.mul_(20)
-        encoder.model.save_pretrained(staging)
+        encoder.save(staging)
+        catalogue = pl.DataFrame({"title": titles, "category": None, "brand": None}) if items is None else items
+        matches = MatchTable.fit(catalogue)
+        matches.save(staging / MATCH_FILE)
         _export(staging, config)
         if not config.int8:
             return {}
@@ -86,6 +84,7 @@ def publish_encoder(out: Path, queries: list[str], titles: list[str], config: Di
             values=tokens.values,
             offsets=tokens.offsets,
             query_tokens=tokens.query_tokens,
+            match=matches.features(queries, titles),
             gold=np.arange(len(tokens)) % 4,
             is_training=np.arange(len(tokens)) < 5,
         )

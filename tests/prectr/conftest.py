@@ -29,6 +29,7 @@ from prectr.preferences.passes import Pass
 from prectr.preferences.shown import ShownReader
 from prectr.preferences.snapshots import Folding
 from prectr.preferences.tolerance import GRID, ClickParameters
+from prectr.relevance.match_features import MATCH_FEATURES
 from tests.manifests import write_manifest
 
 DAYS = [date(2026, 3, 1) + timedelta(days=number) for number in range(4)]
@@ -79,6 +80,7 @@ def draw_log(seed: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         }
     )
     levels = rng.dirichlet(np.ones(4), 15).astype(np.float32)
+    overlaps = np.random.default_rng([seed, 1]).random((len(MATCH_FEATURES), 15)).astype(np.float32)
     pairs = pl.DataFrame(
         {
             "pair": np.arange(15, dtype=np.int32),
@@ -87,9 +89,8 @@ def draw_log(seed: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
             **{f"level_{level}": levels[:, level] for level in range(4)},
             "expected": levels @ np.arange(4, dtype=np.float32) / 3,
             "source": rng.choice(["judgment", "teacher", "encoder"], 15),
-            "encoder_expected": rng.random(15).astype(np.float32),
-            "match_a": rng.random(15).astype(np.float32),
-            "match_b": rng.random(15).astype(np.float32),
+            "encoder_expected": rng.random(45).astype(np.float32)[:15],  # more would draw another log
+            **dict(zip(MATCH_FEATURES, overlaps, strict=True)),
             "query_tokens": np.full(15, 3, np.int16),
             "input_ids": [[2, 9, 3, 10 + number % 5, 3] for number in range(15)],
         }

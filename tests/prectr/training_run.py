@@ -31,7 +31,7 @@ def build_slow_ranker(config: ModelConfig, spec: Any, encoder: Path) -> Any:
 
     with (encoder.parent / "workers.txt").open("a") as stream:
         stream.write(f"{os.getpid()}\n")
-    ranker = build_ranker(config, spec.sizes(ENCODER.width), build_marked_encoder(ENCODER, 40))
+    ranker = build_ranker(config, spec.sizes(ENCODER.text_width), build_marked_encoder(ENCODER, 40))
     ranker.position.register_forward_pre_hook(lambda *_: time.sleep(STEP_SECONDS))
     return ranker
 

@@ -18,13 +18,13 @@ from jobs import teacher as served_teacher
 from prectr.core.artifacts import run_stage
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, UsageError
-from prectr.labelling.calibration import Calibration
 from prectr.labelling.config import HttpConfig, LabelConfig, TeacherConfig
 from prectr.labelling.engines.contract import Question
 from prectr.labelling.engines.transformers_engine import TransformersTeacher
 from prectr.labelling.own_teacher.model import load_tokenizer, new_model, train_bpe
 from prectr.labelling.prompt import label_token_ids, load_prompt, tokenise_prompts
 from prectr.labelling.teacher_scorer import TeacherScorer, prepare_scorer
+from prectr.metrics.level_calibration import Calibration
 from prectr.serving.config import ServeConfig
 from tests.openai_server import OpenAiServer, Status, masses
 from tests.processes import free_port

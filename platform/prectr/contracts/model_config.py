@@ -102,17 +102,25 @@ class EncoderConfig(FrozenConfig):
     layers: int = Field(default=3, ge=1)
     """Transformer layers."""
     width: int = Field(default=128, ge=1)
-    """Width d of token and text vectors; a multiple of `heads`."""
+    """Width of token and text vectors; a multiple of `heads`."""
     heads: int = Field(default=4, ge=1)
     """Attention heads of each layer."""
     feed_forward: int = Field(default=512, ge=1)
     """Hidden width of each layer's feed-forward network."""
     vocabulary: int = Field(default=8192, ge=8)
     """Most tokens that the tokenizer may learn. A larger vocabulary splits fewer words but needs more parameters."""
+    match_width: int = Field(default=32, ge=0)
+    """Hidden units over the match features of query and title, which the classifier reads beside the text vector. 0:
+    it reads the text vector only."""
     max_length: int = Field(default=48, ge=4)
     """L, most tokens of `query [SEP] title`; longer texts are cut."""
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Dropout probability in training."""
+
+    @property
+    def text_width(self) -> int:
+        """d, width of the vectors that rankers read: the encoder's, and the units over match features."""
+        return self.width + self.match_width
 
     @model_validator(mode="after")
     def _check(self) -> Self:

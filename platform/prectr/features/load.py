@@ -39,6 +39,7 @@ class Samples:
         spec = FeatureSpec.load(path / SPEC_FILE)
         pairs = pl.read_parquet(path / "pairs.parquet")
         tokens = join_texts(pl.read_parquet(path / "texts.parquet"), pairs)
+        tokens = tokens.with_match(pairs.select(match_names(pairs)).to_numpy())
         return cls(path, spec, pair_arrays(pairs, spec), tokens)
 
     def days(self) -> list[date]:
@@ -100,8 +101,12 @@ def split_days(days: Sequence[date]) -> tuple[list[date], date, date]:
 def match_columns(pairs: pl.DataFrame) -> dict[str, np.ndarray]:
     """The `match` group of pairs: level log-probabilities, then the lexical match features; each [P]."""
     levels = level_logarithms(pairs.select(LEVEL_COLUMNS).to_numpy().astype(np.float64))
-    lexical = sorted(name for name in pairs.columns if name.startswith("match_"))
-    return levels | {name: pairs[name].to_numpy() for name in lexical}
+    return levels | {name: pairs[name].to_numpy() for name in match_names(pairs)}
+
+
+def match_names(pairs: pl.DataFrame) -> list[str]:
+    """Columns of the lexical match features, in their order."""
+    return sorted(name for name in pairs.columns if name.startswith("match_"))
 
 
 def pair_arrays(pairs: pl.DataFrame, spec: FeatureSpec) -> PairArrays:

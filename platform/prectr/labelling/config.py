@@ -41,6 +41,9 @@ class TeacherConfig(WorkerConfig):
     warm_start_pairs: int = Field(8000, ge=0)
     """Pairs generated from the catalogue that are seen once, as epoch 0, before the judged pairs. They teach that equal
     words match (see `relevance/warm_start.py`). 0 leaves the warm start out."""
+    negatives: float = Field(0.35, ge=0)
+    """Random pairs of a judged query and an item of the catalogue for each judged pair. They count as judged
+    irrelevant, in training and in validation."""
     epochs: int = Field(5, ge=1)
     """Passes over the judged training pairs, at most; see `patience`."""
     patience: int = Field(3, ge=1)
@@ -90,9 +93,13 @@ class SelectionConfig(FrozenConfig):
     """Distinct questions to ask in all, including the judged validation and held-back pairs. Pairs with the same texts
     after normalisation are one question."""
     unexposed_share: float = Field(0.4, ge=0, le=1)
-    """Share of the questions that comes from candidates that were never shown. The judged questions do not count."""
+    """Share of the questions about logged pairs that comes from candidates that were never shown. The judged questions
+    do not count."""
+    catalogue_share: float = Field(0.1, ge=0, le=1)
+    """Share of the questions that pairs queries with items of the catalogue that their log does not hold: half with
+    random items, half with items of the category that the query shows. The judged questions do not count."""
     seed: int = 17
-    """Seed of the random order in which questions are chosen."""
+    """Seed of the random order in which questions are chosen, and of the pairs from the catalogue."""
 
 
 class ReplicaConfig(FrozenConfig):

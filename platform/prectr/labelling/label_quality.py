@@ -10,8 +10,13 @@ import numpy as np
 import polars as pl
 
 from prectr.contracts.schema import GRADES, LEVEL_COLUMNS
-from prectr.labelling.calibration import Calibration, fit_calibration, negative_log_likelihood
 from prectr.metrics.agreement import macro_f1, quadratic_kappa
+from prectr.metrics.level_calibration import (
+    Calibration,
+    fit_calibration,
+    mixture_weights,
+    negative_log_likelihood,
+)
 
 DEFINITIONS = {
     "macro_f1": "mean over the four grades of F1, the prediction being the most probable level; 0 for an absent grade",
@@ -36,7 +41,9 @@ SHOWN_DISAGREEMENTS = 20
 """Rows of `largest_disagreements`, at most."""
 
 
-def calibrate_and_judge(gold: pl.DataFrame, calibrate: bool) -> tuple[Calibration, dict[str, Any]]:
+def calibrate_and_judge(
+    gold: pl.DataFrame, calibrate: bool, random: pl.DataFrame | None = None, share: float = 1.0
+) -> tuple[Calibration, dict[str, Any]]:
     """Fit the calibration on judged validation pairs, and measure raw and calibrated labels on each split.
 
     The calibration was fitted to `validation`, so only the figures of `held_back` are a measurement.
@@ -45,6 +52,8 @@ def calibrate_and_judge(gold: pl.DataFrame, calibrate: bool) -> tuple[Calibratio
         gold: judged pairs with columns query, item_id, title, split, grade and the teacher's raw level_0..3. Splits
             other than "validation" and "held-back" are ignored.
         calibrate: whether to fit; if false, the calibration changes nothing.
+        random: labelled random pairs of validation queries, with the teacher's raw level_0..3; they count as grade 0.
+        share: weight of the judged pairs in the fit, 0..1; the random ones have the rest.
 
     Returns:
         The calibration, and facts for the manifest: `metrics` (`validation_pairs`, `validation_nll_raw`,
@@ -56,7 +65,13 @@ def calibrate_and_judge(gold: pl.DataFrame, calibrate: bool) -> tuple[Calibratio
     }
     calibration = Calibration()
     if calibrate and "validation" in splits:
-        calibration = fit_calibration(*_levels_and_grades(splits["validation"]))
+        raw, grades = _levels_and_grades(splits["validation"])
+        made = np.zeros((0, len(GRADES))) if random is None else random.select(LEVEL_COLUMNS).to_numpy()
+        calibration = fit_calibration(
+            np.concatenate([raw, made.astype(np.float64)]),
+            np.concatenate([grades, np.zeros(len(made), np.int64)]),
+            mixture_weights(len(raw), len(made), share),
+        )
     metrics: dict[str, Any] = {}
     quality: dict[str, Any] = {}
     for split, rows in splits.items():

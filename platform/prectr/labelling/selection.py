@@ -1,6 +1,7 @@
-"""Selection of the pairs to label: judged pairs for measurement, then logged pairs by exposure, traffic and words.
+"""Selection of the pairs to label: judged pairs for measurement, then others by exposure, traffic and words.
 
-Teacher labels must cover head, torso and tail queries, and low-ranked, unexposed candidates besides exposures [ours].
+Teacher labels must cover head, torso and tail queries, and low-ranked, unexposed candidates besides exposures. Some
+pairs are made from the catalogue, because a log holds few that are clearly irrelevant [ours].
 Pairs with the same query and item texts in normal form are one **question**. The budget counts questions, and every
 pair of a chosen question is listed, because it gets the label at no cost.
 
@@ -9,6 +10,7 @@ adds to the questions of a smaller one, and most of yesterday's questions are se
 day, so that the ledger already holds their answers. Nothing here asks a teacher.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -22,7 +24,8 @@ from prectr.core.artifacts import fingerprint, read_manifest, require_artifact
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.text import normalise_queries, stable_hash
 from prectr.data.config import ValidateConfig
-from prectr.data.judgments import read_judged
+from prectr.data.judgments import read_judged, split_of
+from prectr.data.made_pairs import random_pairs, same_category_pairs
 from prectr.data.reading.reader import read_table
 from prectr.data.tables import Tables, distinct_pairs, with_normal_query
 from prectr.labelling.bands import BANDS, lexical_bands
@@ -43,7 +46,9 @@ COLUMNS = (
 )
 PAIRS = Table("pairs", (Column("query", "string"), Column("item_id", "string")), key=("query", "item_id"))
 """A user's file of pairs."""
-ORIGINS = ("judged", "exposed", "unexposed")
+ORIGINS = ("judged", "exposed", "unexposed", "random", "category")
+"""Judged for measurement; shown; candidates never shown; and pairs that the log does not hold: a query with a random
+item, and with one of the category that it shows."""
 STRATA = ("head", "torso", "tail")
 CELL = ("origin", "stratum", "band")
 LOOKED_AT_PER_BUDGET = 20
@@ -59,8 +64,8 @@ class Selection:
         pairs: columns `COLUMNS`, one row per pair, sorted by query and item_id. `question` int64 numbers the distinct
             questions from 0; `query` is in normal form; `title`, `category` and `brand` are as in the catalogue ("" for
             none); `origin` is the question's: judged if any of its pairs was judged for measurement, else exposed if
-            any was shown, else unexposed; `stratum` is the traffic of the query; `band` is defined in `bands`;
-            `impressions` int64 are the pair's.
+            any was shown, else unexposed if any was a candidate, else random or category; `stratum` is the traffic of
+            the query; `band` is defined in `bands`; `impressions` int64 are the pair's.
         cells: columns origin, stratum, band, available, chosen: numbers of questions in each cell. `available` counts
             questions whose band was computed.
         pool: columns origin, stratum, questions, looked_at: numbers of questions, and of those whose band was computed.
@@ -80,13 +85,13 @@ def choose_pairs(tables: Tables, config: SelectionConfig, seen: pl.DataFrame | N
     """Select the pairs to label.
 
     Judged questions of validation and held-back queries come first, because calibration and measurement need them.
-    Judged training pairs are left out, because their grades are known. The rest of the budget is split between exposed
-    and unexposed questions, and each part equally over the cells of stratum and band. Budget that a cell or an origin
-    cannot use goes to the others.
+    Judged training pairs are left out, because their grades are known. The rest of the budget is split between exposed,
+    unexposed and made questions, and each part equally over the cells of stratum and band. Budget that a cell or an
+    origin cannot use goes to the others.
 
     Args:
         tables: canonical tables.
-        config: budget, share of unexposed questions and seed.
+        config: budget, shares of unexposed and made questions, and seed.
         seen: columns query and item_id: pairs whose questions are left out.
 
     Raises:
@@ -95,7 +100,8 @@ def choose_pairs(tables: Tables, config: SelectionConfig, seen: pl.DataFrame | N
     if config.budget == 0:
         raise UsageError("selection.budget is 0, so nothing would be asked; set it to the number of questions.")
     logged = distinct_pairs(tables)
-    pairs = _with_judged(logged, read_judged(tables))
+    judged = read_judged(tables)
+    pairs = pl.concat([_with_judged(logged, judged), _made(tables, logged, judged, config)])
     items = _item_texts(tables, pairs["item_id"])
     pairs = _with_question(pairs.join(items.select("item_id", "normal_title", "text"), on="item_id", how="inner"))
     if pairs.is_empty():
@@ -261,6 +267,27 @@ def _with_judged(logged: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
     return both.select("query", "item_id", pl.col("impressions").fill_null(0), origin=origin.cast(pl.UInt8))
 
 
+def _made(tables: Tables, logged: pl.DataFrame, judged: pl.DataFrame, config: SelectionConfig) -> pl.DataFrame:
+    """Pairs that neither log nor judgments hold, of queries that are not held back; columns as of `_with_judged`."""
+    queries = logged["query"].unique().sort()
+    queries = queries.filter(
+        pl.Series([split_of(query) != "held-back" for query in queries.to_list()], dtype=pl.Boolean)
+    )
+    items, count = tables.items(), math.ceil(config.budget * config.catalogue_share / 2)
+    shown = logged.filter(pl.col("query").is_in(queries.implode()))
+    drawn = [random_pairs(queries, items, count, config.seed), same_category_pairs(shown, items, count, config.seed)]
+    rows = [
+        pairs.with_columns(impressions=pl.lit(0, pl.Int64), origin=pl.lit(origin, pl.UInt8))
+        for origin, pairs in zip((3, 4), drawn, strict=True)
+    ]
+    known = pl.concat([table.select("query", "item_id") for table in (logged, judged)])
+    return (
+        pl.concat(rows)
+        .join(known, on=["query", "item_id"], how="anti")
+        .unique(["query", "item_id"], keep="first", maintain_order=True)
+    )
+
+
 def _item_texts(tables: Tables, item_ids: pl.Series) -> pl.DataFrame:
     """Read the texts of some items: item_id, title, category, brand ("" for null), normal_title, text.
 
@@ -315,8 +342,10 @@ def _cells(questions: pl.DataFrame, config: SelectionConfig) -> pl.DataFrame:
     judged_budget = min(config.budget, sum(sizes[0]))
     # Judged questions are drawn in proportion to their cells, so that both splits and all queries are measured. A share
     # of 0 is raised a little, so that this origin still takes what the other one cannot fill.
-    shares = (1 - config.unexposed_share + 1e-9, config.unexposed_share + 1e-9)
-    budgets = share_out(config.budget - judged_budget, [sum(sizes[1]), sum(sizes[2])], shares)
+    unexposed, made = config.unexposed_share, config.catalogue_share
+    logged = 1 - made
+    shares = [share + 1e-9 for share in (logged * (1 - unexposed), logged * unexposed, made / 2, made / 2)]
+    budgets = share_out(config.budget - judged_budget, [sum(cells_of) for cells_of in sizes[1:]], shares)
     chosen = share_out(judged_budget, sizes[0], sizes[0])
     for cell_sizes, budget in zip(sizes[1:], budgets, strict=True):
         chosen += share_out(budget, cell_sizes, [1.0] * len(cell_sizes))

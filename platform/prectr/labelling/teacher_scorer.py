@@ -13,12 +13,12 @@ import polars as pl
 
 from prectr.core.artifacts import require_artifact
 from prectr.core.errors import UsageError
-from prectr.labelling.calibration import Calibration
 from prectr.labelling.config import LabelConfig, Language
 from prectr.labelling.engines.choose import choose_engine
 from prectr.labelling.engines.contract import Question
 from prectr.labelling.engines.interactive import open_engine
 from prectr.labelling.teacher import Teacher, prepare_teacher, template_for
+from prectr.metrics.level_calibration import Calibration
 
 
 @dataclass(frozen=True)

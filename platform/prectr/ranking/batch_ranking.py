@@ -131,12 +131,7 @@ def stack_requests(
         match=np.concatenate([request.pairs.match for request in distinct]),
         levels=np.concatenate([request.pairs.levels for request in distinct]),
     )
-    lengths = np.concatenate([request.tokens.lengths for request in distinct])
-    tokens = PairTokens(
-        np.concatenate([request.tokens.values for request in distinct]),
-        np.concatenate([[0], np.cumsum(lengths)]),
-        np.concatenate([request.tokens.query_tokens for request in distinct]),
-    )
+    tokens = PairTokens.concatenate([request.tokens for request in distinct])
     parts = [request.rows for request in features]
     offsets = [first_of_pool[pool][0] for pool in pools]
     return (

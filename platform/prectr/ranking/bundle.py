@@ -35,13 +35,14 @@ from prectr.features.spec import SPEC_FILE, FeatureSpec
 from prectr.features.store import OnlineStore
 from prectr.preferences.fit import PreferenceModel
 from prectr.relevance.encoder_session import ONNX_FILE, SETTINGS_FILE, encoder_file
+from prectr.relevance.match_features import MATCH_FILE
 from prectr.relevance.tokenisation import TOKENIZER_FILE
 
 RANKER_FILE, ENCODER_FILE, INT8_ENCODER_FILE = "ranker.onnx", "encoder.onnx", "encoder.int8.onnx"
 CONFIG_FILE, CARD_FILE = "config.json", "model_card.json"
 GOLDEN_FILE, REFERENCE_FILE = "golden.json", "reference.json"
 PREFERENCES_FILE = "preferences.json"
-RELEVANCE_FILES = (ONNX_FILE, SETTINGS_FILE, TOKENIZER_FILE)
+RELEVANCE_FILES = (ONNX_FILE, SETTINGS_FILE, TOKENIZER_FILE, MATCH_FILE)
 ONLINE_FILE = Path("online") / "data.mdb"
 WEIGHTS_FILE = "model.safetensors"
 NOT_SERVED = (CARD_FILE, WEIGHTS_FILE, "learning_curve.jsonl")

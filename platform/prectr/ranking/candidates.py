@@ -13,13 +13,13 @@ from scipy.special import softmax
 from prectr.core.errors import quoted
 from prectr.core.lru import ENTRY_BYTES, LruCache, plain_bytes
 from prectr.core.text import normalise_query
-from prectr.features.derive import MATCH_LEVELS, SOURCES
+from prectr.features.derive import SOURCES
 from prectr.features.store import FeatureStore, pair_name
 from prectr.preferences.shown import log_price
 from prectr.preferences.sums import LEVEL_WIDTH
 from prectr.ranking.bundle import Bundle
 from prectr.relevance.encoder_session import RelevanceEncoder
-from prectr.relevance.lexical import match_features
+from prectr.relevance.match_features import MATCH_FEATURES
 from prectr.relevance.tokenisation import PairTokens
 
 _ITEM_BYTES = 800
@@ -145,7 +145,6 @@ class CandidateReader:
         self, bundle: Bundle, relevance: RelevanceEncoder, store: FeatureStore, cache_bytes: CacheBytes
     ) -> None:
         self._spec, self._relevance, self._store = bundle.spec, relevance, store
-        self._match_names = bundle.spec.scalers["match"].names[len(MATCH_LEVELS) :]
         self.items: LruCache[str, Item] = LruCache(cache_bytes.items, _item_bytes)
         self._encoder_levels: LruCache[tuple[str, str], list[float]] = LruCache(cache_bytes.levels, _levels_bytes)
         self.pools: LruCache[tuple[str, ...], CandidatePool] = LruCache(cache_bytes.pools, _pool_bytes)
@@ -177,7 +176,8 @@ class CandidateReader:
         missing = [number for number, value in enumerate(levels) if value is None]
         if missing:
             unscored = [items[number] for number in missing]
-            for number, value in zip(missing, self._encode(query, unscored, self._join(query, unscored)), strict=True):
+            tokens = self._join(query, unscored).with_match(self._match_features(query, unscored))
+            for number, value in zip(missing, self._encode(query, unscored, tokens), strict=True):
                 levels[number] = value
         return CandidateLevels(
             known_query=self._store.get("query", query),
@@ -268,30 +268,33 @@ class CandidateReader:
         """Read the pairs' relevance from the state; the distilled encoder scores pairs that the log never showed."""
         names = [pair_name(query, item.item_id) for item in items]
         stored = self._store.get_many("pair", names)
-        tokens = self._join(query, items)
         unscored = [number for number, entry in enumerate(stored) if entry is None]
+        match = table([entry and entry["match"] for entry in stored], len(MATCH_FEATURES))
+        if unscored:
+            match[unscored] = self._match_features(query, [items[number] for number in unscored])
+        tokens = self._join(query, items).with_match(match)
         if unscored:
             levels = self._encode(query, [items[number] for number in unscored], tokens, np.array(unscored))
-            overlaps = match_features([query] * len(unscored), [items[number].title for number in unscored])
-            for row, number in enumerate(unscored):
+            for number, probabilities in zip(unscored, levels, strict=True):
                 stored[number] = {
-                    "levels": levels[row],
-                    "encoder_expected": float(np.array(levels[row]) @ np.arange(4) / 3),
+                    "levels": probabilities,
+                    "encoder_expected": float(np.array(probabilities) @ np.arange(4) / 3),
                     "source": "encoder",
-                    "match": [float(overlaps[name][row]) for name in self._match_names],
                     "sums": None,
                 }
         entries = [entry for entry in stored if entry is not None]
-        match = np.array([entry["match"] for entry in entries], dtype=np.float64)
         return CandidatePairs(
             levels=np.array([entry["levels"] for entry in entries], dtype=np.float64).reshape(-1, 4),
             encoder_expected=np.array([entry["encoder_expected"] for entry in entries], dtype=np.float64),
             source=np.array([SOURCES.index(entry["source"]) for entry in entries], dtype=np.int64),
-            match=match.reshape(len(entries), len(self._match_names)),
+            match=match,
             sums=table([entry["sums"] for entry in entries], 2),
             names=names,
             tokens=tokens,
         )
+
+    def _match_features(self, query: str, items: list[Item]) -> np.ndarray:
+        return self._relevance.matches.features([query] * len(items), [item.title for item in items])
 
     def _join(self, query: str, items: list[Item]) -> PairTokens:
         tokeniser = self._relevance.tokeniser
@@ -312,7 +315,7 @@ class CandidateReader:
         Args:
             query: normalised.
             items: the n items.
-            tokens: tokens of the pairs.
+            tokens: tokens and match features of the pairs.
             rows: [n] rows of `tokens` that belong to the items. None: all.
         """
         logits, _ = self._relevance.score_tokens(tokens, np.arange(len(items)) if rows is None else rows)
@@ -341,6 +344,8 @@ def _pool_bytes(_: tuple[str, ...], pool: CandidatePool) -> int:
         *(tokens.values, tokens.offsets, tokens.query_tokens, *pool.codes.values()),
         *(pool.category_sums, pool.category_of, pool.log_price, pool.log_list_price, pool.relative_price),
     ]
+    if tokens.match is not None:
+        arrays.append(tokens.match)
     candidates = sum(map(len, pairs.names)) + _CANDIDATE_BYTES * len(pool.items)
     items = sum(_item_bytes("", item) for item in pool.items)
     return sum(array.nbytes + 128 for array in arrays) + candidates + items + plain_bytes(pool.known_query)

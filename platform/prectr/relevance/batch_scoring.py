@@ -19,7 +19,7 @@ from prectr.data.judgments import split_frame
 from prectr.data.tables import Tables, distinct_pairs
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.encoder_session import RelevanceEncoder
-from prectr.relevance.lexical import match_features
+from prectr.relevance.match_features import MATCH_FEATURES
 
 
 def pairs_to_score(tables: Tables, labels: Path | None, config: ScoreConfig) -> pl.DataFrame:
@@ -84,6 +84,7 @@ class ScorePairs:
         pairs = pl.DataFrame(batch)
         queries, titles = pairs["query"].to_list(), pairs["title"].to_list()
         probabilities, _, tokens = self._encoder.score(queries, titles)
+        assert tokens.match is not None
         scale = np.arange(4, dtype=np.float32) / 3
         is_known = pairs["source"].is_not_null()
         levels = np.where(
@@ -101,7 +102,7 @@ class ScorePairs:
                 pa.array(tokens.offsets, pa.int32()), pa.array(tokens.values, pa.int32())
             ),
             "query_tokens": tokens.query_tokens,
-            **match_features(queries, titles),
+            **{name: tokens.match[:, column] for column, name in enumerate(MATCH_FEATURES)},
         }
         return pa.table(arrays)
 

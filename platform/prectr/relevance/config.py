@@ -33,13 +33,23 @@ class DistillConfig(WorkerConfig):
     """Weight decay of AdamW on all weights."""
     warm_up: float = Field(0.1, ge=0, lt=1)
     """Share of the training steps in which the learning rate rises to its peak."""
+    negatives: float = Field(0.35, ge=0)
+    """Random pairs of a query and an item of the catalogue for each judged pair. They count as judged irrelevant, and
+    show the student what no log shows."""
+    calibrate: bool = True
+    """Calibrate the level probabilities on judged and random validation pairs, mixed as among the candidates that were
+    not shown."""
+    mark_dropout: float = Field(0.2, ge=0, le=1)
+    """Share of the training pairs whose matches are not marked. They also train a plain head, which reads no match
+    features: `prectr export --plain` writes it."""
+    plain_weight: float = Field(0.5, ge=0)
+    """Weight of the loss of the plain head."""
     token_dropout: float = Field(0.15, ge=0, lt=1)
     """Share of the tokens that are masked at random in training. Keeps the student from memorising a small set of
     queries."""
     match_marks: bool = True
     """Mark exact matches of query and title in the token types. A small student with little text hardly learns without
-    them which words are equal. If false, other libraries read the encoder without `mark_matches`
-    (`prectr.relevance.cross_encoder`)."""
+    them which words are equal."""
     max_seconds: float = Field(600.0, gt=0)
     """Time limit in seconds: training stops after the epoch that passes it and keeps the best epoch so far. A safety
     net only, because a limit that takes effect makes the result depend on the machine."""

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import softmax
 
 from prectr.core.errors import UsageError
+from prectr.relevance.match_features import MATCH_FILE, MatchTable
 from prectr.relevance.pair_encoder import PairEncoder
 from prectr.relevance.tokenisation import TOKENIZER_FILE, PairTokeniser, PairTokens
 
@@ -30,7 +31,7 @@ def encoder_file(directory: Path, int8: bool = False) -> Path:
             f"{directory}: has no int8 encoder ({model}); make one with `prectr distill --set distill.int8=true`, "
             "which `prectr train` then bundles."
         )
-    missing = [name for name in (model, SETTINGS_FILE, TOKENIZER_FILE) if not (directory / name).is_file()]
+    missing = [name for name in (model, SETTINGS_FILE, TOKENIZER_FILE, MATCH_FILE) if not (directory / name).is_file()]
     if missing:
         raise UsageError(
             f"{directory}: no encoder here ({', '.join(missing)} missing); make one with `prectr distill`."
@@ -42,7 +43,7 @@ class RelevanceEncoder:
     """Scores pairs of query and title with an encoder artifact.
 
     Args:
-        directory: the artifact of `distill` (relevance.onnx, relevance.json, tokenizer.json).
+        directory: the artifact of `distill` (relevance.onnx, relevance.json, tokenizer.json, match.parquet).
         threads: ONNX Runtime threads of one call; 0 = all cores.
         batch_size: pairs of one call of the model, at most.
         int8: run the int8 version.
@@ -60,6 +61,7 @@ class RelevanceEncoder:
         self.max_length: int = settings["max_length"]
         self.width: int = settings["width"]
         self.tokeniser = PairTokeniser.load(directory, self.max_length)
+        self.matches = MatchTable.load(directory / MATCH_FILE)
         self.pairs = PairEncoder(model, ("text", "level_logits"), threads, batch_size, cache_bytes)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, np.ndarray, PairTokens]:
@@ -67,7 +69,7 @@ class RelevanceEncoder:
 
         Queries should be in normal form (`prectr.core.text.normalise_query`).
         """
-        tokens = self.tokeniser.encode(queries, titles)
+        tokens = self.tokeniser.encode(queries, titles).with_match(self.matches.features(queries, titles))
         logits, text = self.score_tokens(tokens)
         return softmax(logits, axis=1), text, tokens
 

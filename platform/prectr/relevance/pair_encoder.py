@@ -154,11 +154,17 @@ class OutputCache:
 
 
 def pair_keys(tokens: PairTokens, rows: np.ndarray) -> list[bytes]:
-    """Key of each pair: its token ids and the position where the title begins. Equal keys are equal inputs."""
-    values, titles = tokens.values.tobytes(), tokens.query_tokens.tobytes()
+    """Key of each pair: token ids, position where the title begins, match features. Equal keys are equal inputs."""
     starts, ends = (tokens.values.itemsize * tokens.offsets[rows + after] for after in (0, 1))
-    width = tokens.query_tokens.itemsize
-    return [
-        values[start:end] + titles[row * width : row * width + width]
-        for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist())
-    ]
+    values, rest = tokens.values.tobytes(), _fixed_part(tokens, rows)
+    return [values[start:end] + part for part, start, end in zip(rest, starts.tolist(), ends.tolist(), strict=True)]
+
+
+def _fixed_part(tokens: PairTokens, rows: np.ndarray) -> list[bytes]:
+    """What a key holds besides token ids, of the same length for all pairs."""
+    columns = [tokens.query_tokens[rows, None]]
+    if tokens.match is not None:
+        columns.append(tokens.match[rows])
+    data = np.concatenate([np.ascontiguousarray(column).view(np.uint8) for column in columns], axis=1)
+    width, joined = data.shape[1], data.tobytes()
+    return [joined[start : start + width] for start in range(0, len(joined), width)]

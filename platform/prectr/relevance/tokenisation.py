@@ -5,7 +5,7 @@ This module needs the `tokenizers` library, and must not import torch or transfo
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,13 @@ class PairTokens:
         values: int32 [sum of lengths], the token ids of all pairs.
         offsets: int64 [n + 1], where each pair starts in `values`.
         query_tokens: int16 [n], tokens of the first segment, with `[CLS]` and its `[SEP]`; the rest is the title.
+        match: float32 [n, M], the match features of the pairs (`match_features`); None: not computed.
     """
 
     values: np.ndarray
     offsets: np.ndarray
     query_tokens: np.ndarray
+    match: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.query_tokens)
@@ -81,13 +83,32 @@ class PairTokens:
             start = end
 
     def padded(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Pad some pairs: input_ids, token_type_ids and attention_mask, int64 [len(rows), longest of them]."""
+        """Pad some pairs: input_ids, token_type_ids and attention_mask, int64 [len(rows), longest of them].
+
+        Also `match`, float32 [len(rows), M], where it is computed.
+        """
         positions, real = self._positions(rows)
         input_ids = np.full(real.shape, PADDING, np.int64)
         input_ids[real] = self.values[positions]
         token_types = np.zeros(real.shape, np.int64)
         token_types[real] = self.token_types[positions]
-        return {"input_ids": input_ids, "token_type_ids": token_types, "attention_mask": real.astype(np.int64)}
+        arrays = {"input_ids": input_ids, "token_type_ids": token_types, "attention_mask": real.astype(np.int64)}
+        return arrays if self.match is None else {**arrays, "match": self.match[rows]}
+
+    def with_match(self, match: np.ndarray) -> "PairTokens":
+        """The same pairs with their match features [n, M]."""
+        return replace(self, match=match.astype(np.float32, copy=False))
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[PairTokens]") -> "PairTokens":
+        """Put the pairs of several parts, at least one, behind each other; all have match features, or none."""
+        matches = [part.match for part in parts if part.match is not None]
+        return cls(
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]),
+            np.concatenate([part.query_tokens for part in parts]),
+            np.concatenate(matches) if matches else None,
+        )
 
     def _positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions of some pairs' tokens in `values`, and the mask of real tokens when padded [len(rows), longest]."""

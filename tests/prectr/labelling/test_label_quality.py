@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score, log_loss
 
-from prectr.labelling.calibration import Calibration
 from prectr.labelling.label_quality import calibrate_and_judge, flip_rate, label_quality, largest_disagreements
+from prectr.metrics.level_calibration import Calibration
 
 SURE = np.array([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1], [0.1, 0.1, 0.1, 0.7]])
 """Sure of each level; expected levels 0.6, 1.2, 1.8, 2.4."""

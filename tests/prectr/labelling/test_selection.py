@@ -67,7 +67,29 @@ def test_budget_shares_and_measured_pairs(tables):
 def test_a_budget_above_what_there_is_takes_all(tables):
     everything = select_pairs(Tables(tables), SelectionConfig(budget=10_000))
     training_gold = read_judged(Tables(tables)).filter(pl.col("split") == "train")
-    assert len(everything) == 40 * 9 - len(training_gold)
+    made = everything["origin"].is_in(["random", "category"])
+    assert len(everything.filter(~made)) == 40 * 9 - len(training_gold)
+    assert set(everything.filter(made)["item_id"]) == {"i9"}, "the log holds all other items with each query"
+    assert all(split_of(query) != "held-back" for query in everything.filter(made)["query"].to_list())
+
+
+def test_a_share_of_the_questions_is_made_from_the_catalogue(tables, tmp_path):
+    """The log's queries show items of category c only."""
+    larger = tmp_path / "larger"
+    shutil.copytree(tables, larger)
+    others = [{"item_id": f"x{n}", "title": f"thing {n}", "category": "cd"[n % 2]} for n in range(40)]
+    items = pl.concat([Tables(tables).items(), pl.DataFrame(others)], how="diagonal_relaxed")
+    items.write_parquet(larger / "items.parquet")
+    chosen = select_pairs(Tables(larger), SelectionConfig(budget=250, catalogue_share=0.4))
+    made = {origin: chosen.filter(pl.col("origin") == origin) for origin in ("random", "category")}
+    assert [15 <= len(rows) <= 50 for rows in made.values()] == [True, True], {
+        name: len(rows) for name, rows in made.items()
+    }
+    assert set(made["random"]["category"]) == {"c", "d"} and set(made["category"]["category"]) == {"c"}
+    logged = distinct_pairs(Tables(larger))
+    assert not any(len(rows.join(logged, on=["query", "item_id"], how="semi")) for rows in made.values())
+    none = select_pairs(Tables(larger), SelectionConfig(budget=250, catalogue_share=0))
+    assert not {"random", "category"} & set(none["origin"])
 
 
 def test_a_larger_budget_asks_the_smaller_ones_questions_too(tables):

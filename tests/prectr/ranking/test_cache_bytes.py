@@ -16,6 +16,7 @@ import pytest
 from prectr.preferences.sums import LEVEL_WIDTH
 from prectr.ranking.candidates import CacheBytes, CandidateReader
 from prectr.ranking.ranking import Ranking
+from prectr.relevance.match_features import MATCH_FEATURES
 from prectr.relevance.pair_encoder import OutputCache
 
 MIB = 2**20
@@ -74,16 +75,14 @@ class _Store:
         return {"title": words, "tokens": tokens, "sums": self.rng.random(2).tolist(), **facts}
 
     def _pair(self) -> dict[str, Any]:
-        numbers = self.rng.random(20).tolist()
+        numbers = self.rng.random(4 + len(MATCH_FEATURES)).tolist()
         return {
             "levels": numbers[:4],
             "encoder_expected": 0.5,
             "source": "teacher",
-            "match": numbers[4 : 4 + self.matches],
+            "match": numbers[4:],
             "sums": numbers[:2],
         }
-
-    matches = 0
 
 
 @pytest.fixture
@@ -96,7 +95,6 @@ def reader(world: Any) -> CandidateReader:
         store,  # type: ignore[arg-type]
         CacheBytes(400 * MIB, 400 * MIB),
     )
-    store.matches = len(reader._match_names)
     reader._spec = SimpleNamespace(  # type: ignore[assignment]
         query_bucket=reader._spec.query_bucket,
         price_bucket=reader._spec.price_bucket,

@@ -4,7 +4,6 @@ The store holds the log up to the day before the last; the requests are their us
 store that is written once a day cannot know the same day's earlier requests.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ from prectr.features.pair_table import pair_table
 from prectr.features.store import OnlineStore, pair_name, store_key, write_store
 from prectr.ranking.bundle import Bundle
 from prectr.ranking.features import OnlineFeatures, RequestFeatures
+from prectr.relevance.match_features import MATCH_FEATURES, MatchTable
 from prectr.relevance.tokenisation import PairTokens
 
 
@@ -34,6 +34,7 @@ class StubEncoder:
         self.scored: list[tuple[str, str]] = []
         self._texts: list[str] = []
         self.tokeniser = SimpleNamespace(ids=self._ids, join=self._join)
+        self.matches = MatchTable.fit(pl.DataFrame({"title": ["phone cover"], "category": None, "brand": None}))
 
     def _ids(self, texts: list[str]) -> list[np.ndarray]:
         self._texts += texts
@@ -58,14 +59,12 @@ class Both:
         laboratory: SimpleNamespace,
         seed: int,
         folder: Path,
-        rename: Callable[[str], str] = str,
         half_life: float | None = 1.5,
         unshown: tuple[str, ...] | None = None,
         query_buckets: int = 64,
     ) -> None:
         """Mine and sample a log; with `unshown`, the last day shows none of these items but has candidates."""
         shown, items, pairs = laboratory.draw_log(seed)
-        pairs = pairs.rename({"match_a": rename("match_a"), "match_b": rename("match_b")})
         last = laboratory.days[-1]
         if unshown is not None:
             shown = shown.filter((pl.col("date") < last) | ~pl.col("item_id").is_in(list(unshown)))
@@ -196,9 +195,7 @@ def test_the_requests_exercise_what_they_should(laboratory: SimpleNamespace, tmp
 
 @pytest.fixture
 def both(laboratory: SimpleNamespace, tmp_path: Path) -> Both:
-    """One log whose match features have the names that serving computes for unscored pairs."""
-    names = {"match_a": "match_phrase", "match_b": "match_query_words"}
-    return Both(laboratory, 1, tmp_path, lambda name: names[name])
+    return Both(laboratory, 1, tmp_path)
 
 
 def test_unknown_user_is_served_from_the_priors(both: Both) -> None:
@@ -233,10 +230,12 @@ def test_item_outside_the_catalogue_needs_a_title(both: Both) -> None:
     assert both.encoder.scored == [("phone", "phone cover")]
     assert np.isfinite(features.rows.numeric).all() and np.isfinite(features.pairs.match).all()
     assert features.pairs.levels[1] == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    # phrase 1 and every query word features, standardised
-    scaler = both.spec.scalers["match"]
-    expected = scaler.scale(np.array([[0.0] * 4 + [1.0, 1.0]]))[0, 4:]
+    found = both.encoder.matches.features(["phone"], ["phone cover"])
+    assert found[0, MATCH_FEATURES.index("match_phrase")] == 1
+    expected = both.spec.scalers["match"].scale(np.concatenate([np.zeros((1, 4)), found], axis=1))[0, 4:]
     np.testing.assert_allclose(features.pairs.match[1, 4:], expected, atol=1e-6)
+    assert features.tokens.match is not None, "the encoder reads the same numbers, before they are standardised"
+    np.testing.assert_array_equal(features.tokens.match[1], found[0])
 
 
 def test_one_candidate_does_not_change_another(both: Both) -> None:

@@ -19,7 +19,7 @@ import pytest
 from prectr.contracts.protocol import CandidateItem, Context, ScoreRequest
 from prectr.features.build import FEATURE_GROUPS, sample_rows
 from prectr.features.end_state import online_entries, user_states
-from prectr.features.load import match_columns, pair_arrays, row_arrays
+from prectr.features.load import match_columns, match_names, pair_arrays, row_arrays
 from prectr.features.pair_table import pair_table
 from prectr.features.store import write_store
 from prectr.ranking.bundle import Bundle
@@ -50,7 +50,7 @@ def log(laboratory: SimpleNamespace, world: World) -> tuple[pl.DataFrame, pl.Dat
     )
     titles = pairs.join(items.select("item_id", "title"), on="item_id", maintain_order="left")["title"].to_list()
     tokens = RelevanceEncoder(world.bundle / "relevance").tokeniser.encode(pairs["query"].to_list(), titles)
-    pairs = pairs.rename({"match_a": "match_phrase", "match_b": "match_query_words"}).with_columns(
+    pairs = pairs.with_columns(
         pl.Series("input_ids", np.split(tokens.values, tokens.offsets[1:-1])),
         pl.Series("query_tokens", tokens.query_tokens),
     )
@@ -106,6 +106,7 @@ def _tokens(pairs: pl.DataFrame) -> PairTokens:
         pairs["input_ids"].explode().to_numpy().astype(np.int32),
         np.r_[0, np.cumsum(lengths)].astype(np.int64),
         pairs["query_tokens"].to_numpy(),
+        pairs.select(match_names(pairs)).to_numpy(),
     )
 
 

@@ -75,7 +75,7 @@ def test_what_the_validation_day_cannot_tell_is_known_before_training(
 
 
 def _build(config: ModelConfig, spec: Any, encoder: Path) -> Any:
-    return build_ranker(config, spec.sizes(ENCODER.width), build_marked_encoder(ENCODER, 40))
+    return build_ranker(config, spec.sizes(ENCODER.text_width), build_marked_encoder(ENCODER, 40))
 
 
 def _run(samples: Path, out: Path, name: str) -> dict[str, Any]:

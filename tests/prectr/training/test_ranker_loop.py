@@ -89,7 +89,7 @@ def train(samples: Path, tmp_path: Path) -> Train:
         result = SimpleNamespace(encoder_calls=[], ranker=None, out=out)
 
         def build(config: ModelConfig, spec: FeatureSpec, _: Path) -> Any:
-            result.ranker = build_ranker(config, spec.sizes(ENCODER.width), build_marked_encoder(ENCODER, 40))
+            result.ranker = build_ranker(config, spec.sizes(ENCODER.text_width), build_marked_encoder(ENCODER, 40))
             result.ranker.encoder.register_forward_hook(
                 lambda *given: result.encoder_calls.append(len(given[2][0])) if torch.is_tensor(given[2][0]) else None
             )
@@ -146,7 +146,7 @@ def test_broken_features_are_refused(
         train(broken)
 
 
-@pytest.mark.parametrize("name", ["match_a", "level_2"])
+@pytest.mark.parametrize("name", ["match_head", "level_2"])
 def test_a_pair_with_broken_features_is_refused_by_its_first_row(
     train: Train, samples: Path, tmp_path: Path, name: str
 ) -> None:
@@ -220,7 +220,7 @@ def test_text_of_rows_is_the_encoders_of_their_pairs(samples: Path) -> None:
     opened = Samples.open(samples)
     torch.manual_seed(2)
     encoder = build_marked_encoder(ENCODER, 40).eval()
-    ranker = build_ranker(ModelConfig(), opened.spec.sizes(ENCODER.width), encoder)
+    ranker = build_ranker(ModelConfig(), opened.spec.sizes(ENCODER.text_width), encoder)
     step = TrainingStep(ranker, opened, SMALL).eval()
     pair = torch.tensor([7, 2, 7, 11, 0, 2])
     with torch.no_grad():

@@ -1,6 +1,6 @@
 import numpy as np
 
-from prectr.labelling.calibration import Calibration, fit_calibration, negative_log_likelihood
+from prectr.metrics.level_calibration import Calibration, fit_calibration, negative_log_likelihood
 
 
 def test_calibration_by_hand():
