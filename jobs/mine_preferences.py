@@ -235,12 +235,7 @@ class Mining:
             window = plan_parts(self._tables, [day], self._budget) + window
         share = self._config.fit_rows / sum(part.rows for part in window)
         self._pass("fit", window, partial(passes.fit_pass, shared=self._unfitted, share=share))
-        fit = self._out / ".fit"
-        counts, shown, sample = (
-            pl.read_parquet(sorted(fit.glob(f"date=*/{name}/*.parquet")), hive_partitioning=False)
-            for name in ("examination", "category", "sample")
-        )
-        shutil.rmtree(fit)
+        counts, shown, sample = passes.read_fit(self._out, share)
         category = categories_shown(shown)
         model = fit_preference_model(sample, fit_examination(counts, self._config), category)
         return model, category, sorted({str(part.day) for part in window})

@@ -21,7 +21,7 @@ SCHEMA_VERSIONS = {
     "distill": 2,
     "export": 1,
     "score-relevance": 2,
-    "mine-preferences": 1,
+    "mine-preferences": 2,
     "build-samples": 3,
     "train": 7,
     "sweep": 1,

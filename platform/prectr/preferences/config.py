@@ -16,7 +16,8 @@ class PreferencesConfig(FrozenConfig):
     """Days at the end of the log that parameters are not fitted on, because they are for validation and test. The
     parameters are the click curve (a, s, eps), the examination exponent and the priors."""
     fit_rows: int = Field(default=60_000, ge=1)
-    """Rows, approximately, that the click curve and the priors are fitted on. The sample holds whole users."""
+    """Rows, approximately, of each of two samples that the click curve and the priors are fitted on: of whole users and
+    of whole queries. A log of few users or queries gives more."""
     fit_window_rows: int = Field(default=10_000_000, ge=1)
     """Rows of the log that the fit reads: the latest training days that hold at least this many together, and at least
     one day."""

@@ -1,7 +1,8 @@
-"""The fitted preference model, and its fit on a sample of shown rows [ours].
+"""The fitted preference model, and its fit on samples of shown rows [ours].
 
 The fit maximises the users' marginal likelihood over the click curve, then estimates the user prior by
-expectation-maximisation (EM). It does both twice. The query priors follow from the fitted curve.
+expectation-maximisation (EM). It does both twice. The query priors follow from the fitted curve. What is fitted over
+users or queries reads whole ones: parts of them say less of how they differ.
 """
 
 import json
@@ -22,6 +23,8 @@ from prectr.preferences.examination import Examination
 from prectr.preferences.tolerance import GRID, GRID_SIZE, ClickParameters, log_likelihood, posterior
 
 EM_STEPS = 8
+LEAST_KEYS = 50
+"""Users and queries that a sample holds at least, if the log has as many."""
 CATEGORY_PRIOR_QUERIES = 10.0
 """Queries at which a category's own average and the global prior weigh the same in the category's prior."""
 _START = ClickParameters(a=0.3, s=0.15, eps=0.01)
@@ -90,44 +93,71 @@ class PreferenceModel:
         )
 
 
-def fit_preference_model(sample: pl.DataFrame, examination: Examination, categories: pl.DataFrame) -> PreferenceModel:
-    """Fit the click curve and the priors on shown rows of the training days.
+@dataclass(frozen=True)
+class FitSample:
+    """Shown rows of the training days, of whole users and of whole queries.
+
+    Equal rows are one row; `rows` says how many they are.
+    """
+
+    users: pl.DataFrame
+    """user_id, brand (null if unknown), category, expected (0..1), position, clicked, rows."""
+    queries: pl.DataFrame
+    """query, item_id, expected, position, clicked, rows."""
+
+
+def fit_preference_model(sample: FitSample, examination: Examination, categories: pl.DataFrame) -> PreferenceModel:
+    """Fit the click curve and the priors.
 
     Args:
-        sample: user_id, query, position, clicked, expected (0..1); whole users.
+        sample: rows of the training days.
         examination: the fitted curve.
         categories: columns query and category; a query's prior is smoothed towards its category's.
     """
-    # Rows with equal click, position and relevance have the same likelihood: compute it once for each such kind.
-    kind = ["clicked", "position", "expected"]
-    kinds = sample.select(kind).unique().sort(kind)
-    codes = sample.join(kinds.with_row_index("kind"), on=kind, how="left", maintain_order="left")["kind"].to_numpy()
-    clicked, relevance = kinds["clicked"].to_numpy(), kinds["expected"].to_numpy().astype(np.float64)
-    exam = examination(kinds["position"].to_numpy())
-    by_user, _ = _count_kinds(sample["user_id"], codes)
-    by_query, queries = _count_kinds(sample["query"], codes)
-
+    clicked, relevance, exam, by_user, _ = _kinds(sample.users, "user_id", examination)
     click, user_prior = _START, _normal_prior()
     for _ in range(2):
         click = _fit_click_curve(clicked, relevance, exam, by_user, user_prior, click)
-        rows = log_likelihood(clicked, relevance, exam, click)
-        user_prior = _expectation_maximisation(by_user @ rows, user_prior)
-    query_sums = by_query @ rows
-    query_prior = _expectation_maximisation(query_sums, user_prior)
+        user_prior = _expectation_maximisation(by_user @ log_likelihood(clicked, relevance, exam, click), user_prior)
+    clicked, relevance, exam, by_query, queries = _kinds(sample.queries, "query", examination)
+    query_sums = by_query @ log_likelihood(clicked, relevance, exam, click)
+    query_prior = _expectation_maximisation(query_sums, _normal_prior())
     by_category = _category_priors(categories, queries, query_sums, query_prior)
     return PreferenceModel(click, examination, user_prior, query_prior, by_category)
 
 
-def draw_users(users: pl.Series, share: float) -> np.ndarray:
-    """Select a share of distinct users by a hash of their id, bool [m]; a user's result never changes."""
-    return np.array([hash_fraction(user, "fit-preferences") < share for user in users], dtype=bool)
+def draw_keys(keys: pl.Series, share: float, of: str) -> np.ndarray:
+    """Select a share of distinct keys, those of the lowest hashes, but at least LEAST_KEYS of them; bool [m].
+
+    A key that is drawn from all keys is drawn from every part of them too, so each part of the log can draw by itself.
+
+    Args:
+        keys: [m] distinct keys.
+        share: share to draw.
+        of: kind of the keys; the kinds are drawn independently.
+    """
+    fractions = np.array([hash_fraction(key, f"fit-{of}") for key in keys])
+    least = min(LEAST_KEYS, len(keys))
+    bound = np.partition(fractions, least - 1)[least - 1] if least else 0.0
+    return (fractions < share) | (fractions <= bound)
 
 
-def _count_kinds(keys: pl.Series, kinds: np.ndarray) -> tuple[csr_array, list[str]]:
-    """Count rows by key and kind; returns a sparse matrix [keys, kinds] and the keys."""
-    names, codes = np.unique(keys.to_numpy(), return_inverse=True)
-    ones = np.ones(len(codes))
-    return coo_array((ones, (codes, kinds)), shape=(len(names), int(kinds.max()) + 1)).tocsr(), names.tolist()
+def _kinds(
+    rows: pl.DataFrame, key: str, examination: Examination
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, csr_array, list[str]]:
+    """Count rows by key and kind: rows with equal click, position and relevance have the same likelihood.
+
+    Returns:
+        clicked [kinds], relevance [kinds], exam(pos) [kinds], counts [keys, kinds], and the keys.
+    """
+    kind = ["clicked", "position", "expected"]
+    kinds = rows.select(kind).unique().sort(kind)
+    codes = rows.join(kinds.with_row_index("kind"), on=kind, how="left", maintain_order="left")["kind"].to_numpy()
+    names, key_codes = np.unique(rows[key].to_numpy(), return_inverse=True)
+    shape = (len(names), len(kinds))
+    counts = coo_array((rows["rows"].to_numpy().astype(np.float64), (key_codes, codes)), shape=shape).tocsr()
+    relevance = kinds["expected"].to_numpy().astype(np.float64)
+    return kinds["clicked"].to_numpy(), relevance, examination(kinds["position"].to_numpy()), counts, names.tolist()
 
 
 def _normal_prior() -> np.ndarray:

@@ -3,6 +3,7 @@
 Tasks write Parquet parts; only keys and hashes return to the driver.
 """
 
+import shutil
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -12,14 +13,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prectr.core.coding import distinct, find_codes
+from prectr.core.coding import Coded, distinct, find_codes
 from prectr.core.errors import PrectrError, listed
 from prectr.core.parquet import read_table, write_part
 from prectr.data.parts import Part
 from prectr.preferences import partials
 from prectr.preferences.days import day_folder, kept_relevance, relevance_hash
 from prectr.preferences.examination import examination_counts
-from prectr.preferences.fit import PreferenceModel, draw_users
+from prectr.preferences.fit import FitSample, PreferenceModel, draw_keys
 from prectr.preferences.partials import Centres, Frames
 from prectr.preferences.shown import ShownReader, ShownRows, explored
 from prectr.preferences.tolerance import LATTICE, LogLikelihoodTable, log_likelihood_table
@@ -66,30 +67,65 @@ def _fetch_once(reference: Any) -> ShownReader:
 
 
 def fit_pass(part: Part, shared: Pass, share: float) -> None:
-    """Count clicks by level and position and categories by query, and sample a share of the users; writes `.fit/`."""
+    """Count clicks by level and position and categories by query, and sample users and queries; writes `.fit/`.
+
+    Args:
+        part: the rows.
+        shared: arguments of all tasks.
+        share: share of the users and of the queries that is drawn (`draw_keys`).
+    """
     reader = shared.open_reader()
     rows = reader.read(part, ["policy"])
     level = reader.index.level[rows.place]
-    drawn = np.flatnonzero(draw_users(rows.user.keys, share)[rows.user.codes])
     category = reader.catalogue.category[rows.item_place]
     shown = pl.DataFrame({"query": rows.query.codes, "category": category}).group_by("query", "category").len("shown")
+
+    def sample(of: Coded, kind: str, *names: str) -> pl.DataFrame:
+        """Columns `names`, position and click of the rows of the drawn keys, and how many rows are equal."""
+        drawn = np.flatnonzero(draw_keys(of.keys, share, kind)[of.codes])
+        columns = {
+            "user_id": lambda: rows.user.keys.gather(rows.user.codes[drawn]),
+            "query": lambda: rows.query.keys.gather(rows.query.codes[drawn]),
+            "item_id": lambda: rows.item.keys.gather(rows.item.codes[drawn]),
+            "brand": lambda: reader.catalogue.brand.gather(rows.item_place[drawn]),
+            "category": lambda: reader.catalogue.categories.gather(category[drawn]),
+            "expected": lambda: pl.Series(reader.index.expected[rows.place[drawn]] / LATTICE),
+        }
+        clicks = {"position": rows.position[drawn], "clicked": rows.clicked[drawn]}
+        frame = pl.DataFrame({name: columns[name]() for name in names} | clicks)
+        return frame.group_by(frame.columns).len("rows").sort(frame.columns)
+
     frames = {
-        "examination": examination_counts(level, rows.frame["position"].to_numpy(), rows.clicked, explored(rows.frame)),
+        "examination": examination_counts(level, rows.position, rows.clicked, explored(rows.frame)),
         "category": shown.with_columns(
             rows.query.keys.gather(shown["query"]), reader.catalogue.categories.gather(shown["category"])
         ),
-        "sample": pl.DataFrame(
-            [
-                rows.user.keys.gather(rows.user.codes[drawn]).alias("user_id"),
-                rows.query.keys.gather(rows.query.codes[drawn]).alias("query"),
-                rows.frame["position"].gather(drawn),
-                rows.frame["clicked"].gather(drawn),
-                pl.Series("expected", reader.index.expected[rows.place[drawn]] / LATTICE),
-            ]
-        ),
+        "users": sample(rows.user, "users", "user_id", "brand", "category", "expected"),
+        "queries": sample(rows.query, "queries", "query", "item_id", "expected"),
     }
     for name, frame in frames.items():
         write_part(shared.out / ".fit" / f"date={part.day}" / name, part.number, frame)
+
+
+def read_fit(out: Path, share: float) -> tuple[pl.DataFrame, pl.DataFrame, FitSample]:
+    """Read and delete what `fit_pass` wrote for all parts: counts by level and position, categories shown, samples."""
+    fit = out / ".fit"
+
+    def scan(name: str) -> pl.LazyFrame:
+        return pl.scan_parquet(sorted(fit.glob(f"date=*/{name}/*.parquet")), hive_partitioning=False)
+
+    def sample(kind: str, key: str) -> pl.DataFrame:
+        """Rows of the keys that are drawn from those of all parts, the same ones however the log was cut."""
+        keys = scan(kind).select(key).unique().collect()[key]
+        drawn = keys.filter(pl.Series(draw_keys(keys, share, kind)))
+        frame = scan(kind).filter(pl.col(key).is_in(drawn.implode())).collect()
+        names = [name for name in frame.columns if name != "rows"]
+        return frame.group_by(names).agg(pl.col("rows").sum()).sort(names)
+
+    samples = FitSample(sample("users", "user_id"), sample("queries", "query"))
+    counts, shown = (scan(name).collect() for name in ("examination", "category"))
+    shutil.rmtree(fit)
+    return counts, shown, samples
 
 
 @dataclass(frozen=True)

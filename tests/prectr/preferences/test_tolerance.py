@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prectr.preferences.examination import Examination
-from prectr.preferences.fit import PreferenceModel, fit_preference_model
+from prectr.preferences.fit import FitSample, PreferenceModel, fit_preference_model
 from prectr.preferences.tolerance import (
     GRID,
     GRID_SIZE,
@@ -112,15 +112,19 @@ def fitted() -> tuple[PreferenceModel, float]:
         {
             "user_id": [f"u{u}" for u in user],
             "query": [f"q{q}" for q in rng.integers(0, 40, len(user))],
+            "item_id": "i",
+            "brand": None,
             "category": "c",
             "position": np.rint(1 / exam).astype(np.int32),
             "clicked": clicked,
             "expected": relevance,
-            "level": np.rint(relevance * 3).astype(np.int32),
-        }
+            "rows": 1,
+        },
+        schema_overrides={"brand": pl.String},
     )
     categories = pl.DataFrame({"query": [f"q{q}" for q in range(40)], "category": ["c"] * 40})
-    return fit_preference_model(shown, Examination(1.0, "known", 0), categories), float(threshold.mean())
+    sample = FitSample(shown, shown)
+    return fit_preference_model(sample, Examination(1.0, "known", 0), categories), float(threshold.mean())
 
 
 def test_click_curve_and_prior_are_recovered(fitted: tuple[PreferenceModel, float]) -> None:
