@@ -40,6 +40,7 @@ from prectr.preferences.fit import PreferenceModel, fit_preference_model
 from prectr.preferences.partials import MAIN_KINDS
 from prectr.preferences.passes import Pass, Passed
 from prectr.preferences.shown import ShownReader, categories_shown
+from prectr.preferences.smoothing import RATES
 from prectr.preferences.snapshots import Folding
 from prectr.relevance.pairs import read_pairs
 
@@ -53,6 +54,7 @@ REFITTED_BY = (
     "examination_exponent",
     "min_randomised_clicks",
     "parameters_from",
+    "smoothing_clicks",
     "level_prior_clicks",
 )
 """Settings that the parameters depend on."""
@@ -184,6 +186,7 @@ class Mining:
             "parameters": {
                 "click": model.click.to_json(),
                 "examination": vars(model.examination),
+                "rate_prior_clicks": model.rate_prior_clicks,
                 "level_prior_clicks": model.level_prior_clicks.tolist(),
             },
         }
@@ -215,7 +218,8 @@ class Mining:
 
     def _smoothed(self, model: PreferenceModel, folding: Folding, fitted: Sequence[str]) -> PreferenceModel:
         """The model with its back-off strength: from the settings, an earlier fit, or fitted on the days of the fit."""
-        model = replace(model, smoothing_clicks=self._config.smoothing_clicks)
+        if self._config.smoothing_clicks is not None:
+            model = replace(model, rate_prior_clicks=dict.fromkeys(RATES, self._config.smoothing_clicks))
         if self._config.level_prior_clicks is not None:
             model = replace(model, level_prior_clicks=np.full(LEVELS, self._config.level_prior_clicks))
         elif self._fitted_now:
@@ -223,6 +227,8 @@ class Mining:
             model = replace(model, level_prior_clicks=snapshots.fitted_prior_clicks(replace(folding, days=days)))
         strengths = ", ".join(f"{clicks:.1f}" for clicks in model.level_prior_clicks)
         progress.say(f"  rates of levels 0 to {LEVELS - 1} back off with {strengths} clicks")
+        strengths = ", ".join(f"{kind} {clicks:.1f}" for kind, clicks in model.rate_prior_clicks.items())
+        progress.say(f"  rates of all levels back off with {strengths} clicks")
         write_json(self._out / "parameters.json", model.to_json())
         return model
 

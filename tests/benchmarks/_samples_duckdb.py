@@ -45,9 +45,9 @@ def window(partition: str, order: str) -> str:
     )
 
 
-def rate(clicks: str, examined: str, above: str) -> str:
-    """Clicks by examined impressions, smoothed towards the rate above."""
-    return f"(({clicks} + weight * {above}) / ({examined} + weight))"
+def rate(prior: float, clicks: str, examined: str, above: str) -> str:
+    """Clicks by examined impressions, smoothed towards the rate above by prior clicks."""
+    return f"(({clicks} + {prior!r}) / ({examined} + {prior!r} / {above}))"
 
 
 def level_rate(prior: list[float], known: str, above: str, level: int) -> str:
@@ -217,17 +217,16 @@ class Script:
         examined, clicks = (listed(f"total.{name}_#", _LEVELS, " + ") for name in ("examined", "clicks"))
         overall = f"(({clicks} + 1.0) / ({examined} + 20.0))"
         of_total = listed("(total.clicks_# + 1) / (total.examined_# + 20) AS of_total_#", _LEVELS)
-        total = f"""SELECT date, {overall} AS overall, {of_total},
-                   {self._fitted["smoothing_clicks"]!r} / {overall} AS weight
+        total = f"""SELECT date, {overall} AS overall, {of_total}
             FROM {self._known("total")} AS total"""
         prior = logarithms(self._fitted["query_prior"])
         prior_clicks = self._fitted["level_prior_clicks"]
         above = ", ".join(f"{level_rate(prior_clicks, 'known', 'of_total', i)} AS above_{i}" for i in _LEVELS)
-        category = f"""SELECT known.category, known.date, overall, weight, {above},
+        category = f"""SELECT known.category, known.date, overall, {above},
                    {listed("known.examined_#", _LEVELS, " + ")} AS examined,
                    {", ".join(f"known.grid_{i:02d} + {prior[i]} AS l{i}" for i in self._places)}
             FROM {self._known("category")} AS known JOIN ({total}) USING (date)"""
-        kept = f"category, date, overall, weight, examined, {listed('above_#', _LEVELS)}"
+        kept = f"category, date, overall, examined, {listed('above_#', _LEVELS)}"
         return f"CREATE TEMP TABLE categories AS {self._posterior(category, kept)}"
 
     def _history(self, name: str, column: str, order: str) -> str:
@@ -267,7 +266,7 @@ class Script:
 
     def _rows(self) -> str:
         groups = {
-            "numeric": _numeric(),
+            "numeric": _numeric(self._fitted["rate_prior_clicks"]),
             "tolerance": self._tolerance(),
             "query_preference": _query_preference(self._fitted["level_prior_clicks"]),
         }
@@ -327,9 +326,9 @@ def _of_query(name: str) -> str:
     return f"({listed(f'queries.{name}_#', _LEVELS, ' + ')})"
 
 
-def _numeric() -> dict[str, str]:
-    user = rate("users.clicks", "users.examined", "overall")
-    query = rate(_of_query("clicks"), _of_query("examined"), "overall")
+def _numeric(prior: dict[str, float]) -> dict[str, str]:
+    user = rate(prior["user"], "users.clicks", "users.examined", "overall")
+    query = rate(prior["query"], _of_query("clicks"), _of_query("examined"), "overall")
     item = [f"coalesce(of_item.{name}, 0)" for name in ("clicks", "examined")]
     pair = [f"greatest(coalesce(of_pair.{name}, 0) - own_pairs.{name}, 0)" for name in ("clicks", "examined")]
     return {
@@ -346,15 +345,15 @@ def _numeric() -> dict[str, str]:
         "user_rate": f"ln({user})",
         "user_examined": "ln(1 + users.examined)",
         "user_requests": "ln(1 + users.requests)",
-        "user_brand_rate": f"ln({rate('brands.clicks', 'brands.examined', user)})",
+        "user_brand_rate": f"ln({rate(prior['user_brand'], 'brands.clicks', 'brands.examined', user)})",
         "user_brand_examined": "ln(1 + brands.examined)",
-        "user_category_rate": f"ln({rate('fields.clicks', 'fields.examined', user)})",
+        "user_category_rate": f"ln({rate(prior['user_category'], 'fields.clicks', 'fields.examined', user)})",
         "user_category_examined": "ln(1 + fields.examined)",
         "query_rate": f"ln({query})",
         "query_examined": f"ln(1 + {_of_query('examined')})",
-        "item_rate": f"ln({rate(*item, 'overall')})",
+        "item_rate": f"ln({rate(prior['item'], *item, 'overall')})",
         "item_examined": f"ln(1 + {item[1]})",
-        "pair_rate": f"ln({rate(*pair, query)})",
+        "pair_rate": f"ln({rate(prior['pair'], *pair, query)})",
         "pair_examined": f"ln(1 + {pair[1]})",
     }
 

@@ -69,7 +69,7 @@ def sample_rows(rows: pl.DataFrame, context: SampleContext) -> pl.DataFrame:
     """
     block = context.block(rows)
     state = raw_state(block, context)
-    derived = derive(state, context.preferences.model, context.preferences.model.smoothing_clicks)
+    derived = derive(state, context.preferences.model)
     ordered = block.rows
     features = [
         pl.Series(f"{group}.{name}", values.astype(np.float32))

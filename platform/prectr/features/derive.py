@@ -13,7 +13,7 @@ import numpy as np
 
 from prectr.contracts.model_config import LEVELS
 from prectr.preferences.fit import PreferenceModel
-from prectr.preferences.smoothing import level_rates, overall_rate, smoothed_rates, total_rates
+from prectr.preferences.smoothing import level_rates, overall_rate, smoothed, smoothed_rates, total_rates
 from prectr.preferences.sums import LevelSums
 from prectr.preferences.tolerance import GRID, GRID_SIZE, moments, posterior, predictive
 
@@ -104,7 +104,7 @@ class RawState:
     query_prior: np.ndarray  # [m, G] tolerance prior of the query by its category
 
 
-def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> dict[str, dict[str, np.ndarray]]:
+def derive(state: RawState, model: PreferenceModel) -> dict[str, dict[str, np.ndarray]]:
     """Compute all features of n rows, unscaled.
 
     Returns:
@@ -113,17 +113,15 @@ def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> 
     """
     query, category, total = (LevelSums.split(sums) for sums in (state.query, state.category, state.total))
     overall = overall_rate(total)
-    strength = smoothing_clicks / overall
     request = state.request
 
-    def rate(sums: np.ndarray, above: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def rate(kind: str, sums: np.ndarray, above: np.ndarray) -> np.ndarray:
         """Divide clicks by examined impressions, smoothed towards `above`; `sums` is [.., 2] examined, clicks."""
-        return (sums[:, 1] + weight * above) / (sums[:, 0] + weight)
+        return smoothed(sums[:, 1], sums[:, 0], above, model.rate_prior_clicks[kind])
 
     query_sums = np.stack([query.examined.sum(1), query.clicks.sum(1)], axis=1)
-    user_rate = rate(state.user[:, GRID_SIZE + 1 :], overall, strength)
-    query_rate = rate(query_sums, overall, strength)
-    weight = strength[request]
+    user_rate = rate("user", state.user[:, GRID_SIZE + 1 :], overall)
+    query_rate = rate("query", query_sums, overall)
     price_known = ~np.isnan(state.log_price)
     numeric = {
         "expected": state.expected,
@@ -139,15 +137,15 @@ def derive(state: RawState, model: PreferenceModel, smoothing_clicks: float) -> 
         "user_rate": np.log(user_rate)[request],
         "user_examined": np.log1p(state.user[:, GRID_SIZE + 1])[request],
         "user_requests": np.log1p(state.user[:, GRID_SIZE])[request],
-        "user_brand_rate": np.log(rate(state.user_brand, user_rate[request], weight)),
+        "user_brand_rate": np.log(rate("user_brand", state.user_brand, user_rate[request])),
         "user_brand_examined": np.log1p(state.user_brand[:, 0]),
-        "user_category_rate": np.log(rate(state.user_category, user_rate[request], weight)),
+        "user_category_rate": np.log(rate("user_category", state.user_category, user_rate[request])),
         "user_category_examined": np.log1p(state.user_category[:, 0]),
         "query_rate": np.log(query_rate)[request],
         "query_examined": np.log1p(query_sums[:, 0])[request],
-        "item_rate": np.log(rate(state.item, overall[request], weight)),
+        "item_rate": np.log(rate("item", state.item, overall[request])),
         "item_examined": np.log1p(state.item[:, 0]),
-        "pair_rate": np.log(rate(state.pair, query_rate[request], weight)),
+        "pair_rate": np.log(rate("pair", state.pair, query_rate[request])),
         "pair_examined": np.log1p(state.pair[:, 0]),
     }
     assert tuple(numeric) == NUMERIC
@@ -216,9 +214,9 @@ def _query_preference(
     """
     request, category_row = state.request, state.category_of
     category_rates = smoothed_rates(category.rows(category_row), total_rates(total.rows(request)), prior_clicks)
-    smoothed = level_rates(query.rows(request), category_rates, prior_clicks)
-    features = {f"level_{level}_rate": np.log(smoothed.rate[:, level]) for level in range(LEVELS)}
-    features |= {f"level_{level}_click_share": smoothed.click_share[:, level] for level in range(LEVELS)}
+    rates = level_rates(query.rows(request), category_rates, prior_clicks)
+    features = {f"level_{level}_rate": np.log(rates.rate[:, level]) for level in range(LEVELS)}
+    features |= {f"level_{level}_click_share": rates.click_share[:, level] for level in range(LEVELS)}
     features |= {
         f"level_{level}_impressions": np.log1p(query.impressions[:, level])[request] for level in range(LEVELS)
     }

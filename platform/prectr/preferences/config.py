@@ -14,10 +14,10 @@ class PreferencesConfig(FrozenConfig):
     """Age in days at which a logged row counts half. Null: rows of any age count in full."""
     holdout_days: int = Field(default=2, ge=0)
     """Days at the end of the log that parameters are not fitted on, because they are for validation and test. The
-    parameters are the click curve (a, s, eps), the examination exponent and the priors."""
+    parameters are the click curve (a, s, eps), the examination exponent, the priors and the strengths of back-off."""
     fit_rows: int = Field(default=60_000, ge=1)
-    """Rows, approximately, of each of two samples that the click curve and the priors are fitted on: of whole users and
-    of whole queries. A log of few users or queries gives more."""
+    """Rows, approximately, of each of three samples that the click curve, the priors and the strengths of back-off are
+    fitted on: of whole users, of whole queries and of whole items. A log of few users, queries or items gives more."""
     fit_window_rows: int = Field(default=10_000_000, ge=1)
     """Rows of the log that the fit reads: the latest training days that hold at least this many together, and at least
     one day."""
@@ -39,9 +39,10 @@ class PreferencesConfig(FrozenConfig):
     """What happens to later days after an earlier day was added or changed. `alone`: only that day is read again, and
     later days keep the tolerance corrections (`alternate`) of the time when they were mined. `renew`: later days are
     read again with the new corrections, which takes longer."""
-    smoothing_clicks: float = Field(default=2.0, gt=0)
+    smoothing_clicks: float | None = Field(default=None, gt=0)
     """Prior clicks that smooth the click rates of users, queries, items and pairs towards a more general rate. More
-    clicks smooth more strongly."""
+    clicks smooth more strongly. Null: fit them for each kind of rate by maximum likelihood on the training days
+    (`prectr.preferences.smoothing`)."""
     level_prior_clicks: float | None = Field(default=None, gt=0)
     """Prior clicks that smooth click rates by relevance level, from query to category to the whole log. Null: fit them
     for each level by maximum likelihood on the queries of the training days (`prectr.preferences.smoothing`)."""

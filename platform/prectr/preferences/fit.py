@@ -2,7 +2,7 @@
 
 The fit maximises the users' marginal likelihood over the click curve, then estimates the user prior by
 expectation-maximisation (EM). It does both twice. The query priors follow from the fitted curve. What is fitted over
-users or queries reads whole ones: parts of them say less of how they differ.
+users, queries or items reads whole ones: parts of them say less of how they differ.
 """
 
 import json
@@ -20,11 +20,12 @@ from prectr.contracts.model_config import LEVELS
 from prectr.core.text import hash_fraction
 from prectr.preferences.counting import sum_by
 from prectr.preferences.examination import Examination
+from prectr.preferences.smoothing import PRIOR_CLICKS, RATES, fit_strength, fit_strength_below
 from prectr.preferences.tolerance import GRID, GRID_SIZE, ClickParameters, log_likelihood, posterior
 
 EM_STEPS = 8
 LEAST_KEYS = 50
-"""Users and queries that a sample holds at least, if the log has as many."""
+"""Users, queries and items that a sample holds at least, if the log has as many."""
 CATEGORY_PRIOR_QUERIES = 10.0
 """Queries at which a category's own average and the global prior weigh the same in the category's prior."""
 _START = ClickParameters(a=0.3, s=0.15, eps=0.01)
@@ -40,9 +41,9 @@ class PreferenceModel:
     query_prior: np.ndarray
     category_query_prior: dict[str, np.ndarray]
     """Prior of the queries whose results mostly belong to a category, by category."""
-    smoothing_clicks: float = 2.0
-    """Prior clicks of the rates of users, queries, items and pairs; set by the user, not fitted."""
-    level_prior_clicks: np.ndarray = field(default_factory=lambda: np.full(LEVELS, 2.0))
+    rate_prior_clicks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(RATES, PRIOR_CLICKS))
+    """Prior clicks of the back-off of each of `RATES`."""
+    level_prior_clicks: np.ndarray = field(default_factory=lambda: np.full(LEVELS, PRIOR_CLICKS))
     """[k] prior clicks of the back-off of rates by relevance level (`prectr.preferences.smoothing`)."""
 
     @property
@@ -73,7 +74,7 @@ class PreferenceModel:
             "grid": GRID.tolist(),
             "user_prior": self.user_prior.tolist(),
             "query_prior": self.query_prior.tolist(),
-            "smoothing_clicks": self.smoothing_clicks,
+            "rate_prior_clicks": self.rate_prior_clicks,
             "level_prior_clicks": self.level_prior_clicks.tolist(),
             "category_query_prior": {name: prior.tolist() for name, prior in self.category_query_prior.items()},
         }
@@ -88,14 +89,14 @@ class PreferenceModel:
             np.array(content["user_prior"]),
             np.array(content["query_prior"]),
             {name: np.array(prior) for name, prior in content["category_query_prior"].items()},
-            content["smoothing_clicks"],
+            content["rate_prior_clicks"],
             np.array(content["level_prior_clicks"]),
         )
 
 
 @dataclass(frozen=True)
 class FitSample:
-    """Shown rows of the training days, of whole users and of whole queries.
+    """Shown rows of the training days, of whole users, whole queries and whole items.
 
     Equal rows are one row; `rows` says how many they are.
     """
@@ -104,10 +105,12 @@ class FitSample:
     """user_id, brand (null if unknown), category, expected (0..1), position, clicked, rows."""
     queries: pl.DataFrame
     """query, item_id, expected, position, clicked, rows."""
+    items: pl.DataFrame
+    """item_id, position, clicked, rows."""
 
 
 def fit_preference_model(sample: FitSample, examination: Examination, categories: pl.DataFrame) -> PreferenceModel:
-    """Fit the click curve and the priors.
+    """Fit the click curve, the priors and the prior clicks of rates.
 
     Args:
         sample: rows of the training days.
@@ -123,7 +126,34 @@ def fit_preference_model(sample: FitSample, examination: Examination, categories
     query_sums = by_query @ log_likelihood(clicked, relevance, exam, click)
     query_prior = _expectation_maximisation(query_sums, _normal_prior())
     by_category = _category_priors(categories, queries, query_sums, query_prior)
-    return PreferenceModel(click, examination, user_prior, query_prior, by_category)
+    strengths = fit_rates(sample, examination)
+    return PreferenceModel(click, examination, user_prior, query_prior, by_category, strengths)
+
+
+def fit_rates(sample: FitSample, examination: Examination) -> dict[str, float]:
+    """Fit the prior clicks of each of `RATES`."""
+    examined = (pl.col("rows") * pl.col("position").cast(pl.Float64) ** -examination.exponent).sum().alias("examined")
+    clicks = (pl.col("rows") * pl.col("clicked")).sum().cast(pl.Float64).alias("clicks")
+    total = sample.users.select(examined, clicks)
+    log = (total["clicks"][0] + 1.0) / (total["examined"][0] + 20.0)
+    rows = {
+        "user": (sample.users, ["user_id"]),
+        "user_brand": (sample.users, ["user_id", "brand"]),
+        "user_category": (sample.users, ["user_id", "category"]),
+        "query": (sample.queries, ["query"]),
+        "item": (sample.items, ["item_id"]),
+        "pair": (sample.queries, ["query", "item_id"]),
+    }
+    strengths: dict[str, float] = {}
+    for kind, parent in RATES.items():
+        frame, keys = rows[kind]
+        sums = frame.drop_nulls(keys).group_by(keys).agg(examined, clicks).sort(keys)
+        of_keys = sums["clicks"].to_numpy(), sums["examined"].to_numpy()
+        if parent == "log":
+            strengths[kind] = fit_strength(of_keys[0], of_keys[1] * log)
+        else:
+            strengths[kind] = fit_strength_below(*of_keys, sums[keys[0]].rle_id().to_numpy(), log, strengths[parent])
+    return strengths
 
 
 def draw_keys(keys: pl.Series, share: float, of: str) -> np.ndarray:

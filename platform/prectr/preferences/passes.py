@@ -67,12 +67,12 @@ def _fetch_once(reference: Any) -> ShownReader:
 
 
 def fit_pass(part: Part, shared: Pass, share: float) -> None:
-    """Count clicks by level and position and categories by query, and sample users and queries; writes `.fit/`.
+    """Count clicks by level and position and categories by query, and sample users, queries and items; writes `.fit/`.
 
     Args:
         part: the rows.
         shared: arguments of all tasks.
-        share: share of the users and of the queries that is drawn (`draw_keys`).
+        share: share of the users, of the queries and of the items that is drawn (`draw_keys`).
     """
     reader = shared.open_reader()
     rows = reader.read(part, ["policy"])
@@ -102,6 +102,7 @@ def fit_pass(part: Part, shared: Pass, share: float) -> None:
         ),
         "users": sample(rows.user, "users", "user_id", "brand", "category", "expected"),
         "queries": sample(rows.query, "queries", "query", "item_id", "expected"),
+        "items": sample(rows.item, "items", "item_id"),
     }
     for name, frame in frames.items():
         write_part(shared.out / ".fit" / f"date={part.day}" / name, part.number, frame)
@@ -122,7 +123,7 @@ def read_fit(out: Path, share: float) -> tuple[pl.DataFrame, pl.DataFrame, FitSa
         names = [name for name in frame.columns if name != "rows"]
         return frame.group_by(names).agg(pl.col("rows").sum()).sort(names)
 
-    samples = FitSample(sample("users", "user_id"), sample("queries", "query"))
+    samples = FitSample(sample("users", "user_id"), sample("queries", "query"), sample("items", "item_id"))
     counts, shown = (scan(name).collect() for name in ("examination", "category"))
     shutil.rmtree(fit)
     return counts, shown, samples

@@ -165,8 +165,8 @@ def fitted_prior_clicks(folding: Folding) -> np.ndarray:
     _, category = np.unique(categories.fill_null("").to_numpy(), return_inverse=True)
     by_category = LevelSums.split(sum_by(category, sums))
     total = total_rates(LevelSums.split(sums.sum(axis=0, keepdims=True)))
-    # Categories hold many queries: two clicks keep the rates of the small ones from being extreme.
-    category_rates = smoothed_rates(by_category, total, np.full(LEVELS, 2.0))
+    strengths = fit_prior_clicks(by_category, np.broadcast_to(total, by_category.clicks.shape))
+    category_rates = smoothed_rates(by_category, total, strengths)
     return fit_prior_clicks(LevelSums.split(sums), category_rates[category])
 
 

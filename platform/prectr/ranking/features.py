@@ -115,7 +115,7 @@ class OnlineFeatures:
         user = self._users(user_id) or {}
         state = self._state(user, pool)
         model = self._bundle.preferences
-        derived = derive(state, model, model.smoothing_clicks)
+        derived = derive(state, model)
         pairs, histories = self._pairs_and_histories(user_id, user, pool, state, derived["match"], now)
         rows = RowArrays(
             pair=np.arange(len(pool.items), dtype=np.int32),

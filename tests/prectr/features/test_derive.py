@@ -51,16 +51,21 @@ def _state(model: PreferenceModel) -> RawState:
 
 
 def test_rates_are_smoothed_towards_the_one_above(model: PreferenceModel) -> None:
-    features = {name: values[0] for name, values in derive(_state(model), model, 2.0)["numeric"].items()}
-    overall = (9 + 1) / (80 + 20)  # 0.1
-    strength = 2.0 / overall  # 20 examined impressions
-    user = (2 + strength * overall) / (10 + strength)  # 4 / 30
-    query = (2 + strength * overall) / (10 + strength)
-    assert features["user_rate"] == pytest.approx(np.log(4 / 30))
-    assert features["user_brand_rate"] == pytest.approx(np.log((2 + strength * user) / (4 + strength)))
-    assert features["user_category_rate"] == pytest.approx(np.log(user)), "no earlier rows: the user's rate"
-    assert features["pair_rate"] == pytest.approx(np.log(query)), "no earlier rows: the query's rate"
-    assert features["item_rate"] == pytest.approx(np.log((1 + strength * overall) / (4 + strength)))
+    strengths = {"user": 2.0, "user_brand": 3.0, "user_category": 4.0, "query": 5.0, "item": 6.0, "pair": 7.0}
+    model = replace(model, rate_prior_clicks=strengths)
+    state = replace(_state(model), user_category=np.array([[8.0, 1.0]]), pair=np.array([[2.0, 1.0]]))
+    features = {name: values[0] for name, values in derive(state, model)["numeric"].items()}
+    # The whole log's rate is (9 + 1) / (80 + 20) = 0.1: 2 clicks of it are 20 examined impressions.
+    user, query = (2 + 2) / (10 + 20), (2 + 5) / (10 + 50)
+    assert features["user_rate"] == pytest.approx(np.log(user))
+    assert features["user_brand_rate"] == pytest.approx(np.log((2 + 3) / (4 + 3 / user)))
+    assert features["user_category_rate"] == pytest.approx(np.log((1 + 4) / (8 + 4 / user)))
+    assert features["query_rate"] == pytest.approx(np.log(query))
+    assert features["item_rate"] == pytest.approx(np.log((1 + 6) / (4 + 60)))
+    assert features["pair_rate"] == pytest.approx(np.log((1 + 7) / (2 + 7 / query)))
+    unseen = derive(_state(model), model)["numeric"]
+    assert unseen["user_category_rate"][0] == pytest.approx(np.log(user)), "no earlier rows: the user's rate"
+    assert unseen["pair_rate"][0] == pytest.approx(np.log(query)), "no earlier rows: the query's rate"
     assert features["price_above_query"] == pytest.approx(3.0 - 4.0 / 2.0)
     assert features["price_above_user"] == pytest.approx(0.5 - 5.0 / 2.0)
     assert (features["discount"], features["relative_price"]) == (pytest.approx(0.25), pytest.approx(0.5))
@@ -69,7 +74,7 @@ def test_rates_are_smoothed_towards_the_one_above(model: PreferenceModel) -> Non
 
 
 def test_levels_of_a_query_back_off_to_category_and_log(model: PreferenceModel) -> None:
-    features = {name: values[0] for name, values in derive(_state(model), model, 2.0)["query_preference"].items()}
+    features = {name: values[0] for name, values in derive(_state(model), model)["query_preference"].items()}
     of_total = np.array([2, 2, 3, 6]) / 40  # the category has no rows: its rates are the log's
     prior = model.level_prior_clicks
     expected = (np.array([0, 0, 0, 2]) + prior) / (np.array([5, 0, 0, 5]) + prior / of_total)
@@ -89,7 +94,7 @@ def test_unknown_prices_and_zero_sums_give_finite_features(model: PreferenceMode
         "query": np.zeros((1, LEVEL_WIDTH)),
         "total": np.zeros((1, LEVEL_WIDTH)),
     }
-    groups = derive(replace(_state(model), **blank), model, 2.0)
+    groups = derive(replace(_state(model), **blank), model)
     assert all(np.isfinite(values).all() for features in groups.values() for values in features.values())
     for name in ("price_above_query", "price_above_user", "price_known", "discount", "relative_price"):
         assert groups["numeric"][name][0] == 0.0

@@ -236,7 +236,7 @@ def test_sample_rows_of_blocks_equal_the_oracle(
     log = laboratory.mine(*laboratory.draw_log(seed), half_life=half_life)
     samples, oracle = _samples(log), Oracle(log)
     state = oracle.state()
-    for group, features in derive(state, oracle.model, 2.0).items():
+    for group, features in derive(state, oracle.model).items():
         for name, values in features.items():
             if group != "match":  # the level log-probabilities come with the pair
                 np.testing.assert_allclose(samples[f"{group}.{name}"], values, atol=1e-5, err_msg=f"{group}.{name}")

@@ -123,7 +123,7 @@ def fitted() -> tuple[PreferenceModel, float]:
         schema_overrides={"brand": pl.String},
     )
     categories = pl.DataFrame({"query": [f"q{q}" for q in range(40)], "category": ["c"] * 40})
-    sample = FitSample(shown, shown)
+    sample = FitSample(shown, shown, shown)
     return fit_preference_model(sample, Examination(1.0, "known", 0), categories), float(threshold.mean())
 
 
