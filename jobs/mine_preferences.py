@@ -243,7 +243,7 @@ class Mining:
         self._pass("fit", window, partial(passes.fit_pass, shared=self._unfitted, share=share))
         counts, shown, sample = passes.read_fit(self._out, share)
         category = categories_shown(shown)
-        model = fit_preference_model(sample, fit_examination(counts, self._config), category)
+        model = fit_preference_model(sample, fit_examination(counts, sample.queries, self._config), category)
         return model, category, sorted({str(part.day) for part in window})
 
     def _reuse_days(self, model: PreferenceModel) -> tuple[dict[date, KeptDay], dict[date, str]]:

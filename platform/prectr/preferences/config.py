@@ -22,14 +22,16 @@ class PreferencesConfig(FrozenConfig):
     """Rows of the log that the fit reads: the latest training days that hold at least this many together, and at least
     one day."""
     examination: Literal["auto", "randomised", "logged", "fixed"] = "auto"
-    """Rows that the examination exponent is estimated from. `randomised`: the randomised slice. `logged`: all logged
-    rows, compared within a relevance level. `auto`: the randomised slice if it has at least `min_randomised_clicks`
-    clicks, otherwise the logged rows. `fixed`: none, `examination_exponent` is used."""
+    """Rows that the examination exponent is estimated from. `randomised`: the randomised slice. `logged`: logged rows
+    of a sample of queries, compared within a pair of query and item, or, where pairs were clicked at too few positions
+    to tell, all logged rows, compared within a relevance level. `auto`: the randomised slice if it has at least
+    `min_randomised_clicks` clicks, otherwise as `logged`. `fixed`: none, `examination_exponent` is used."""
     examination_exponent: float = Field(default=1.0, ge=0)
     """Exponent eta of the examination probability exam(position) = position^-eta. Used with `examination: fixed`, and
     if the log has no clicks. 0 means that users look at all positions."""
     min_randomised_clicks: int = 100
-    """Clicks of the randomised slice from which `examination: auto` uses it instead of the logged rows."""
+    """Clicks of the randomised slice from which `examination: auto` uses it instead of the logged rows. Logged
+    rows are compared within pairs only if these have as many clicks."""
     alternate: bool = True
     """Correct the tolerance of users for the queries that they typed, and that of queries for the users who typed them
     [ours, once]. False: both are computed from uncorrected relevance."""

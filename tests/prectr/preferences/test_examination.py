@@ -24,6 +24,9 @@ def _shown(exponent: float, requests: int, policy: str, sort_by_level: bool, see
             "position": position.ravel().astype(np.int32),
             "clicked": (rng.random(level.shape) < probability).ravel(),
             "policy": policy,
+            "query": "one",
+            "item_id": [f"{policy} {number}" for number in range(level.size)],  # each shown once
+            "rows": 1,
         }
     )
 
@@ -35,7 +38,7 @@ def _fit(shown: pl.DataFrame, config: PreferencesConfig) -> Examination:
         examination_counts(*(part[name].to_numpy() for name in ("level", "position", "clicked")), explored(part))
         for part in parts
     ]
-    return fit_examination(pl.concat(counts), config)
+    return fit_examination(pl.concat(counts), shown, config)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
@@ -59,6 +62,36 @@ def test_only_the_randomised_slice_counts_where_there_is_one() -> None:
     fitted = _fit(pl.concat([logged, randomised]), PreferencesConfig())
     assert fitted.exponent == pytest.approx(1.2, abs=0.1)
     assert fitted.clicks == randomised["clicked"].sum()
+
+
+def test_pairs_account_for_what_the_policy_knows_beyond_the_level() -> None:
+    """Items of one level differ in appeal, and the policy puts the appealing ones higher, with some noise."""
+    rng = np.random.default_rng(3)
+    appeal = rng.gamma(1.0, 0.2, (60, 30))
+    rows = []
+    for request in range(4000):
+        query = request % len(appeal)
+        order = np.argsort(-(appeal[query] + rng.normal(0, 0.15, 30)))[:10]
+        clicked = rng.random(10) < (appeal[query, order] * np.arange(1.0, 11.0) ** -0.7).clip(max=1)
+        rows += [(f"q{query}", f"i{item}", place + 1, bool(clicked[place])) for place, item in enumerate(order)]
+    shown = pl.DataFrame(rows, schema=["query", "item_id", "position", "clicked"], orient="row").with_columns(
+        level=pl.lit(2, pl.Int32), policy=pl.lit("production"), rows=1
+    )
+    fitted = _fit(shown, PreferencesConfig())
+    assert fitted.exponent == pytest.approx(0.7, abs=0.08)
+    assert fitted.source == "logged rows, pair by pair (no sufficient randomised slice)"
+    by_level = _fit(shown.with_columns(item_id=pl.int_range(pl.len()).cast(pl.String)), PreferencesConfig())
+    assert by_level.exponent > 1.0 and "level-stratified" in by_level.source
+
+
+def test_pairs_that_hardly_move_do_not_tell_the_exponent() -> None:
+    """Their clicks are many, but positions 4 and 5 are looked at almost alike."""
+    between = pl.col("position").is_in([4, 5])
+    item = pl.when(between).then(pl.col("level").cast(pl.String)).otherwise("item_id")
+    logged = _shown(1.0, 4000, "production", True).with_columns(item_id=item)
+    assert logged.filter(between)["clicked"].sum() > PreferencesConfig().min_randomised_clicks
+    fitted = _fit(logged, PreferencesConfig())
+    assert "level-stratified" in fitted.source and fitted.exponent == pytest.approx(1.0, abs=0.1)
 
 
 @pytest.mark.parametrize("slice_requests", [0, 5])
