@@ -143,9 +143,9 @@ def _pairs(tables: Tables, items: pl.DataFrame, template: PromptTemplate, config
     )
     role = pl.when(pl.col("split") == "train").then(TRAINING).otherwise(VALIDATION)
     drawn = [
-        random_pairs(rows["query"].unique(), items, round(config.negatives * len(rows)), config.seed).with_columns(
-            grade=pl.lit(0, pl.Int8), split=pl.lit(split)
-        )
+        random_pairs(
+            rows["query"].unique(), items, round(config.negatives * len(rows)), config.seed, "teacher"
+        ).with_columns(grade=pl.lit(0, pl.Int8), split=pl.lit(split))
         for (split,), rows in judged.group_by("split", maintain_order=True)
     ]
     random = without_logged(pl.concat(drawn).join(judged, on=["query", "item_id"], how="anti"), tables)

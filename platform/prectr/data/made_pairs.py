@@ -11,7 +11,7 @@ from prectr.core.text import stable_hash
 from prectr.data.tables import Tables, with_normal_query
 
 
-def random_pairs(queries: pl.Series, items: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
+def random_pairs(queries: pl.Series, items: pl.DataFrame, count: int, seed: int, use: str) -> pl.DataFrame:
     """Pair queries with items of the whole catalogue.
 
     A pair is drawn by hashes of its query and of the items. So the same query draws nearly the same items when the
@@ -22,6 +22,7 @@ def random_pairs(queries: pl.Series, items: pl.DataFrame, count: int, seed: int)
         items: column item_id.
         count: pairs to draw, spread evenly over the queries; a pair that is drawn twice counts once.
         seed: of the draw.
+        use: what the pairs are for. Each use draws others, so that no model is asked about what it was trained on.
 
     Returns:
         Columns query, item_id; distinct.
@@ -30,17 +31,17 @@ def random_pairs(queries: pl.Series, items: pl.DataFrame, count: int, seed: int)
         queries.to_frame("query").with_columns(category=pl.lit("")),
         items.select("item_id", category=pl.lit("")),
         count,
-        seed,
+        f"{use} {seed}",
     )
 
 
-def same_category_pairs(shown: pl.DataFrame, items: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
+def same_category_pairs(shown: pl.DataFrame, items: pl.DataFrame, count: int, seed: int, use: str) -> pl.DataFrame:
     """Pair queries with items of the category that they show most often.
 
     Args:
         shown: columns query, item_id, impressions: pairs of the log.
         items: columns item_id and category, null for none.
-        count, seed: as in `random_pairs`.
+        count, seed, use: as in `random_pairs`.
 
     Returns:
         Columns query, item_id; distinct. Queries that show no item with a category get none.
@@ -54,7 +55,7 @@ def same_category_pairs(shown: pl.DataFrame, items: pl.DataFrame, count: int, se
         .unique("query", keep="first", maintain_order=True)
         .select("query", "category")
     )
-    return _drawn(categories, known, count, seed)
+    return _drawn(categories, known, count, f"{use} {seed}")
 
 
 def without_logged(pairs: pl.DataFrame, tables: Tables) -> pl.DataFrame:
@@ -72,7 +73,7 @@ def without_logged(pairs: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     return pairs.join(with_normal_query(shown), on=["query", "item_id"], how="anti")
 
 
-def _drawn(queries: pl.DataFrame, items: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
+def _drawn(queries: pl.DataFrame, items: pl.DataFrame, count: int, salt: str) -> pl.DataFrame:
     """Draw items of each query's category: columns query, item_id.
 
     The items of a category lie on a ring, in the order of their hashes; a draw is the item behind a hash of query and
@@ -81,13 +82,13 @@ def _drawn(queries: pl.DataFrame, items: pl.DataFrame, count: int, seed: int) ->
     if queries.is_empty() or items.is_empty() or count <= 0:
         return pl.DataFrame(schema={"query": pl.String, "item_id": pl.String})
     ring = items.with_columns(
-        pl.Series("place", [stable_hash(str(seed), item) for item in items["item_id"].to_list()], dtype=pl.UInt64)
+        pl.Series("place", [stable_hash(salt, item) for item in items["item_id"].to_list()], dtype=pl.UInt64)
     ).sort("category", "place", "item_id")
-    order = pl.Series([stable_hash(str(seed), query) for query in queries["query"].to_list()], dtype=pl.UInt64)
+    order = pl.Series([stable_hash(salt, query) for query in queries["query"].to_list()], dtype=pl.UInt64)
     queries = queries.with_columns(order=order).sort("order", "query")
     number = np.arange(count)
     draws = queries[number % len(queries)].with_columns(draw=pl.Series(number // len(queries)))
-    hashes = [stable_hash(str(seed), query, str(draw)) for query, draw in draws.select("query", "draw").iter_rows()]
+    hashes = [stable_hash(salt, query, str(draw)) for query, draw in draws.select("query", "draw").iter_rows()]
     placed = draws.with_columns(pl.Series("place", hashes, dtype=pl.UInt64)).sort("category", "place")
     behind = placed.join_asof(ring, on="place", by="category", strategy="forward", check_sortedness=False)
     first = ring.group_by("category").agg(first=pl.col("item_id").first())

@@ -275,7 +275,10 @@ def _made(tables: Tables, logged: pl.DataFrame, judged: pl.DataFrame, config: Se
     )
     items, count = tables.items(), math.ceil(config.budget * config.catalogue_share / 2)
     shown = logged.filter(pl.col("query").is_in(queries.implode()))
-    drawn = [random_pairs(queries, items, count, config.seed), same_category_pairs(shown, items, count, config.seed)]
+    drawn = [
+        random_pairs(queries, items, count, config.seed, "questions"),
+        same_category_pairs(shown, items, count, config.seed, "questions"),
+    ]
     rows = [
         pairs.with_columns(impressions=pl.lit(0, pl.Int64), origin=pl.lit(origin, pl.UInt8))
         for origin, pairs in zip((3, 4), drawn, strict=True)

@@ -181,7 +181,7 @@ def distillation_pairs(tables: Tables, labels: Path, negatives: float = 0.0, see
     )
     of_grade = pairs.filter(pl.col("grade").is_not_null()) if len(gold) else pairs
     made = [
-        random_pairs(rows["query"].unique(), tables.items(), round(negatives * len(rows)), seed)
+        random_pairs(rows["query"].unique(), tables.items(), round(negatives * len(rows)), seed, "student")
         for _, rows in of_grade.group_by("split", maintain_order=True)
     ]
     drawn = without_logged(pl.concat(made).join(pairs, on=["query", "item_id"], how="anti"), tables)

@@ -9,17 +9,18 @@ QUERIES = pl.Series("query", [f"q{n}" for n in range(50)])
 
 
 def test_each_query_gets_its_share_of_distinct_pairs_spread_over_the_catalogue() -> None:
-    pairs = random_pairs(QUERIES, ITEMS, 1000, seed=3)
+    pairs = random_pairs(QUERIES, ITEMS, 1000, seed=3, use="a")
     assert 950 < len(pairs) <= 1000 and pairs.is_duplicated().sum() == 0
     assert set(pairs.group_by("query").len()["len"]) <= {16, 17, 18, 19, 20}
     assert pairs["item_id"].n_unique() > 250
-    assert pairs.equals(random_pairs(QUERIES, ITEMS, 1000, seed=3))
-    assert len(pairs.join(random_pairs(QUERIES, ITEMS, 1000, seed=4), on=pairs.columns)) < 100
+    assert len(pairs.join(random_pairs(QUERIES, ITEMS, 1000, seed=3, use="b"), on=pairs.columns)) < 100
+    assert pairs.equals(random_pairs(QUERIES, ITEMS, 1000, seed=3, use="a"))
+    assert len(pairs.join(random_pairs(QUERIES, ITEMS, 1000, seed=4, use="a"), on=pairs.columns)) < 100
 
 
 def test_most_pairs_stay_when_catalogue_and_number_grow() -> None:
-    small = random_pairs(QUERIES, ITEMS.head(380), 500, seed=3)
-    large = random_pairs(QUERIES, ITEMS, 800, seed=3)
+    small = random_pairs(QUERIES, ITEMS.head(380), 500, seed=3, use="a")
+    large = random_pairs(QUERIES, ITEMS, 800, seed=3, use="a")
     assert len(small.join(large, on=small.columns, how="anti")) < 0.15 * len(small)
 
 
@@ -27,16 +28,18 @@ def test_pairs_of_the_category_that_a_query_shows_most() -> None:
     shown = pl.DataFrame(
         {"query": ["a", "a", "b", "x"], "item_id": ["i0", "i1", "i2", "gone"], "impressions": [9, 3, 1, 5]}
     )
-    pairs = same_category_pairs(shown, ITEMS, 60, seed=0)
+    pairs = same_category_pairs(shown, ITEMS, 60, seed=0, use="a")
     found = pairs.join(ITEMS, on="item_id").group_by("query").agg(pl.col("category").unique())
     assert dict(found.iter_rows()) == {"a": ["c0"], "b": ["c2"]}
-    assert len(same_category_pairs(shown, ITEMS.with_columns(category=pl.lit(None, pl.String)), 60, seed=0)) == 0
+    assert (
+        len(same_category_pairs(shown, ITEMS.with_columns(category=pl.lit(None, pl.String)), 60, seed=0, use="a")) == 0
+    )
 
 
 def test_nothing_to_draw_from() -> None:
-    for pairs in (random_pairs(QUERIES.clear(), ITEMS, 9, 0), random_pairs(QUERIES, ITEMS.clear(), 9, 0)):
+    for pairs in (random_pairs(QUERIES.clear(), ITEMS, 9, 0, "a"), random_pairs(QUERIES, ITEMS.clear(), 9, 0, "a")):
         assert pairs.columns == ["query", "item_id"] and pairs.is_empty()
-    assert random_pairs(QUERIES, ITEMS, 0, 0).is_empty()
+    assert random_pairs(QUERIES, ITEMS, 0, 0, "a").is_empty()
 
 
 def test_pairs_that_were_shown_in_any_spelling_are_left_out(tmp_path) -> None:
