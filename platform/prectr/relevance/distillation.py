@@ -184,7 +184,8 @@ def distillation_pairs(tables: Tables, labels: Path, negatives: float = 0.0, see
         random_pairs(rows["query"].unique(), tables.items(), round(negatives * len(rows)), seed, "student")
         for _, rows in of_grade.group_by("split", maintain_order=True)
     ]
-    drawn = without_logged(pl.concat(made).join(pairs, on=["query", "item_id"], how="anti"), tables)
+    new = pl.concat([pairs.select("query", "item_id").clear(), *made]).join(pairs, on=["query", "item_id"], how="anti")
+    drawn = without_logged(new, tables)
     drawn = drawn.join(splits, on="query", how="left").with_columns(grade=pl.lit(0, pl.Int8), made=pl.lit(True))
     return (
         pl.concat([pairs, drawn], how="diagonal_relaxed")

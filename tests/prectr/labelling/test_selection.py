@@ -268,6 +268,18 @@ def test_the_student_gets_its_random_pairs_also_if_the_teacher_was_asked_about_o
     assert made.join(distinct_pairs(Tables(larger)), on=["query", "item_id"], how="semi").is_empty()
 
 
+def test_judgments_of_held_back_queries_alone_give_no_pairs_and_no_error(tables, tmp_path):
+    held = tmp_path / "held"
+    shutil.copytree(tables, held)
+    judged = pl.read_parquet(held / "judgments.parquet")
+    kept = [split_of(query) == "held-back" for query in judged["query"].to_list()]
+    judged.filter(pl.Series(kept)).write_parquet(held / "judgments.parquet")
+    (tmp_path / "labels").mkdir()
+    levels = [pl.lit(0.25, pl.Float32).alias(f"level_{level}") for level in range(4)]
+    judged.select("query", "item_id", *levels).clear().write_parquet(tmp_path / "labels" / "labels.parquet")
+    assert distillation_pairs(Tables(held), tmp_path / "labels", negatives=1.0).is_empty()
+
+
 def test_a_judgment_outranks_a_label_and_pairs_are_dense(tables, labels):
     pairs = pairs_to_score(Tables(tables), labels, ScoreConfig(judgment_confidence=0.97))
     assert pairs["pair"].to_list() == list(range(len(pairs)))
