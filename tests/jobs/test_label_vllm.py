@@ -67,7 +67,7 @@ def test_the_engine_dies_and_a_prompt_is_too_long_and_every_other_pair_is_labell
         teacher=workspace / "teacher",
         out=workspace / "labels",
         config=LabelConfig(batch_size=32, shard_rows=50, repeat_sample=64, engine="vllm"),
-        selection=SelectionConfig(budget=10_000),
+        selection=SelectionConfig(budget=10_000, catalogue_share=0),
     ).manifest
     assert 200 <= killer.found < made["rows"]["questions"], "the engine was killed at work"
     labels = pl.read_parquet(workspace / "labels" / "labels.parquet")

@@ -101,14 +101,15 @@ def choose_pairs(tables: Tables, config: SelectionConfig, seen: pl.DataFrame | N
         raise UsageError("selection.budget is 0, so nothing would be asked; set it to the number of questions.")
     logged = distinct_pairs(tables)
     judged = read_judged(tables)
-    pairs = pl.concat([_with_judged(logged, judged), _made(tables, logged, judged, config)])
+    found, made = _with_judged(logged, judged), _made(tables, logged, judged, config)
+    pairs = pl.concat([found, made])
     items = _item_texts(tables, pairs["item_id"])
-    pairs = _with_question(pairs.join(items.select("item_id", "normal_title", "text"), on="item_id", how="inner"))
-    if pairs.is_empty():
+    if found.join(items, on="item_id", how="semi").is_empty():
         raise UsageError(
             f"{tables}: no pair to label; impressions, candidates and the judgments of validation and held-back "
             "queries hold no pair of a known item. Check that their item_id values are in items.parquet."
         )
+    pairs = _with_question(pairs.join(items.select("item_id", "normal_title", "text"), on="item_id", how="inner"))
     questions = pairs.group_by("question").agg(
         pl.col("origin").min(), pl.col("query").first(), pl.col("normal_title").first()
     )
