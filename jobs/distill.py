@@ -102,7 +102,7 @@ def _build(
         )
     facts = {"rows": rows, "metrics": metrics, "vocabulary": vocabulary}
     if config.calibrate:
-        facts["calibration"] = _calibrate(staging, tables, pairs, data, config)
+        facts["calibration"] = _calibrate(staging, tables, pairs, matches, data, config)
     _export(staging, config)
     if config.int8:
         facts["int8"] = _quantise(staging, data)
@@ -189,7 +189,9 @@ def _write_training_data(
     )
 
 
-def _calibrate(staging: Path, tables: Tables, pairs: pl.DataFrame, data: Path, config: DistillConfig) -> dict[str, Any]:
+def _calibrate(
+    staging: Path, tables: Tables, pairs: pl.DataFrame, matches: MatchTable, data: Path, config: DistillConfig
+) -> dict[str, Any]:
     """Calibrate both heads of the trained encoder in place; returns the facts for the manifest."""
     from models.encoder import load_encoder
     from prectr.relevance.calibration import calibrate_heads, candidates_like_judged
@@ -199,7 +201,6 @@ def _calibrate(staging: Path, tables: Tables, pairs: pl.DataFrame, data: Path, c
         tokens, gold, rows = read_tokens(held), held["gold"], np.flatnonzero(~held["is_training"])
     assert tokens.match is not None
     made = pairs["made"].to_numpy()
-    matches = MatchTable.load(staging / MATCH_FILE)
     judged, random = tokens.match[(gold >= 0) & ~made], tokens.match[made]
     found, candidates = candidates_like_judged(tables, judged, random, matches, config.seed)
     share = 1 - float(made[rows].mean()) if found is None else found

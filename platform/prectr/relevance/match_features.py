@@ -184,22 +184,17 @@ class MatchTable:
         words = texts.words.to_list()
         rows = np.array([self._row_of.get(word, self._unknown) for word in words], np.int64)
         digit = np.array([any(map(str.isnumeric, word)) for word in words], np.float64)
-        weight, brand = self._weight[rows], self._is_brand[rows]
+        weight = self._weight[rows]
+        numbers = {"count": np.ones(len(words)), "weight": weight, "brand": self._is_brand[rows], "digit": digit}
         offsets, values = texts.sets
-        of_text = {
-            name: _sums(offsets, value[values])
-            for name, value in (("count", np.ones(len(words))), ("weight", weight), ("brand", brand), ("digit", digit))
-        }
+        of_text = {name: _sums(offsets, number[values]) for name, number in numbers.items()}
         # The words of each pair's query, one pair behind the other, and whether its title holds them.
         count = np.diff(offsets)[query_of]
         ends = np.cumsum(count)
         asked = values[np.arange(count.sum()) + np.repeat(offsets[query_of] - ends + count, count)]
         held = texts.holds(np.repeat(title_of, count), asked)
         bounds = np.concatenate([[0], ends])
-        shared = {
-            name: _sums(bounds, held * value[asked])
-            for name, value in (("count", np.ones(len(words))), ("weight", weight), ("brand", brand), ("digit", digit))
-        }
+        shared = {name: _sums(bounds, held * number[asked]) for name, number in numbers.items()}
         head = _greatest(*texts.ordered, self._focus[rows])
         return {
             "match_query_words": _share(shared["count"], of_text["count"][query_of]),
