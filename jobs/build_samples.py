@@ -65,13 +65,14 @@ def run(
     day), `pairs.parquet` (levels and match features of each distinct pair), `texts.parquet` (token ids of each
     distinct query and title), `feature_spec.json` and `online/` (the state from which serving starts).
     """
-    require_artifact(relevance, "score-relevance")
+    scored = require_artifact(relevance, "score-relevance")
     require_artifact(preferences, "mine-preferences")
     source = Tables(tables)
 
     def build(staging: Path) -> dict[str, Any]:
         with busy_session(ray_config):
-            return _build(source, relevance, preferences, staging, config, ray_config)
+            facts = _build(source, relevance, preferences, staging, config, ray_config)
+        return {**facts, "level_weights": scored["level_weights"]}
 
     inputs = {"tables": tables, "relevance": relevance, "preferences": preferences}
     if config.specification_from is not None:

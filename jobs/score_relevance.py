@@ -54,7 +54,7 @@ def _build(
 ) -> dict[str, Any]:
     from prectr.relevance.batch_scoring import pairs_to_score, score_pairs
     from prectr.relevance.encoder_session import RelevanceEncoder
-    from prectr.relevance.sources import order_of_sources
+    from prectr.relevance.sources import level_weights, order_of_sources
 
     order: dict[str, Any] = {"first": config.first if config.look_up else "encoder"}
     if order["first"] == "measured":
@@ -82,6 +82,7 @@ def _build(
         "rows": {"pairs": written, **sources},
         "coverage": {source: round(count / written, 4) for source, count in sources.items()},
         "order": order,
+        "level_weights": level_weights(order),
     }
 
 

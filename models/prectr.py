@@ -64,7 +64,7 @@ class Prectr(Ranker):
         """Score B rows; text [B, d]."""
         if not self.trains_encoder:
             text = text.detach()
-        level_logits = self.relevance(text, inputs.match)
+        level_logits = self.relevance(text, inputs.match, inputs.numeric)
         level_probabilities = level_logits.softmax(-1)
         base_logits = self.base(inputs, text, expected_level(level_probabilities.detach()))
         tau = self.incentive_of(inputs, level_probabilities)
@@ -92,11 +92,15 @@ class Prectr(Ranker):
 
 
 def level_divergence(level_logits: Tensor, level_soft: Tensor, known: Tensor, weight: Tensor | None = None) -> Tensor:
-    """(A): weighted mean over the rows whose level is known, 0 without any. [B, k], [B, k], bool [B], [B] -> []."""
+    """(A): mean over the rows whose level is known, each times its weight; 0 without any.
+
+    Weights are not relative: rows of low weight leave the term small, also where all rows are such.
+    [B, k], [B, k], bool [B], [B] -> [].
+    """
     log_level = functional.log_softmax(level_logits, -1)
     divergence = (torch.xlogy(level_soft, level_soft) - level_soft * log_level).sum(-1)
-    weights = known.to(divergence.dtype) if weight is None else known * weight
-    return (torch.where(known, divergence, 0.0) * weights).sum() / weights.sum().clamp(min=1e-6)
+    weighted = divergence if weight is None else divergence * weight
+    return torch.where(known, weighted, 0.0).sum() / known.sum().clamp(min=1)
 
 
 def order_hinge(level_click_logits: Tensor, margin: float, unit: Literal["probability", "logit"]) -> Tensor:

@@ -1,18 +1,18 @@
 """RSL module: the distribution over relevance score levels.
 
     p = softmax(MLP_rsl([h, match]))                                     [summary]
-    z = a log q + (1 - a) head(h) + MLP([h, match]),   p = softmax(z)    [ours]
+    z = a_s log q + (1 - a_s) head(h) + MLP([h, match]),   p = softmax(z)    [ours]
 
 - `head` starts as the distilled student's classifier: distillation is the first training stage.
 - q is the level distribution looked up for the pair: a judgment, else that of teacher or encoder (`relevance.first`).
-- a starts at 1 and the MLP at 0. Training starts from the looked-up distribution, and from the student's distribution
-  where there is no look-up.
+- a_s, the trust in the source s of q, starts at `fusion.trust`, and the MLP at 0. The encoder's own q is what `head`
+  says before training, so that p starts at q there whatever its trust; below 1 clicks can move it.
 
 | symbol | variable | shape |
 |---|---|---|
 | h | text | [B, d] |
 | q | looked_up (match[:, :k], logarithms) | [B, k] |
-| a | trust, 0 where there is no look-up | scalar |
+| a_s | trust, 0 where there is no look-up | [3] |
 | z | level_logits | [B, k] |
 """
 
@@ -27,12 +27,16 @@ _LEAST_LOG_PROBABILITY = -12.0  # the exact zeros of a judgment would give -inf
 
 
 class RelevanceModule(nn.Module):
-    """Predict level logits from the text vector and the match features."""
+    """Predict level logits from the text vector and the match features.
+
+    Without `sizes.relevance` nothing says where levels come from, and all are trusted like judgments.
+    """
 
     def __init__(self, config: FusionConfig, sizes: FeatureSizes) -> None:
         super().__init__()
+        self.numbers = sizes.relevance
         self.head = nn.Linear(sizes.text, LEVELS)
-        self.trust = nn.Parameter(torch.ones(()))
+        self.trust = nn.Parameter(torch.tensor(config.trust))
         self.residual = start_at_zero(
             feed_forward(sizes.text + sizes.match + 1, config.relevance_hidden, LEVELS, config.dropout)
         )
@@ -46,13 +50,23 @@ class RelevanceModule(nn.Module):
             else:
                 self.head.bias.copy_(encoder.classifier.bias)
 
-    def forward(self, text: Tensor, match: Tensor) -> Tensor:
-        """Text [B, d], match features [B, M] -> level logits [B, k]."""
+    def forward(self, text: Tensor, match: Tensor, numeric: Tensor) -> Tensor:
+        """Text [B, d], match features [B, M], numeric features [B, N] -> level logits [B, k]."""
         known, log_probabilities = look_up(match)
         probabilities = known * log_probabilities.exp()
-        trust = self.trust * known
+        trust = known * self._trust(numeric)
         residual = self.residual(torch.cat([text, known, probabilities, match[:, LEVELS:]], -1))
         return trust * log_probabilities + (1 - trust) * self.head(text) + residual
+
+    def _trust(self, numeric: Tensor) -> Tensor:
+        """Trust in the source of each row's levels: [B, N] -> [B, 1], or one for all rows, [1]."""
+        if self.numbers is None:
+            return self.trust[:1]
+        judged, taught = (
+            (numeric[:, flag.column] > flag.middle).to(numeric.dtype)
+            for flag in (self.numbers.judged, self.numbers.taught)
+        )
+        return torch.stack([judged, taught, 1 - judged - taught], -1) @ self.trust.unsqueeze(-1)
 
 
 def look_up(match: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import torch
 
 from models.debias import with_relevance_changed
 from models.export import example_inputs
-from prectr.contracts.model_config import RelevanceNumbers, Standardised
+from prectr.contracts.model_config import Flag, RelevanceNumbers, Standardised
 
 
 def number(column: int, mean: float = 0.0, deviation: float = 1.0) -> Standardised:
@@ -13,6 +13,8 @@ def number(column: int, mean: float = 0.0, deviation: float = 1.0) -> Standardis
 
 
 NUMBERS = RelevanceNumbers(
+    judged=Flag(column=0, middle=0.5),
+    taught=Flag(column=1, middle=0.5),
     numeric=(),
     tolerance_slope=(0.0, 0.0, 4.0, 0.0),  # column 2 is standardised by 0.25
     predictive=number(0, mean=-2.0, deviation=0.5),

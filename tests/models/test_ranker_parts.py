@@ -71,7 +71,11 @@ def test_the_loss_is_the_weighted_sum_of_its_switched_parts(sizes, encoder, make
         assert min(parts["order"].item(), parts["debias"].item()) > 0
         whole = parts["click"] + 0.5 * parts["level"] + 3 * parts["order"] + 7 * parts["debias"]
         assert parts["total"].item() == pytest.approx(whole.item(), rel=1e-5)
-    without = [ModelConfig(debias=False), ModelConfig(exposure=ExposureConfig(weight=0.0)), ModelConfig(name="prectr")]
+    without = [
+        ModelConfig(debias=False),
+        ModelConfig(exposure=ExposureConfig(weight=0.0)),
+        ModelConfig(name="prectr"),
+    ]
     for config in without:
         parts = build_ranker(config, sizes, encoder).loss(output, inputs, text, labels)
         assert set(parts) == {"total", "click", "level", "order"}
@@ -83,8 +87,8 @@ def test_level_term_is_cross_entropy_for_gold_and_zero_at_agreement() -> None:
     known = torch.tensor([True, True, False])
     # (-log 0.4 + 0) / 2, the third row unknown
     assert level_divergence(logits, soft, known).item() == pytest.approx(-math.log(0.4) / 2, abs=1e-6)
-    weighted = level_divergence(logits, soft, known, torch.tensor([3.0, 1.0, 9.0]))
-    assert weighted.item() == pytest.approx(-3 * math.log(0.4) / 4, abs=1e-6)
+    weighted = level_divergence(logits, soft, known, torch.tensor([0.3, 1.0, 9.0]))
+    assert weighted.item() == pytest.approx(-0.3 * math.log(0.4) / 2, abs=1e-6)  # no row counts for another
     assert level_divergence(logits, soft, torch.zeros(3, dtype=torch.bool)).item() == 0
 
 

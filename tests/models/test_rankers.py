@@ -12,6 +12,7 @@ from models.features import SPARSE_ROWS
 from models.registry import RANKERS, build_ranker
 from prectr.contracts.model_config import (
     BaselineConfig,
+    Flag,
     FusionConfig,
     IncentiveConfig,
     ModelConfig,
@@ -100,6 +101,7 @@ def test_reads_only_what_it_should(sizes, encoder, make_batch, name) -> None:
 def test_level_heads_do_not_read_the_relevances_among_the_numbers(sizes) -> None:
     number = Standardised(column=0, mean=0.0, deviation=1.0)
     numbers = RelevanceNumbers(
+        judged=Flag(column=0, middle=0.0), taught=Flag(column=2, middle=0.0),
         numeric=(1,), tolerance_slope=(0.0,) * sizes.tolerance, curve=(0.2, 0.1, 0.03),
         **dict.fromkeys(("predictive", "above", "spread", "query_rate", "pair_rate", "pair_examined"), number),
     )  # fmt: skip

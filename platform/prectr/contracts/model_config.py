@@ -31,8 +31,22 @@ class Standardised(FrozenConfig):
     """Standard deviation of the measured values."""
 
 
+class Flag(FrozenConfig):
+    """A standardised column that is 0 or 1."""
+
+    column: int = Field(ge=0)
+    """Index of the column in its feature group."""
+    middle: float
+    """Stored values above this one are 1."""
+
+
 class RelevanceNumbers(FrozenConfig):
     """The columns of a row that depend on its relevance, and how, so that the row can be given another relevance."""
+
+    judged: Flag
+    """Column of `numeric`: whether the looked-up levels are a judgment."""
+    taught: Flag
+    """Column of `numeric`: whether they are the teacher's label. They are the encoder's score if neither flag is 1."""
 
     numeric: tuple[int, ...]
     """Columns of `numeric` that state a relevance. Level heads do not read them: they get relevance through p only."""
@@ -149,6 +163,9 @@ class FusionConfig(FrozenConfig):
     """Widths of the hidden layers of the Base module."""
     relevance_hidden: tuple[int, ...] = (64,)
     """Widths of the hidden layers of the RSL module."""
+    trust: tuple[float, float, float] = (1.0, 0.5, 0.5)
+    """Trust at the start of training in looked-up levels that are a judgment, a teacher's label and the encoder's
+    score; the student's head has the rest of the weight [ours]. With 1 everywhere it gets no gradient."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout probability of both modules in training."""
     text_width: int = Field(default=8, ge=0)

@@ -12,7 +12,7 @@ import polars as pl
 from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.artifacts import require_artifact
 from prectr.core.errors import PrectrError, listed
-from prectr.features.derive import level_logarithms
+from prectr.features.derive import SOURCES, level_logarithms
 from prectr.features.inputs import Behaviours, Histories, PairArrays, RowArrays, stack
 from prectr.features.spec import SPEC_FILE, FeatureSpec
 from prectr.features.texts import join_texts
@@ -27,6 +27,10 @@ class Samples:
     spec: FeatureSpec
     pairs: PairArrays
     tokens: PairTokens
+    sources: np.ndarray
+    """[P] where each pair's levels come from: index into `SOURCES`."""
+    level_weights: np.ndarray
+    """[3] weight of each source in the loss of levels, float32."""
 
     @classmethod
     def open(cls, path: Path) -> "Samples":
@@ -35,12 +39,14 @@ class Samples:
         Raises:
             UsageError: `path` is not an artifact of `build-samples`.
         """
-        require_artifact(path, "build-samples")
+        manifest = require_artifact(path, "build-samples")
         spec = FeatureSpec.load(path / SPEC_FILE)
         pairs = pl.read_parquet(path / "pairs.parquet")
         tokens = join_texts(pl.read_parquet(path / "texts.parquet"), pairs)
         tokens = tokens.with_match(pairs.select(match_names(pairs)).to_numpy())
-        return cls(path, spec, pair_arrays(pairs, spec), tokens)
+        sources = pairs["source"].replace_strict(SOURCES, range(len(SOURCES)), return_dtype=pl.Int8).to_numpy()
+        weights = np.array([manifest["level_weights"][source] for source in SOURCES], dtype=np.float32)
+        return cls(path, spec, pair_arrays(pairs, spec), tokens, sources, weights)
 
     def days(self) -> list[date]:
         """The days that have rows, in order."""
@@ -70,7 +76,8 @@ class Samples:
 
     def judged_pairs(self) -> np.ndarray:
         """Whether each pair's levels come from its judgment, so that rankers are given its grade; bool [P]."""
-        return (pl.read_parquet(self.path / "pairs.parquet", columns=["source"])["source"] == "judgment").to_numpy()
+        judged: np.ndarray = self.sources == SOURCES.index("judgment")
+        return judged
 
     def rows(self, frame: pl.DataFrame) -> RowArrays:
         """The arrays of sample rows, numbers scaled."""

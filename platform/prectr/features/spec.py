@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from prectr.contracts.model_config import LEVELS, FeatureSizes, RelevanceNumbers, Standardised
+from prectr.contracts.model_config import LEVELS, FeatureSizes, Flag, RelevanceNumbers, Standardised
 from prectr.core.config import FrozenConfig
 from prectr.core.errors import PrectrError, shorten
 from prectr.core.text import stable_hash
@@ -114,8 +114,15 @@ class FeatureSpec(FrozenConfig):
             column = scaler.names.index(name)
             return Standardised(column=column, mean=scaler.mean[column], deviation=scaler.deviation[column])
 
+        def flag(name: str) -> Flag:
+            column = standardised("numeric", name).column
+            ends = self.scalers["numeric"].scale(np.array([[0.0], [1.0]]))[:, column]  # clipped: a rare flag is large
+            return Flag(column=column, middle=float(ends.mean()))
+
         deviations = self.scalers["tolerance"].deviation
         return RelevanceNumbers(
+            judged=flag("judged"),
+            taught=flag("taught"),
             numeric=tuple(self.scalers["numeric"].names.index(name) for name in RELEVANCE),
             tolerance_slope=tuple(
                 slope / deviation for slope, deviation in zip(TOLERANCE_SLOPE, deviations, strict=True)

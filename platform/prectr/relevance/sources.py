@@ -5,7 +5,7 @@ trained on or calibrated with. The measure is the mean negative log-likelihood o
 reads the levels as probabilities.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,11 @@ from prectr.data.judgments import read_judged
 from prectr.data.tables import Tables
 from prectr.metrics import auc
 
+UNMEASURED_WEIGHT = 0.5
+"""Weight in training of a teacher's labels whose quality could not be measured."""
+ENCODER_WEIGHT = 0.05
+"""Weight in training of the encoder's own scores, which tell a ranker that starts from this encoder nothing new. They
+only keep what levels mean."""
 LEAST_PAIRS = 50
 """Pairs below which nothing is measured: the teacher has priority."""
 MOST_PAIRS = 5_000
@@ -37,8 +42,9 @@ def order_of_sources(
 
     Returns:
         `first` ("teacher" or "encoder"), `pairs` (the number measured, 0 if there are fewer than `LEAST_PAIRS`), and
-        if measured for each source `nll` (nats), `auc` (of the expected level for grade >= 2; None if there is one
-        class only).
+        if measured for each source `nll` (nats), `explained` (share of the entropy of the grades that it explains:
+        1 - nll / entropy, at least 0) and `auc` (of the expected level for grade >= 2; None if there is one class
+        only).
     """
     levels = pl.read_parquet(labels / "labels.parquet", columns=["query", "item_id", *LEVEL_COLUMNS])
     both = (
@@ -62,10 +68,26 @@ def order_of_sources(
     return {"first": first, "pairs": len(both), **figures}
 
 
+def level_weights(order: Mapping[str, Any]) -> dict[str, float]:
+    """Weight of each source of levels in the training of a ranker's own levels [ours], 0..1.
+
+    A judgment has 1, and the teacher the share of the grades that its labels explain.
+
+    Args:
+        order: of `order_of_sources`.
+    """
+    taught = order["teacher"]["explained"] if "teacher" in order else UNMEASURED_WEIGHT
+    return {"judgment": 1.0, "teacher": taught, "encoder": ENCODER_WEIGHT}
+
+
 def _figures(probabilities: np.ndarray, grades: np.ndarray) -> dict[str, Any]:
     of_grade = probabilities[np.arange(len(grades)), grades]
     area = auc(grades >= 2, probabilities @ np.arange(len(LEVEL_COLUMNS)))
+    nll = float(-np.log(of_grade.clip(_LEAST_PROBABILITY)).mean())
+    shares = np.bincount(grades) / len(grades)
+    entropy = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
     return {
-        "nll": round(float(-np.log(of_grade.clip(_LEAST_PROBABILITY)).mean()), 4),
+        "nll": round(nll, 4),
+        "explained": round(max(0.0, 1 - nll / entropy), 4) if entropy else 0.0,
         "auc": None if np.isnan(area) else round(area, 4),
     }

@@ -59,6 +59,7 @@ class RankerData:
             position=torch.from_numpy(self.position[index]),
             level_soft=torch.from_numpy(pairs.levels[rows.pair]),
             level_known=torch.ones(len(index), dtype=torch.bool),
+            level_weight=torch.from_numpy(self.samples.level_weights[self.samples.sources[rows.pair]]),
         )
         return inputs, labels, torch.from_numpy(rows.pair.astype(np.int64))
 

@@ -26,12 +26,14 @@ from prectr.features.spec import FeatureSpec
 from prectr.features.texts import split_texts
 from prectr.metrics.roc import AucInGroups
 from prectr.training.config import TrainConfig
+from prectr.training.data import RankerData
 from prectr.training.ranker_loop import CURVE, STATE, Run
 from prectr.training.step import TrainingStep
 from prectr.training.workers import Workers
 
 SMALL = TrainConfig(epochs=2, batch_size=16, text_batch=8, evaluations_per_epoch=1, precision="float32")
 ENCODER = EncoderConfig(layers=1, width=8, heads=2, feed_forward=16, dropout=0.0)
+LEVEL_WEIGHTS = {"judgment": 1.0, "teacher": 0.4, "encoder": 0.05}
 Train = Callable[..., SimpleNamespace]
 
 
@@ -58,7 +60,7 @@ def write_samples(laboratory: SimpleNamespace, path: Path) -> None:
         texts.write_parquet(staging / "texts.parquet")
         stored.write_parquet(staging / "pairs.parquet")
         log.context.spec.fit_scalers(groups | {"match": match_columns(table)}).save(staging / "feature_spec.json")
-        return {}
+        return {"level_weights": LEVEL_WEIGHTS}
 
     run_stage("build-samples", path, config=FrozenConfig(), inputs={}, build=build)
 
@@ -171,6 +173,16 @@ def test_a_batch_of_one_row_is_a_batch(train: Train) -> None:
         alone = train(model=ModelConfig(name=name, exposure=exposure), epochs=1, batch_size=rows - 1)
         assert alone.facts["steps"] == 2 and alone.facts["step_rows"] == rows
         assert torch.isfinite(torch.tensor(alone.facts["best"]["logloss"]))
+
+
+def test_level_losses_weigh_rows_by_the_source_of_their_levels(samples: Path) -> None:
+    opened = Samples.open(samples)
+    data = RankerData(opened, opened.files(opened.days()))
+    _, labels, pair = data.batch(np.arange(len(data)))
+    source = pl.read_parquet(samples / "pairs.parquet")["source"].to_list()
+    assert labels.level_weight is not None
+    expected = [LEVEL_WEIGHTS[source[number]] for number in pair.tolist()]
+    assert len(set(expected)) == 3 and labels.level_weight.tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
