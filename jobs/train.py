@@ -19,7 +19,8 @@ from prectr.ranking.bundle_writer import write_bundle
 from prectr.ranking.drift import write_reference
 from prectr.serving.golden_requests import write_golden
 from prectr.training.config import TrainConfig
-from prectr.training.ranker_loop import CURVE, train_ranker
+from prectr.training.ranker_loop import CURVE
+from prectr.training.ray_loop import train_ranker
 from prectr.training.start import require_start, undefined_figures
 
 EXECUTION = ("workers", *execution_fields(TrainConfig))
@@ -87,6 +88,8 @@ def run(
                 resumable=resumable,
                 restarts=config.restarts,
             )
+        if facts["debias"] is not None:
+            progress.say(f"train: {_told(facts['debias'])}")
         for problem in facts["passed_over"]:  # what a worker prints reaches the user only with -v
             progress.say(f"train: a checkpoint cannot be read, the one before it is used: {problem}")
         write_bundle(
@@ -102,9 +105,23 @@ def run(
             "files": file_records(staging),
             "metrics": facts["best"],
             "steps": facts["steps"],
+            "debias": facts["debias"],
         }
 
     return run_stage("train", out, config=config, inputs=inputs, build=build, force=force)
+
+
+def _told(debias: Mapping[str, Any]) -> str:
+    """The measured weight of exposure debias, and why it is that."""
+    if "why" in debias:
+        return f"no exposure debias, because {debias['why']}"
+    tried = "; ".join(
+        f"{weight}: candidates {judges['candidates']['gain']:+.4f} (error {judges['candidates']['error']:.4f}), "
+        f"clicks {judges['clicks']['gain']:+.6f} (error {judges['clicks']['error']:.6f})"
+        for weight, judges in debias["tried"].items()
+    )
+    chosen = f"exposure debias has weight {debias['weight']}" if debias["weight"] else "no exposure debias"
+    return f"{chosen}, by the gains on the validation day ({tried})"
 
 
 def _resumable(out: Path, config: TrainConfig, inputs: Mapping[str, Path | str], force: bool) -> Path:

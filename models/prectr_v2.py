@@ -11,7 +11,7 @@ of `make bench-quality` measures its gain over the mined numbers.
 |---|---|
 | (A), (B), R | `level`, `order`, `debias` |
 | w_A, w_B | config.consistency.level_weight, .order_weight |
-| w_R | config.exposure.weight |
+| w_R | config.exposure.weight; null, not measured, is 0 |
 """
 
 from torch import Tensor
@@ -35,16 +35,17 @@ class PrectrV2(Prectr):
             preference=config.preference,
             attention=config.incentive.attention,
         )
-        has_debias = config.debias and config.exposure.weight > 0
-        self.debias = ExposureDebias(config.exposure, sizes, config.fusion.prior_click_rate) if has_debias else None
+        debias = ExposureDebias(config.exposure, sizes, config.fusion.prior_click_rate)
+        self.debias = debias if config.debias else None
 
     def loss(self, output: RankerOutput, inputs: RankerInputs, text: Tensor, labels: RankerLabels) -> dict[str, Tensor]:
         """The loss of PRECTR plus `debias` (R), which is returned before weighting."""
         parts = super().loss(output, inputs, text, labels)
-        if self.debias is None:
+        weight = self.config.exposure.weight
+        if self.debias is None or not weight:
             return parts
         if not self.trains_encoder:
             text = text.detach()
         logit = self.with_position(output.click_logit, labels.position)
         debias = self.debias(output, inputs, text, labels, self.base, self.incentive_of, logit)
-        return {**parts, "total": parts["total"] + self.config.exposure.weight * debias, "debias": debias}
+        return {**parts, "total": parts["total"] + weight * debias, "debias": debias}

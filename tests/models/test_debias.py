@@ -49,7 +49,7 @@ def test_donors_are_known_rows_of_the_fake_level() -> None:
 @pytest.mark.parametrize("fake", ["noise", "mix-up"])
 @pytest.mark.parametrize("form", ["odds", "level", "off"])
 def test_debias_moves_base_and_text_but_never_the_incentive(sizes, encoder, make_batch, fake, form) -> None:
-    exposure = ExposureConfig(fake=fake, tolerance_gate=False, truncation=False, margin=5.0)
+    exposure = ExposureConfig(weight=0.3, fake=fake, tolerance_gate=False, truncation=False, margin=5.0)
     config = ModelConfig(exposure=exposure, incentive=IncentiveConfig(form=form))
     ranker = build_ranker(config, sizes, encoder)
     inputs, text, labels = make_batch(64)
@@ -65,7 +65,7 @@ def test_debias_moves_base_and_text_but_never_the_incentive(sizes, encoder, make
 
 
 def test_no_clicked_relevant_row_gives_zero_with_a_gradient(sizes, encoder, make_batch) -> None:
-    ranker = build_ranker(ModelConfig(), sizes, encoder)
+    ranker = build_ranker(ModelConfig(exposure=ExposureConfig(weight=0.3)), sizes, encoder)
     inputs, text, labels = make_batch(8)
     labels = labels._replace(click=torch.zeros(8))
     before = ranker.debias.mean_click_rate.item()

@@ -74,6 +74,7 @@ def test_the_loss_is_the_weighted_sum_of_its_switched_parts(sizes, encoder, make
     without = [
         ModelConfig(debias=False),
         ModelConfig(exposure=ExposureConfig(weight=0.0)),
+        ModelConfig(),  # its weight is measured before a training
         ModelConfig(name="prectr"),
     ]
     for config in without:

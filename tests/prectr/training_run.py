@@ -44,7 +44,8 @@ def train(samples: Path, work: Path, **options: Any) -> dict[str, Any]:
     """Train under Ray Train in `work`; returns the facts."""
     from prectr.core.ray_train import fit_on_ray
     from prectr.training.config import TrainConfig
-    from prectr.training.ranker_loop import CURVE, train_ranker
+    from prectr.training.ranker_loop import CURVE
+    from prectr.training.ray_loop import train_ranker
 
     workers = options.pop("workers", 1)
     config = TrainConfig.model_validate(CHANGES | options.pop("changes", {}))

@@ -220,8 +220,9 @@ class IncentiveConfig(FrozenConfig):
 class ExposureConfig(FrozenConfig):
     """Relevance exposure debias [paper, form ours]: clicked rows must score above fake copies of lower relevance."""
 
-    weight: float = Field(default=0.3, ge=0.0)
-    """Weight of the term in the loss; 0 switches it off."""
+    weight: float | None = Field(default=None, ge=0.0)
+    """Weight of the term in the loss; 0 switches it off. Null: `train` compares weights on the validation day, by
+    looked-up levels of unexposed candidates and by clicks, and takes 0 where nothing shows a gain."""
     margin: float = Field(default=1.0, ge=0.0)
     """Margin m: logits by which a clicked row must score above its fake."""
     margin_form: Literal["level", "fixed"] = "level"

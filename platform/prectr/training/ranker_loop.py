@@ -30,17 +30,12 @@ from prectr.training.shards import ShardPlan, batches, part_of
 from prectr.training.start import load_weights, unseen_days
 from prectr.training.step import TrainingStep
 from prectr.training.tracking import open_trackers
-from prectr.training.workers import RayWorkers, Workers
+from prectr.training.workers import Workers
 
 CURVE = "learning_curve.jsonl"
 STATE = "model.safetensors"
 BEST_USERS = "best-users"
 """Part of a checkpoint: the AUC of each user of the validation day in the best state."""
-
-
-def train_ranker(loop: dict[str, Any]) -> dict[str, Any]:
-    """Train one ranker; Ray Train calls it in each worker. `Run` documents `loop` and the result."""
-    return Run(loop, RayWorkers()).run()
 
 
 class Run:
@@ -80,7 +75,8 @@ class Run:
 
         # Only a ranker that encodes text in each step gains by rows of a pair in one batch.
         self.pair_rows = self.config.pair_rows if self.ranker.uses_text and self.ranker.trains_encoder else 1
-        self.plan = ShardPlan.of(samples.files(training_days), self.config.rows_in_memory)
+        files = self.training_files(samples.files(training_days))
+        self.plan = ShardPlan.of(files, self.config.rows_in_memory)
         self.steps = self.plan.steps(self.config.seed, self.config.epochs, self.config.batch_size)
         self.evaluate_at = evaluation_steps(self.steps, self.config.evaluations_per_epoch)
         groups = self.ranker.parameter_groups(self.config.learning_rate, self.config.encoder_scale)
@@ -132,6 +128,10 @@ class Run:
             "step_rows": rows,
             "passed_over": self.unreadable_checkpoints,
         }
+
+    def training_files(self, files: Sequence[Path]) -> Sequence[Path]:
+        """Files to train on, of those of the training days."""
+        return files
 
     def load(self, files: Sequence[Path]) -> RankerData:
         """Read the rows of sample files into memory."""

@@ -50,6 +50,7 @@ def run_trial(
     import torch
     from ray import tune
 
+    from prectr.training.debias_weight import with_measured_weight
     from prectr.training.ranker_loop import Run
     from prectr.training.workers import Workers
 
@@ -76,7 +77,9 @@ def run_trial(
             "report": report,
         }
         try:
-            Run(loop, Workers()).run()
+            workers = Workers()
+            measured, _ = with_measured_weight(loop, workers)
+            Run(measured, workers).run()
         except PrectrError as error:  # reported as a result, because Tune would restart a trial that raises
             tune.report({REACHED: worst, FAILED: str(error)})
 

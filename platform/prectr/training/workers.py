@@ -4,6 +4,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Workers:
@@ -48,6 +51,10 @@ class Workers:
     def mean(self, values: list[float]) -> float:
         """Mean of the values of all workers; every worker must call it."""
         return sum(values) / max(len(values), 1)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns on the first worker; every worker must call it."""
+        return make()
 
     def wait(self) -> None:
         """Wait until all workers have called this."""
@@ -94,6 +101,16 @@ class RayWorkers(Workers):
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(totals)
         return float(totals[0] / totals[1].clamp(min=1))
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns on the first worker; every worker must call it."""
+        import torch.distributed
+
+        if not torch.distributed.is_initialized():
+            return make()
+        made = [None if self.rank else make()]
+        torch.distributed.broadcast_object_list(made)
+        return made[0]  # type: ignore[return-value]
 
     def wait(self) -> None:
         """Wait until all workers have called this."""
