@@ -17,7 +17,7 @@ from prectr.core.artifacts import StageResult, run_stage
 from prectr.core.errors import PrectrError, UsageError
 from prectr.core.ray_session import RayConfig, ray_session, require_resources
 from prectr.data.judgments import read_judged
-from prectr.data.made_pairs import random_pairs, without_logged
+from prectr.data.made_pairs import random_negatives
 from prectr.data.tables import Tables
 from prectr.labelling.config import TeacherConfig
 from prectr.labelling.own_teacher.data import TRAINING, VALIDATION, WARM, save_prompts
@@ -142,13 +142,7 @@ def _pairs(tables: Tables, items: pl.DataFrame, template: PromptTemplate, config
         .with_columns(role=WARM)
     )
     role = pl.when(pl.col("split") == "train").then(TRAINING).otherwise(VALIDATION)
-    drawn = [
-        random_pairs(
-            rows["query"].unique(), items, round(config.negatives * len(rows)), config.seed, "teacher"
-        ).with_columns(grade=pl.lit(0, pl.Int8), split=pl.lit(split))
-        for (split,), rows in judged.group_by("split", maintain_order=True)
-    ]
-    random = without_logged(pl.concat(drawn).join(judged, on=["query", "item_id"], how="anti"), tables)
+    random = random_negatives(judged, judged, tables, config.negatives, config.seed, "teacher")
     random = random.join(items.select("item_id", "title"), on="item_id", how="left", maintain_order="left")
     judged = (
         pl.concat([judged, random.select(judged.columns)])

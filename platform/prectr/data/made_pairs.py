@@ -58,6 +58,34 @@ def same_category_pairs(shown: pl.DataFrame, items: pl.DataFrame, count: int, se
     return _drawn(categories, known, count, f"{use} {seed}")
 
 
+def random_negatives(
+    graded: pl.DataFrame, known: pl.DataFrame, tables: Tables, share: float, seed: int, use: str
+) -> pl.DataFrame:
+    """Random pairs as training pairs of grade 0, for the queries of each split apart.
+
+    Args:
+        graded: columns query, split: one row a graded pair.
+        known: columns query, item_id: pairs that are left out, as those of the log are.
+        tables: canonical tables.
+        share: pairs to draw for each graded pair.
+        seed, use: as in `random_pairs`.
+
+    Returns:
+        Columns query, item_id, split, grade int8.
+    """
+    items = tables.items()
+    drawn = [
+        random_pairs(rows["query"].unique(), items, round(share * len(rows)), seed, use).with_columns(
+            split=pl.lit(split, pl.String)
+        )
+        for (split,), rows in graded.group_by("split", maintain_order=True)
+    ]
+    if not drawn:
+        return pl.DataFrame(schema={"query": pl.String, "item_id": pl.String, "split": pl.String, "grade": pl.Int8})
+    new = pl.concat(drawn).join(known, on=["query", "item_id"], how="anti")
+    return without_logged(new, tables).with_columns(grade=pl.lit(0, pl.Int8))
+
+
 def without_logged(pairs: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     """Leave out the pairs that impressions show; columns query (normalised) and item_id, kept with all others."""
     files = [file for day in tables.days() for file in tables.day_files("impressions", day)]

@@ -18,7 +18,7 @@ from prectr.contracts.schema import LEVEL_COLUMNS
 from prectr.core.dealing import deal
 from prectr.core.ray_train import append_curve, autocast
 from prectr.data.judgments import read_judged, split_frame
-from prectr.data.made_pairs import random_pairs, without_logged
+from prectr.data.made_pairs import random_negatives
 from prectr.data.tables import Tables
 from prectr.relevance.tokenisation import MASK, SPECIAL, PairTokens
 
@@ -180,15 +180,9 @@ def distillation_pairs(tables: Tables, labels: Path, negatives: float = 0.0, see
         (pl.col("split") == "train") | ((pl.col("split") == "validation") & pl.col("grade").is_not_null())
     )
     of_grade = pairs.filter(pl.col("grade").is_not_null()) if len(gold) else pairs
-    made = [
-        random_pairs(rows["query"].unique(), tables.items(), round(negatives * len(rows)), seed, "student")
-        for _, rows in of_grade.group_by("split", maintain_order=True)
-    ]
-    new = pl.concat([pairs.select("query", "item_id").clear(), *made]).join(pairs, on=["query", "item_id"], how="anti")
-    drawn = without_logged(new, tables)
-    drawn = drawn.join(splits, on="query", how="left").with_columns(grade=pl.lit(0, pl.Int8), made=pl.lit(True))
+    drawn = random_negatives(of_grade, pairs, tables, negatives, seed, "student")
     return (
-        pl.concat([pairs, drawn], how="diagonal_relaxed")
+        pl.concat([pairs, drawn.with_columns(made=pl.lit(True))], how="diagonal_relaxed")
         .join(tables.items().select("item_id", "title"), on="item_id", how="inner")
         .with_columns(pl.col("grade").fill_null(-1), pl.col("made").fill_null(False))
         .select("query", "item_id", "title", "grade", *LEVEL_COLUMNS, "split", "made")
