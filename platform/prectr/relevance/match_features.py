@@ -213,13 +213,13 @@ class MatchTable:
     def _trigram_features(self, sets: pl.Series, query_of: np.ndarray, title_of: np.ndarray) -> dict[str, np.ndarray]:
         pairs = pl.DataFrame({"query": sets[query_of], "title": sets[title_of]})
         shared = pairs.select(pl.col("query").list.set_intersection("title")).to_series()
-        offsets, values = _flat(sets)
-        count = np.diff(offsets).astype(np.float64)
+        count = sets.list.len().to_numpy().astype(np.float64)
         shared_offsets, shared_values = _flat(shared)
         both, first, second = np.diff(shared_offsets), count[query_of], count[title_of]
         weights = np.zeros(len(sets))
-        for text in np.unique(query_of):
-            weights[text] = self._weights_of(values[offsets[text] : offsets[text + 1]]).sum()
+        asked = np.unique(query_of)
+        offsets, values = _flat(sets[asked])
+        weights[asked] = _sums(offsets, self._weights_of(values))
         return {
             "match_query_trigrams": _share(both, first),
             "match_trigrams": _share(both, first + second - both),
