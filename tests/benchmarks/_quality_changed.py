@@ -31,7 +31,7 @@ KNOWN_SD = 0.02
 
 def make_changed(world: World, way: str) -> World:
     """The samples of a world, changed in one of `CHANGES`; up to date ones stay as they are."""
-    changed = World(world.folder, world.folder / f"samples-{way}")
+    changed = World(world.folder, world.folder / f"samples-{way}", world.encoder)
     if changed.samples.exists():
         if (changed.samples / MANIFEST).read_bytes() == (world.samples / MANIFEST).read_bytes():
             return changed

@@ -21,6 +21,7 @@ from prectr.contracts.model_config import LEVELS
 from prectr.contracts.schema import EXPLORE_POLICY
 from prectr.data.judgments import read_judged
 from prectr.data.tables import Tables
+from prectr.features.derive import SOURCES
 from prectr.features.load import Samples, split_days
 from prectr.metrics import auc, calibration_error, group_auc, log_loss, ndcg, predicted_over_actual
 from prectr.training.data import RankerData
@@ -29,6 +30,7 @@ from prectr.training.step import TrainingStep
 COLD, ACTIVE = 3, 10
 BUCKETS = {"0-3": (0, 3), "4-9": (4, 9), "10-29": (10, 29), "30+": (30, 10**9)}
 BATCH = 8192
+BOOTSTRAPS = 200
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def clicks_if_level(step: TrainingStep, data: RankerData) -> np.ndarray:
     for start in range(0, len(data), BATCH):
         inputs, labels, pair = data.batch(np.arange(start, min(start + BATCH, len(data))), ranker.reads_behaviours)
         text = step.text(pair)
-        levels = ranker.relevance(text, inputs.match).softmax(-1)
+        levels = ranker.relevance(text, inputs.match, inputs.numeric).softmax(-1)
         tau = ranker.incentive_of(inputs, levels)
         own = expected_level(labels.level_soft)
         answers = []
@@ -247,7 +249,9 @@ def judged_figures(day: TestDay, step: TrainingStep) -> dict[str, float]:
     pairs = day.judged["pair"].to_numpy()
     match = torch.from_numpy(day.samples.pairs.match[pairs]).clone()
     match[:, :LEVELS] = 0.0
-    probability = step.ranker.relevance(step.text(torch.from_numpy(pairs.astype(np.int64))), match).softmax(-1).numpy()
+    numeric = torch.zeros(len(pairs), step.ranker.sizes.numeric)  # read for the source of a look-up only
+    text = step.text(torch.from_numpy(pairs.astype(np.int64)))
+    probability = step.ranker.relevance(text, match, numeric).softmax(-1).numpy()
     expected = probability @ np.arange(LEVELS)
     grade = day.judged["grade"].to_numpy()
     query = day.judged["query"].rank("dense").to_numpy().astype(np.int64)
@@ -279,6 +283,60 @@ def _implied_by_change(day: TestDay, step: TrainingStep) -> dict[str, float]:
         **implied_tolerance(day, by_level, day.tolerance, "tolerance_if"),
         **implied_tolerance(day, by_level, whole, "threshold_if"),
     }
+
+
+def student_figures(day: TestDay) -> dict[str, float]:
+    """The student's expected level (0..1) beside the true relevance, on pairs that only the student knows.
+
+    Over distinct pairs, shown on the test day or candidates that were not. `lexical` is the match feature with the
+    highest correlation on those very pairs. Errors are standard deviations over draws of queries with replacement.
+    """
+    samples = day.samples
+    unknown = samples.sources == SOURCES.index("encoder")
+    made: dict[str, float] = {}
+    for name, frame, truth in (
+        ("unexposed", day._unexposed, day.candidate_truth),
+        ("shown", day.frame, day.truth),
+    ):
+        _, first = np.unique(frame["pair"].to_numpy(), return_index=True)
+        first = first[unknown[frame["pair"].to_numpy()[first]]]
+        rows = frame[first]
+        query = rows["query"].rank("dense").to_numpy().astype(np.int64) - 1
+        true = truth["r"].to_numpy()[first]
+        told = rows["numeric.encoder_expected"].to_numpy().astype(np.float64)
+        lexical = samples.pairs.match[rows["pair"].to_numpy(), LEVELS:].astype(np.float64)
+        rng = np.random.default_rng(0)
+        draws = [np.ones(len(true))]
+        for _ in range(BOOTSTRAPS):
+            draws.append(
+                np.bincount(rng.integers(0, query.max() + 1, query.max() + 1), minlength=query.max() + 1)[query]
+            )
+        correlations = np.array([_correlations(told, lexical, true, weight) for weight in draws])
+        means = np.array([(np.average(told, weights=weight), np.average(true, weights=weight)) for weight in draws])
+        best = correlations[0, 1:].argmax() + 1
+        values = {
+            "correlation": correlations[:, 0],
+            "lexical": correlations[:, best],
+            "above_lexical": correlations[:, 0] - correlations[:, best],
+            "mean": means[:, 0],
+            "true_mean": means[:, 1],
+            "mean_above_truth": means[:, 0] - means[:, 1],
+        }
+        for figure, value in values.items():
+            made[f"student.{name}_{figure}"] = float(value[0])
+            made[f"student.{name}_{figure}_error"] = float(value[1:].std())
+        made[f"student.{name}_pairs"] = float(len(true))
+    return made
+
+
+def _correlations(told: np.ndarray, lexical: np.ndarray, true: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted Pearson correlation with the truth [n] of the told levels [n], and the size of that of each feature."""
+    columns = np.column_stack([told, lexical])
+    columns = columns - np.average(columns, axis=0, weights=weight)
+    true = true - np.average(true, weights=weight)
+    scale = np.sqrt((weight @ columns**2) * (weight @ true**2))
+    found = (weight * true) @ columns / np.maximum(scale, 1e-12)
+    return np.concatenate([found[:1], np.abs(found[1:])])
 
 
 def oracle_figures(day: TestDay) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from prectr.features.load import Samples, split_days
 from prectr.features.spec import FeatureSpec
 from prectr.training.config import TrainConfig
 from prectr.training.data import RankerData
+from prectr.training.debias_weight import with_measured_weight
 from prectr.training.ranker_loop import Run
 from prectr.training.workers import Workers
 
@@ -48,7 +49,8 @@ class Loader:
             "build_ranker": build_ranker_from if encoder == "distilled" else _build_undistilled,
             "finish": _nothing,
         }
-        return SharedRun(loop, self)
+        measured, _ = with_measured_weight(loop, Workers())
+        return SharedRun(measured, self)
 
 
 def _build_undistilled(config: ModelConfig, spec: FeatureSpec, encoder: Path) -> Any:

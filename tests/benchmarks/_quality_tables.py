@@ -12,6 +12,18 @@ from _quality_variants import GROUPS
 
 from prectr.reports.terminal import multiplicity
 
+STUDENT = tuple(
+    f"student.{slice}_{figure}"
+    for slice in ("unexposed", "shown")
+    for figure in (
+        "correlation",
+        "above_lexical",
+        "above_lexical_error",
+        "mean",
+        "mean_above_truth",
+        "mean_above_truth_error",
+    )
+)
 COLUMNS = {
     "table": (
         "all.auc",
@@ -38,9 +50,11 @@ COLUMNS = {
         "explore.auc_free",
         "candidates.unexposed_spearman",
     ),
+    "student": (*STUDENT, "all.auc", "candidates.ndcg_click", "candidates.unexposed_spearman"),
     "debias": ("all.auc", "all.truth_free", "candidates.unexposed_spearman", "candidates.ndcg_click", "ece"),
 }
 COLUMNS |= dict.fromkeys(("placebo", "catalogue"), COLUMNS["table"])
+COLUMNS |= dict.fromkeys(("relevance", "levels"), (*COLUMNS["ablations"], "candidates.ndcg_click"))
 COLUMNS["parts"] = (*COLUMNS["table"], "logloss")
 TOLERANCE = tuple(
     tuple(f"{figure}.{bucket}" for bucket in ("0-3", "4-9", "10-29", "30+"))

@@ -33,7 +33,7 @@ class Variant:
 
     name: str
     what: str
-    kind: Literal["ranker", "lightgbm", "observer", "oracle"] = "ranker"
+    kind: Literal["ranker", "lightgbm", "observer", "oracle", "student"] = "ranker"
     train: TrainConfig | None = None
     against: str | None = None
     world: str = "log"
@@ -103,13 +103,20 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
     ),
     "debias": (
         _frozen("frozen-no-debias", "no fakes", "model.debias=false", against="frozen"),
-        _frozen("debias-0.1", "weight .1 instead of .3", "model.exposure.weight=0.1"),
-        _frozen("debias-1", "weight 1", "model.exposure.weight=1.0"),
-        _frozen("debias-mix-up", "mix-up instead of noise", "model.exposure.fake=mix-up"),
-        _frozen("debias-ungated", "tolerant users' fakes count fully", "model.exposure.tolerance_gate=false"),
-        _frozen("debias-untruncated", "weak positives count too", "model.exposure.truncation=false"),
-        _frozen("debias-fixed", "the margin is the same for near and far levels", "model.exposure.margin_form=fixed"),
-        _frozen("debias-stale", "the fake keeps its real row's numbers", "model.exposure.consistent=false"),
+        *(
+            _frozen(f"debias-{weight}", f"weight {weight}, not the measured one", f"model.exposure.weight={weight}")
+            for weight in ("0.03", "0.3", "1.0")
+        ),
+        *(
+            _frozen(f"debias-{name}", what, "model.exposure.weight=0.3", *settings, against="debias-0.3")
+            for name, what, *settings in (
+                ("mix-up", "mix-up instead of noise", "model.exposure.fake=mix-up"),
+                ("ungated", "tolerant users' fakes count fully", "model.exposure.tolerance_gate=false"),
+                ("untruncated", "weak positives count too", "model.exposure.truncation=false"),
+                ("fixed", "the margin is the same for near and far levels", "model.exposure.margin_form=fixed"),
+                ("stale", "the fake keeps its real row's numbers", "model.exposure.consistent=false"),
+            )
+        ),
         *(
             _frozen(
                 f"relevant-only{name}",
@@ -121,10 +128,62 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
             for name, what, *settings in (
                 ("-no-debias", "no fakes", "model.debias=false"),
                 ("", "the defaults but for a frozen encoder"),
-                ("-fixed", "the margin is the same for all levels", "model.exposure.margin_form=fixed"),
-                ("-stale", "the fake keeps its real row's numbers", "model.exposure.consistent=false"),
+                ("-0.3", "weight .3", "model.exposure.weight=0.3"),
             )
         ),
+    ),
+    "relevance": (
+        _frozen(
+            "all-trust",
+            "p is the looked-up distribution, so that the RSL module does not train",
+            "model.fusion.trust=[1,1,1]",
+        ),
+        _frozen(
+            "half-trust", "the student's head speaks even where there is a judgment", "model.fusion.trust=[0.5,0.5,0.5]"
+        ),
+        _frozen("fast-rsl", "the RSL module at a tenth of the rate, not a fiftieth", "encoder_scale=0.1"),
+        _frozen("no-level-term", "without (A)", "model.consistency.level_weight=0"),
+        _frozen("strong-level-term", "(A) with weight 1", "model.consistency.level_weight=1"),
+    ),
+    "student": tuple(
+        variant
+        for way, what in (
+            ("", "the defaults"),
+            ("no-negatives", "neither random pairs in training nor pairs of the catalogue among the questions"),
+            ("no-calibration", "the student is not calibrated"),
+            ("no-match-head", "the classifier reads no match features"),
+        )
+        for variant in (
+            Variant(f"student-{way or 'default'}", what, kind="student", world=way or "log", seeds=1),
+            *((_frozen(f"ranker-{way}", f"V2 on the levels of: {what}", world=way, against="frozen"),) if way else ()),
+        )
+    ),
+    "levels": tuple(
+        variant
+        for share, weaker in (("0.25", ""), ("0.5", "-0.25"), ("1.0", "-0.5"))
+        for variant in (
+            _frozen(
+                f"levels-{share}",
+                f"true levels mixed in with weight {share}",
+                against=f"levels{weaker}" if weaker else "frozen",
+                world=f"levels-{share}",
+            ),
+            _frozen(
+                f"levels-{share}-no-debias",
+                f"true levels mixed in with weight {share}, no fakes",
+                "model.debias=false",
+                against=f"levels-{share}",
+                world=f"levels-{share}",
+            ),
+            _ranker(
+                f"levels-{share}-wide-deep",
+                "wide-deep",
+                f"Wide&Deep, true levels mixed in with weight {share}",
+                against=f"levels-{share}",
+                world=f"levels-{share}",
+                seeds=FEW_SEEDS,
+            ),
+        )
     ),
     "parts": (
         _frozen("attention", "with attention over S_u and S_q", "model.incentive.attention=true"),
@@ -153,25 +212,39 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _frozen("two-passes", "two epochs", "epochs=2"),
         _frozen("gentle", "fewer, smaller steps: rate .002, batches of 2048", "learning_rate=0.002", "batch_size=2048"),
     ),
-    "catalogue": tuple(
-        _frozen(
-            f"catalogue-{name}",
-            what,
-            *settings,
-            against=None if name == "v2" else "catalogue-v2",
-            world=f"catalogue{part}",
-        )
-        for name, what, part, *settings in (
-            ("v2", "real text, the defaults but for a frozen encoder", ""),
-            ("no-mining", "without mining", "", "model.preference=false"),
-            ("no-debias", "no fakes", "", "model.debias=false"),
-            ("debias-1", "weight 1", "", "model.exposure.weight=1.0"),
-            ("debias-ungated", "no gate", "", "model.exposure.tolerance_gate=false"),
-            ("attention", "with attention", "", "model.incentive.attention=true"),
-            ("examination", "position as an examination probability", "", "model.position.form=examination"),
-            ("ids", "with ids", "-ids"),
-            ("no-look-up", "nothing is looked up", "-no-look-up"),
-        )
+    "catalogue": (
+        Variant("catalogue-student", "real text", kind="student", world="catalogue", seeds=1),
+        Variant(
+            "catalogue-lightgbm",
+            "real text",
+            kind="lightgbm",
+            world="catalogue",
+            against="catalogue-v2",
+            seeds=FEW_SEEDS,
+        ),
+        *(
+            _ranker(f"catalogue-{name}", name, "real text", world="catalogue", against="catalogue-v2", seeds=FEW_SEEDS)
+            for name in ("wide-deep", "din", "prectr", TOP)
+        ),
+        *(
+            _frozen(
+                f"catalogue-{name}",
+                what,
+                *settings,
+                against=None if name == "v2" else "catalogue-v2",
+                world=f"catalogue{part}",
+            )
+            for name, what, part, *settings in (
+                ("v2", "real text, the defaults but for a frozen encoder", ""),
+                ("no-mining", "without mining", "", "model.preference=false"),
+                ("no-debias", "no fakes", "", "model.debias=false"),
+                ("debias-0.3", "weight .3", "", "model.exposure.weight=0.3"),
+                ("attention", "with attention", "", "model.incentive.attention=true"),
+                ("examination", "position as an examination probability", "", "model.position.form=examination"),
+                ("ids", "with ids", "-ids"),
+                ("no-look-up", "nothing is looked up", "-no-look-up"),
+            )
+        ),
     ),
 }
 

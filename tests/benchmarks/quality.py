@@ -19,6 +19,8 @@ simulator's truth says so below. A second log with equal tolerances (`--placebo`
     tolerance_if.BUCKET         the same, from what the model says were the row of another relevance
     threshold_if.BUCKET         that, with the whole true threshold of the rows: the user's part and the query's
     judged.*                    levels by text alone (no look-up) on judged pairs of queries held back from training
+    student.*                   the encoder's expected level beside the true relevance, over distinct pairs of the test
+                                day that have no judgment or label: `unexposed` candidates and `shown` pairs
     closed                      share of the gap in all.auc from Wide&Deep to the truth itself that the model closes
     closed_of_knowable          the same to the observer of `_quality_observer.py`, who knows what clicks can tell
 
@@ -48,7 +50,7 @@ from _logs import scratch_folder
 from _quality_changed import CHANGES, make_changed
 from _quality_tables import CALIBRATION, COLUMNS, SAMPLING, TOLERANCE
 from _quality_variants import FEW_SEEDS, GROUPS, LADDER, Variant, variants_of
-from _quality_world import World, make_world
+from _quality_world import World, make_world, world_of
 from _smallest import SETTINGS as SMALLEST_SETTINGS
 from _smallest import parse_options, print_result
 
@@ -131,9 +133,15 @@ def _work(worlds: dict[str, World], results: Path, options: argparse.Namespace) 
 
 
 def _one_of_each() -> list[str]:
-    """Variants that run all code: one of each kind, way to make samples and start of the encoder, and the ladder's."""
+    """Variants that run all code: one of each kind, way to make samples and start of the encoder, and the ladder's.
+
+    One strength of `levels-SHARE` stands for all.
+    """
     usual = variants_of([name for name in GROUPS if name != "catalogue"])
-    first = {(variant.kind, variant.world, variant.encoder): variant.name for variant in reversed(usual)}
+    first = {
+        (variant.kind, variant.world.rstrip(".0123456789"), variant.encoder): variant.name
+        for variant in reversed(usual)
+    }
     return sorted({*first.values(), *(name for step in LADDER for name in step)})
 
 
@@ -147,7 +155,7 @@ def _make(folder: Path, name: str, options: argparse.Namespace) -> World:
     base, _, way = name.partition("-") if name.split("-")[0] in ("log", "placebo", "catalogue") else ("log", "", name)
     suffix = f"-{way}" if way else ""
     if options.claims:  # a worker: the command that started it has made all
-        return World(folder / base, folder / base / f"samples{suffix}")
+        return world_of(folder / base, suffix)
     settings = [f"simulate.seed={options.log_seed}", f"simulate.scale={options.scale}"]
     settings += SMALLEST_SETTINGS if options.smallest else ("samples.online=false",)  # others share the smallest log
     if base == "placebo":
@@ -176,20 +184,24 @@ def _run(variant: Variant, seed: int, world: World, results: Path) -> None:
 
 def _figures(variant: Variant, seed: int, world: World) -> dict[str, float]:
     import torch
-    from _quality_figures import all_figures, observer_figures, oracle_figures, ranking_figures
+    from _quality_figures import all_figures, observer_figures, oracle_figures, ranking_figures, student_figures
 
     torch.set_num_threads(1)
     day, load = _test_day(world), _loader(world)
     if variant.kind == "oracle":
         return oracle_figures(day)
+    if variant.kind == "student":
+        return student_figures(day)
     if variant.kind == "observer":
         return observer_figures(day, world.tables)
     if variant.kind == "lightgbm":
         from _quality_lightgbm import logits, train
 
-        booster, facts = train(*load.split, seed, 1)
+        booster, facts = train(*load.split, world.tables, seed, 1)
         shown = day.shown
-        scores = (logits(booster, *at) for at in ((shown, 1), (shown, shown.position), (day.candidates, 1)))
+        scores = (
+            logits(booster, *at, world.tables) for at in ((shown, 1), (shown, shown.position), (day.candidates, 1))
+        )
         return ranking_figures(day, *scores) | facts
     assert variant.train is not None
     config = variant.train.model_copy(update={"seed": 17 + seed, "cpus": 1})
