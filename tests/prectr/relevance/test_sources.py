@@ -14,7 +14,13 @@ from prectr.metrics import ndcg
 from prectr.relevance import sources
 from prectr.relevance.batch_scoring import pairs_to_score
 from prectr.relevance.config import ScoreConfig
-from prectr.relevance.sources import LEAST_PAIRS, order_of_sources
+from prectr.relevance.sources import (
+    ENCODER_WEIGHT,
+    LEAST_PAIRS,
+    UNMEASURED_WEIGHT,
+    level_weights,
+    order_of_sources,
+)
 from tests.manifests import write_manifest
 
 QUERIES, ITEMS = [f"query {number}" for number in range(200)], ["i0", "i1"]
@@ -76,6 +82,22 @@ def test_the_source_that_predicts_held_back_grades_better_is_first(tables: Table
     assert worse["encoder"]["nll"] == pytest.approx(-np.log(0.5), abs=1e-3)
     better = order_of_sources(tables, labels_with(tmp_path / "better", 0.7, 0.25), encoder)
     assert better["first"] == "teacher" and better["teacher"]["auc"] == 1.0
+
+
+def test_the_weight_of_labels_is_the_share_of_held_back_grades_that_they_explain(
+    tables: Tables, tmp_path: Path
+) -> None:
+    grades = [GRADES[query, item] for query in HELD_BACK for item in ITEMS]
+    shares = np.bincount(grades) / len(grades)
+    entropy = -(shares * np.log(shares)).sum()
+    good = level_weights(order_of_sources(tables, labels_with(tmp_path / "good", 0.7, 0.25), encoder))
+    assert good["judgment"] == 1.0 and good["encoder"] == ENCODER_WEIGHT < 0.1
+    assert good["teacher"] == pytest.approx(1 + np.log(0.7) / entropy, abs=1e-3)
+    # Labels that say less than the shares of the grades do.
+    bad = level_weights(order_of_sources(tables, labels_with(tmp_path / "bad", 0.1, 0.97), encoder))
+    assert bad["teacher"] == 0.0
+    for unmeasured in ({"first": "teacher", "pairs": 0}, {"first": "encoder"}):
+        assert level_weights(unmeasured)["teacher"] == UNMEASURED_WEIGHT
 
 
 def test_with_few_judged_pairs_the_teacher_is_first(tables: Tables, tmp_path: Path) -> None:
