@@ -29,6 +29,7 @@ from prectr.metrics.lists import ndcg_by_list
 from prectr.training.config import TrackingConfig, TrainConfig
 from prectr.training.data import RankerData
 from prectr.training.ranker_loop import Run, predict
+from prectr.training.shards import ShardPlan
 from prectr.training.step import TrainingStep
 from prectr.training.workers import Workers
 
@@ -36,6 +37,10 @@ TRIED = (0.03, 0.3)
 """Weights that are compared with 0."""
 PILOT_ROWS = 100_000
 """Newest training rows that a pilot is trained on, at most, give or take a file."""
+PILOT_SHARE = 0.05
+"""Share of the rows of the training's epochs that a pilot is trained on, at most."""
+JUDGING_ROWS = 200_000
+"""Shown rows of the validation day that judge, give or take a file, with the candidates of the same users."""
 LEAST_ERRORS = 2.0
 LEAST_CLICKS = 100
 """Clicks on randomised requests below which all clicks judge."""
@@ -73,10 +78,15 @@ def _with_weight(config: TrainConfig, weight: float) -> TrainConfig:
 def _measure(loop: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
     samples = Samples.open(Path(loop["samples"]))
     _, validation_day, _ = split_days(samples.days())
-    files = samples.files([validation_day], "candidates")
-    if not files:
+    shown = _first(samples.files([validation_day]), JUDGING_ROWS)
+    names = {file.name for file in shown}  # a block of users has one name in both folders
+    candidates = [file for file in samples.files([validation_day], "candidates") if file.name in names]
+    if not candidates:
         return {"weight": 0.0, "why": f"no unexposed candidates of the validation day {validation_day} are kept"}
-    judges = _Judges(samples, samples.files([validation_day]), files)
+    judges = _Judges(samples, shown, candidates)
+
+    training_days, _, _ = split_days(samples.days())
+    rows = config.epochs * ShardPlan.of(samples.files(training_days), config.rows_in_memory).total
 
     @cache
     def load(files: tuple[Path, ...]) -> RankerData:
@@ -84,7 +94,7 @@ def _measure(loop: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
 
     def scored(weight: float) -> tuple[np.ndarray, np.ndarray]:
         with TemporaryDirectory() as out:
-            return judges.answers(_Pilot(loop, _pilot_config(config, weight), Path(out), load).trained_step())
+            return judges.answers(_Pilot(loop, _pilot_config(config, weight), Path(out), rows, load).trained_step())
 
     return choose(judges, {weight: scored(weight) for weight in (0.0, *TRIED)})
 
@@ -140,6 +150,7 @@ class _Pilot(Run):
         loop: dict[str, Any],
         config: TrainConfig,
         out: Path,
+        rows: int,
         load: Callable[[tuple[Path, ...]], RankerData],
     ) -> None:
         def build(model: ModelConfig, spec: Any, encoder: Path) -> Any:
@@ -147,29 +158,27 @@ class _Pilot(Run):
             ranker.uses_text = False
             return ranker
 
-        self._load = load
+        self._load, self._rows = load, rows
         own = {**loop, "config": config.model_dump(mode="json"), "out": str(out), "build_ranker": build}
         super().__init__({**own, "finish": lambda *_: None, "report": lambda _: True}, Workers())
 
     def training_files(self, files: Sequence[Path]) -> list[Path]:
-        """The newest, as many as `PILOT_ROWS` takes."""
-        kept: list[Path] = []
-        rows = 0
-        for file in reversed(files):
-            if rows >= PILOT_ROWS:
-                break
-            kept.append(file)
-            rows += read_footer(file).num_rows
-        return kept[::-1]
+        """The newest, as many as the limits allow."""
+        return _first(files[::-1], min(PILOT_ROWS, int(self._rows * PILOT_SHARE)))[::-1]
 
     def load(self, files: Sequence[Path]) -> RankerData:
         """Rows that all pilots share."""
         return self._load(tuple(files))
 
     def trained_step(self) -> TrainingStep:
-        """Train, and return the step with the best state."""
+        """Train, and return the step with the last state."""
         self.run()
         return self.step
+
+    def _evaluate(self, trackers: Any) -> bool:
+        """Keep the last state: the judges validate."""
+        self._best = {name: value.clone() for name, value in self.ranker.state_dict().items()}
+        return True
 
 
 class _Judges:
@@ -206,6 +215,12 @@ class _Judges:
         by_list = ndcg_by_list(self._list, self._gain, scores, 10)
         logit = np.where(self._shown.clicked, logged, -logged)[self._judging].astype(np.float64)
         return np.nan_to_num(by_list), -np.logaddexp(0.0, -logit)
+
+
+def _first(files: Sequence[Path], rows: int) -> list[Path]:
+    """The first files that hold so many rows together, one at least."""
+    counts = np.cumsum([read_footer(file).num_rows for file in files])
+    return list(files[: int(np.searchsorted(counts, rows)) + 1])
 
 
 def _mean(values: np.ndarray, unit: np.ndarray) -> tuple[float, float]:

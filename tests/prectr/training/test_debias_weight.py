@@ -106,7 +106,7 @@ def test_the_weight_is_measured_on_the_candidates_of_the_validation_day(
     rows = pl.concat(pl.read_parquet(file) for file in Samples.open(samples).files([day]))
     folder = samples / "candidates" / f"date={day}"
     folder.mkdir(parents=True)
-    rows.with_columns(pl.lit(0, pl.Int32).alias("position"), clicked=False).write_parquet(folder / "part-0.parquet")
+    rows.with_columns(pl.lit(0, pl.Int32).alias("position"), clicked=False).write_parquet(folder / "part-0000.parquet")
     resolved, facts = with_measured_weight(loop, Workers())
     assert facts is not None and set(facts["tried"]) == {"0.03", "0.3"} and facts["clicks"] == "all"
     assert [config.exposure.weight for config in built] == [0.0, 0.03, 0.3]
