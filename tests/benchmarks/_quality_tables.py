@@ -32,6 +32,7 @@ COLUMNS = {
         "cold.gauc",
         "cold.truth_free",
         "explore.auc_free",
+        "candidates.ndcg_click",
         "candidates.unexposed_spearman",
     ),
     "ablations": (
@@ -78,10 +79,11 @@ def main() -> None:
     errors = {figure: told["oracle"]["mean"][figure] for figure in SAMPLING}
     print(f"\nstandard error of the oracle's GAUC over the users of the one test day: {errors}")
     print("\n**the ladder: gap ± its standard error, paired by seed**\n")
-    _ladder(summary["ladder"])
+    _ladder([step for step in summary["ladder"] if step["gaps"]])
     for columns in TOLERANCE:
-        print("\n**implied tolerance against the true one, by the user's earlier requests**\n")
-        _table(told, _with_figure(told, columns[0], "table", "ablations", "mining"), columns)
+        if names := _with_figure(told, columns[0], "table", "ablations", "mining"):
+            print("\n**implied tolerance against the true one, by the user's earlier requests**\n")
+            _table(told, names, columns)
     print("\n**calibration**\n")
     _table(told, _with_figure(told, CALIBRATION[0], "table", "ablations", "mining", "debias"), CALIBRATION)
     print(f"\nclosed of the gap from Wide&Deep: {summary['closed']} to the truth, "

@@ -160,12 +160,12 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
     ),
     "levels": tuple(
         variant
-        for share, weaker in (("0.25", ""), ("0.5", "-0.25"), ("1.0", "-0.5"))
+        for share in ("0.25", "0.5", "1.0")
         for variant in (
             _frozen(
                 f"levels-{share}",
                 f"true levels mixed in with weight {share}",
-                against=f"levels{weaker}" if weaker else "frozen",
+                against="frozen",
                 world=f"levels-{share}",
             ),
             _frozen(

@@ -1,9 +1,9 @@
 """Bare ONNX Runtime loops over tokenised pairs: `python _relevance_bare.py SIDE TABLES ENCODER LABELS BATCH OUT`.
 
 SIDE is `processes` (two processes of one thread each, which get every other batch) or `session` (one session with two
-threads). Tokens, their types and the order by length are made outside the clock, which holds padding and the encoder
-only; it starts when every session has answered something. Leaves `figures.json`, and `expected.npy`: the expected level
-of each pair, 0..1, by pair number.
+threads). Tokens, their types, match features and the order by length are made outside the clock, which holds padding
+and the encoder only; it starts when every session has answered something. Leaves `figures.json`, and `expected.npy`:
+the expected level of each pair, 0..1, by pair number.
 """
 
 import json
@@ -55,7 +55,9 @@ def main() -> None:
     """Be one side."""
     side, tables, encoder, labels, batch_size, out = sys.argv[1:]
     pairs = pairs_to_score(Tables(Path(tables)), Path(labels), ScoreConfig())
-    tokens = RelevanceEncoder(Path(encoder)).tokeniser.encode(pairs["query"].to_list(), pairs["title"].to_list())
+    queries, titles = pairs["query"].to_list(), pairs["title"].to_list()
+    session = RelevanceEncoder(Path(encoder))
+    tokens = session.tokeniser.encode(queries, titles).with_match(session.matches.features(queries, titles))
     assert len(tokens.token_types) == len(tokens.values)  # worked out here, once
     order = np.argsort(tokens.lengths, kind="stable")
     parts = [order[start : start + int(batch_size)] for start in range(0, len(order), int(batch_size))]
