@@ -4,9 +4,12 @@ The student's classifier and the rankers read them. The weights are fitted once,
 encoder. A pair's values depend on its two texts and these weights only, so offline and online values are equal.
 """
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,8 @@ _CATEGORY_PRIOR = 5.0
 """Titles of average categories that are added to the titles of each word."""
 _LEAST_TITLES = 2
 _LEAST_UNIT_TITLES = 3
-_MEASURE = r"(\d+(?:[.,]\d+)?)[\s-]?(\p{L}+|[\"″])"
+_MEASURE = re.compile(r"(\d+(?:[.,]\d+)?)[\s-]?([^\W\d_]+|[\"″])")
+_SIGNS = ('"', "″")
 _UNIT_NAMES = {
     '"': "inch",
     "″": "inch",
@@ -122,7 +126,7 @@ class MatchTable:
         self._weight, self._focus, self._is_brand = (
             words[name].to_numpy().astype(np.float64) for name in ("weight", "focus", "brand")
         )
-        self._units = words.filter("unit")["word"]
+        self._units = frozenset(words.filter("unit")["word"].to_list())
         trigrams = table.filter(pl.col("trigram").is_not_null()).sort("trigram")
         self._trigrams, self._trigram_weight = trigrams["trigram"].to_numpy(), trigrams["weight"].to_numpy()
 
@@ -238,16 +242,12 @@ class MatchTable:
     def _measure_features(self, texts: "_Texts", query_of: np.ndarray, title_of: np.ndarray) -> dict[str, np.ndarray]:
         held, conflict = np.ones(len(query_of)), np.zeros(len(query_of))
         asked = texts.measures(np.unique(query_of), self._units)
-        if not asked.is_empty():
-            pairs = pl.DataFrame({"row": np.arange(len(query_of)), "text": query_of, "title": title_of})
-            asked = pairs.join(asked, on="text").drop("text")
-            stated = texts.measures(np.unique(title_of), self._units).rename({"text": "title"})
-            exact = asked.join(stated, on=["title", "unit", "number"], how="semi")
-            lacking = asked.join(stated, on=["title", "unit", "number"], how="anti")
-            other = lacking.join(stated, on=["title", "unit"], how="semi")
-            total, hits = (np.bincount(frame["row"].to_numpy(), minlength=len(held)) for frame in (asked, exact))
-            held = _share(hits, total, of_none=1.0)
-            conflict[other["row"].to_numpy()] = 1.0
+        rows = np.flatnonzero(np.isin(query_of, [text for text, found in asked.items() if found]))
+        stated = texts.measures(np.unique(title_of[rows]), self._units)
+        for row, query, title in zip(rows.tolist(), query_of[rows].tolist(), title_of[rows].tolist(), strict=True):
+            lacking = asked[query] - stated[title]
+            held[row] = 1 - len(lacking) / len(asked[query])
+            conflict[row] = not {unit for unit, _ in lacking}.isdisjoint(unit for unit, _ in stated[title])
         return {"match_measures": held, "match_measure_conflict": conflict}
 
 
@@ -275,9 +275,8 @@ class _Texts:
         offsets, flat = _flat(frame["words"])
         number_of: dict[str, int] = {}
         numbers = np.fromiter((number_of.setdefault(word, len(number_of)) for word in flat), np.int64, len(flat))
-        singular = _singular(pl.Series(list(number_of), dtype=pl.String)).to_list()
         merged_of: dict[str, int] = {}
-        merged = np.array([merged_of.setdefault(word, len(merged_of)) for word in singular], np.int64)
+        merged = np.array([merged_of.setdefault(_singular(word), len(merged_of)) for word in number_of], np.int64)
         words = pl.Series(list(merged_of), dtype=pl.String)
         return cls(frame["text"], words, (offsets, merged[numbers]), _trigrams(frame["text"]))
 
@@ -308,35 +307,35 @@ class _Texts:
         place = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
         return (self._keys[place] == keys) & (word >= 0)
 
-    def measures(self, wanted: np.ndarray, units: pl.Series) -> pl.DataFrame:
-        """Distinct measures of some texts, given by their numbers: columns text int64, number and unit."""
-        found = _measures(self.lower[wanted])
-        known = found.join(units.to_frame("unit"), on="unit", how="semi", maintain_order="left")
-        return known.with_columns(text=pl.Series(wanted).gather(known["text"]))
+    def measures(self, wanted: np.ndarray, units: Set[str]) -> dict[int, set[tuple[str, str]]]:
+        """Measures of some texts, by their numbers: those with one of the units."""
+        return {
+            text: {measure for measure in _measures(lower) if measure[0] in units}
+            for text, lower in zip(wanted.tolist(), self.lower[wanted].to_list(), strict=True)
+        }
 
 
-def _singular(words: pl.Series) -> pl.Series:
-    """Words without English endings of the plural."""
-    return pl.select(
-        pl.lit(words)
-        .str.replace(r"^(\p{L}{2,})ies$", "${1}y")
-        .str.replace(r"^(\p{L}+(?:ss|x|ch|sh))es$", "$1")
-        .str.replace(r"^(\p{L}{2,}[^\P{L}sui])s$", "$1")
-    ).to_series()
+def _singular(word: str) -> str:
+    """A word without an English ending of the plural."""
+    if len(word) < 4 or word[-1] != "s" or not word.isalpha():
+        return word
+    if len(word) >= 5 and word.endswith("ies"):
+        return f"{word[:-3]}y"
+    if (len(word) >= 5 and word.endswith(("sses", "ches", "shes"))) or word.endswith("xes"):
+        return word[:-2]
+    return word if word[-2] in "sui" else word[:-1]
 
 
-def _measures(lower: pl.Series) -> pl.DataFrame:
-    """Distinct numbers with the word or sign after them: columns text int64, number, unit."""
-    texts = pl.DataFrame({"text": np.arange(len(lower)), "lower": lower}).filter(pl.col("lower").str.contains(r"\d"))
-    if texts.is_empty():
-        return pl.DataFrame(schema={"text": pl.Int64, "number": pl.String, "unit": pl.String})
-    found = texts.select("text", found=pl.col("lower").str.extract_all(_MEASURE)).explode("found").drop_nulls()
-    parts = found.select("text", parts=pl.col("found").str.extract_groups(_MEASURE)).unnest("parts")
-    parts.columns = ["text", "number", "unit"]
-    unit = _singular(parts["unit"])
-    return parts.with_columns(
-        pl.col("number").str.replace(",", ".", literal=True), unit=unit.replace(_UNIT_NAMES)
-    ).unique(maintain_order=True)
+def _measures(lower: str) -> set[tuple[str, str]]:
+    """Distinct units, words or signs, with the number before them: pairs (unit, number)."""
+    found = set()
+    for number, word in _MEASURE.findall(lower):
+        # A word ends before characters such as the raised 2, which count as numbers.
+        unit = word if word.isalpha() or len(word) == 1 else "".join(takewhile(str.isalpha, word))
+        if unit.isalpha() or unit in _SIGNS:
+            unit = _singular(unit)
+            found.add((_UNIT_NAMES.get(unit, unit), number.replace(",", ".")))
+    return found
 
 
 def _word_statistics(texts: _Texts, items: pl.DataFrame) -> pl.DataFrame:
@@ -372,7 +371,10 @@ def _word_statistics(texts: _Texts, items: pl.DataFrame) -> pl.DataFrame:
         word=texts.words.gather(known["word"]),
         brand=(2 * pl.col("branded").fill_null(0) >= pl.col("titles")),
     )
-    measured = _measures(texts.lower).select("text", word="unit").unique().group_by("word").agg(measured=pl.len())
+    units = Counter(unit for lower in texts.lower.to_list() for unit in {unit for unit, _ in _measures(lower)})
+    measured = pl.DataFrame(
+        {"word": list(units), "measured": list(units.values())}, schema={"word": pl.String, "measured": pl.UInt32}
+    )
     return (
         known.join(measured, on="word", how="full", coalesce=True)
         .with_columns(pl.col("titles", "measured").fill_null(0))

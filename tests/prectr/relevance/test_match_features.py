@@ -40,6 +40,13 @@ def test_shares_by_hand() -> None:
     assert found["match_query_digits"] == 1 and _features("3310", "105")["match_query_digits"] == 0
     assert found["match_phrase"] == 0 and _features("nokia 3310", "my NOKIA 3310 here")["match_phrase"] == 1
     assert _features("garden chairs", "CHAIR of the Gardens")["match_query_words"] == 1, "plurals are folded"
+    for plural, word in (
+        ("berries", "berry"), ("ties", "tie"), ("boxes", "box"), ("glasses", "glass"), ("watches", "watch"),
+        ("dishes", "dish"), ("shoes", "shoe"), ("cms", "cm"),
+    ):  # fmt: skip
+        assert _features(plural, word)["match_query_words"] == 1
+    for one, other in (("bus", "bu"), ("gas", "ga"), ("news", "newss"), ("as", "a"), ("glass", "glas")):
+        assert _features(one, other)["match_query_words"] == 0
 
 
 def test_words_count_with_their_weights() -> None:
