@@ -51,10 +51,9 @@ COLUMNS = {
         "explore.auc_free",
         "candidates.unexposed_spearman",
     ),
-    "student": (*STUDENT, "all.auc", "candidates.ndcg_click", "candidates.unexposed_spearman"),
     "debias": ("all.auc", "all.truth_free", "candidates.unexposed_spearman", "candidates.ndcg_click", "ece"),
 }
-COLUMNS |= dict.fromkeys(("placebo", "catalogue"), COLUMNS["table"])
+COLUMNS |= dict.fromkeys(("placebo", "catalogue", "student"), COLUMNS["table"])
 COLUMNS |= dict.fromkeys(("relevance", "levels"), (*COLUMNS["ablations"], "candidates.ndcg_click"))
 COLUMNS["parts"] = (*COLUMNS["table"], "logloss")
 TOLERANCE = tuple(
@@ -70,10 +69,17 @@ def main() -> None:
     summary = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     told = {name: entry for name, entry in summary["variants"].items() if entry["seeds"]}
     for group, variants in GROUPS.items():
-        names = [variant.name for variant in variants if variant.name in told]
+        names = [
+            variant.name
+            for variant in variants
+            if variant.name in told and COLUMNS[group][0] in told[variant.name]["mean"]
+        ]
         if names:
             print(f"\n**{group}**\n")
             _table(told, names, COLUMNS[group])
+    if names := _with_figure(told, STUDENT[0], "student", "catalogue"):
+        print("\n**the student's expected level beside the true relevance, on pairs that only it knows**\n")
+        _table(told, names, STUDENT)
     gaps = [gap for entry in told.values() for gap in entry["gaps"].values() if gap["real"] is not None]
     print(f"\n{multiplicity('Bold gaps', 'variants', len(gaps), 0.95)}")
     errors = {figure: told["oracle"]["mean"][figure] for figure in SAMPLING}

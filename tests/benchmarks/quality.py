@@ -48,7 +48,7 @@ from typing import Any
 
 from _logs import scratch_folder
 from _quality_changed import CHANGES, make_changed
-from _quality_tables import CALIBRATION, COLUMNS, SAMPLING, TOLERANCE
+from _quality_tables import CALIBRATION, COLUMNS, SAMPLING, STUDENT, TOLERANCE
 from _quality_variants import FEW_SEEDS, GROUPS, LADDER, Variant, variants_of
 from _quality_world import World, make_world, world_of
 from _smallest import SETTINGS as SMALLEST_SETTINGS
@@ -57,7 +57,7 @@ from _smallest import parse_options, print_result
 from prectr.core.artifacts import write_json
 from prectr.core.ray_session import ray_session
 
-TOLD = {figure for columns in (*COLUMNS.values(), *TOLERANCE, CALIBRATION, SAMPLING) for figure in columns}
+TOLD = {figure for columns in (*COLUMNS.values(), *TOLERANCE, STUDENT, CALIBRATION, SAMPLING) for figure in columns}
 """The figures of the summary; results.jsonl has all."""
 BASE, TOP, OBSERVER = "wide-deep", "oracle", "observer"
 

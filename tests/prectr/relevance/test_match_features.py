@@ -42,10 +42,10 @@ def test_shares_by_hand() -> None:
     assert _features("garden chairs", "CHAIR of the Gardens")["match_query_words"] == 1, "plurals are folded"
     for plural, word in (
         ("berries", "berry"), ("ties", "tie"), ("boxes", "box"), ("glasses", "glass"), ("watches", "watch"),
-        ("dishes", "dish"), ("shoes", "shoe"), ("cms", "cm"),
+        ("dishes", "dish"), ("shoes", "shoe"), ("lamps", "lamp"),
     ):  # fmt: skip
         assert _features(plural, word)["match_query_words"] == 1
-    for one, other in (("bus", "bu"), ("gas", "ga"), ("news", "newss"), ("as", "a"), ("glass", "glas")):
+    for one, other in (("cms", "cm"), ("bus", "bu"), ("gas", "ga"), ("news", "newss"), ("as", "a"), ("glass", "glas")):
         assert _features(one, other)["match_query_words"] == 0
 
 
