@@ -94,7 +94,8 @@ def _measure(loop: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
 
     def scored(weight: float) -> tuple[np.ndarray, np.ndarray]:
         with TemporaryDirectory() as out:
-            return judges.answers(_Pilot(loop, _pilot_config(config, weight), Path(out), rows, load).trained_step())
+            pilot = _Pilot(loop, _pilot_config(config, weight), Path(out), samples, rows, load)
+            return judges.answers(pilot.trained_step())
 
     return choose(judges, {weight: scored(weight) for weight in (0.0, *TRIED)})
 
@@ -150,6 +151,7 @@ class _Pilot(Run):
         loop: dict[str, Any],
         config: TrainConfig,
         out: Path,
+        samples: Samples,
         rows: int,
         load: Callable[[tuple[Path, ...]], RankerData],
     ) -> None:
@@ -158,9 +160,13 @@ class _Pilot(Run):
             ranker.uses_text = False
             return ranker
 
-        self._load, self._rows = load, rows
+        self._opened, self._load, self._rows = samples, load, rows
         own = {**loop, "config": config.model_dump(mode="json"), "out": str(out), "build_ranker": build}
         super().__init__({**own, "finish": lambda *_: None, "report": lambda _: True}, Workers())
+
+    def open(self, path: Path) -> Samples:
+        """The samples that all pilots share."""
+        return self._opened
 
     def training_files(self, files: Sequence[Path]) -> list[Path]:
         """The newest, as many as the limits allow."""

@@ -9,6 +9,7 @@ one machine, build and thread count only. The loop knows no model: its caller pa
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Run:
         self._report: Callable[[dict[str, Any]], bool] = loop.get("report", lambda _: True)
 
         torch.manual_seed(self.config.seed)
-        samples = Samples.open(Path(loop["samples"]))
+        samples = self.open(Path(loop["samples"]))
         training_days, validation_day, _ = split_days(samples.days())
         if self.config.start_from is not None:
             training_days = unseen_days(self.config.start_from, training_days)
@@ -82,7 +83,7 @@ class Run:
         groups = self.ranker.parameter_groups(self.config.learning_rate, self.config.encoder_scale)
         self.optimiser = RankerOptimiser(groups, self.config, sum(self.steps))
         self.samples = samples
-        self.validation = self.load(samples.files([validation_day]))
+        self._validation_files = samples.files([validation_day])
         self.progress = Progress(self.config.seed)
         self.unreadable_checkpoints: list[str] = []
         self._best: dict[str, Tensor] = {}
@@ -129,6 +130,10 @@ class Run:
             "passed_over": self.unreadable_checkpoints,
         }
 
+    def open(self, path: Path) -> Samples:
+        """Open the samples."""
+        return Samples.open(path)
+
     def training_files(self, files: Sequence[Path]) -> Sequence[Path]:
         """Files to train on, of those of the training days."""
         return files
@@ -136,6 +141,11 @@ class Run:
     def load(self, files: Sequence[Path]) -> RankerData:
         """Read the rows of sample files into memory."""
         return RankerData(self.samples, files)
+
+    @cached_property
+    def validation(self) -> RankerData:
+        """Rows of the validation day."""
+        return self.load(self._validation_files)
 
     @property
     def _data(self) -> RankerData:
