@@ -30,6 +30,7 @@ from prectr.preferences.pair_index import PairIndex
 from prectr.preferences.sums import LEVEL_NAMES
 from prectr.preferences.tolerance import LATTICE
 from prectr.relevance.config import ScoreConfig
+from prectr.relevance.sources import level_weights
 
 FIRST, *_, LAST = DAYS = [date(2025, 3, 3 + number) for number in range(5)]
 COUNTS = [name for name in LEVEL_NAMES if name.startswith(("impressions", "clicks"))]
@@ -73,7 +74,7 @@ def _score(tables: Path, out: Path, moved: tuple[str, str] = ("", ""), rounding:
             match_phrase=pl.lit(0.5),
             **tokens,
         ).write_parquet(staging / "pairs" / "part-0.parquet")
-        return {}
+        return {"level_weights": level_weights({})}
 
     run_stage("score-relevance", out, config=ScoreConfig(), inputs={"tables": tables}, build=build)
 

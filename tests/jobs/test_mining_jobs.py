@@ -26,6 +26,7 @@ from prectr.preferences.sums import COUNT_NAMES, LEVEL_NAMES, USER_NAMES, LevelS
 from prectr.preferences.tolerance import GRID_SIZE
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.match_features import MATCH_FEATURES, MatchTable
+from prectr.relevance.sources import level_weights
 
 MINE = PreferencesConfig(holdout_days=1, half_life_days=None)
 SAMPLE = SamplesConfig()
@@ -85,7 +86,7 @@ def _relevance(tables: Path, out: Path) -> None:
         half = made.height // 2
         made.head(half).write_parquet(staging / "pairs" / "part-0.parquet")
         made.slice(half).write_parquet(staging / "pairs" / "part-1.parquet")
-        return {"rows": {"pairs": made.height}}
+        return {"rows": {"pairs": made.height}, "level_weights": level_weights({})}
 
     run_stage("score-relevance", out, config=ScoreConfig(), inputs={"tables": tables}, build=build)
 
