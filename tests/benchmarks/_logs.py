@@ -24,6 +24,7 @@ from prectr.data.marketplace import MarketplaceConfig
 from prectr.preferences.tolerance import LATTICE
 from prectr.relevance.config import ScoreConfig
 from prectr.relevance.match_features import MATCH_FEATURES
+from prectr.relevance.sources import level_weights
 
 ROWS_A_REQUEST = 10
 SEED = 11
@@ -76,7 +77,7 @@ def make_log(folder: Path, rows: int, smallest: bool = False) -> Log:
         pairs = hashed_relevance(log)
         (staging / "pairs").mkdir()
         pairs.write_parquet(staging / "pairs" / "part-0.parquet")
-        return {"rows": {"pairs": pairs.height}}
+        return {"rows": {"pairs": pairs.height}, "level_weights": level_weights({})}
 
     run_stage("score-relevance", log.relevance, config=ScoreConfig(), inputs={"tables": log.tables}, build=build)
     return log
