@@ -92,6 +92,7 @@ def bare(samples: Path, encoder: Path, config: TrainConfig, out: Path) -> dict[s
     tokens = {
         name: torch.from_numpy(array) for name, array in opened.tokens.padded(np.arange(len(opened.tokens))).items()
     }
+    match = tokens.pop("match")  # one row of numbers a pair, whatever its length
     lengths = torch.from_numpy(opened.tokens.lengths)
 
     def encoded(pairs: torch.Tensor) -> torch.Tensor:
@@ -100,7 +101,9 @@ def bare(samples: Path, encoder: Path, config: TrainConfig, out: Path) -> dict[s
         for rows in pairs[order].split(config.text_batch):
             longest = int(lengths[rows].max())
             with autocast(config.precision):
-                text, _ = ranker.encoder(**{name: tensor[rows, :longest] for name, tensor in tokens.items()})
+                text, _ = ranker.encoder(
+                    match=match[rows], **{name: tensor[rows, :longest] for name, tensor in tokens.items()}
+                )
             texts.append(text.float())
         return torch.cat(texts)[order.argsort()]
 
